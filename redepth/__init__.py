@@ -1,0 +1,75 @@
+"""Test-time refinement of single-photo depth: re-light the surface, let a 2D diffusion prior judge it.
+
+The public names load on first use, so that ``import redepth`` stays light::
+
+    import redepth
+
+    result = redepth.refine("photo.jpg", preset="embedded", seed=0)
+    result.save("out/photo")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redepth import depth_models, priors, renderers
+    from redepth.config import Preset, load_preset
+    from redepth.errors import RedepthError
+    from redepth.optim import objectives
+    from redepth.optim.refiner import Outcome, Refiner, StepReport
+    from redepth.pipeline import Pipeline, list_components, refine
+    from redepth.refinement import Refinement
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Outcome": "redepth.optim.refiner",
+    "Pipeline": "redepth.pipeline",
+    "Preset": "redepth.config",
+    "Refinement": "redepth.refinement",
+    "Refiner": "redepth.optim.refiner",
+    "RedepthError": "redepth.errors",
+    "StepReport": "redepth.optim.refiner",
+    "list_components": "redepth.pipeline",
+    "load_preset": "redepth.config",
+    "refine": "redepth.pipeline",
+}
+_MODULES = {
+    "depth_models": "redepth.depth_models",
+    "objectives": "redepth.optim.objectives",
+    "priors": "redepth.priors",
+    "renderers": "redepth.renderers",
+}
+
+__all__ = [
+    "Outcome",
+    "Pipeline",
+    "Preset",
+    "RedepthError",
+    "Refinement",
+    "Refiner",
+    "StepReport",
+    "depth_models",
+    "list_components",
+    "load_preset",
+    "objectives",
+    "priors",
+    "refine",
+    "renderers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use."""
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'redepth' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return [*__all__, "__version__"]

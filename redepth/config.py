@@ -1,0 +1,205 @@
+"""Presets: the schema, YAML loading with ``extends:``, and dotted overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from redepth.errors import ConfigError, nearest
+from redepth.registry import explain
+
+PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PRESET = "re-depth-anything"
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """A component by name; what else stands beside it are its constructor's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options as given (the registry checks them and fills in defaults)."""
+        return dict(self.model_extra or {})
+
+
+class Term(BaseModel):
+    """An objective's weight and options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    weight: Annotated[float, Field(ge=0)] = 1.0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options as given."""
+        return dict(self.model_extra or {})
+
+
+class LearningRates(_Section):
+    """AdamW learning rates per group of parameters; groups that are not learnable are ignored."""
+
+    embeddings: Rate = 1e-3
+    decoder: Rate = 2e-6
+    encoder: Rate = 2e-6
+    depth: Rate = 1e-3
+    offset: Rate = 1e-3
+
+
+class EarlyStop(_Section):
+    """Stop a member when the mean of its total loss over a window stops falling.
+
+    A member stops at the first step at which the mean over the last ``window`` steps is not below
+    (1 - ``min_improvement``) times the mean over the ``window`` steps before.
+    """
+
+    enabled: bool = False
+    window: Annotated[int, Field(ge=2, le=10_000)] = 50
+    min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.001
+
+
+class Optim(_Section):
+    """The test-time optimisation: what is learned, for how long, by how many members."""
+
+    parameterization: Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth"] = (
+        "embeddings+decoder"
+    )
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    members: Annotated[int, Field(ge=1, le=1000)] = 10
+    members_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    learning_rates: LearningRates = LearningRates()
+    schedule: Literal["constant", "cosine"] = "constant"
+    final_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    objectives: dict[str, Term] = Field(default_factory=dict)
+    early_stop: EarlyStop = EarlyStop()
+
+
+class Preset(_Section):
+    """Everything that defines a refinement, apart from the photo, the prompt and the seed."""
+
+    name: str = "unnamed"
+    description: str = ""
+    depth_model: Component
+    renderer: Component
+    prior: Component
+    optim: Optim = Optim()
+
+    def to_yaml(self) -> str:
+        """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_preset(
+    source: str | Path | Mapping[str, Any] = DEFAULT_PRESET, overrides: Sequence[str] = ()
+) -> Preset:
+    """Load a preset by name, from a YAML file or from a mapping, and apply ``key.path=value`` overrides.
+
+    A preset may say ``extends: NAME`` and then only what differs. A component whose name changes starts
+    from its own defaults: options of the former one are dropped.
+
+    Raises:
+        ConfigError: unknown preset or key (with the nearest valid one), wrong type, value out of
+            range, unreadable file.
+    """
+    data = dict(source) if isinstance(source, Mapping) else _read(_find(source))
+    data = _extended(data, seen=())
+    for override in overrides:
+        data = _merge(data, _parse_override(override))
+    try:
+        return Preset.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"preset: {_explain_with_hints(error)}") from None
+
+
+def _find(source: str | Path) -> Path:
+    text = str(source)
+    if text in preset_names():
+        return PRESETS / f"{text}.yaml"
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in {".yaml", ".yml"}:
+        raise ConfigError(f"preset file '{source}' does not exist")
+    names = preset_names()
+    hint = nearest(text, names)
+    raise ConfigError(f"unknown preset '{source}'{hint} (valid: {', '.join(names)}, or a YAML file)")
+
+
+@lru_cache(maxsize=64)
+def _parse(path: Path, _changed: int) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = _parse(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read preset file '{path}': {reason}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"preset file '{path}' must hold a mapping of sections")
+    return {"name": path.stem, **data}
+
+
+def _extended(data: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+    parent = data.get("extends")
+    rest = {k: v for k, v in data.items() if k != "extends"}
+    if parent is None:
+        return rest
+    if parent in seen:
+        raise ConfigError(f"presets extend each other in a circle: {' -> '.join([*seen, parent])}")
+    return _merge(_extended(_read(_find(parent)), (*seen, parent)), rest)
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in value and value["name"] != old.get("name")
+            merged[key] = dict(value) if renamed else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"override '{override}' is not of the form key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override '{override}': the value is not valid YAML") from None
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _explain_with_hints(error: ValidationError) -> str:
+    item = error.errors()[0]
+    if item["type"] != "extra_forbidden":
+        return explain(error, "")
+    section: Any = Preset
+    for part in item["loc"][:-1]:
+        section = section.model_fields[part].annotation
+    return explain(error, "", list(section.model_fields))

@@ -1,0 +1,239 @@
+"""The protocols DepthModel, Renderer, Prior and Objective, and the records that pass between them.
+
+The way of the data, for a batch whose rows are the members of an ensemble::
+
+    image (1,3,H,W) sRGB [0,1] -> DepthModel.encode -> Features -> DepthModel.decode -> raw (B,1,H,W)
+      -> ops.geometry -> relative depth (B,1,H,W) -> Renderer -> relit (B,L,3,H,W)
+      -> Prior -> loss (B*L,)
+
+Nothing random happens outside ``Renderer.sample`` and ``Prior.draw``: a step is a deterministic
+function of its `StepDraws`, so a run can be recorded, replayed, split and joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+Predicts = Literal["disparity", "depth"]
+"""What a raw output is: affine-invariant disparity (larger is nearer) or depth (larger is farther)."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder hands to its decoder.
+
+    Attributes:
+        maps: the intermediate embeddings W, each ``(B, tokens, channels)``; these may be learnable.
+        constants: what the decoder also reads but nobody optimises (class tokens), same layout.
+        grid: rows and columns of the token grid.
+    """
+
+    maps: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    grid: tuple[int, int]
+
+    def with_maps(self, maps: Sequence[Tensor]) -> Self:
+        """Return the same record with other embeddings; constants are expanded to their batch."""
+        batch = maps[0].shape[0]
+        constants = tuple(c.expand(batch, *c.shape[1:]) for c in self.constants)
+        return replace(self, maps=tuple(maps), constants=constants)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random tensors of one step, each with the leading shape (members, lights).
+
+    Attributes:
+        tensors: name -> tensor; the component that drew them knows the names.
+    """
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the tensor of that name."""
+        return self.tensors[name]
+
+    def get(self, name: str) -> Tensor | None:
+        """Return the tensor of that name, or None where the component drew no such thing."""
+        return self.tensors.get(name)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on the device."""
+        return replace(self, tensors={k: v.to(device) for k, v in self.tensors.items()})
+
+    def flatten(self) -> Self:
+        """Merge (members, lights, ...) to (members * lights, ...), the shape a prior is called with."""
+        return replace(self, tensors={k: v.flatten(0, 1) for k, v in self.tensors.items()})
+
+    def rows(self, rows: slice) -> Self:
+        """Return the draws of some members."""
+        return replace(self, tensors={k: v[rows] for k, v in self.tensors.items()})
+
+    def as_member(self) -> Self:
+        """Add the member axis in front: (lights, ...) to (1, lights, ...)."""
+        return replace(self, tensors={k: v[None] for k, v in self.tensors.items()})
+
+    @classmethod
+    def cat(cls, draws: Sequence[Self]) -> Self:
+        """Join the draws of several members along the member axis."""
+        return cls({k: torch.cat([d.tensors[k] for d in draws]) for k in draws[0].tensors})
+
+
+@dataclass(frozen=True)
+class Illumination(Draw):
+    """Light of one step: ``direction`` and what else the renderer samples (``shininess``, ...)."""
+
+    @property
+    def direction(self) -> Tensor:
+        """Unit vectors towards the light, (B, L, 3): x right, y up, z to the viewer."""
+        return self.tensors["direction"]
+
+
+@dataclass(frozen=True)
+class Noise(Draw):
+    """Everything random inside a prior: timesteps, diffusion noise, posterior noise, crop positions."""
+
+
+@dataclass(frozen=True)
+class StepDraws:
+    """All random numbers of one optimisation step."""
+
+    illumination: Illumination
+    noise: Noise
+
+    @classmethod
+    def cat(cls, draws: Sequence[StepDraws]) -> StepDraws:
+        """Join the draws of several members along the member axis."""
+        return cls(Illumination.cat([d.illumination for d in draws]), Noise.cat([d.noise for d in draws]))
+
+    def rows(self, rows: slice) -> StepDraws:
+        """Return the draws of some members."""
+        return StepDraws(self.illumination.rows(rows), self.noise.rows(rows))
+
+    def to(self, device: torch.device | str) -> StepDraws:
+        """Return a copy on the device."""
+        return StepDraws(self.illumination.to(device), self.noise.to(device))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a prior computes once per photo and reads at every step (text embeddings, the photo)."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class DepthModel(Protocol):
+    """A frozen encoder and a decoder. Weights are shared; a member owns only what is learnable.
+
+    ``scale`` s and ``margin`` m turn the raw output to relative depth (`ops.geometry.relative_depth`).
+    A constructor stores options; `load` does the heavy work.
+    """
+
+    predicts: Predicts
+    patch_size: int
+    scale: float
+    margin: float
+    supports: ClassVar[frozenset[str]]
+    """Names of the parameterizations that this family can be refined through."""
+
+    def load(self, device: torch.device) -> Self:
+        """Load the weights to the device. Raises WeightsError."""
+        ...
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) that a photo of this size is resized to."""
+        ...
+
+    def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
+        """(B,3,H,W) sRGB [0,1] at network size -> features; ``parameters`` replace the encoder's own."""
+        ...
+
+    def decode(self, features: Features, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Features -> raw output (B,1,H,W); ``parameters`` replace the decoder's own."""
+        ...
+
+    def encoder_parameters(self) -> dict[str, Tensor]:
+        """Return the encoder's parameters by name."""
+        ...
+
+    def decoder_parameters(self) -> dict[str, Tensor]:
+        """Return the decoder's parameters by name."""
+        ...
+
+    def release_encoder(self) -> None:
+        """Move the encoder off the device: it has done its work for this photo."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run record must name: checkpoint, revision, sizes."""
+        ...
+
+
+@runtime_checkable
+class Renderer(Protocol):
+    """Re-lights the surface: relative depth and the photo's linear colours under sampled light.
+
+    ``lights`` is L, how many lights one image is re-lit with at each step.
+    """
+
+    lights: int
+
+    def sample(self, batch: int, generator: torch.Generator) -> Illumination:
+        """Draw the light of ``batch`` members on the CPU, tensors (batch, L, ...)."""
+        ...
+
+    def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
+        """(B,1,H,W) relative depth, (B|1,3,H,W) linear image -> relit sRGB (B,L,3,H,W) in [0,1]."""
+        ...
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """Scores a picture: a scalar per picture whose gradient is the score-distillation gradient."""
+
+    def load(self, device: torch.device) -> Self:
+        """Load the weights to the device. Raises WeightsError."""
+        ...
+
+    def condition(self, image: Tensor, prompt: str) -> Condition:
+        """Once per photo: (1,3,H,W) sRGB and the prompt -> what each step reads."""
+        ...
+
+    def draw(self, batch: int, generator: torch.Generator) -> Noise:
+        """Draw what ``batch`` pictures need on the CPU, tensors (batch, ...)."""
+        ...
+
+    def __call__(
+        self, relit: Tensor, condition: Condition, illumination: Illumination, noise: Noise
+    ) -> Tensor:
+        """(N,3,H,W) sRGB [0,1] with flattened draws -> loss (N,)."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run record must name: checkpoint, revision, dtype."""
+        ...
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What an objective sees of one step: raw output, relative depth and the photo at network size."""
+
+    raw: Tensor
+    depth: Tensor
+    image: Tensor
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A label-free term added to the prior's loss."""
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        ...

@@ -1,0 +1,32 @@
+"""The errors a user can cause and cure; the command line prints them as one line and exits with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RedepthError(Exception):
+    """Something the user gave cannot be used; the message says what, where and what to do."""
+
+
+class ConfigError(RedepthError):
+    """A preset, an override or an option is unknown, of the wrong type or out of range."""
+
+
+class InputError(RedepthError):
+    """A photo, ground truth or mask cannot be read or used."""
+
+
+class MissingDependencyError(RedepthError, ImportError):
+    """An optional package is not installed; the message carries the command that installs it."""
+
+
+class WeightsError(RedepthError):
+    """A checkpoint is missing, unreachable, corrupted or of another class."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest valid name, or an empty string."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
