@@ -1,0 +1,1 @@
+"""Stateless tensor maths, the only home of formulas. Needs torch alone."""

@@ -1,0 +1,191 @@
+"""Relative depth, orthographic point maps, normals and the resize rule of the depth networks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ResizeRule = Literal["upper_bound", "lower_bound", "minimal"]
+
+
+def relative_depth(
+    raw: Tensor,
+    *,
+    predicts: Literal["disparity", "depth"] = "disparity",
+    scale: float = 7.0,
+    margin: float = 0.1,
+    offset: Tensor | float = 0.0,
+) -> Tensor:
+    r"""Turn a network's raw output to relative depth z, larger is farther.
+
+    .. math:: z = (s + \tanh o) / (D + m) \quad\text{or}\quad z = (s + \tanh o) \, D
+
+    for disparity D and for depth D. Relative depth is depth up to an unknown scale; the scale s decides
+    how steep the surface is to a renderer whose camera is orthographic.
+
+    Args:
+        raw: (B, 1, H, W), the disparity or depth, >= 0.
+        predicts: what ``raw`` is.
+        scale: s.
+        margin: m, keeps the farthest points (D = 0) finite; unused for depth.
+        offset: o, learnable, one scalar or (B, 1, 1, 1).
+
+    Returns:
+        (B, 1, H, W), positive wherever ``raw`` is a valid output.
+
+    Source: Re-Depth Anything (arXiv 2512.17908), released settings s = 7, m = 0.1.
+
+    >>> relative_depth(torch.full((1, 1, 1, 1), 6.9)).item()
+    1.0
+    """
+    factor = scale + torch.tanh(torch.as_tensor(offset, dtype=raw.dtype, device=raw.device))
+    return factor / (raw + margin) if predicts == "disparity" else factor * raw
+
+
+def orthographic_axes(
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Return u (W,) and v (H,), the orthographic camera's pixel coordinates.
+
+    u runs from -W/H to W/H along columns, v from 1 (top) to -1 (bottom) along rows. A single column
+    or row lies at -W/H or 1, as ``linspace`` puts it.
+    """
+    aspect = width / height
+    u = torch.linspace(-aspect, aspect, width, dtype=dtype, device=device)
+    v = torch.linspace(1.0, -1.0, height, dtype=dtype, device=device)
+    return u, v
+
+
+def point_map(depth: Tensor) -> Tensor:
+    """Return the orthographic point map P = (u, v, z), (B, 3, H, W), of a depth map (B, 1, H, W)."""
+    batch, _, height, width = depth.shape
+    u, v = orthographic_axes(height, width, dtype=depth.dtype, device=depth.device)
+    grid = torch.stack([u.expand(height, width), v[:, None].expand(height, width)])
+    return torch.cat([grid.expand(batch, 2, height, width), depth], dim=1)
+
+
+def valid_depth(depth: Tensor) -> Tensor:
+    """Return where a depth is usable: finite and positive (bool, same shape)."""
+    return torch.isfinite(depth) & (depth > 0)
+
+
+def difference(values: Tensor, dim: int) -> Tensor:
+    """Central differences inside, one-sided at the borders, unit spacing; 0 along a side of length 1."""
+    size = values.shape[dim]
+    if size == 1:
+        return torch.zeros_like(values)
+    first = values.narrow(dim, 1, 1) - values.narrow(dim, 0, 1)
+    last = values.narrow(dim, size - 1, 1) - values.narrow(dim, size - 2, 1)
+    if size == 2:
+        return torch.cat([first, last], dim)
+    inner = (values.narrow(dim, 2, size - 2) - values.narrow(dim, 0, size - 2)) / 2
+    return torch.cat([first, inner, last], dim)
+
+
+def normals_from_depth(depth: Tensor) -> Tensor:
+    r"""Return the unit normals of a relative depth map under an orthographic camera.
+
+    .. math:: n = \frac{\partial_{row} P \times \partial_{col} P}
+                       {\lVert \partial_{row} P \times \partial_{col} P \rVert + 10^{-8}}
+
+    with P = (u, v, z) and `difference` as derivative. z grows away from the camera but is used as a
+    height towards the viewer, so these are the camera-facing normals with x and y mirrored, as in the
+    paper's implementation; lights are drawn symmetric in x and y, so it changes nothing in distribution.
+    `camera_facing` undoes the mirroring.
+
+    Args:
+        depth: (B, 1, H, W) relative depth. Where it is not finite or not positive, the normal is
+            (0, 0, -1); such a pixel also counts as flat (its neighbour's own depth) in its neighbours'
+            differences, only where it is not finite: one NaN does not spread.
+
+    Returns:
+        (B, 3, H, W) unit vectors. Along a side of length 1 the surface counts as flat.
+
+    Raises:
+        ValueError: if ``depth`` is not (B, 1, H, W).
+    """
+    if depth.dim() != 4 or depth.shape[1] != 1:
+        raise ValueError(f"depth must be (B, 1, H, W), got {tuple(depth.shape)}")
+    height, width = depth.shape[-2:]
+    finite = torch.isfinite(depth)
+    surface = torch.where(finite, depth, torch.zeros_like(depth))
+    u, v = orthographic_axes(height, width, dtype=depth.dtype, device=depth.device)
+    # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
+    du = difference(u, 0) if width > 1 else torch.ones_like(u)
+    dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
+    z_col = _finite_difference(surface, finite, -1)
+    z_row = _finite_difference(surface, finite, -2)
+    cross = torch.cat([dv * z_col, du * z_row, (-dv * du).expand_as(depth)], dim=1)
+    norm = torch.linalg.vector_norm(cross, dim=1, keepdim=True)
+    backwards = cross.new_tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1)
+    return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)
+
+
+def camera_facing(normals: Tensor) -> Tensor:
+    """Mirror x and y of `normals_from_depth` to normals in the frame x right, y up, z to the viewer."""
+    return normals * normals.new_tensor([-1.0, -1.0, 1.0]).view(1, 3, 1, 1)
+
+
+def network_size(
+    height: int, width: int, *, target: int, multiple: int, rule: ResizeRule = "upper_bound"
+) -> tuple[int, int]:
+    """Return the (height, width) a depth network resizes a photo to, aspect ratio kept.
+
+    ``upper_bound``: the longer side becomes ``target``; ``lower_bound``: the shorter one does;
+    ``minimal``: the side whose scale is nearer to 1. Sides are rounded to the nearest multiple,
+    floored where that would pass an upper bound, raised where it would fall below a lower one, and are
+    never less than one multiple.
+    """
+    scale_h, scale_w = target / height, target / width
+    if rule == "upper_bound":
+        scale = min(scale_h, scale_w)
+    elif rule == "lower_bound":
+        scale = max(scale_h, scale_w)
+    else:
+        scale = min(scale_h, scale_w, key=lambda s: abs(1 - s))
+
+    def snap(side: int) -> int:
+        exact = scale * side
+        snapped = round(exact / multiple) * multiple
+        if rule == "upper_bound" and snapped > target:
+            snapped = int(exact // multiple) * multiple
+        if rule == "lower_bound" and snapped < target:
+            snapped = -int(-exact // multiple) * multiple
+        return max(snapped, multiple)
+
+    return snap(height), snap(width)
+
+
+def resize(image: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
+    """Resize (B, C, H, W) bilinearly, not antialiased (the depth networks' own preprocessing)."""
+    if tuple(image.shape[-2:]) == (height, width):
+        return image
+    return F.interpolate(
+        image, size=(height, width), mode="bilinear", align_corners=align_corners, antialias=False
+    )
+
+
+def _finite_difference(surface: Tensor, finite: Tensor, dim: int) -> Tensor:
+    """Difference along ``dim`` that replaces a non-finite neighbour by the pixel itself."""
+    size = surface.shape[dim]
+    if size == 1:
+        return torch.zeros_like(surface)
+    plain = difference(surface, dim)
+    if bool(finite.all()):
+        return plain
+    step = surface.narrow(dim, 1, size - 1) - surface.narrow(dim, 0, size - 1)
+    both = finite.narrow(dim, 1, size - 1) & finite.narrow(dim, 0, size - 1)
+    step = torch.where(both, step, torch.zeros_like(step))
+    edge = torch.zeros_like(surface.narrow(dim, 0, 1))
+    before, after = torch.cat([edge, step], dim), torch.cat([step, edge], dim)
+    weight = torch.full_like(surface, 0.5)
+    weight.narrow(dim, 0, 1).fill_(1.0)
+    weight.narrow(dim, size - 1, 1).fill_(1.0)
+    return (before + after) * weight
