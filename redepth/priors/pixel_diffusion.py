@@ -1,0 +1,179 @@
+"""Pixel-space diffusion models as the prior, unconditional or told the photo and the light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from typing_extensions import Self
+
+from redepth import hub
+from redepth.contracts import Condition, Illumination, Noise
+from redepth.errors import WeightsError
+from redepth.priors.distillation import DiffusionPrior
+from redepth.priors.pixel_unet import Layout, PixelUNet, condition_rows, light_vector
+
+
+@dataclass(kw_only=True, eq=False)
+class PixelDiffusion(DiffusionPrior):
+    """A pixel-space diffusion model that scores square windows of the picture.
+
+    A model with a relighting layout (`pixel_unet.Layout`) is told the photo and the light it looks at: it
+    is a learned re-lighting, stronger than a generic prior. Guidance is then between told and untold.
+
+    Args:
+        checkpoint: hub id, local folder or ``embedded:NAME``; a folder with ``unet/`` and ``scheduler/``.
+        revision: commit, tag or branch of the hub repository.
+        view: side of the scored window, at a random place: ``own-scale`` the model's own size in pixels
+            of the picture; ``whole`` the picture's shorter side, resampled to the model's size;
+            ``multiscale`` uniform between the two.
+        tell: what a relighting model is told.
+        weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
+        random_seed: seed of random weights.
+    """
+
+    checkpoint: str = "embedded:relief-relighting-prior"
+    revision: str | None = None
+    view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
+    tell: Literal["photo+light", "photo", "nothing"] = "photo+light"
+    weights: Literal["trained", "random"] = "trained"
+    random_seed: int = 0
+
+    def ensure_available(self) -> None:
+        """Raise WeightsError now if the weights cannot be had."""
+        hub.ensure_available(self.checkpoint, self.revision)
+
+    def load(self, device: torch.device) -> Self:
+        """Load the UNet, frozen and in eval mode.
+
+        Raises:
+            WeightsError: missing, unreachable, corrupted or of another class.
+        """
+        from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
+
+        self._dtype = self.precision(device)
+        source = Path(self._local_folder())
+        class_name = UNet2DModel.load_config(str(source / "unet")).get("_class_name")
+        known = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
+        if class_name not in known:
+            raise WeightsError(f"'{self.checkpoint}/unet' is a '{class_name}', not one of {', '.join(known)}")
+        unet = hub.from_pretrained(known[class_name], str(source / "unet"), use_safetensors=True)
+        layout = Layout.read(source, int(unet.config.sample_size))
+        if self.weights == "random":
+            unet = _random_weights(known[class_name], unet.config, self.random_seed)
+        model = PixelUNet(unet, layout).eval().requires_grad_(False)
+        self.use(model, device)
+        scheduler = hub.from_pretrained(DDIMScheduler, str(source / "scheduler"))
+        self.use_schedule(scheduler.config)
+        return self
+
+    def use(self, model: PixelUNet, device: torch.device) -> None:
+        """Take a model that is already in memory."""
+        self._dtype = self.precision(device)
+        self._model = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def condition(self, image: Tensor, prompt: str) -> Condition:
+        """Keep the photo, (1,3,H,W) sRGB; a prompt is of no use here."""
+        return Condition({"photo": image})
+
+    def draw(self, batch: int, generator: Generator) -> Noise:
+        """Draw timestep (batch,), diffusion noise (batch,3,S,S) and window (batch,3) in [0, 1)."""
+        size = self._model.layout.size
+        timestep = self.draw_timesteps(batch, generator)
+        window = torch.rand(batch, 3, generator=generator)
+        noise = torch.randn(batch, 3, size, size, generator=generator)
+        return Noise({"timestep": timestep, "window": window, "noise": noise})
+
+    def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
+        """Cut each picture's window at the model's size and map it to [-1, 1]."""
+        return self._windows(relit, noise) * 2 - 1
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        condition: Condition,
+        illumination: Illumination,
+        noise: Noise,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predict told and untold; an unconditional model has only one prediction."""
+        if not self._model.layout.relighting:
+            return self._run(noisy, timestep), None
+        count = len(noisy)
+        photo = condition.tensors["photo"].expand(count, -1, -1, -1)
+        photo = self._windows(photo, noise) * 2 - 1
+        told = torch.full((count,), float(self.tell != "nothing"), device=noisy.device)
+        told_light = torch.full((count,), float(self.tell == "photo+light"), device=noisy.device)
+        photo, vector = condition_rows(photo, light_vector(illumination), told, told_light)
+        return self._run(noisy, timestep, photo, vector), self._run(noisy, timestep)
+
+    def describe(self) -> dict[str, Any]:
+        """Return checkpoint, kind, precision and rule for the run record."""
+        layout = self._model.layout
+        return {
+            "checkpoint": self.checkpoint,
+            "revision": self.revision,
+            "kind": "re-lighting prior" if layout.relighting else "unconditional prior",
+            "weights": self.weights,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "score": self.score,
+        }
+
+    def _run(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        photo: Tensor | None = None,
+        light: Tensor | None = None,
+    ) -> Tensor:
+        cast = [None if x is None else x.to(self._dtype) for x in (noisy, photo, light)]
+        return self._model(cast[0], timestep, cast[1], cast[2]).float()
+
+    def _windows(self, pictures: Tensor, noise: Noise) -> Tensor:
+        size = self._model.layout.size
+        rows = zip(pictures, noise["window"].tolist(), strict=True)
+        return torch.stack([cut_window(p, size, self.view, *u) for p, u in rows])
+
+    def _local_folder(self) -> str:
+        source = hub.resolve(self.checkpoint)
+        if Path(source).is_dir():
+            return source
+        from huggingface_hub import snapshot_download
+
+        try:
+            return snapshot_download(
+                source,
+                revision=self.revision,
+                allow_patterns=["*.json", "unet/*.safetensors"],
+            )
+        except Exception as error:  # network, permission and name errors mean the same to the user
+            raise WeightsError(f"cannot fetch '{source}': {error}") from error
+
+
+def cut_window(picture: Tensor, size: int, view: str, scale: float, top: float, left: float) -> Tensor:
+    """Cut a square window of (3,H,W) and resample it to (3,size,size).
+
+    ``scale``, ``top`` and ``left`` are numbers in [0, 1) that choose side and place. A picture whose
+    shorter side is below ``size`` gives a window of that side.
+    """
+    height, width = picture.shape[-2:]
+    short = min(height, width)
+    own = min(size, short)
+    side = {"own-scale": own, "whole": short}.get(view, own + int(scale * (short - own + 1)))
+    y, x = int(top * (height - side + 1)), int(left * (width - side + 1))
+    window = picture[:, y : y + side, x : x + side]
+    if side == size:
+        return window
+    resampled = F.interpolate(window[None], size=(size, size), mode="bilinear", antialias=side > size)
+    return resampled[0]
+
+
+def _random_weights(cls: Any, config: Any, seed: int) -> Any:
+    """Build the same architecture with fresh weights, leaving the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls.from_config(config)
