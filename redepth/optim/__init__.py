@@ -1,0 +1,1 @@
+"""Test-time optimisation: what is learnable, what is minimised, and the loop."""

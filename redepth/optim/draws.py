@@ -1,0 +1,65 @@
+"""The random numbers of a run: one stream per member, made before each step, recordable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator
+
+from redepth.contracts import Illumination, Noise, Prior, Renderer, StepDraws
+from redepth.errors import InputError
+
+
+def member_generator(seed: int, member: int) -> Generator:
+    """Return member i's CPU generator, seeded by (seed, i) and by nothing else."""
+    state = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) >> 1)
+
+
+def draw_steps(renderer: Renderer, prior: Prior, seed: int, members: Sequence[int]) -> Iterator[StepDraws]:
+    """Yield the draws of step 0, 1, ... for some members, a row each, without end.
+
+    A member's numbers depend on the seed and its index alone: running members together, one by one or
+    on another device sees the same ones.
+    """
+    generators = [member_generator(seed, member) for member in members]
+    while True:
+        yield StepDraws.cat(
+            [StepDraws(renderer.sample(1, g), prior.draw(renderer.lights, g).as_member()) for g in generators]
+        )
+
+
+def save_draws(path: Path, draws: Sequence[StepDraws]) -> None:
+    """Write the recorded draws of a run as safetensors."""
+    from safetensors.torch import save_file
+
+    tensors = {}
+    for step, draw in enumerate(draws):
+        for kind, record in (("illumination", draw.illumination), ("noise", draw.noise)):
+            for name, tensor in record.tensors.items():
+                tensors[f"{step}.{kind}.{name}"] = tensor.contiguous()
+    save_file(tensors, path)
+
+
+def load_draws(path: Path) -> list[StepDraws]:
+    """Read the draws that `save_draws` wrote.
+
+    Raises:
+        InputError: if the file is not such a record.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    steps: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
+    try:
+        for key, tensor in load_file(path).items():
+            step, kind, name = key.split(".", 2)
+            steps.setdefault(int(step), {"illumination": {}, "noise": {}})[kind][name] = tensor
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"'{path}' is not a record of draws: {error}") from None
+    return [
+        StepDraws(Illumination(steps[i]["illumination"]), Noise(steps[i]["noise"])) for i in sorted(steps)
+    ]

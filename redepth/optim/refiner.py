@@ -1,0 +1,440 @@
+"""The generic test-time optimiser: a depth model, a renderer and a prior, whichever they are."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from redepth.config import Optim
+from redepth.contracts import (
+    Condition,
+    DepthModel,
+    Features,
+    Objective,
+    Predicts,
+    Prior,
+    Renderer,
+    StepDraws,
+    Surface,
+)
+from redepth.errors import RedepthError
+from redepth.ops import color, geometry
+from redepth.optim.draws import draw_steps
+from redepth.optim.parameterizations import Parameterization, check_supported
+
+log = logging.getLogger(__name__)
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What `on_step` is told after each step of a group of members.
+
+    Attributes:
+        step: 1-based index of the finished step.
+        steps: how many there are.
+        members: the indices of the members that advanced.
+        of_members: how many members the ensemble has.
+        losses: name -> (members,): ``prior``, each objective (both unweighted) and ``total``.
+        raw: (members,1,H,W) raw output that the step started from, detached.
+        depth: the relative depth of it, likewise.
+        relit: (members,L,3,H,W) the re-lit pictures, likewise.
+        draws: the random numbers of the step.
+    """
+
+    step: int
+    steps: int
+    members: range
+    of_members: int
+    losses: Losses
+    raw: Tensor
+    depth: Tensor
+    relit: Tensor
+    draws: StepDraws
+
+
+OnStep = Callable[[StepReport], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of `Refiner.run`, at network size, on the CPU.
+
+    Attributes:
+        predicts: what the raw outputs are.
+        initial: (1,1,H,W) the frozen model's raw output.
+        members: (M,1,H,W) refined raw outputs.
+        initial_depth: (1,1,H,W) relative depth of ``initial``.
+        member_depths: (M,1,H,W) relative depth of each member, with its learned scale offset.
+        offsets: (M,) learned scale offsets o.
+        history: name -> one list per member with a loss per step taken.
+        steps_done: steps taken by each member.
+        partial: whether the run ended before all members had taken all steps (early stop apart).
+        reason: why, if so.
+        seconds: wall time of the optimisation.
+    """
+
+    predicts: Predicts
+    initial: Tensor
+    members: Tensor
+    initial_depth: Tensor
+    member_depths: Tensor
+    offsets: Tensor
+    history: dict[str, list[list[float]]]
+    steps_done: list[int]
+    partial: bool = False
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def refined(self) -> Tensor:
+        """The ensemble's answer: the mean of the members' raw outputs, (1,1,H,W)."""
+        return self.members.mean(dim=0, keepdim=True)
+
+    @property
+    def refined_depth(self) -> Tensor:
+        """The mean of the members' relative depths, (1,1,H,W)."""
+        return self.member_depths.mean(dim=0, keepdim=True)
+
+    @property
+    def uncertainty(self) -> Tensor:
+        """Standard deviation of the members' raw outputs, (1,1,H,W); 0 for a single member."""
+        return self.members.std(dim=0, correction=0, keepdim=True)
+
+
+@dataclass
+class _Group:
+    """Members that advance in lockstep, and what they have reached."""
+
+    members: range
+    state: Parameterization
+    optimizer: torch.optim.Optimizer
+    history: dict[str, list[Tensor]] = field(default_factory=dict)
+    stopped: dict[int, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
+
+
+class Interrupted(Exception):
+    """Raised inside the loop to end it and keep what is done."""
+
+
+class Refiner:
+    """Refines the depth of one photo by optimising what a parameterization makes learnable.
+
+    Each step, for member i and light j: ``total_i = prior_weight * mean_j prior_ij + sum_k w_k
+    objective_ik``; the sum over members is differentiated, so members never influence each other.
+
+    Args:
+        depth_model: loaded.
+        renderer: any `Renderer`.
+        prior: loaded.
+        optim: settings of the optimisation.
+        objectives: name -> (weight, objective).
+        device: where tensors live.
+    """
+
+    def __init__(
+        self,
+        depth_model: DepthModel,
+        renderer: Renderer,
+        prior: Prior,
+        optim: Optim,
+        objectives: dict[str, tuple[float, Objective]] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        check_supported(optim.parameterization, depth_model)
+        self.depth_model = depth_model
+        self.renderer = renderer
+        self.prior = prior
+        self.optim = optim
+        self.objectives = objectives or {}
+        self.device = torch.device(device)
+
+    def prepare(self, photo: Tensor) -> Tensor:
+        """Resize a photo (1,3,H,W) sRGB to the network's size, on the device."""
+        if photo.dim() != 4 or photo.shape[:2] != (1, 3):
+            raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
+        height, width = self.depth_model.network_size(*photo.shape[-2:])
+        return geometry.resize(photo.to(self.device, torch.float32), height, width)
+
+    @torch.no_grad()
+    def predict(self, photo: Tensor) -> tuple[Tensor, Features, Tensor]:
+        """Run the frozen model: the photo at network size, its features, the raw output (1,1,H,W).
+
+        Raises:
+            RedepthError: if the prediction is not finite or empty of any signal.
+        """
+        image = self.prepare(photo)
+        features = self.depth_model.encode(image)
+        initial = self.depth_model.decode(features)
+        if not bool(torch.isfinite(initial).all()):
+            raise RedepthError("the depth model's own prediction is not finite: check its weights")
+        return image, features, initial
+
+    def run(
+        self,
+        photo: Tensor,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        on_step: OnStep | None = None,
+        draws: Sequence[StepDraws] | None = None,
+    ) -> Outcome:
+        """Refine one photo.
+
+        Args:
+            photo: (1,3,H,W) sRGB in [0, 1], any size.
+            prompt: what the prior is told about the photo.
+            seed: of all members' random streams.
+            on_step: called after each step of each group of members.
+            draws: recorded draws to replay, a record per step with a row per member.
+
+        Raises:
+            RedepthError: if a replay does not fit, or the first step already gives no finite loss.
+
+        Ctrl-C (KeyboardInterrupt) ends the run and returns what is done, marked partial, once at
+        least one step has been taken.
+        """
+        started = time.perf_counter()
+        image, features, initial = self.predict(photo)
+        condition = self.prior.condition(image, prompt)
+        if self.optim.parameterization != "full":
+            self.depth_model.release_encoder()
+        run = _Run(self, image, features, initial, condition, seed, on_step, draws)
+        reason = run.all_groups()
+        return run.outcome(reason, time.perf_counter() - started)
+
+    def step(
+        self, state: Parameterization, image: Tensor, condition: Condition, draws: StepDraws
+    ) -> tuple[Losses, Surface, Tensor]:
+        """One deterministic forward pass: losses per member, the surface and the re-lit pictures."""
+        raw = state.raw()
+        depth = self.relative_depth(raw, state.offset)
+        linear = color.srgb_to_linear(image)
+        relit = self.renderer(depth, linear, draws.illumination)
+        scored = self.prior(
+            relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
+        )
+        surface = Surface(raw, depth, image)
+        losses = {"prior": scored.view(relit.shape[:2]).mean(dim=1)}
+        total = self.optim.prior_weight * losses["prior"]
+        for name, (weight, objective) in self.objectives.items():
+            losses[name] = objective(surface)
+            total = total + weight * losses[name]
+        losses["total"] = total
+        return losses, surface, relit
+
+    def relative_depth(self, raw: Tensor, offset: Tensor | float) -> Tensor:
+        """Relative depth of a raw output under this depth model's constants."""
+        model = self.depth_model
+        return geometry.relative_depth(
+            raw, predicts=model.predicts, scale=model.scale, margin=model.margin, offset=offset
+        )
+
+    def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
+        """AdamW (torch's defaults) with one learning rate per group of parameters."""
+        rates = self.optim.learning_rates.model_dump()
+        groups = [
+            {"params": params, "lr": rates[name], "base": rates[name]}
+            for name, params in state.groups().items()
+        ]
+        return torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
+
+    def rate_factor(self, step: int) -> float:
+        """Return the learning rates' factor at a 0-based step under the schedule."""
+        if self.optim.schedule == "constant":
+            return 1.0
+        progress = step / max(self.optim.steps - 1, 1)
+        low = self.optim.final_rate
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class _Run:
+    """One call of `Refiner.run`: groups of members, one after the other."""
+
+    def __init__(
+        self,
+        refiner: Refiner,
+        image: Tensor,
+        features: Features,
+        initial: Tensor,
+        condition: Condition,
+        seed: int,
+        on_step: OnStep | None,
+        replay: Sequence[StepDraws] | None,
+    ) -> None:
+        self.refiner, self.optim = refiner, refiner.optim
+        self.image, self.features, self.initial = image, features, initial
+        self.condition, self.seed, self.on_step = condition, seed, on_step
+        self.replay = self._checked(replay)
+        self.finished: list[_Group] = []
+
+    def _checked(self, replay: Sequence[StepDraws] | None) -> Sequence[StepDraws] | None:
+        if replay is None:
+            return None
+        rows = [len(next(iter(d.illumination.tensors.values()))) for d in replay]
+        if len(replay) < self.optim.steps or min(rows, default=0) < self.optim.members:
+            raise RedepthError(
+                f"the replay holds {len(replay)} steps of {min(rows, default=0)} members; "
+                f"{self.optim.steps} steps of {self.optim.members} members are asked for"
+            )
+        return replay
+
+    def all_groups(self) -> str:
+        """Run every member; return why it ended early, or an empty string."""
+        members = self.optim.members
+        size = members if self.optim.members_per_batch == "auto" else self.optim.members_per_batch
+        start = 0
+        while start < members:
+            group = self._new_group(range(start, min(start + size, members)))
+            try:
+                self._optimise(group)
+            except torch.OutOfMemoryError:
+                if self.optim.members_per_batch != "auto" or len(group.members) == 1:
+                    raise
+                size = len(group.members) // 2
+                del group
+                torch.cuda.empty_cache()
+                log.warning("out of memory: going on with %d members at a time", size)
+                continue
+            except (KeyboardInterrupt, Interrupted) as stop:
+                if not group.history and not self.finished:
+                    raise
+                if group.history:
+                    self.finished.append(group)
+                return str(stop) or "interrupted"
+            self.finished.append(group)
+            start = group.members.stop
+        return ""
+
+    def _new_group(self, members: range) -> _Group:
+        state = Parameterization(
+            self.optim.parameterization,
+            self.refiner.depth_model,
+            self.image,
+            self.features,
+            self.initial,
+            len(members),
+        )
+        return _Group(members, state, self.refiner.make_optimizer(state))
+
+    def _draws(self, members: range) -> Iterator[StepDraws]:
+        if self.replay is not None:
+            return (d.rows(slice(members.start, members.stop)) for d in self.replay)
+        return draw_steps(self.refiner.renderer, self.refiner.prior, self.seed, members)
+
+    def _optimise(self, group: _Group) -> None:
+        draws = self._draws(group.members)
+        for step in range(self.optim.steps):
+            drawn = next(draws).to(self.refiner.device)
+            for params in group.optimizer.param_groups:
+                params["lr"] = params["base"] * self.refiner.rate_factor(step)
+            losses, surface, relit = self.refiner.step(group.state, self.image, self.condition, drawn)
+            self._check_finite(losses["total"], group, step)
+            group.optimizer.zero_grad(set_to_none=True)
+            losses["total"].sum().backward()
+            group.optimizer.step()
+            losses = {k: v.detach().cpu() for k, v in losses.items()}
+            for name, values in losses.items():
+                group.history.setdefault(name, []).append(values)
+            self._report(step, group, losses, surface, relit, drawn)
+            if self._all_stopped(group):
+                return
+
+    def _report(
+        self,
+        step: int,
+        group: _Group,
+        losses: Losses,
+        surface: Surface,
+        relit: Tensor,
+        drawn: StepDraws,
+    ) -> None:
+        if self.on_step is None:
+            return
+        self.on_step(
+            StepReport(
+                step=step + 1,
+                steps=self.optim.steps,
+                members=group.members,
+                of_members=self.optim.members,
+                losses=losses,
+                raw=surface.raw.detach(),
+                depth=surface.depth.detach(),
+                relit=relit.detach(),
+                draws=drawn,
+            )
+        )
+
+    def _check_finite(self, total: Tensor, group: _Group, step: int) -> None:
+        finite = torch.isfinite(total.detach())
+        if bool(finite.all()):
+            return
+        member = group.members[int((~finite).nonzero()[0])]
+        message = (
+            f"the loss of member {member} is not finite at step {step + 1}: "
+            "lower optim.learning_rates, or set prior.dtype=float32"
+        )
+        if step == 0 and not self.finished:
+            raise RedepthError(message)
+        log.warning(message)
+        raise Interrupted(message)
+
+    def _all_stopped(self, group: _Group) -> bool:
+        """Keep the answer of members on a plateau; they go on in lockstep but no longer count."""
+        rule = self.optim.early_stop
+        taken = len(group.history["total"])
+        if not rule.enabled or taken < 2 * rule.window:
+            return False
+        recent = torch.stack(group.history["total"][-2 * rule.window :])
+        before, after = recent[: rule.window].mean(dim=0), recent[rule.window :].mean(dim=0)
+        plateau = after >= (1 - rule.min_improvement) * before
+        new = [i for i in plateau.nonzero()[:, 0].tolist() if i not in group.stopped]
+        if new:
+            raw, depth = self._answer(group)
+            for i in new:
+                group.stopped[i] = (taken, raw[i], depth[i])
+        return len(group.stopped) == len(group.members)
+
+    @torch.no_grad()
+    def _answer(self, group: _Group) -> tuple[Tensor, Tensor]:
+        raw = group.state.raw()
+        depth = self.refiner.relative_depth(raw, group.state.offset)
+        return raw.cpu(), depth.cpu()
+
+    def outcome(self, reason: str, seconds: float) -> Outcome:
+        """Collect what the groups have reached."""
+        raws, depths, offsets, done = [], [], [], []
+        history: dict[str, list[list[float]]] = {}
+        for group in self.finished:
+            raw, depth = self._answer(group)
+            taken = len(group.history["total"])
+            ends = [group.stopped.get(i, (taken, raw[i], depth[i])) for i in range(len(raw))]
+            done += [end[0] for end in ends]
+            raws += [end[1] for end in ends]
+            depths += [end[2] for end in ends]
+            offsets.append(group.state.offset.detach().flatten().cpu())
+            for name, values in group.history.items():
+                table = torch.stack(values, dim=1)
+                rows = [row[: end[0]].tolist() for row, end in zip(table, ends, strict=True)]
+                history.setdefault(name, []).extend(rows)
+        initial = self.initial.cpu()
+        return Outcome(
+            predicts=self.refiner.depth_model.predicts,
+            initial=initial,
+            members=torch.stack(raws),
+            initial_depth=self.refiner.relative_depth(initial, 0.0),
+            member_depths=torch.stack(depths),
+            offsets=torch.cat(offsets),
+            history=history,
+            steps_done=done,
+            partial=bool(reason),
+            reason=reason,
+            seconds=seconds,
+        )
