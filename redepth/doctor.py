@@ -1,0 +1,140 @@
+"""What can run on this machine, and the exact command that would make the rest run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redepth import hub
+from redepth.config import load_preset, preset_names
+from redepth.errors import RedepthError
+
+CHECKSUMS = "SHA256SUMS"
+EXTRAS = {"pillow_heif": "heic"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report; ``vital`` ones decide the exit code."""
+
+    what: str
+    ok: bool
+    found: str
+    cure: str = ""
+    vital: bool = False
+
+
+def report() -> dict[str, list[Check]]:
+    """Return the checks by section."""
+    return {
+        "software": _software(),
+        "devices": _devices(),
+        "extras": _extras(),
+        "weights": [*_hub(), *embedded_weights()],
+        "presets": [_preset(name) for name in preset_names()],
+        "components": _components(),
+    }
+
+
+def sha256(path: Path) -> str:
+    """Return the file's SHA-256 in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def embedded_weights(folder: Path = hub.WEIGHTS) -> list[Check]:
+    """Compare every file of the embedded weights with its recorded checksum."""
+    cure = 'pip install --force-reinstall --no-deps "redepth"'
+    listing = folder / CHECKSUMS
+    if not listing.is_file():
+        return [Check("embedded weights", False, f"no {CHECKSUMS}", cure, vital=True)]
+    checks = []
+    for line in listing.read_text().splitlines():
+        digest, name = line.split(maxsplit=1)
+        path = folder / name
+        ok = path.is_file() and sha256(path) == digest
+        found = f"{path.stat().st_size / 1e6:.1f} MB" if ok else "missing or changed"
+        checks.append(Check(f"embedded: {name}", ok, found, "" if ok else cure, vital=True))
+    return checks
+
+
+def _software() -> list[Check]:
+    from redepth.pipeline import versions
+
+    return [
+        Check(name, not found.startswith("not"), found, vital=name != "redepth")
+        for name, found in versions().items()
+    ]
+
+
+def _devices() -> list[Check]:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if cuda else "none found"
+    cure = "" if cuda else "a CUDA build of torch and an NVIDIA GPU (pytorch.org/get-started)"
+    mps = torch.backends.mps.is_available()
+    return [
+        Check("cpu", True, f"{torch.get_num_threads()} threads", vital=True),
+        Check("cuda", cuda, name, cure),
+        Check("mps", mps, "found" if mps else "none found", "" if mps else "an Apple GPU"),
+    ]
+
+
+def _extras() -> list[Check]:
+    checks = []
+    for module, extra in EXTRAS.items():
+        ok = importlib.util.find_spec(module) is not None
+        cure = "" if ok else f'pip install "redepth[{extra}]"'
+        checks.append(Check(extra, ok, module if ok else "not installed", cure))
+    return checks
+
+
+def _hub() -> list[Check]:
+    from huggingface_hub import constants
+
+    reachable = hub.hub_reachable()
+    cure = "" if reachable else "connect, or unset HF_HUB_OFFLINE; or use --preset embedded"
+    return [
+        Check("hub", reachable, "reachable" if reachable else "not reachable", cure),
+        Check("cache", Path(constants.HF_HUB_CACHE).is_dir(), constants.HF_HUB_CACHE),
+    ]
+
+
+def _preset(name: str) -> Check:
+    from redepth.pipeline import FAMILIES
+
+    preset = load_preset(name)
+    problems = []
+    chosen = {"depth-models": preset.depth_model, "priors": preset.prior}
+    for family, component in chosen.items():
+        try:
+            _available(FAMILIES[family].build(component.name, component.options))
+        except RedepthError as error:
+            problems.append(str(error))
+    return Check(name, not problems, "can run" if not problems else "cannot run", "; ".join(problems))
+
+
+def _components() -> list[Check]:
+    from redepth.pipeline import FAMILIES
+
+    checks = []
+    for family, registry in FAMILIES.items():
+        for name, entry in registry.entries().items():
+            missing = entry.missing()
+            cure = f'pip install "redepth[{",".join(missing)}]"' if missing else ""
+            found = "missing package" if missing else "can run"
+            if not missing:
+                try:
+                    _available(registry.build(name, {}))
+                except RedepthError as error:
+                    found, cure = "needs options or weights", str(error)
+            checks.append(Check(f"{family}: {name}", not cure, found, cure))
+    return checks
+
+
+def _available(component: Any) -> None:
+    if hasattr(component, "ensure_available"):
+        component.ensure_available()

@@ -1,0 +1,252 @@
+"""A preset made runnable: components checked, built and loaded once, then photo after photo."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from redepth import depth_models, io, priors, renderers
+from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
+from redepth.contracts import Objective
+from redepth.errors import ConfigError, InputError
+from redepth.optim import objectives
+from redepth.optim.refiner import OnStep, Refiner
+from redepth.refinement import GroundTruth, Refinement
+from redepth.registry import Registry
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+FAMILIES: dict[str, Registry] = {
+    "depth-models": depth_models.REGISTRY,
+    "renderers": renderers.REGISTRY,
+    "priors": priors.REGISTRY,
+    "objectives": objectives.REGISTRY,
+}
+
+
+def list_components(family: str) -> dict[str, str]:
+    """Return name -> one-line summary of a family's components, third-party ones included.
+
+    ``family`` is ``presets``, ``depth-models``, ``renderers``, ``priors`` or ``objectives``.
+
+    Raises:
+        ConfigError: for another family.
+    """
+    if family == "presets":
+        return {name: load_preset(name).description for name in preset_names()}
+    if family not in FAMILIES:
+        raise ConfigError(f"unknown family '{family}' (valid: presets, {', '.join(FAMILIES)})")
+    return {name: entry.summary for name, entry in FAMILIES[family].entries().items()}
+
+
+def resolve(preset: Preset) -> Preset:
+    """Check every component's options and write its defaults out.
+
+    Raises:
+        ConfigError: naming the key, what is wrong with it and the nearest valid one.
+        MissingDependencyError: if a component needs a package that is not installed.
+    """
+
+    def checked(registry: Registry, component: Component) -> Component:
+        options = registry.check(component.name, component.options)
+        return Component.model_validate({"name": component.name, **options})
+
+    terms = {
+        name: Term.model_validate({"weight": term.weight, **objectives.REGISTRY.check(name, term.options)})
+        for name, term in preset.optim.objectives.items()
+    }
+    return preset.model_copy(
+        update={
+            "depth_model": checked(depth_models.REGISTRY, preset.depth_model),
+            "renderer": checked(renderers.REGISTRY, preset.renderer),
+            "prior": checked(priors.REGISTRY, preset.prior),
+            "optim": preset.optim.model_copy(update={"objectives": terms}),
+        }
+    )
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: if the device asked for is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    kind = device.partition(":")[0]
+    if not available.get(kind, False):
+        there = ", ".join(name for name, ok in available.items() if ok)
+        raise ConfigError(f"device '{device}' is not available here (available: auto, {there})")
+    return torch.device(device)
+
+
+class Pipeline:
+    """The components of a preset, loaded once.
+
+    Args:
+        preset: a name, a YAML file, a mapping or a `Preset`.
+        overrides: ``key.path=value`` strings.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        ConfigError: the preset or an override is wrong.
+        WeightsError: weights are missing and unreachable, before anything is loaded.
+    """
+
+    def __init__(
+        self,
+        preset: str | Path | Mapping[str, Any] | Preset = DEFAULT_PRESET,
+        *,
+        overrides: Sequence[str] = (),
+        device: str = "auto",
+    ) -> None:
+        self.device = choose_device(device)
+        if isinstance(preset, Preset):
+            preset = preset.model_dump()
+        self.preset = resolve(load_preset(preset, overrides))
+        depth_model = _build(depth_models.REGISTRY, self.preset.depth_model)
+        renderer = _build(renderers.REGISTRY, self.preset.renderer)
+        prior = _build(priors.REGISTRY, self.preset.prior)
+        for component in (depth_model, prior):
+            if hasattr(component, "ensure_available"):
+                component.ensure_available()
+        self.refiner = Refiner(
+            depth_model.load(self.device),
+            renderer,
+            prior.load(self.device),
+            self.preset.optim,
+            _weighted_objectives(self.preset),
+            self.device,
+        )
+
+    def refine(
+        self,
+        photo: str | Path | ArrayLike,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        on_step: OnStep | None = None,
+        ground_truth: GroundTruth | None = None,
+        max_pixels: int = io.MAX_PIXELS,
+    ) -> Refinement:
+        """Refine one photo: a path, or an array (H, W, 3) of sRGB in [0, 1] or uint8.
+
+        Raises:
+            InputError: if the photo cannot be read or used.
+        """
+        pixels = _pixels(photo, max_pixels)
+        if ground_truth is not None:
+            ground_truth.check_size(*pixels.shape[:2])
+        outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt, seed=seed, on_step=on_step)
+        return Refinement(
+            photo=pixels,
+            outcome=outcome,
+            preset=self.preset,
+            seed=seed,
+            prompt=prompt,
+            device=str(self.device),
+            source=str(photo) if isinstance(photo, str | Path) else None,
+            components=self.describe(),
+            ground_truth=ground_truth,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a run record must name about the components and the software."""
+        return {
+            "depth_model": self.refiner.depth_model.describe(),
+            "prior": self.refiner.prior.describe(),
+            "versions": versions(),
+        }
+
+
+def refine(
+    photo: str | Path | ArrayLike,
+    preset: str | Path | Mapping[str, Any] | Preset = DEFAULT_PRESET,
+    *,
+    prompt: str = "",
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    on_step: OnStep | None = None,
+    ground_truth: GroundTruth | None = None,
+) -> Refinement:
+    """Refine the depth of one photo; for several photos, make a `Pipeline` once.
+
+    Args:
+        photo: path, or array (H, W, 3) of sRGB in [0, 1] or uint8.
+        preset: name, YAML file, mapping or `Preset`.
+        prompt: what a text-conditioned prior is told about the photo.
+        seed: the same seed gives the same result.
+        overrides: ``key.path=value`` strings, such as ``"optim.members=3"``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        on_step: called after each step with a `StepReport`.
+        ground_truth: to measure against.
+
+    Raises:
+        RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
+    """
+    if isinstance(photo, str | Path):
+        # A bad photo is found before seconds or minutes go into loading weights.
+        io.load_photo(photo)
+    pipeline = Pipeline(preset, overrides=overrides, device=device)
+    return pipeline.refine(photo, prompt=prompt, seed=seed, on_step=on_step, ground_truth=ground_truth)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in ("redepth", "torch", "numpy", "transformers", "diffusers", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def _build(registry: Registry, component: Component) -> Any:
+    try:
+        return registry.build(component.name, component.options)
+    except ValueError as error:
+        raise ConfigError(f"{registry.family}: {error}") from None
+
+
+def _weighted_objectives(preset: Preset) -> dict[str, tuple[float, Objective]]:
+    return {
+        name: (term.weight, objectives.REGISTRY.build(name, term.options))
+        for name, term in preset.optim.objectives.items()
+    }
+
+
+def _pixels(photo: str | Path | ArrayLike, max_pixels: int) -> NDArray[np.float32]:
+    if isinstance(photo, str | Path):
+        return io.load_photo(photo, max_pixels=max_pixels)
+    pixels = np.asarray(photo)
+    if pixels.dtype == np.uint8:
+        pixels = pixels.astype(np.float32) / 255.0
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < 2:
+        raise InputError(f"a photo array must be (H, W, 3), got {pixels.shape}")
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise InputError(f"a photo array must be uint8 or floating, got {pixels.dtype}")
+    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+        raise InputError("a floating photo array must hold finite sRGB values in [0, 1]")
+    return pixels.astype(np.float32)
+
+
+def _as_tensor(pixels: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]

@@ -1,0 +1,258 @@
+"""The result of a refinement: arrays that say what they are, and their files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from redepth import io
+from redepth.config import Preset
+from redepth.contracts import Predicts
+from redepth.errors import InputError
+from redepth.metrics import Evaluation, evaluate
+from redepth.ops import geometry
+from redepth.optim.refiner import Outcome
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = NDArray[np.float32]
+
+MEANINGS = {
+    "disparity": "affine-invariant disparity: a * D + b is inverse depth for some unknown a > 0 and b; "
+    "larger is nearer",
+    "depth": "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; larger is farther",
+}
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What a refinement is measured against.
+
+    Args:
+        values: (H, W), the photo's size; unknown where 0, negative or not finite.
+        kind: whether the values are depth or disparity (in any unit).
+        mask: (H, W) bool, where to measure; None is wherever it is known.
+    """
+
+    values: Array
+    kind: Literal["depth", "disparity"] = "depth"
+    mask: NDArray[np.bool_] | None = None
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError unless values and mask have the photo's size."""
+        for name, array in (("ground truth", self.values), ("mask", self.mask)):
+            if array is not None and array.shape != (height, width):
+                raise InputError(
+                    f"the {name} is {array.shape[1]} x {array.shape[0]} pixels and the photo "
+                    f"{width} x {height}: they must be one size"
+                )
+
+    @property
+    def depth(self) -> Tensor:
+        """The ground truth as depth, (H, W), 0 where unknown."""
+        values = torch.from_numpy(np.ascontiguousarray(self.values)).double()
+        known = torch.isfinite(values) & (values > 0)
+        safe = torch.where(known, values, 1.0)
+        return torch.where(known, 1.0 / safe if self.kind == "disparity" else safe, 0.0)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A refined photo. Arrays are float32 at the photo's size.
+
+    ``initial``, ``refined`` and ``uncertainty`` are what `predicts` says, affine-invariant;
+    ``depth`` is relative depth, larger is farther.
+
+    Attributes:
+        photo: (H, W, 3) sRGB in [0, 1].
+        outcome: everything at network size, member by member, with the history of losses.
+        preset: resolved.
+        seed: of the run.
+        prompt: of the run.
+        device: of the run.
+        source: the photo's path, if it came from a file.
+        components: checkpoints, revisions, precision, versions.
+        ground_truth: what it was measured against.
+    """
+
+    photo: Array
+    outcome: Outcome
+    preset: Preset
+    seed: int = 0
+    prompt: str = ""
+    device: str = "cpu"
+    source: str | None = None
+    components: dict[str, Any] = field(default_factory=dict)
+    ground_truth: GroundTruth | None = None
+
+    @property
+    def predicts(self) -> Predicts:
+        """``disparity`` or ``depth``: what `initial` and `refined` hold."""
+        return self.outcome.predicts
+
+    @property
+    def meaning(self) -> str:
+        """What the numbers mean, in a sentence."""
+        return MEANINGS[self.predicts]
+
+    @property
+    def partial(self) -> bool:
+        """Whether the run ended early and this is what was done so far."""
+        return self.outcome.partial
+
+    @cached_property
+    def initial(self) -> Array:
+        """The depth model's own output, (H, W)."""
+        return self._at_photo_size(self.outcome.initial)
+
+    @cached_property
+    def refined(self) -> Array:
+        """The mean of the members' raw outputs, (H, W)."""
+        return self._at_photo_size(self.outcome.refined)
+
+    @cached_property
+    def uncertainty(self) -> Array:
+        """Standard deviation over the members, (H, W)."""
+        return self._at_photo_size(self.outcome.uncertainty)
+
+    @cached_property
+    def depth(self) -> Array:
+        """The mean of the members' relative depths, (H, W), larger is farther."""
+        return self._at_photo_size(self.outcome.refined_depth)
+
+    @cached_property
+    def normals_before(self) -> Array:
+        """Unit normals of the initial surface at network size, (h, w, 3), x right, y up, z to the viewer."""
+        return _display_normals(self.outcome.initial_depth)
+
+    @cached_property
+    def normals_after(self) -> Array:
+        """Unit normals of the refined surface, likewise."""
+        return _display_normals(self.outcome.refined_depth)
+
+    @cached_property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""
+        truth = self.ground_truth
+        if truth is None:
+            return {}
+        mask = None if truth.mask is None else torch.from_numpy(truth.mask)
+        return {
+            name: evaluate(torch.from_numpy(raw), truth.depth, mask, predicts=self.predicts)
+            for name, raw in (("initial", self.initial), ("refined", self.refined))
+        }
+
+    def comparison(self) -> Image.Image:
+        """Draw photo, initial, refined, difference and the normals before and after."""
+        from redepth import viz
+
+        truth = self.ground_truth
+        return viz.comparison(
+            self.photo,
+            self.initial,
+            self.refined,
+            self.normals_before,
+            self.normals_after,
+            uncertainty=self.uncertainty if len(self.outcome.members) > 1 else None,
+            ground_truth=None if truth is None else _as_disparity(truth),
+            title=Path(self.source).name if self.source else "refinement",
+            subtitle=self._subtitle(),
+        )
+
+    def show(self) -> None:
+        """Open the comparison in the system's picture viewer."""
+        self.comparison().show()
+
+    def save(self, folder: str | Path) -> Path:
+        """Write all files of the refinement to a folder, each atomically, and return the folder.
+
+        ``{predicts}.npy``, ``{predicts}.png`` (16 bit), ``initial.npy``, ``uncertainty.npy``,
+        ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``.
+        """
+        from redepth import viz
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        io.save_npy(folder / f"{self.predicts}.npy", self.refined)
+        io.save_npy(folder / "initial.npy", self.initial)
+        io.save_npy(folder / "uncertainty.npy", self.uncertainty)
+        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", self.refined)
+        height, width = self.refined.shape
+        normals = viz.normals_to_rgb(_resized_normals(self.normals_after, height, width))
+        io.save_png(folder / "normals.png", normals)
+        io.save_png(folder / "comparison.png", self.comparison())
+        io.save_points(folder / "points.ply", self.depth, self.photo)
+        io.save_json(folder / "run.json", self.record() | {"png": encoding})
+        return folder
+
+    def record(self) -> dict[str, Any]:
+        """Return everything that identifies the run, and its losses, as plain data."""
+        height, width = self.photo.shape[:2]
+        outcome = self.outcome
+        record: dict[str, Any] = {
+            "photo": {"source": self.source, "height": height, "width": width},
+            "network_size": list(outcome.initial.shape[-2:]),
+            "output": {"predicts": self.predicts, "meaning": self.meaning},
+            "partial": self.partial,
+            "reason": outcome.reason,
+            "seed": self.seed,
+            "prompt": self.prompt,
+            "device": self.device,
+            "members_done": len(outcome.members),
+            "steps_done": outcome.steps_done,
+            "seconds": outcome.seconds,
+            "scale_offsets": outcome.offsets.tolist(),
+            **self.components,
+            "preset": self.preset.model_dump(),
+            "losses": outcome.history,
+        }
+        for name, evaluation in self.evaluations.items():
+            record.setdefault("metrics", {})[name] = {
+                **evaluation.metrics,
+                "clipped_share": evaluation.clipped,
+            }
+        return record
+
+    def _subtitle(self) -> str:
+        outcome = self.outcome
+        parts = [
+            self.preset.name,
+            f"{len(outcome.members)} members, {max(outcome.steps_done)} steps, seed {self.seed}",
+        ]
+        if self.partial:
+            parts.append("PARTIAL")
+        if self.evaluations:
+            before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
+            parts.append(f"SI-log {before:.2f} to {after:.2f}")
+        return " · ".join(parts)
+
+    def _at_photo_size(self, values: Tensor) -> Array:
+        height, width = self.photo.shape[:2]
+        resized = geometry.resize(values.float(), height, width, align_corners=True)
+        return resized[0, 0].numpy()
+
+
+def _display_normals(depth: Tensor) -> Array:
+    normals = geometry.camera_facing(geometry.normals_from_depth(depth))
+    return normals[0].permute(1, 2, 0).numpy()
+
+
+def _resized_normals(normals: Array, height: int, width: int) -> Array:
+    tensor = torch.from_numpy(normals).permute(2, 0, 1)[None]
+    resized = geometry.resize(tensor, height, width, align_corners=True)[0].permute(1, 2, 0)
+    return torch.nn.functional.normalize(resized, dim=-1).numpy()
+
+
+def _as_disparity(truth: GroundTruth) -> Array:
+    """Ground truth as disparity for display, NaN where unknown."""
+    depth = truth.depth.numpy()
+    known = depth > 0
+    return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)
