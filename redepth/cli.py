@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from redepth import __version__
-from redepth.errors import RedepthError
+from redepth.errors import ConfigError, RedepthError
 
 if TYPE_CHECKING:
     from redepth.optim.refiner import StepReport
@@ -113,31 +115,48 @@ def refine(
     """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
     from redepth import io
 
-    paths = io.find_photos(photos)
+    paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind.value, mask, len(paths))
-    # Photos that cannot be read are found before minutes go into loading weights.
-    failures = {path: problem for path in paths if (problem := _unreadable(path, max_pixels))}
-    for problem in failures.values():
-        _complain(problem)
-    readable = [path for path in paths if path not in failures]
-    if not readable:
+    _check_writable(folder)
+    # What cannot be used is found before minutes go into loading weights.
+    failed = {path for path in paths if _unusable(path, max_pixels, truth)}
+    usable = [path for path in paths if path not in failed]
+    total = len(paths) + rejected
+    if not usable:
         raise typer.Exit(EXIT_ERROR)
     pipeline = _load(preset, overrides or [], device.value)
     job = _Job(pipeline, prompt, seed, max_pixels, truth)
     folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
     results: dict[Path, Refinement] = {}
-    for path in readable:
+    interrupted = False
+    for path in usable:
         try:
-            results[path] = job.run(path)
-            results[path].save(folders[path])
-        except RedepthError as error:
-            failures[path] = str(error)
-            _complain(f"{path}: {error}")
-            continue
-        if results[path].partial:
+            result = job.run(path)
+            result.save(folders[path])
+        except KeyboardInterrupt:
+            _complain(f"{path}: interrupted, nothing of it is kept")
+            interrupted = True
             break
-    out.print(_summary(results, folders))
-    _exit(results, failures, len(readable))
+        except (RedepthError, OSError) as error:
+            _complain(_about(path, error))
+            failed.add(path)
+            continue
+        results[path] = result
+        if result.partial:
+            _complain(_about(path, f"{result.outcome.reason}; what was done is kept, marked partial"))
+            failed.add(path)
+        # A member that diverges ends its own photo alone, Ctrl-C ends them all.
+        interrupted = result.outcome.reason == "interrupted"
+        if interrupted:
+            break
+    if results:
+        out.print(_summary(results, folders))
+    if interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if failed or rejected:
+        if total > 1:
+            _complain(f"{len(failed) + rejected} of {total} inputs failed")
+        raise typer.Exit(EXIT_ERROR)
 
 
 @app.command("list")
@@ -148,9 +167,9 @@ def list_(
     from redepth.pipeline import list_components
 
     for name in [family.value] if family else [f.value for f in Family]:
-        table = Table("name", "what it is", title=name, title_justify="left")
+        table = _table(name, "name", "what it is")
         for component, summary in list_components(name).items():
-            table.add_row(component, summary)
+            table.add_row(Text(component), Text(summary))
         out.print(table)
 
 
@@ -174,9 +193,10 @@ def doctor() -> None:
 
     healthy = True
     for section, rows in checks.report().items():
-        table = Table("", "what", "found", "to make it run", title=section, title_justify="left")
+        table = _table(section, "", "what", "found", "to make it run")
         for row in rows:
-            table.add_row("[green]ok[/]" if row.ok else "[red]no[/]", row.what, row.found, row.cure)
+            sign = Text("ok", "green") if row.ok else Text("no", "red")
+            table.add_row(sign, Text(row.what), Text(row.found), Text(row.cure))
             healthy &= row.ok or not row.vital
         out.print(table)
     if not healthy:
@@ -216,25 +236,55 @@ def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
 def _ground_truth(path: Path | None, kind: Any, mask: Path | None, photos: int) -> GroundTruth | None:
     if path is None:
         if mask is not None:
-            raise typer.BadParameter("--mask says where to measure: it needs --gt")
+            raise ConfigError("--mask says where to measure: it needs --gt")
         return None
     if photos != 1:
-        raise typer.BadParameter(f"--gt belongs to one photo, {photos} were given")
+        raise ConfigError(f"--gt belongs to one photo, {photos} were given")
     from redepth import io
     from redepth.refinement import GroundTruth
 
     return GroundTruth(io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask))
 
 
-def _unreadable(path: Path, max_pixels: int) -> str | None:
-    """Return why a photo cannot be refined, or None."""
+def _find_photos(inputs: list[str]) -> tuple[list[Path], int]:
+    """Return the photos, and how many inputs have none; the others still run."""
+    from redepth import io
+
+    found: list[Path] = []
+    rejected = 0
+    for given in inputs:
+        try:
+            found += io.find_photos([given])
+        except RedepthError as error:
+            _complain(str(error))
+            rejected += 1
+    if not found:
+        raise typer.Exit(EXIT_ERROR)
+    # Once more, all together: a photo that two inputs name runs once.
+    return io.find_photos(found), rejected
+
+
+def _unusable(path: Path, max_pixels: int, truth: GroundTruth | None) -> bool:
+    """Say why a photo cannot be refined, if it cannot."""
     from redepth import io
 
     try:
-        io.load_photo(path, max_pixels=max_pixels)
+        photo = io.load_photo(path, max_pixels=max_pixels)
+        if truth is not None:
+            truth.check(*photo.shape[:2])
     except RedepthError as error:
-        return str(error)
-    return None
+        _complain(_about(path, error))
+        return True
+    return False
+
+
+def _check_writable(folder: Path) -> None:
+    """Find now that the results could not be written."""
+    nearest = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+    if not nearest.is_dir():
+        raise ConfigError(f"--out {folder}: '{nearest}' is not a folder; choose another one")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"--out {folder}: '{nearest}' cannot be written to; choose another one")
 
 
 @contextmanager
@@ -250,10 +300,10 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -273,34 +323,37 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
 
 
 def _summary(results: dict[Path, Refinement], folders: dict[Path, Path]) -> Table:
-    table = Table("photo", "size", "members", "steps", "change", "SI-log", "seconds", "folder")
+    table = _table("", "photo", "size", "members", "steps", "change", "SI-log", "seconds", "folder")
     for path, result in results.items():
         height, width = result.photo.shape[:2]
         span = float(result.initial.max() - result.initial.min())
         change = float(abs(result.refined - result.initial).mean()) / span if span else 0.0
         scores = [e.metrics["silog"] for e in result.evaluations.values()]
         table.add_row(
-            path.name + (" [yellow](partial)[/]" if result.partial else ""),
+            Text.assemble(path.name, (" (partial)", "yellow") if result.partial else ""),
             f"{width} x {height}",
             str(len(result.outcome.members)),
             str(max(result.outcome.steps_done)),
             f"{100 * change:.1f} % of range",
             f"{scores[0]:.2f} -> {scores[1]:.2f}" if scores else "-",
             f"{result.outcome.seconds:.1f}",
-            str(folders[path]),
+            Text(str(folders[path])),
         )
     return table
 
 
-def _exit(results: dict[Path, Refinement], failures: dict[Path, str], readable: int) -> None:
-    if any(result.partial for result in results.values()):
-        reasons = {r.outcome.reason for r in results.values() if r.partial}
-        _complain(f"{', '.join(reasons)}: kept what was done, marked as partial")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if failures:
-        total = readable + sum(path not in results for path in failures)
-        _complain(f"{len(failures)} of {total} photos failed")
-        raise typer.Exit(EXIT_ERROR)
+def _table(title: str, *columns: str) -> Table:
+    """Make a table that folds what is too long; cutting it off would lose paths and commands."""
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _about(path: Path, problem: Exception | str) -> str:
+    """Name the photo in front of a problem, once."""
+    text = str(problem)
+    return text if text.startswith(str(path)) else f"{path}: {text}"
 
 
 def _complain(message: str) -> None:

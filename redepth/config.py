@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from redepth.errors import ConfigError, nearest
-from redepth.registry import explain
+from redepth.registry import Location, explain
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "re-depth-anything"
@@ -20,7 +20,7 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Component(BaseModel):
@@ -38,7 +38,7 @@ class Component(BaseModel):
 class Term(BaseModel):
     """An objective's weight and options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     weight: Annotated[float, Field(ge=0)] = 1.0
 
     @property
@@ -113,29 +113,35 @@ def load_preset(
     """Load a preset by name, from a YAML file or from a mapping, and apply ``key.path=value`` overrides.
 
     A preset may say ``extends: NAME`` and then only what differs. A component whose name changes starts
-    from its own defaults: options of the former one are dropped.
+    from its own defaults: options of the former one are dropped. A file that it extends is looked for
+    in its own folder first. The order of overrides matters only where two set the same key.
 
     Raises:
         ConfigError: unknown preset or key (with the nearest valid one), wrong type, value out of
             range, unreadable file.
     """
-    data = dict(source) if isinstance(source, Mapping) else _read(_find(source))
-    data = _extended(data, seen=())
+    if isinstance(source, Mapping):
+        data = _extended(dict(source), Path(), seen=())
+    else:
+        data = _load(_find(source, Path()), seen=())
+    change: dict[str, Any] = {}
     for override in overrides:
-        data = _merge(data, _parse_override(override))
+        # Joined before they are applied, so that an option may be given before the name it belongs to.
+        change = _join(change, _parse_override(override))
     try:
-        return Preset.model_validate(data)
+        return Preset.model_validate(_merge(data, change))
     except ValidationError as error:
-        raise ConfigError(f"preset: {_explain_with_hints(error)}") from None
+        raise ConfigError(f"preset: {explain(error, '', _valid_keys)}") from None
 
 
-def _find(source: str | Path) -> Path:
+def _find(source: str | Path, folder: Path) -> Path:
     text = str(source)
     if text in preset_names():
         return PRESETS / f"{text}.yaml"
     path = Path(source).expanduser()
-    if path.is_file():
-        return path
+    for candidate in (folder / path, path):
+        if candidate.is_file():
+            return candidate
     if path.suffix in {".yaml", ".yml"}:
         raise ConfigError(f"preset file '{source}' does not exist")
     names = preset_names()
@@ -159,14 +165,22 @@ def _read(path: Path) -> dict[str, Any]:
     return {"name": path.stem, **data}
 
 
-def _extended(data: dict[str, Any], seen: tuple[str, ...]) -> dict[str, Any]:
+def _load(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    chain = (*seen, path.resolve())
+    if chain[-1] in seen:
+        names = " -> ".join(str(p) for p in chain)
+        raise ConfigError(f"presets extend each other in a circle: {names}")
+    return _extended(_read(path), path.parent, chain)
+
+
+def _extended(data: dict[str, Any], folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     parent = data.get("extends")
     rest = {k: v for k, v in data.items() if k != "extends"}
     if parent is None:
         return rest
-    if parent in seen:
-        raise ConfigError(f"presets extend each other in a circle: {' -> '.join([*seen, parent])}")
-    return _merge(_extended(_read(_find(parent)), (*seen, parent)), rest)
+    if not isinstance(parent, str):
+        raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {parent!r}")
+    return _merge(_load(_find(parent, folder), seen), rest)
 
 
 def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +193,16 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def _join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    joined = dict(first)
+    for key, value in second.items():
+        old = joined.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _join(old, value)
+        joined[key] = value
+    return joined
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -195,11 +219,8 @@ def _parse_override(override: str) -> dict[str, Any]:
     return value
 
 
-def _explain_with_hints(error: ValidationError) -> str:
-    item = error.errors()[0]
-    if item["type"] != "extra_forbidden":
-        return explain(error, "")
+def _valid_keys(location: Location) -> list[str]:
     section: Any = Preset
-    for part in item["loc"][:-1]:
+    for part in location:
         section = section.model_fields[part].annotation
-    return explain(error, "", list(section.model_fields))
+    return list(section.model_fields)

@@ -48,11 +48,13 @@ def embedded_weights(folder: Path = hub.WEIGHTS) -> list[Check]:
     """Compare every file of the embedded weights with its recorded checksum."""
     cure = 'pip install --force-reinstall --no-deps "redepth"'
     listing = folder / CHECKSUMS
-    if not listing.is_file():
+    if not listing.is_file() or not listing.read_text().strip():
         return [Check("embedded weights", False, f"no {CHECKSUMS}", cure, vital=True)]
     checks = []
     for line in listing.read_text().splitlines():
-        digest, name = line.split(maxsplit=1)
+        digest, _, name = line.partition("  ")
+        if not name:
+            continue
         path = folder / name
         ok = path.is_file() and sha256(path) == digest
         found = f"{path.stat().st_size / 1e6:.1f} MB" if ok else "missing or changed"
@@ -131,6 +133,8 @@ def _components() -> list[Check]:
                     _available(registry.build(name, {}))
                 except RedepthError as error:
                     found, cure = "needs options or weights", str(error)
+                except Exception as error:  # a third-party component may do anything; the report goes on
+                    found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
             checks.append(Check(f"{family}: {name}", not cure, found, cure))
     return checks
 

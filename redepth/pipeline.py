@@ -59,13 +59,14 @@ def resolve(preset: Preset) -> Preset:
     """
 
     def checked(registry: Registry, component: Component) -> Component:
-        options = registry.check(component.name, component.options)
+        options = registry.check(component.name, component.options, also=("name",))
         return Component.model_validate({"name": component.name, **options})
 
-    terms = {
-        name: Term.model_validate({"weight": term.weight, **objectives.REGISTRY.check(name, term.options)})
-        for name, term in preset.optim.objectives.items()
-    }
+    terms = {}
+    for name, term in preset.optim.objectives.items():
+        where = f"optim.objectives.{name}"
+        options = objectives.REGISTRY.check(name, term.options, where=where, also=("weight",))
+        terms[name] = Term.model_validate({"weight": term.weight, **options})
     return preset.model_copy(
         update={
             "depth_model": checked(depth_models.REGISTRY, preset.depth_model),
@@ -152,7 +153,7 @@ class Pipeline:
         """
         pixels = _pixels(photo, max_pixels)
         if ground_truth is not None:
-            ground_truth.check_size(*pixels.shape[:2])
+            ground_truth.check(*pixels.shape[:2])
         outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt, seed=seed, on_step=on_step)
         return Refinement(
             photo=pixels,
@@ -228,7 +229,7 @@ def _build(registry: Registry, component: Component) -> Any:
 
 def _weighted_objectives(preset: Preset) -> dict[str, tuple[float, Objective]]:
     return {
-        name: (term.weight, objectives.REGISTRY.build(name, term.options))
+        name: (term.weight, _build(objectives.REGISTRY, Component(name=name, **term.options)))
         for name, term in preset.optim.objectives.items()
     }
 

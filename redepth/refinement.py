@@ -46,14 +46,21 @@ class GroundTruth:
     kind: Literal["depth", "disparity"] = "depth"
     mask: NDArray[np.bool_] | None = None
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raise InputError unless values and mask have the photo's size."""
+    def check(self, height: int, width: int) -> None:
+        """Raise InputError unless a photo of this size can be measured against it."""
         for name, array in (("ground truth", self.values), ("mask", self.mask)):
             if array is not None and array.shape != (height, width):
                 raise InputError(
                     f"the {name} is {array.shape[1]} x {array.shape[0]} pixels and the photo "
                     f"{width} x {height}: they must be one size"
                 )
+        # Measured against itself it shows now what would spoil the measurement after the refinement.
+        depth = self.depth
+        evaluate(depth, depth, self._mask, predicts="depth")
+
+    @property
+    def _mask(self) -> Tensor | None:
+        return None if self.mask is None else torch.from_numpy(self.mask)
 
     @property
     def depth(self) -> Tensor:
@@ -144,9 +151,8 @@ class Refinement:
         truth = self.ground_truth
         if truth is None:
             return {}
-        mask = None if truth.mask is None else torch.from_numpy(truth.mask)
         return {
-            name: evaluate(torch.from_numpy(raw), truth.depth, mask, predicts=self.predicts)
+            name: evaluate(torch.from_numpy(raw), truth.depth, truth._mask, predicts=self.predicts)
             for name, raw in (("initial", self.initial), ("refined", self.refined))
         }
 
@@ -184,7 +190,7 @@ class Refinement:
         io.save_npy(folder / f"{self.predicts}.npy", self.refined)
         io.save_npy(folder / "initial.npy", self.initial)
         io.save_npy(folder / "uncertainty.npy", self.uncertainty)
-        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", self.refined)
+        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", self.refined, kind=self.predicts)
         height, width = self.refined.shape
         normals = viz.normals_to_rgb(_resized_normals(self.normals_after, height, width))
         io.save_png(folder / "normals.png", normals)

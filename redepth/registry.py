@@ -9,16 +9,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from redepth.errors import ConfigError, MissingDependencyError, nearest
+from redepth.errors import ConfigError, MissingDependencyError, RedepthError, nearest
 
 C = TypeVar("C", bound=type)
+
+_UNION_BRANCH = re.compile(r"literal\[|constrained-|function-")
 
 
 def require(module: str, extra: str) -> Any:
@@ -51,7 +54,14 @@ class Entry:
         for module, extra in self.needs:
             require(module, extra)
         module_name, _, attribute = self.target.partition(":")
-        component = getattr(importlib.import_module(module_name), attribute)
+        try:
+            component = getattr(importlib.import_module(module_name), attribute)
+        except RedepthError:
+            raise
+        except Exception as error:  # a third-party module may raise anything while it is imported
+            raise ConfigError(
+                f"component '{self.name}' ({self.summary}): cannot import {self.target}: {error}"
+            ) from error
         if not inspect.isclass(component):
             raise ConfigError(f"component '{self.name}': {self.target} is not a class")
         return component
@@ -120,8 +130,16 @@ class Registry:
             raise ConfigError(f"unknown {self.family} '{name}'{hint} (valid: {valid})")
         return entries[name].load()
 
-    def check(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    def check(
+        self, name: str, options: Mapping[str, Any], *, where: str = "", also: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Return the options of a component with defaults filled in and types coerced.
+
+        Args:
+            name: of the component.
+            options: as given.
+            where: the section's key in messages; the family without it.
+            also: keys of the section that are not the component's own.
 
         Raises:
             ConfigError: naming the key, what was wrong and the nearest valid key.
@@ -130,7 +148,8 @@ class Registry:
         try:
             return schema(**options).model_dump()
         except ValidationError as error:
-            raise ConfigError(explain(error, self.family, list(schema.model_fields))) from None
+            names = [*also, *schema.model_fields]
+            raise ConfigError(explain(error, where or self.family, lambda _: names)) from None
 
     def build(self, name: str, options: Mapping[str, Any]) -> Any:
         """Check the options and construct the component."""
@@ -148,24 +167,35 @@ def options_schema(component: type) -> type[BaseModel]:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
-    config = ConfigDict(extra="forbid", protected_namespaces=())
+    config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
     return create_model(component.__name__ + "Options", __config__=config, **fields)
 
 
-def explain(error: ValidationError, where: str, valid: list[str] | None = None) -> str:
-    """Turn a pydantic error to one line: key, complaint, value given, nearest valid key."""
-    lines = []
+Location = tuple[int | str, ...]
+
+
+def explain(error: ValidationError, where: str, valid: Callable[[Location], Sequence[str]]) -> str:
+    """Turn a pydantic error to one line: key, complaint, value given, nearest valid key.
+
+    Args:
+        error: what pydantic raised.
+        where: prefix of every key.
+        valid: from where an unknown key stands to the keys that may stand there.
+    """
+    complaints: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
-        key = ".".join([where, *(str(part) for part in item["loc"])]).strip(".")
+        # pydantic adds the branch of a union, such as "literal['auto']", to the place of the value.
+        parts = [str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
+        key = ".".join([where, *parts]).strip(".")
         if item["type"] == "extra_forbidden":
-            names = valid or []
+            names = valid(item["loc"][:-1])
             listed = f" (valid: {', '.join(sorted(names))})" if names else ""
-            lines.append(f"unknown key '{key}'{nearest(str(item['loc'][-1]), names)}{listed}")
+            complaints[f"unknown key '{key}'", f"{nearest(parts[-1], names)}{listed}"] = []
         else:
-            message = item["msg"][:1].lower() + item["msg"][1:]
             given = "" if item["type"] == "missing" else f", got {item['input']!r}"
-            lines.append(f"{key}: {message}{given}")
-    return "; ".join(lines)
+            message = item["msg"][:1].lower() + item["msg"][1:]
+            complaints.setdefault((f"{key}: ", given), []).append(message)
+    return "; ".join(key + " or ".join(said) + rest for (key, rest), said in complaints.items())
 
 
 def _path(target: str | type) -> str:

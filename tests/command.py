@@ -1,0 +1,59 @@
+"""Call the command line, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from redepth import cli
+
+# One thread: results are the same to the bit, and a busy machine is not made busier.
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a call left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines of stderr without those of the progress bar."""
+        return [line for line in self.err.splitlines() if line.strip() and "━" not in line]
+
+
+def call(*args: str | Path) -> Finished:
+    """Run ``redepth ARGS`` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        mock.patch.object(sys, "argv", ["redepth", *map(str, args)]),
+        mock.patch.object(cli.out, "_width", 200),
+        mock.patch.object(cli.err, "_width", 200),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = 0 if end.code is None else int(end.code)
+    return Finished(code, out.getvalue(), err.getvalue())
+
+
+def spawn(*args: str | Path, extra: Mapping[str, str] | None = None) -> Finished:
+    """Run ``python -m redepth ARGS`` in a process of its own."""
+    command = [sys.executable, "-m", "redepth", *map(str, args)]
+    done = subprocess.run(
+        command, env={**ENVIRONMENT, **(extra or {})}, capture_output=True, text=True, timeout=300
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)

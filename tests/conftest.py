@@ -1,0 +1,46 @@
+"""What every test file may use: no network, real photos, recorded numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+# Before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+PHOTOS = ("brick", "coins", "gravel", "moon", "motorcycle_left")
+
+
+@pytest.fixture(scope="session")
+def skimage_data() -> Path:
+    """The folder of the data files inside the installed scikit-image; nothing is ever downloaded."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        pytest.skip("scikit-image is not installed")
+    return Path(spec.origin).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def real_photos(skimage_data: Path) -> dict[str, Path]:
+    """Name -> file: ``coins``, ``moon``, ``brick``, ``gravel`` (grey) and ``motorcycle_left`` (colour)."""
+    files = {name: skimage_data / f"{name}.png" for name in PHOTOS}
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    assert not missing, f"this scikit-image ships without {missing}"
+    return files
+
+
+@pytest.fixture(scope="session")
+def motorcycle_disparity(skimage_data: Path) -> Path:
+    """The measured disparity of ``motorcycle_left``, (500, 741), infinite where unknown."""
+    path = skimage_data / "motorcycle_disp.npz"
+    assert path.is_file(), f"this scikit-image ships without {path}"
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of recorded numbers and tiny checkpoints."""
+    return Path(__file__).parent / "golden"

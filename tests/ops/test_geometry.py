@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redepth.ops import geometry
+from tests.helpers import GOLDEN, golden, photo, relative_error, seeded
+
+
+@pytest.mark.parametrize("case", ["c0", "c1"])
+def test_normals_match_the_recorded_ones(case: str) -> None:
+    recorded = golden("shading", case)
+    normals = geometry.normals_from_depth(recorded("depth")[:, None])
+    assert relative_error(normals, recorded("normals")) < 1e-6
+
+
+def test_normals_of_a_tilted_plane_are_its_gradient() -> None:
+    u, v = geometry.orthographic_axes(20, 30, dtype=torch.float64)
+    depth = (2 + 0.5 * u[None, :] - 0.25 * v[:, None])[None, None]
+    expected = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64)
+    expected = expected / expected.norm()
+    normals = geometry.normals_from_depth(depth)
+    assert torch.allclose(normals, expected.view(1, 3, 1, 1).expand_as(normals), atol=1e-7)
+    facing = geometry.camera_facing(normals)[0, :, 0, 0]
+    assert torch.allclose(facing, expected * torch.tensor([-1.0, -1.0, 1.0]), atol=1e-7)
+
+
+def test_normals_gradcheck() -> None:
+    depth = torch.rand(2, 1, 5, 4, dtype=torch.float64, generator=seeded()) + 0.5
+    assert torch.autograd.gradcheck(geometry.normals_from_depth, depth.requires_grad_())
+
+
+def test_one_nan_does_not_spread() -> None:
+    depth = torch.rand(1, 1, 9, 9, generator=seeded()) + 1
+    clean = geometry.normals_from_depth(depth)
+    broken = depth.clone()
+    broken[0, 0, 4, 4] = float("nan")
+    broken.requires_grad_()
+    normals = geometry.normals_from_depth(broken)
+    assert torch.isfinite(normals).all()
+    assert normals[0, :, 4, 4].tolist() == [0.0, 0.0, -1.0]
+    far = torch.ones(9, 9, dtype=torch.bool)
+    far[3:6, 3:6] = False
+    assert torch.equal(normals[0][:, far], clean[0][:, far])
+    normals.sum().backward()
+    assert torch.isfinite(broken.grad).all()
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
+def test_unusable_depth_has_the_backward_normal(value: float) -> None:
+    normals = geometry.normals_from_depth(torch.full((1, 1, 4, 4), value))
+    assert torch.equal(normals[0, :, 1, 1], torch.tensor([0.0, 0.0, -1.0]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (2, 5)])
+def test_degenerate_sizes_give_finite_unit_normals(size: tuple[int, int]) -> None:
+    depth = (torch.rand(1, 1, *size, generator=seeded()) + 1).requires_grad_()
+    normals = geometry.normals_from_depth(depth)
+    assert torch.allclose(normals.norm(dim=1), torch.ones(1, *size), atol=1e-5)
+    normals.sum().backward()
+    assert torch.isfinite(depth.grad).all()
+
+
+def test_a_depth_without_its_channel_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(B, 1, H, W\), got \(1, 4, 4\)"):
+        geometry.normals_from_depth(torch.ones(1, 4, 4))
+
+
+def test_relative_depth_of_disparity_and_depth() -> None:
+    raw = torch.tensor([0.0, 6.9]).view(1, 1, 1, 2)
+    assert geometry.relative_depth(raw).flatten().tolist() == pytest.approx([70.0, 1.0])
+    shifted = geometry.relative_depth(raw, offset=torch.tensor(0.5))
+    assert shifted.flatten()[1].item() == pytest.approx((7 + np.tanh(0.5)) / 7)
+    metric = geometry.relative_depth(raw, predicts="depth", scale=2.0)
+    assert metric.flatten().tolist() == pytest.approx([0.0, 13.8])
+
+
+def test_relative_depth_gradcheck() -> None:
+    raw = torch.rand(2, 1, 3, 3, dtype=torch.float64, generator=seeded()).requires_grad_()
+    offset = torch.zeros(2, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda r, o: geometry.relative_depth(r, offset=o), (raw, offset))
+
+
+def test_difference_is_numpys_gradient() -> None:
+    values = torch.rand(7, 9, dtype=torch.float64, generator=seeded())
+    for dim in (0, 1):
+        expected = np.gradient(values.numpy(), axis=dim)
+        assert np.allclose(geometry.difference(values, dim).numpy(), expected)
+
+
+def test_point_map_spans_the_orthographic_frame() -> None:
+    points = geometry.point_map(torch.full((1, 1, 3, 5), 2.0))
+    assert points[0, 0, 0, [0, -1]].tolist() == pytest.approx([-5 / 3, 5 / 3])
+    assert points[0, 1, [0, -1], 0].tolist() == [1.0, -1.0]
+    assert (points[0, 2] == 2.0).all()
+
+
+def test_network_sizes_match_the_recorded_ones() -> None:
+    for row in json.loads((GOLDEN / "resize.json").read_text()):
+        size = geometry.network_size(
+            row["height"], row["width"], target=row["target"], multiple=14, rule=row["method"]
+        )
+        assert size == (row["out_height"], row["out_width"]), row
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_network_size_keeps_its_bounds(height: int, width: int) -> None:
+    h, w = geometry.network_size(height, width, target=518, multiple=14)
+    assert h % 14 == 0
+    assert w % 14 == 0
+    assert 14 <= max(h, w) <= 518
+    low_h, low_w = geometry.network_size(height, width, target=518, multiple=14, rule="lower_bound")
+    assert min(low_h, low_w) >= 518
+
+
+def test_resize_to_the_same_size_is_the_same_picture() -> None:
+    picture = photo()
+    assert geometry.resize(picture, 56, 70) is picture
+    assert geometry.resize(picture, 28, 35).shape == (1, 3, 28, 35)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from redepth.contracts import Surface
+from redepth.optim.objectives import Smoothness, laplacian, normalize_range
+from tests.helpers import golden, relative_error, seeded
+
+
+def surface(raw: torch.Tensor) -> Surface:
+    return Surface(raw, raw, raw)
+
+
+@pytest.mark.parametrize("case", ["c0", "c1"])
+def test_smoothness_matches_the_recorded_loss_and_gradient(case: str) -> None:
+    recorded = golden("smoothness", case)
+    raw = recorded("raw")[:, None].requires_grad_()
+    loss = Smoothness()(surface(raw)).mean()
+    assert float(loss.detach()) == pytest.approx(float(recorded("loss")), rel=1e-5)
+    loss.backward()
+    assert relative_error(raw.grad[:, 0], recorded("grad")) < 1e-5
+
+
+def test_a_constant_output_costs_nothing_and_pulls_nowhere() -> None:
+    raw = torch.full((2, 1, 5, 5), 3.0, requires_grad=True)
+    loss = Smoothness()(surface(raw))
+    assert loss.tolist() == [0.0, 0.0]
+    loss.sum().backward()
+    assert torch.isfinite(raw.grad).all()
+
+
+def test_rows_are_normalised_by_their_own_range() -> None:
+    raw = torch.rand(2, 1, 6, 6, generator=seeded())
+    scaled = torch.cat([raw[:1], 100 * raw[1:] + 7])
+    assert torch.allclose(Smoothness()(surface(raw)), Smoothness()(surface(scaled)), rtol=1e-4)
+    assert normalize_range(scaled).flatten(1).amax(dim=1).tolist() == [1.0, 1.0]
+
+
+def test_the_laplacian_of_a_paraboloid_is_constant_inside() -> None:
+    x = torch.arange(7, dtype=torch.float64)
+    values = (x[:, None] ** 2 + x[None] ** 2).view(1, 1, 7, 7)
+    assert torch.allclose(laplacian(values)[0, 0, 1:-1, 1:-1], torch.full((5, 5), 4.0, dtype=torch.float64))
+
+
+def test_gradcheck() -> None:
+    raw = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded())
+    span = (raw.max() - raw.min()).item()
+
+    def fixed_range(values: torch.Tensor) -> torch.Tensor:
+        return laplacian((values - raw.min()) / span).abs().mean()
+
+    probe = raw.clone().requires_grad_()
+    Smoothness()(surface(probe)).sum().backward()
+    other = raw.clone().requires_grad_()
+    assert torch.autograd.gradcheck(fixed_range, (other,))
+    fixed_range(other).backward()
+    assert torch.allclose(probe.grad, other.grad)

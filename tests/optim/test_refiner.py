@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from redepth.contracts import Features, Illumination, Noise, StepDraws
+from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.optim import refiner as refiner_module
+from redepth.optim.draws import draw_steps, load_draws, save_draws
+from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
+from redepth.optim.refiner import Outcome, StepReport
+from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.renderers.blinn_phong import BlinnPhong
+from tests.helpers import (
+    CPU,
+    GOLDEN,
+    TargetPrior,
+    golden,
+    make_refiner,
+    photo,
+    relative_error,
+    tiny_depth_model,
+    tiny_prior,
+)
+
+ALL = sorted(PARAMETERIZATIONS)
+
+
+def recorded_step(index: int) -> StepDraws:
+    step = golden("trace", f"s{index}")
+    diffuse, specular = step("diffuse_specular")
+    light = {
+        "direction": step("light")[None],
+        "diffuse": diffuse.view(1, 1),
+        "specular": specular.view(1, 1),
+        "shininess": step("shininess").float().view(1, 1),
+    }
+    noise = {
+        "timestep": step("timesteps")[None],
+        "posterior": step("vae_noise")[None],
+        "noise": step("noise")[None],
+    }
+    return StepDraws(Illumination(light), Noise(noise))
+
+
+def test_the_authors_optimisation_steps_are_reproduced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses, gradients and outputs of the recorded steps, to 1e-4."""
+    prior = StableDiffusion(checkpoint=str(GOLDEN / "tiny-random-sd")).load(CPU)
+    rates = {"embeddings": 1e-3, "decoder": 2e-6, "offset": 1e-3}
+    refiner = make_refiner(prior, steps=2, members=1, learning_rates=rates)
+    whole = _trace()
+    features = Features(
+        maps=tuple(whole[f"feature_{i}"][:, 1:] for i in range(4)),
+        constants=tuple(whole[f"feature_{i}"][:, :1] for i in range(4)),
+        grid=(4, 5),
+    )
+    initial = refiner.depth_model.decode(features)
+    assert relative_error(initial[:, 0], whole["hf_disparity"]) < 1e-5
+    monkeypatch.setattr(refiner, "predict", lambda _: (whole["image"], features, initial))
+    states = []
+    original = refiner_module.Parameterization
+
+    def keep(*args: Any) -> Any:
+        states.append(original(*args))
+        return states[-1]
+
+    monkeypatch.setattr(refiner_module, "Parameterization", keep)
+    reports: list[StepReport] = []
+
+    def on_step(report: StepReport) -> None:
+        step, groups = golden("trace", f"s{report.step - 1}"), states[0].groups()
+        assert relative_error(report.raw[:, 0], step("raw")) < 1e-4
+        assert relative_error(report.depth[:, 0], step("relative_depth")) < 1e-4
+        assert relative_error(report.relit[:, 0], step("rgb")) < 1e-4
+        assert float(report.losses["prior"]) == pytest.approx(float(step("sds")), rel=1e-4)
+        assert float(report.losses["smoothness"]) == pytest.approx(float(step("smooth")), rel=1e-4)
+        for i in (0, 3):
+            assert relative_error(groups["embeddings"][i].grad, step(f"grad_embedding_{i}")) < 1e-4
+        assert relative_error(groups["offset"][0].grad, step("grad_offset")) < 1e-4
+        reports.append(report)
+
+    outcome = refiner.run(
+        photo(), prompt="a tiger", draws=[recorded_step(0), recorded_step(1)], on_step=on_step
+    )
+    assert len(reports) == 2
+    assert relative_error(outcome.members[:, 0], whole["final_raw"]) < 1e-4
+    assert relative_error(outcome.member_depths[:, 0], whole["final_relative_depth"]) < 1e-4
+    assert float(outcome.offsets) == pytest.approx(float(whole["final_offset"]), rel=1e-3)
+
+
+def _trace() -> dict[str, torch.Tensor]:
+    import numpy as np
+
+    arrays = np.load(GOLDEN / "trace.npz")
+    return {k: torch.from_numpy(arrays[k]) for k in arrays.files if arrays[k].dtype.kind == "f"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_lockstep_one_by_one_and_any_batch_size_give_the_same_members(name: str) -> None:
+    """Equal up to float noise, which AdamW's normalised step amplifies where a gradient is near 0."""
+    rates = {"embeddings": 1e-3, "decoder": 1e-4, "encoder": 1e-4, "depth": 1e-3, "offset": 1e-3}
+    outcomes = [
+        make_refiner(parameterization=name, members_per_batch=size, learning_rates=rates).run(photo(), seed=5)
+        for size in ("auto", 1, 2)
+    ]
+    first = outcomes[0]
+    change = float((first.members - first.initial).norm())
+    for other in outcomes[1:]:
+        assert relative_error(other.members, first.members) < 3e-4
+        assert float((other.members - first.members).norm()) < 1e-2 * change
+        for row, expected in zip(other.history["total"], first.history["total"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-4)
+    assert float((first.members - first.refined).norm()) > 0.1 * change
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_parameterization_lowers_the_loss_and_moves_only_what_it_names(name: str) -> None:
+    refiner = make_refiner(parameterization=name, members=1, steps=25, objectives={})
+    refiner.objectives = {}
+    before = [p.clone() for p in refiner.depth_model.decoder_parameters().values()]
+    outcome = refiner.run(photo(), draws=[next(draw_steps(refiner.renderer, refiner.prior, 0, [0]))] * 25)
+    losses = outcome.history["total"][0]
+    assert losses[-1] < losses[0]
+    # The shared model itself stays frozen, whatever a member learns.
+    for old, new in zip(before, refiner.depth_model.decoder_parameters().values(), strict=True):
+        assert torch.equal(old, new)
+    assert float(outcome.offsets[0]) != 0
+
+
+def test_the_same_seed_gives_the_same_result_and_another_one_does_not() -> None:
+    first, second, other = (make_refiner().run(photo(), seed=s) for s in (1, 1, 2))
+    assert torch.equal(first.members, second.members)
+    assert first.history == second.history
+    assert not torch.equal(first.members, other.members)
+
+
+def test_the_global_random_state_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = make_refiner(tiny_prior()).run(photo(), seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(make_refiner(tiny_prior()).run(photo(), seed=1).members, first.members)
+
+
+def test_a_run_is_recorded_and_replayed(tmp_path: Path) -> None:
+    refiner = make_refiner(tiny_prior(), lights=2)
+    seen: list[StepDraws] = []
+    recorded = refiner.run(photo(), seed=3, on_step=lambda report: seen.append(report.draws))
+    save_draws(tmp_path / "draws.safetensors", seen)
+    loaded = load_draws(tmp_path / "draws.safetensors")
+    assert torch.equal(loaded[1].noise["noise"], seen[1].noise["noise"])
+    replayed = refiner.run(photo(), seed=99, draws=loaded)
+    assert torch.equal(replayed.members, recorded.members)
+
+
+def test_a_members_draws_depend_on_the_seed_and_its_index_alone() -> None:
+    renderer, prior = BlinnPhong(lights=2), tiny_prior()
+    together = draw_steps(renderer, prior, 7, range(3))
+    alone = draw_steps(renderer, prior, 7, [2])
+    for _ in range(3):
+        all_rows, row = next(together), next(alone)
+        assert torch.equal(all_rows.noise["noise"][2:], row.noise["noise"])
+        assert torch.equal(all_rows.illumination.direction[2:], row.illumination.direction)
+        assert not torch.equal(all_rows.noise["noise"][0], all_rows.noise["noise"][1])
+
+
+def test_a_replay_that_does_not_fit_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+    refiner = make_refiner()
+    short = [next(draw_steps(refiner.renderer, refiner.prior, 0, range(2)))]
+    with pytest.raises(RedepthError, match="holds 1 steps of 2 members; 3 steps of 3 members"):
+        refiner.run(photo(), draws=short)
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="not a record of draws"):
+        load_draws(tmp_path / "x.safetensors")
+
+
+def test_history_has_every_loss_of_every_step_and_the_total_is_their_sum() -> None:
+    refiner = make_refiner(prior_weight=0.5)
+    refiner.objectives = {"smoothness": (0.25, refiner.objectives["smoothness"][1])}
+    history = refiner.run(photo()).history
+    assert set(history) == {"prior", "smoothness", "total"}
+    assert [len(row) for row in history["total"]] == [3, 3, 3]
+    for member in range(3):
+        for step in range(3):
+            terms = 0.5 * history["prior"][member][step] + 0.25 * history["smoothness"][member][step]
+            assert history["total"][member][step] == pytest.approx(terms, rel=1e-5)
+
+
+class Interrupting:
+    """An `on_step` that presses Ctrl-C after some steps."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self, report: StepReport) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_keeps_what_is_done() -> None:
+    outcome = make_refiner(steps=10).run(photo(), on_step=Interrupting(4))
+    assert outcome.partial
+    assert outcome.steps_done == [4, 4, 4]
+    expected = make_refiner(steps=4).run(photo())
+    assert torch.equal(outcome.members, expected.members)
+    in_turn = make_refiner(steps=4, members_per_batch=1).run(photo(), on_step=Interrupting(6))
+    assert in_turn.steps_done == [4, 2]
+    assert in_turn.reason == "interrupted"
+
+
+def test_a_plateau_stops_a_member_and_off_by_default_it_does_not() -> None:
+    flat: dict[str, Any] = {"steps": 12, "learning_rates": dict.fromkeys(("embeddings", "offset"), 0.0)}
+    rule = {"enabled": True, "window": 2, "min_improvement": 0.5}
+    assert make_refiner(**flat, parameterization="embeddings").run(photo()).steps_done == [12] * 3
+    stopped = make_refiner(**flat, parameterization="embeddings", early_stop=rule).run(photo())
+    assert stopped.steps_done == [4] * 3
+    assert not stopped.partial
+    slow = {"embeddings": 1e-3, "decoder": 1e-4, "offset": 1e-3}
+    rule["min_improvement"] = 0.02
+    singly: dict[str, Any] = {"members_per_batch": 1, "steps": 30, "early_stop": rule, "learning_rates": slow}
+    together: Outcome = make_refiner(**singly | {"members_per_batch": "auto"}).run(photo())
+    alone = make_refiner(**singly).run(photo())
+    assert alone.steps_done == together.steps_done
+    assert len(set(alone.steps_done)) > 1
+    assert relative_error(alone.members, together.members) < 1e-3
+
+
+class Exhausting(TargetPrior):
+    """Runs out of memory for more than two pictures."""
+
+    def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(relit) > 2:
+            raise torch.OutOfMemoryError
+        return super().__call__(relit, *rest)
+
+
+def test_out_of_memory_halves_the_batch_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        outcome = make_refiner(Exhausting(), members=5).run(photo())
+    assert "going on with 2 members at a time" in caplog.text
+    expected = make_refiner(members=5, members_per_batch=2).run(photo())
+    assert torch.equal(outcome.members, expected.members)
+    with pytest.raises(torch.OutOfMemoryError):
+        make_refiner(Exhausting(), members=5, members_per_batch=5).run(photo())
+
+
+class Diverging(TargetPrior):
+    """Gives no finite loss from some call on."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good = good
+
+    def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.good -= 1
+        return super().__call__(relit, *rest) * (1 if self.good >= 0 else float("nan"))
+
+
+def test_a_loss_that_is_not_finite_keeps_the_steps_before_it() -> None:
+    outcome = make_refiner(Diverging(2), steps=5).run(photo())
+    assert outcome.partial
+    assert "not finite at step 3" in outcome.reason
+    assert outcome.steps_done == [2, 2, 2]
+    assert torch.isfinite(outcome.members).all()
+    with pytest.raises(RedepthError, match="member 0 is not finite at step 1"):
+        make_refiner(Diverging(0)).run(photo())
+
+
+def test_the_cosine_schedule_falls_to_its_final_rate() -> None:
+    refiner = make_refiner(schedule="cosine", steps=11, final_rate=0.1)
+    assert refiner.rate_factor(0) == pytest.approx(1.0)
+    assert refiner.rate_factor(5) == pytest.approx(0.55)
+    assert refiner.rate_factor(10) == pytest.approx(0.1)
+
+
+def test_unknown_and_unsupported_parameterizations_say_what_is_possible() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'embeddings'"):
+        check_supported("embedings", tiny_depth_model())
+    model = tiny_depth_model()
+    model.supports = frozenset({"depth"})  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="cannot be refined through 'full'; it supports: depth"):
+        check_supported("full", model)
+
+
+def test_a_photo_of_the_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 3, H, W\)"):
+        make_refiner().run(torch.rand(3, 56, 70))

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import torch
+
+from redepth.contracts import Illumination
+from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
+from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
+from redepth.renderers.blinn_phong import BlinnPhong
+from tests.helpers import CPU, SCHEDULE, photo, seeded, tiny_prior, tiny_unet
+
+
+def light(count: int) -> Illumination:
+    return BlinnPhong(lights=count).sample(1, seeded()).flatten()
+
+
+def test_the_loss_is_the_distance_to_the_guided_reconstruction() -> None:
+    """Recomputed from the model's raw predictions by the definition, window by window."""
+    prior = tiny_prior(guidance_scale=2.0, guidance_base="uncond", weighting="x0", t_min=0.5, t_max=0.9)
+    relit, condition = photo(40, 50, seed=1), prior.condition(photo(40, 50), "")
+    noise = prior.draw(1, seeded())
+    loss = prior(relit, condition, light(1), noise)
+    u = noise["window"][0].tolist()
+    x, seen = (cut_window(p[0], 16, "own-scale", *u)[None] * 2 - 1 for p in (relit, photo(40, 50)))
+    alpha = prior.alphas_cumprod[noise["timestep"]].view(1, 1, 1, 1)
+    noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise["noise"]
+    vector = torch.cat([light_vector(light(1)), torch.ones(1, 1)], dim=1)
+    with torch.no_grad():
+        told = prior._model(noisy, noise["timestep"], seen, vector)
+        untold = prior._model(noisy, noise["timestep"])
+    velocity = untold + 2 * (told - untold)
+    reconstruction = alpha.sqrt() * noisy - (1 - alpha).sqrt() * velocity
+    expected = 0.5 * ((x - reconstruction) ** 2).mean()
+    assert torch.allclose(loss[0], expected, rtol=1e-4)
+
+
+def test_each_condition_matters_and_dropping_it_is_telling_nothing() -> None:
+    model = tiny_unet()
+    noisy, t = torch.randn(1, 3, 16, 16, generator=seeded()), torch.tensor([700])
+    seen = photo(16, 16) * 2 - 1
+    with torch.no_grad():
+        nothing = model(noisy, t)
+        dropped = model(
+            noisy, t, *condition_rows(seen, light_vector(light(1)), torch.zeros(1), torch.zeros(1))
+        )
+        both = model(noisy, t, *condition_rows(seen, light_vector(light(1)), torch.ones(1), torch.ones(1)))
+        no_light = model(
+            noisy, t, *condition_rows(seen, light_vector(light(1)), torch.ones(1), torch.zeros(1))
+        )
+    assert torch.equal(nothing, dropped)
+    assert not torch.allclose(both, no_light, atol=1e-6)
+    assert not torch.allclose(no_light, nothing, atol=1e-6)
+
+
+def test_an_unconditional_model_ignores_guidance() -> None:
+    relit = photo(40, 50)
+    losses = []
+    for scale in (0.0, 7.0):
+        prior = tiny_prior(relighting=False, guidance_scale=scale)
+        noise = prior.draw(1, seeded())
+        losses.append(prior(relit, prior.condition(relit, ""), light(1), noise))
+    assert torch.equal(*losses)
+
+
+def test_windows() -> None:
+    picture = torch.arange(3 * 20 * 30, dtype=torch.float32).view(3, 20, 30)
+    assert torch.equal(cut_window(picture, 8, "own-scale", 0.0, 0.0, 0.0), picture[:, :8, :8])
+    assert torch.equal(cut_window(picture, 8, "own-scale", 0.9, 0.999, 0.999), picture[:, 12:, 22:])
+    assert torch.equal(cut_window(picture, 20, "whole", 0.0, 0.5, 0.999), picture[:, :, 10:])
+    assert cut_window(picture, 8, "whole", 0.0, 0.0, 0.0).shape == (3, 8, 8)
+    assert cut_window(picture, 64, "own-scale", 0.3, 0.3, 0.3).shape == (3, 64, 64)
+    sides = {int(8 + u * 13) for u in (0.0, 0.999)}
+    assert sides == {8, 20}
+
+
+def test_gradient_reaches_the_window_alone() -> None:
+    prior = tiny_prior()
+    relit = photo(40, 50).requires_grad_()
+    noise = prior.draw(1, seeded())
+    prior(relit, prior.condition(photo(40, 50), ""), light(1), noise).sum().backward()
+    assert int((relit.grad.abs().sum(dim=1) > 0).sum()) <= 16 * 16
+    assert relit.grad.abs().sum() > 0
+
+
+def test_saved_and_loaded_it_is_the_same_prior(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from diffusers import DDIMScheduler
+
+    model = tiny_unet()
+    model.unet.save_pretrained(tmp_path / "unet")
+    DDIMScheduler(**SCHEDULE).save_pretrained(tmp_path / "scheduler")
+    model.layout.write(tmp_path)
+    prior = PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
+    assert prior._model.layout == Layout(size=16, patch=2, relighting=True)
+    assert prior.prediction_type == "v_prediction"
+    relit, noise = photo(40, 50), tiny_prior().draw(2, seeded())
+    both = [
+        p(relit.expand(2, -1, -1, -1), p.condition(relit, ""), light(2), noise) for p in (prior, tiny_prior())
+    ]
+    assert torch.allclose(*both, rtol=1e-5)
+    randomised = PixelDiffusion(checkpoint=str(tmp_path), weights="random", random_seed=3).load(CPU)
+    again = PixelDiffusion(checkpoint=str(tmp_path), weights="random", random_seed=3).load(CPU)
+    first, second, trained = (next(p._model.parameters()) for p in (randomised, again, prior))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, trained)
