@@ -100,9 +100,9 @@ def main(
         f"{total:.0f} s in all, peak memory {peak_megabytes():.0f} MB. Everything side by side: "
         f"{out / 'overview.png'}\n\n"
         "What to expect: the embedded models know surface relief under one light from the upper side, "
-        "learned on procedural scenes. On relief the normals should follow the photo's shading better than before. "
-        "An ordinary photo such as the motorcycle is outside their domain: its depth is wrong before and "
-        "after, and is shown so that nobody takes the small models for the paper's. For real photos use "
+        "learned on procedural scenes. On relief the normals should follow the photo's shading better than "
+        "before. An ordinary photo such as the motorcycle is outside their domain: its depth is wrong before "
+        "and after, and is shown so that nobody takes the small models for the paper's. For real photos use "
         "--preset re-depth-anything.",
         highlight=False,
     )

@@ -121,9 +121,9 @@ class Pipeline:
         if isinstance(preset, Preset):
             preset = preset.model_dump()
         self.preset = resolve(load_preset(preset, overrides))
-        depth_model = _build(depth_models.REGISTRY, self.preset.depth_model)
-        renderer = _build(renderers.REGISTRY, self.preset.renderer)
-        prior = _build(priors.REGISTRY, self.preset.prior)
+        depth_model = _built(depth_models.REGISTRY, self.preset.depth_model)
+        renderer = _built(renderers.REGISTRY, self.preset.renderer)
+        prior = _built(priors.REGISTRY, self.preset.prior)
         for component in (depth_model, prior):
             if hasattr(component, "ensure_available"):
                 component.ensure_available()
@@ -220,16 +220,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _build(registry: Registry, component: Component) -> Any:
-    try:
-        return registry.build(component.name, component.options)
-    except ValueError as error:
-        raise ConfigError(f"{registry.family}: {error}") from None
+def _built(registry: Registry, component: Component) -> Any:
+    return registry.build(component.name, component.options)
 
 
 def _weighted_objectives(preset: Preset) -> dict[str, tuple[float, Objective]]:
     return {
-        name: (term.weight, _build(objectives.REGISTRY, Component(name=name, **term.options)))
+        name: (term.weight, objectives.REGISTRY.build(name, term.options))
         for name, term in preset.optim.objectives.items()
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from redepth.errors import ConfigError, MissingDependencyError, RedepthError, nearest
 
 C = TypeVar("C", bound=type)
+log = logging.getLogger(__name__)
 
 _UNION_BRANCH = re.compile(r"literal\[|constrained-|function-")
 
@@ -110,10 +112,13 @@ class Registry:
 
     def entries(self) -> dict[str, Entry]:
         """Return every component by name, those of installed packages included."""
-        found = {
-            point.name: Entry(point.name, point.value, f"from package {_distribution(point)}")
-            for point in entry_points(group=self.group)
-        }
+        found: dict[str, Entry] = {}
+        for point in entry_points(group=self.group):
+            if point.name in self._entries or point.name in found:
+                message = "%s '%s' of package %s is ignored: the name is taken"
+                log.warning(message, self.family, point.name, _distribution(point))
+                continue
+            found[point.name] = Entry(point.name, point.value, f"from package {_distribution(point)}")
         return {**found, **self._entries}
 
     def get(self, name: str) -> type:
@@ -144,12 +149,18 @@ class Registry:
         Raises:
             ConfigError: naming the key, what was wrong and the nearest valid key.
         """
-        schema = options_schema(self.get(name))
+        component = self.get(name)
+        schema = options_schema(component)
         try:
-            return schema(**options).model_dump()
+            checked = schema(**options).model_dump()
+            # Constructors are light: they check what one option demands of another.
+            component(**checked)
         except ValidationError as error:
             names = [*also, *schema.model_fields]
             raise ConfigError(explain(error, where or self.family, lambda _: names)) from None
+        except ValueError as error:
+            raise ConfigError(f"{where or self.family}: {error}") from None
+        return checked
 
     def build(self, name: str, options: Mapping[str, Any]) -> Any:
         """Check the options and construct the component."""

@@ -316,11 +316,13 @@ def _number(value: float) -> str:
 
 def _fitted(prediction: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the prediction under the scale and shift that bring it closest to the truth."""
+    import torch
+
+    from redepth.ops.align import scale_and_shift
+
     known = np.isfinite(truth) & np.isfinite(prediction)
-    x, y = prediction[known].astype(np.float64), truth[known].astype(np.float64)
-    centred = x - x.mean()
-    scale = float((centred * y).sum() / ((centred**2).sum() or 1.0))
-    return scale * prediction + float(y.mean() - scale * x.mean())
+    scale, shift = scale_and_shift(*map(torch.from_numpy, (prediction, truth, known)))
+    return float(scale) * prediction + float(shift)
 
 
 def _as_rgb(label: str, image: ArrayLike | Image.Image) -> NDArray[np.uint8]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+from rich.console import Console
+
 from redepth import cli
 
 # One thread: results are the same to the bit, and a busy machine is not made busier.
@@ -38,8 +40,8 @@ def call(*args: str | Path) -> Finished:
     code = 0
     with (
         mock.patch.object(sys, "argv", ["redepth", *map(str, args)]),
-        mock.patch.object(cli.out, "_width", 200),
-        mock.patch.object(cli.err, "_width", 200),
+        mock.patch.object(cli, "out", Console(width=200)),
+        mock.patch.object(cli, "err", Console(width=200, stderr=True)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

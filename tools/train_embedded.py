@@ -215,7 +215,7 @@ class Training:
     def __init__(self, model: nn.Module, folder: Path, *, rate: float, samples: int, batch: int) -> None:
         # Convolutions of few channels run about twice as fast on the CPU in this layout.
         self.model = model.to(memory_format=torch.channels_last)
-        self.folder = folder
+        self.folder, self.log = folder, folder / "log.jsonl"
         self.samples, self.batch = samples, batch
         self.total = samples // batch
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -260,7 +260,7 @@ class Training:
             "loss": loss,
             "seconds": seconds,
         }
-        with (self.folder / "log.jsonl").open("a") as file:
+        with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def save(self) -> None:
@@ -288,6 +288,10 @@ class Training:
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])
         self.step = state["step"]
+        # Rows after the checkpoint belong to steps that are now taken again.
+        rows = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
+        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
+        self.log.write_text("".join(kept))
 
 
 def cosine(progress: float) -> float:

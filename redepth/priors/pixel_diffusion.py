@@ -15,7 +15,13 @@ from redepth import hub
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import WeightsError
 from redepth.priors.distillation import DiffusionPrior
-from redepth.priors.pixel_unet import Layout, PixelUNet, condition_rows, light_vector
+from redepth.priors.pixel_unet import (
+    LIGHT_CHANNELS,
+    Layout,
+    PixelUNet,
+    condition_rows,
+    light_vector,
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -106,9 +112,12 @@ class PixelDiffusion(DiffusionPrior):
         count = len(noisy)
         photo = condition.tensors["photo"].expand(count, -1, -1, -1)
         photo = self._windows(photo, noise) * 2 - 1
-        told = torch.full((count,), float(self.tell != "nothing"), device=noisy.device)
-        told_light = torch.full((count,), float(self.tell == "photo+light"), device=noisy.device)
-        photo, vector = condition_rows(photo, light_vector(illumination), told, told_light)
+        told = noisy.new_full((count,), float(self.tell != "nothing"))
+        told_light = noisy.new_full((count,), float(self.tell == "photo+light"))
+        light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
+        if self.tell == "photo+light":
+            light = light_vector(illumination)
+        photo, vector = condition_rows(photo, light, told, told_light)
         return self._run(noisy, timestep, photo, vector), self._run(noisy, timestep)
 
     def describe(self) -> dict[str, Any]:

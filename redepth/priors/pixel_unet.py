@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import Illumination
+from redepth.errors import ConfigError
 
 LIGHT_CHANNELS = 8
 LAYOUT_FILE = "redepth.json"
@@ -44,7 +45,18 @@ class Layout:
 
 
 def light_vector(illumination: Illumination) -> Tensor:
-    """Describe light to the UNet: direction, k_d, k_s, log2(shininess) / 7, and a 1 for "told"; (N, 7)."""
+    """Describe light to the UNet: direction, k_d, k_s, log2(shininess) / 7, and a 1 for "told"; (N, 7).
+
+    Raises:
+        ConfigError: if the renderer does not draw them.
+    """
+    missing = {"direction", "diffuse", "specular", "shininess"} - set(illumination.tensors)
+    if missing:
+        raise ConfigError(
+            "the prior is to be told the light, and the renderer does not draw "
+            + ", ".join(sorted(missing))
+            + ": set prior.tell=photo, or choose another renderer"
+        )
     values = [
         illumination.direction,
         illumination["diffuse"][:, None],

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from redepth.contracts import Illumination
+from redepth.errors import ConfigError
 from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -101,3 +103,17 @@ def test_saved_and_loaded_it_is_the_same_prior(tmp_path) -> None:  # type: ignor
     first, second, trained = (next(p._model.parameters()) for p in (randomised, again, prior))
     assert torch.equal(first, second)
     assert not torch.equal(first, trained)
+
+
+def test_a_renderer_that_draws_only_a_direction_is_enough_unless_the_light_is_told() -> None:
+    bare = Illumination({"direction": light(1).direction})
+    relit = photo(40, 50)
+    for tell in ("photo", "nothing"):
+        prior = tiny_prior(tell=tell)
+        loss = prior(relit, prior.condition(relit, ""), bare, prior.draw(1, seeded()))
+        assert torch.isfinite(loss).all()
+    prior = tiny_prior()
+    with pytest.raises(
+        ConfigError, match=r"does not draw diffuse, shininess, specular: set prior\.tell=photo"
+    ):
+        prior(relit, prior.condition(relit, ""), bare, prior.draw(1, seeded()))

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import redepth
+from redepth.errors import ConfigError, InputError
+from redepth.pipeline import choose_device, resolve
+from redepth.refinement import GroundTruth
+from tests.helpers import GOLDEN, photo
+
+TINY_PAPER = [
+    f"depth_model.checkpoint={GOLDEN / 'tiny-random-depth-anything'}",
+    f"prior.checkpoint={GOLDEN / 'tiny-random-sd'}",
+    "depth_model.longer_side=70",
+    "optim.steps=2",
+    "optim.members=2",
+]
+
+
+def array(height: int = 60, width: int = 90) -> np.ndarray[Any, Any]:
+    return photo(height, width)[0].permute(1, 2, 0).numpy()
+
+
+@pytest.fixture(scope="module")
+def paper() -> redepth.Refinement:
+    """The paper's preset through its real classes, on checkpoints of a few channels."""
+    truth = GroundTruth(np.linspace(1, 2, 5400, dtype=np.float32).reshape(60, 90))
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
+    return pipeline.refine(array(), prompt="a tiger", seed=1, ground_truth=truth)
+
+
+def test_the_papers_preset_runs_through_its_real_classes(paper: redepth.Refinement) -> None:
+    assert paper.predicts == "disparity"
+    assert paper.refined.shape == paper.initial.shape == paper.uncertainty.shape == (60, 90)
+    assert paper.refined.dtype == np.float32
+    assert paper.outcome.members.shape == (2, 1, 42, 70)
+    assert np.isfinite(paper.refined).all()
+    assert paper.uncertainty.max() > 0
+    assert not np.array_equal(paper.refined, paper.initial)
+    assert set(paper.outcome.history) == {"prior", "smoothness", "total"}
+
+
+def test_the_answer_is_the_mean_of_the_members(paper: redepth.Refinement) -> None:
+    members = paper.outcome.members
+    assert torch.allclose(paper.outcome.refined[0], members.sum(dim=0) / 2)
+    assert torch.allclose(paper.outcome.uncertainty[0], (members[0] - members[1]).abs() / 2, atol=1e-6)
+
+
+def test_the_record_says_what_was_run_and_what_the_numbers_mean(paper: redepth.Refinement) -> None:
+    record = paper.record()
+    assert record["prompt"] == "a tiger"
+    assert record["seed"] == 1
+    assert record["prior"]["dtype"] == "float32"
+    assert "larger is nearer" in record["output"]["meaning"]
+    assert record["preset"]["prior"]["guidance_scale"] == 50.0
+    assert record["network_size"] == [42, 70]
+    assert set(record["metrics"]) == {"initial", "refined"}
+    assert record["metrics"]["refined"]["silog"] > 0
+    assert record["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_it_saves_and_draws_itself(paper: redepth.Refinement, tmp_path: Path) -> None:
+    folder = paper.save(tmp_path / "deep" / "result")
+    assert {p.name for p in folder.iterdir()} == {
+        "disparity.npy",
+        "disparity.png",
+        "initial.npy",
+        "uncertainty.npy",
+        "normals.png",
+        "comparison.png",
+        "points.ply",
+        "run.json",
+    }
+    assert np.array_equal(np.load(folder / "disparity.npy"), paper.refined)
+
+
+def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    from redepth import hub
+
+    calls: list[str] = []
+    original = hub.from_pretrained
+
+    def counted(cls: Any, *args: Any, **options: Any) -> Any:
+        calls.append(cls.__name__)
+        return original(cls, *args, **options)
+
+    monkeypatch.setattr(hub, "from_pretrained", counted)
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=[*TINY_PAPER, "optim.steps=1"], device="cpu")
+    loaded = list(calls)
+    results = [pipeline.refine(array(), seed=3) for _ in range(2)]
+    assert calls == loaded
+    assert len(set(loaded)) == len(loaded)
+    assert np.array_equal(results[0].refined, results[1].refined)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((8, 8)), r"must be \(H, W, 3\)"),
+        (np.full((8, 8, 3), 2.0), r"sRGB values in \[0, 1\]"),
+        (np.full((8, 8, 3), np.nan), "finite"),
+        (np.zeros((8, 8, 3), dtype=np.int64), "uint8 or floating, got int64"),
+    ],
+)
+def test_arrays_that_are_no_photo_are_refused(pixels: Any, message: str) -> None:
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
+    with pytest.raises(InputError, match=message):
+        pipeline.refine(pixels)
+
+
+def test_uint8_and_float_photos_are_the_same_photo() -> None:
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=[*TINY_PAPER, "optim.steps=1"], device="cpu")
+    eight = np.rint(array() * 255).astype(np.uint8)
+    first, second = (pipeline.refine(p) for p in (eight, eight.astype(np.float32) / 255))
+    assert np.array_equal(first.refined, second.refined)
+
+
+def test_ground_truth_of_another_size_is_refused_before_the_work() -> None:
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
+    with pytest.raises(InputError, match="ground truth is 5 x 4 pixels and the photo 90 x 60"):
+        pipeline.refine(array(), ground_truth=GroundTruth(np.ones((4, 5), dtype=np.float32)))
+
+
+def test_disparity_as_ground_truth_is_inverted_where_it_is_known() -> None:
+    values = np.array([[2.0, 0.0, np.inf, np.nan, -1.0, 4.0]], dtype=np.float32)
+    assert GroundTruth(values, "disparity").depth.tolist() == [[0.5, 0.0, 0.0, 0.0, 0.0, 0.25]]
+    assert GroundTruth(values, "depth").depth.tolist() == [[2.0, 0.0, 0.0, 0.0, 0.0, 4.0]]
+
+
+def test_options_are_checked_before_anything_is_loaded() -> None:
+    with pytest.raises(ConfigError, match=r"renderer\.lights.*greater than or equal to 1"):
+        redepth.Pipeline("embedded", overrides=["renderer.lights=0"])
+    with pytest.raises(ConfigError, match=r"t_min 0\.9 is above t_max 0\.6"):
+        redepth.Pipeline("re-depth-anything", overrides=["prior.t_min=0.9"])
+    with pytest.raises(ConfigError, match="unknown renderer 'blin-phong'; did you mean 'blinn-phong'"):
+        redepth.Pipeline("embedded", overrides=["renderer.name=blin-phong"])
+
+
+def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:
+    preset = resolve(redepth.load_preset("embedded"))
+    assert preset.renderer.options == {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
+    assert resolve(preset) == preset
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device 'cuda' is not available here"):
+            choose_device("cuda")
+
+
+def test_the_public_names_load_and_unknown_ones_do_not() -> None:
+    assert all(getattr(redepth, name) is not None for name in redepth.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'refin'"):
+        redepth.refin  # noqa: B018
