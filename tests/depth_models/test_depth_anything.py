@@ -7,25 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from redepth.depth_models.depth_anything import DepthAnything, resize_position_embeddings
+from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import WeightsError
-from tests.helpers import CPU, GOLDEN, golden, photo, relative_error, tiny_depth_model
+from tests.helpers import CPU, GOLDEN, photo, relative_error, tiny_depth_model
 
 CHECKPOINT = GOLDEN / "tiny-random-depth-anything"
-
-
-@pytest.mark.parametrize("case", ["c0", "c1", "c2", "c3"])
-def test_position_embeddings_are_resized_as_the_original_encoder_does(case: str) -> None:
-    height, width = golden("position_embeddings", case)("height_width").tolist()
-    embeddings = golden_embeddings()
-    resized = resize_position_embeddings(embeddings, height, width, 14)
-    assert relative_error(resized, golden("position_embeddings", case)("resized")) < 1e-6
-
-
-def golden_embeddings() -> torch.Tensor:
-    import numpy as np
-
-    return torch.from_numpy(np.load(GOLDEN / "position_embeddings.npz")["position_embeddings"])
 
 
 def test_on_a_square_photo_the_whole_is_transformers_own_output() -> None:
