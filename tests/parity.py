@@ -240,9 +240,9 @@ def main() -> None:
     lines = [
         "# Parity with the authors' implementation",
         "",
-        "Relative errors (norm of the difference over the norm of the recorded array) against inputs and outputs",
-        "recorded from it on the CPU in float32, on checkpoints of a few channels with random weights. Written",
-        "by `python -m tests.parity`; `tests/test_parity.py` holds each row to its bound.",
+        "Relative errors (norm of the difference over the norm of the recorded array) against inputs and",
+        "outputs recorded from it on the CPU in float32, on checkpoints of a few channels with random",
+        "weights. Written by `python -m tests.parity`; `tests/test_parity.py` holds each row to its bound.",
         "",
         "| what | relative error | bound |",
         "| --- | --- | --- |",

@@ -11,7 +11,7 @@ from redepth.contracts import StepDraws
 from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.optim.draws import draw_steps, load_draws, save_draws
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
-from redepth.optim.refiner import Outcome, StepReport
+from redepth.optim.refiner import StepReport
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.helpers import (
     TargetPrior,
@@ -36,7 +36,7 @@ def test_lockstep_one_by_one_and_any_batch_size_give_the_same_members(name: str)
     first = outcomes[0]
     change = float((first.members - first.initial).norm())
     for other in outcomes[1:]:
-        assert relative_error(other.members, first.members) < 3e-4
+        assert relative_error(other.members, first.members) < 1e-3
         assert float((other.members - first.members).norm()) < 1e-2 * change
         for row, expected in zip(other.history["total"], first.history["total"], strict=True):
             assert row == pytest.approx(expected, rel=1e-4)
@@ -147,14 +147,14 @@ def test_a_plateau_stops_a_member_and_off_by_default_it_does_not() -> None:
     stopped = make_refiner(**flat, parameterization="embeddings", early_stop=rule).run(photo())
     assert stopped.steps_done == [4] * 3
     assert not stopped.partial
-    slow = {"embeddings": 1e-3, "decoder": 1e-4, "offset": 1e-3}
     rule["min_improvement"] = 0.02
-    singly: dict[str, Any] = {"members_per_batch": 1, "steps": 30, "early_stop": rule, "learning_rates": slow}
-    together: Outcome = make_refiner(**singly | {"members_per_batch": "auto"}).run(photo())
-    alone = make_refiner(**singly).run(photo())
-    assert alone.steps_done == together.steps_done
+    # The map itself has no layers that amplify float noise, so the two must agree closely.
+    moving: dict[str, Any] = {"parameterization": "depth", "steps": 30, "early_stop": rule}
+    together = make_refiner(**moving).run(photo())
+    alone = make_refiner(**moving, members_per_batch=1).run(photo())
     assert len(set(alone.steps_done)) > 1
-    assert relative_error(alone.members, together.members) < 1e-3
+    assert alone.steps_done == together.steps_done
+    assert relative_error(alone.members, together.members) < 1e-5
 
 
 class Exhausting(TargetPrior):
