@@ -47,8 +47,8 @@ def ensure_available(checkpoint: str, revision: str | None = None) -> None:
     if Path(source).is_dir() or is_cached(source, revision) or hub_reachable():
         return
     raise WeightsError(
-        f"the weights of '{source}' are not in the cache and the Hugging Face hub cannot be reached; "
-        "connect once to download them, give a local folder instead, "
+        f"the weights of '{source}' are not in the cache and the Hugging Face hub cannot be reached: "
+        f"connect and run 'hf download {source}', give a local folder instead, "
         "or run offline with --preset embedded"
     )
 
