@@ -19,9 +19,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from redepth import Pipeline, Refinement, viz
+from redepth import GroundTruth, Pipeline, Refinement, viz
 from redepth.io import save_json, save_png
-from redepth.refinement import GroundTruth
 
 DATA = Path(skimage.__file__).parent / "data"
 RELIEF = ["coins", "moon", "brick", "gravel"]

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from redepth.optim import objectives
     from redepth.optim.refiner import Outcome, Refiner, StepReport
     from redepth.pipeline import Pipeline, list_components, refine
-    from redepth.refinement import Refinement
+    from redepth.refinement import GroundTruth, Refinement
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "GroundTruth": "redepth.refinement",
     "Outcome": "redepth.optim.refiner",
     "Pipeline": "redepth.pipeline",
     "Preset": "redepth.config",
@@ -44,6 +45,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "GroundTruth",
     "Outcome",
     "Pipeline",
     "Preset",

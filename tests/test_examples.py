@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_papers_script_runs_with_another_preset(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
+    printed = run(tmp_path, str(EXAMPLES / "re_depth.py"), str(real_photos["coins"]), "coins", "smoke")
+    assert "smoke: 2 members of 3 steps" in printed
+    record = json.loads((tmp_path / "out" / "re_depth" / "run.json").read_text())
+    assert record["prompt"] == "coins"
+
+
+@pytest.mark.slow
+def test_the_custom_renderer_is_used(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
+    run(tmp_path, str(EXAMPLES / "custom_renderer.py"), str(real_photos["coins"]))
+    out = tmp_path / "out" / "custom_renderer"
+    used = [json.loads((out / n / "run.json").read_text()) for n in ("blinn-phong", "lambert-ring")]
+    assert used[1]["preset"]["renderer"] == {"name": "lambert-ring", "lights": 2, "slant": 45.0}
+    assert used[0]["losses"] != used[1]["losses"]
+
+
+@pytest.mark.slow
+def test_the_demo_writes_its_record_and_pictures(tmp_path: Path) -> None:
+    photos = ["--photo", "moon", "--photo", "motorcycle_left"]
+    printed = run(tmp_path, str(EXAMPLES / "demo.py"), *photos)
+    assert "What to expect" in printed
+    record = json.loads((tmp_path / "out" / "demo" / "demo.json").read_text())
+    assert [row["photo"] for row in record["photos"]] == ["moon", "motorcycle_left"]
+    assert record["photos"][1]["silog_refined"] > 0
+    for name in ("overview.png", "moon/comparison.png", "motorcycle_left/run.json"):
+        assert (tmp_path / "out" / "demo" / name).is_file()
