@@ -79,9 +79,6 @@ def main() -> None:
     except RedepthError as error:
         _complain(str(error))
         sys.exit(EXIT_ERROR)
-    except KeyboardInterrupt:
-        _complain("interrupted before anything was done")
-        sys.exit(EXIT_INTERRUPTED)
 
 
 @app.callback(invoke_without_command=True)
@@ -132,11 +129,16 @@ def refine(
     for path in usable:
         try:
             result = job.run(path)
-            result.save(folders[path])
         except KeyboardInterrupt:
-            _complain(f"{path}: interrupted, nothing of it is kept")
+            _complain(f"{path}: interrupted before its first step, nothing of it is kept")
             interrupted = True
             break
+        except RedepthError as error:
+            _complain(_about(path, error))
+            failed.add(path)
+            continue
+        try:
+            result.save(folders[path])
         except (RedepthError, OSError) as error:
             _complain(_about(path, error))
             failed.add(path)
@@ -269,6 +271,7 @@ def _unusable(path: Path, max_pixels: int, truth: GroundTruth | None) -> bool:
     from redepth import io
 
     try:
+        # Decoded in full: a truncated file shows only at its end, and minutes of work may come before it.
         photo = io.load_photo(path, max_pixels=max_pixels)
         if truth is not None:
             truth.check(*photo.shape[:2])

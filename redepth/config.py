@@ -112,9 +112,10 @@ def load_preset(
 ) -> Preset:
     """Load a preset by name, from a YAML file or from a mapping, and apply ``key.path=value`` overrides.
 
-    A preset may say ``extends: NAME`` and then only what differs. A component whose name changes starts
-    from its own defaults: options of the former one are dropped. A file that it extends is looked for
-    in its own folder first. The order of overrides matters only where two set the same key.
+    A preset may say ``extends: NAME`` and then only what differs; a section set to null is taken out.
+    A component whose name changes starts from its own defaults: options of the former one are dropped.
+    A file that it extends is looked for in its own folder first. The order of overrides matters only
+    where two set the same key.
 
     Raises:
         ConfigError: unknown preset or key (with the nearest valid one), wrong type, value out of
@@ -190,6 +191,9 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             renamed = "name" in value and value["name"] != old.get("name")
             merged[key] = dict(value) if renamed else _merge(old, value)
+        elif isinstance(old, Mapping) and value is None:
+            # What a parent or the schema has a section for can only be taken out, not be nothing.
+            del merged[key]
         else:
             merged[key] = value
     return merged

@@ -21,7 +21,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 Predicts = Literal["disparity", "depth"]
-"""What a raw output is: affine-invariant disparity (larger is nearer) or depth (larger is farther)."""
+"""What a raw output is: disparity (larger is nearer) or depth (larger is farther)."""
+
+Invariance = Literal["affine", "metric"]
+"""Whether a raw output is known up to scale and shift, or in metres (depth) and 1 / metres (disparity)."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,6 @@ class Draw:
     def __getitem__(self, name: str) -> Tensor:
         """Return the tensor of that name."""
         return self.tensors[name]
-
-    def get(self, name: str) -> Tensor | None:
-        """Return the tensor of that name, or None where the component drew no such thing."""
-        return self.tensors.get(name)
 
     def to(self, device: torch.device | str) -> Self:
         """Return a copy on the device."""
@@ -128,7 +127,6 @@ class Condition:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-@runtime_checkable
 class DepthModel(Protocol):
     """A frozen encoder and a decoder. Weights are shared; a member owns only what is learnable.
 
@@ -137,7 +135,7 @@ class DepthModel(Protocol):
     """
 
     predicts: Predicts
-    patch_size: int
+    invariance: Invariance
     scale: float
     margin: float
     supports: ClassVar[frozenset[str]]
@@ -147,8 +145,8 @@ class DepthModel(Protocol):
         """Load the weights to the device. Raises WeightsError."""
         ...
 
-    def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) that a photo of this size is resized to."""
+    def prepare(self, photo: Tensor) -> Tensor:
+        """Resize a photo (1,3,H,W) sRGB [0,1] to the network's size; the renderer sees this one too."""
         ...
 
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
@@ -176,7 +174,6 @@ class DepthModel(Protocol):
         ...
 
 
-@runtime_checkable
 class Renderer(Protocol):
     """Re-lights the surface: relative depth and the photo's linear colours under sampled light.
 
@@ -194,7 +191,6 @@ class Renderer(Protocol):
         ...
 
 
-@runtime_checkable
 class Prior(Protocol):
     """Scores a picture: a scalar per picture whose gradient is the score-distillation gradient."""
 
@@ -221,6 +217,15 @@ class Prior(Protocol):
         ...
 
 
+@runtime_checkable
+class HasWeights(Protocol):
+    """A component whose weights may be missing; asked before anything is loaded."""
+
+    def ensure_available(self) -> None:
+        """Raise WeightsError now if the weights are neither local, nor cached, nor reachable."""
+        ...
+
+
 @dataclass(frozen=True)
 class Surface:
     """What an objective sees of one step: raw output, relative depth and the photo at network size."""
@@ -230,7 +235,6 @@ class Surface:
     image: Tensor
 
 
-@runtime_checkable
 class Objective(Protocol):
     """A label-free term added to the prior's loss."""
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from redepth import hub
 from redepth.config import load_preset, preset_names
+from redepth.contracts import HasWeights
 from redepth.errors import RedepthError
 
 CHECKSUMS = "SHA256SUMS"
@@ -140,5 +141,5 @@ def _components() -> list[Check]:
 
 
 def _available(component: Any) -> None:
-    if hasattr(component, "ensure_available"):
+    if isinstance(component, HasWeights):
         component.ensure_available()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -37,28 +37,33 @@ def resolve(checkpoint: str) -> str:
     return checkpoint
 
 
-def ensure_available(checkpoint: str, revision: str | None = None) -> None:
+def ensure_available(checkpoint: str, revision: str | None, files: Sequence[str]) -> None:
     """Fail now, before any work, if a checkpoint is neither local, nor cached, nor reachable.
+
+    Args:
+        checkpoint: as for `resolve`.
+        revision: commit, tag or branch of the hub repository.
+        files: what will be loaded from it.
 
     Raises:
         WeightsError: with what to do about it.
     """
     source = resolve(checkpoint)
-    if Path(source).is_dir() or is_cached(source, revision) or hub_reachable():
+    if Path(source).is_dir() or is_cached(source, revision, files) or hub_reachable():
         return
     raise WeightsError(
         f"the weights of '{source}' are not in the cache and the Hugging Face hub cannot be reached: "
-        f"connect and run 'hf download {source}', give a local folder instead, "
+        f"connect and run 'hf download {source} {' '.join(files)}', give a local folder instead, "
         "or run offline with --preset embedded"
     )
 
 
-def is_cached(repository: str, revision: str | None = None) -> bool:
-    """Return whether a hub repository has been downloaded (its configuration is in the cache)."""
+def is_cached(repository: str, revision: str | None, files: Sequence[str]) -> bool:
+    """Return whether all these files of a hub repository have been downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    names = ("config.json", "model_index.json")
-    return any(isinstance(try_to_load_from_cache(repository, n, revision=revision), str) for n in names)
+    found = (try_to_load_from_cache(repository, name, revision=revision) for name in files)
+    return all(isinstance(path, str) for path in found)
 
 
 @functools.lru_cache(maxsize=1)

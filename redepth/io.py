@@ -144,7 +144,8 @@ def _open_image(path: Path, file: BinaryIO, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         raise InputError(
             f"{path}: {width} x {height} is {width * height / 1e6:.1f} megapixels, the limit is "
-            f"{max_pixels / 1e6:g}; shrink it or pass --max-pixels {width * height}"
+            f"{max_pixels / 1e6:g}; shrink it or raise the limit with --max-pixels {width * height} "
+            "(max_pixels= in Python)"
         )
     return image
 
@@ -308,22 +309,33 @@ def _is_photo(path: Path) -> bool:
 def output_folders(photos: Sequence[StrPath], out: StrPath) -> list[Path]:
     """Return one folder per photo, ``out/<stem>``.
 
-    A stem that an earlier photo took gets ``-2``, ``-3`` and so on. The folders depend on the order
-    of the photos alone, so photos appended to the list leave the folders of the others unchanged.
-    Names that differ only in case or in Unicode normal form count as the same, as they do on
-    macOS and Windows.
+    A stem that an earlier photo took, of this call or (as its ``run.json`` says) of an earlier one,
+    gets ``-2``, ``-3`` and so on; the same photo gets its own folder again. Photos appended to the
+    list leave the folders of the others unchanged. Names that differ only in case or in Unicode
+    normal form count as the same, as they do on macOS and Windows.
     """
     taken: set[str] = set()
     folders = []
     for photo in photos:
         stem = Path(photo).stem
         name, number = stem, 1
-        while (key := unicodedata.normalize("NFC", name).casefold()) in taken:
+        while (key := unicodedata.normalize("NFC", name).casefold()) in taken or _holds_another(
+            Path(out) / name, photo
+        ):
             number += 1
             name = f"{stem}-{number}"
         taken.add(key)
         folders.append(Path(out) / name)
     return folders
+
+
+def _holds_another(folder: Path, photo: StrPath) -> bool:
+    """Return whether a folder holds the results of another photo."""
+    try:
+        source = json.loads((folder / "run.json").read_text(encoding="utf-8"))["photo"]["source"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return bool(source != str(Path(photo).resolve()))
 
 
 # --- ground truth and masks -----------------------------------------------------------------------

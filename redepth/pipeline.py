@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from redepth import depth_models, io, priors, renderers
 from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
-from redepth.contracts import Objective
+from redepth.contracts import HasWeights, Objective
 from redepth.errors import ConfigError, InputError
 from redepth.optim import objectives
 from redepth.optim.refiner import OnStep, Refiner
@@ -117,6 +119,7 @@ class Pipeline:
         overrides: Sequence[str] = (),
         device: str = "auto",
     ) -> None:
+        started = time.perf_counter()
         self.device = choose_device(device)
         if isinstance(preset, Preset):
             preset = preset.model_dump()
@@ -125,7 +128,7 @@ class Pipeline:
         renderer = _built(renderers.REGISTRY, self.preset.renderer)
         prior = _built(priors.REGISTRY, self.preset.prior)
         for component in (depth_model, prior):
-            if hasattr(component, "ensure_available"):
+            if isinstance(component, HasWeights):
                 component.ensure_available()
         self.refiner = Refiner(
             depth_model.load(self.device),
@@ -135,6 +138,8 @@ class Pipeline:
             _weighted_objectives(self.preset),
             self.device,
         )
+        self.components = self._describe()
+        self.load_seconds = time.perf_counter() - started
 
     def refine(
         self,
@@ -154,6 +159,7 @@ class Pipeline:
         pixels = _pixels(photo, max_pixels)
         if ground_truth is not None:
             ground_truth.check(*pixels.shape[:2])
+        began = datetime.now(timezone.utc).isoformat(timespec="seconds")
         outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt, seed=seed, on_step=on_step)
         return Refinement(
             photo=pixels,
@@ -162,16 +168,22 @@ class Pipeline:
             seed=seed,
             prompt=prompt,
             device=str(self.device),
-            source=str(photo) if isinstance(photo, str | Path) else None,
-            components=self.describe(),
+            source=str(Path(photo).resolve()) if isinstance(photo, str | Path) else None,
+            components=self.components,
+            timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
         )
 
-    def describe(self) -> dict[str, Any]:
-        """Return what a run record must name about the components and the software."""
+    def _describe(self) -> dict[str, Any]:
+        """Return what a run record must name about the components, the machine and the software."""
+        cuda = self.device.type == "cuda"
         return {
             "depth_model": self.refiner.depth_model.describe(),
             "prior": self.refiner.prior.describe(),
+            "hardware": {
+                "name": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
+                "threads": torch.get_num_threads(),
+            },
             "versions": versions(),
         }
 
@@ -186,6 +198,7 @@ def refine(
     device: str = "auto",
     on_step: OnStep | None = None,
     ground_truth: GroundTruth | None = None,
+    max_pixels: int = io.MAX_PIXELS,
 ) -> Refinement:
     """Refine the depth of one photo; for several photos, make a `Pipeline` once.
 
@@ -198,15 +211,23 @@ def refine(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         on_step: called after each step with a `StepReport`.
         ground_truth: to measure against.
+        max_pixels: refuse photos with more pixels than this.
 
     Raises:
         RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
     """
     if isinstance(photo, str | Path):
         # A bad photo is found before seconds or minutes go into loading weights.
-        io.load_photo(photo)
+        io.load_photo(photo, max_pixels=max_pixels)
     pipeline = Pipeline(preset, overrides=overrides, device=device)
-    return pipeline.refine(photo, prompt=prompt, seed=seed, on_step=on_step, ground_truth=ground_truth)
+    return pipeline.refine(
+        photo,
+        prompt=prompt,
+        seed=seed,
+        on_step=on_step,
+        ground_truth=ground_truth,
+        max_pixels=max_pixels,
+    )
 
 
 def versions() -> dict[str, str]:
@@ -221,7 +242,8 @@ def versions() -> dict[str, str]:
 
 
 def _built(registry: Registry, component: Component) -> Any:
-    return registry.build(component.name, component.options)
+    # The preset is resolved: its options have been checked and their defaults written out.
+    return registry.get(component.name)(**component.options)
 
 
 def _weighted_objectives(preset: Preset) -> dict[str, tuple[float, Objective]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from redepth import io
 from redepth.config import Preset
-from redepth.contracts import Predicts
+from redepth.contracts import Invariance, Predicts
 from redepth.errors import InputError
 from redepth.metrics import Evaluation, evaluate
 from redepth.ops import geometry
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Array = NDArray[np.float32]
+log = logging.getLogger(__name__)
 
 MEANINGS = {
-    "disparity": "affine-invariant disparity: a * D + b is inverse depth for some unknown a > 0 and b; "
-    "larger is nearer",
-    "depth": "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; larger is farther",
+    ("disparity", "affine"): "affine-invariant disparity: a * D + b is inverse depth for some unknown "
+    "a > 0 and b; larger is nearer",
+    ("depth", "affine"): "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; "
+    "larger is farther",
+    ("disparity", "metric"): "metric disparity in 1 / metres; larger is nearer",
+    ("depth", "metric"): "metric depth in metres; larger is farther",
 }
 
 
@@ -75,8 +80,8 @@ class GroundTruth:
 class Refinement:
     """A refined photo. Arrays are float32 at the photo's size.
 
-    ``initial``, ``refined`` and ``uncertainty`` are what `predicts` says, affine-invariant;
-    ``depth`` is relative depth, larger is farther.
+    ``initial``, ``refined`` and ``uncertainty`` are what `predicts` and `invariance` say, resized as the
+    paper's code does (bilinear, corners aligned); ``depth`` is relative depth, larger is farther.
 
     Attributes:
         photo: (H, W, 3) sRGB in [0, 1].
@@ -86,7 +91,8 @@ class Refinement:
         prompt: of the run.
         device: of the run.
         source: the photo's path, if it came from a file.
-        components: checkpoints, revisions, precision, versions.
+        components: checkpoints, revisions, precision, hardware, versions.
+        timings: when the run began (UTC) and how long loading took.
         ground_truth: what it was measured against.
     """
 
@@ -98,6 +104,7 @@ class Refinement:
     device: str = "cpu"
     source: str | None = None
     components: dict[str, Any] = field(default_factory=dict)
+    timings: dict[str, Any] = field(default_factory=dict)
     ground_truth: GroundTruth | None = None
 
     @property
@@ -106,9 +113,14 @@ class Refinement:
         return self.outcome.predicts
 
     @property
+    def invariance(self) -> Invariance:
+        """``affine`` (known up to scale and shift) or ``metric``."""
+        return self.outcome.invariance
+
+    @property
     def meaning(self) -> str:
         """What the numbers mean, in a sentence."""
-        return MEANINGS[self.predicts]
+        return MEANINGS[self.predicts, self.invariance]
 
     @property
     def partial(self) -> bool:
@@ -161,14 +173,19 @@ class Refinement:
         from redepth import viz
 
         truth = self.ground_truth
+        # The sheet shows disparity, whatever the model predicts: near is bright.
+        before, after = (
+            raw if self.predicts == "disparity" else _inverted(raw) for raw in (self.initial, self.refined)
+        )
+        spread = self.uncertainty if len(self.outcome.members) > 1 else None
         return viz.comparison(
             self.photo,
-            self.initial,
-            self.refined,
+            before,
+            after,
             self.normals_before,
             self.normals_after,
-            uncertainty=self.uncertainty if len(self.outcome.members) > 1 else None,
-            ground_truth=None if truth is None else _as_disparity(truth),
+            uncertainty=spread,
+            ground_truth=None if truth is None else _inverted(truth.depth.numpy()),
             title=Path(self.source).name if self.source else "refinement",
             subtitle=self._subtitle(),
         )
@@ -181,7 +198,8 @@ class Refinement:
         """Write all files of the refinement to a folder, each atomically, and return the folder.
 
         ``{predicts}.npy``, ``{predicts}.png`` (16 bit), ``initial.npy``, ``uncertainty.npy``,
-        ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``.
+        ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``. A surface so rough that every
+        point would be cut as a flying pixel has no ``points.ply``; the log and ``run.json`` say so.
         """
         from redepth import viz
 
@@ -195,9 +213,17 @@ class Refinement:
         normals = viz.normals_to_rgb(_resized_normals(self.normals_after, height, width))
         io.save_png(folder / "normals.png", normals)
         io.save_png(folder / "comparison.png", self.comparison())
-        io.save_points(folder / "points.ply", self.depth, self.photo)
-        io.save_json(folder / "run.json", self.record() | {"png": encoding})
+        points = self._save_points(folder / "points.ply")
+        io.save_json(folder / "run.json", self.record() | {"png": encoding, "points": points})
         return folder
+
+    def _save_points(self, path: Path) -> int:
+        try:
+            return io.save_points(path, self.depth, self.photo)
+        except InputError as error:
+            log.warning("no point cloud: %s", error)
+            path.unlink(missing_ok=True)
+            return 0
 
     def record(self) -> dict[str, Any]:
         """Return everything that identifies the run, and its losses, as plain data."""
@@ -206,15 +232,20 @@ class Refinement:
         record: dict[str, Any] = {
             "photo": {"source": self.source, "height": height, "width": width},
             "network_size": list(outcome.initial.shape[-2:]),
-            "output": {"predicts": self.predicts, "meaning": self.meaning},
+            "output": {
+                "predicts": self.predicts,
+                "invariance": self.invariance,
+                "meaning": self.meaning,
+            },
             "partial": self.partial,
             "reason": outcome.reason,
             "seed": self.seed,
             "prompt": self.prompt,
             "device": self.device,
             "members_done": len(outcome.members),
+            "members_per_batch": outcome.members_per_batch,
             "steps_done": outcome.steps_done,
-            "seconds": outcome.seconds,
+            "timings": {**self.timings, "optimise_seconds": outcome.seconds},
             "scale_offsets": outcome.offsets.tolist(),
             **self.components,
             "preset": self.preset.model_dump(),
@@ -257,8 +288,7 @@ def _resized_normals(normals: Array, height: int, width: int) -> Array:
     return torch.nn.functional.normalize(resized, dim=-1).numpy()
 
 
-def _as_disparity(truth: GroundTruth) -> Array:
-    """Ground truth as disparity for display, NaN where unknown."""
-    depth = truth.depth.numpy()
+def _inverted(depth: NDArray[Any]) -> Array:
+    """Depth as disparity for display, NaN where it is unknown or not positive."""
     known = depth > 0
     return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)

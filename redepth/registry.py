@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from typing_extensions import get_protocol_members
 
 from redepth.errors import ConfigError, MissingDependencyError, RedepthError, nearest
 
@@ -79,12 +80,15 @@ class Registry:
     Args:
         family: the singular used in messages and presets, such as ``"renderer"``.
         group: the entry-point group that third-party packages use, such as ``"redepth.renderers"``.
+        contract: the protocol that its components follow.
     """
 
-    def __init__(self, family: str, group: str) -> None:
+    def __init__(self, family: str, group: str, contract: type) -> None:
         self.family = family
         self.group = group
+        self.contract = contract
         self._entries: dict[str, Entry] = {}
+        self._warned: set[str] = set()
 
     def add(self, name: str, target: str, summary: str, needs: tuple[tuple[str, str], ...] = ()) -> None:
         """Register ``"module:Class"`` without importing it."""
@@ -114,12 +118,18 @@ class Registry:
         """Return every component by name, those of installed packages included."""
         found: dict[str, Entry] = {}
         for point in entry_points(group=self.group):
-            if point.name in self._entries or point.name in found:
-                message = "%s '%s' of package %s is ignored: the name is taken"
-                log.warning(message, self.family, point.name, _distribution(point))
-                continue
-            found[point.name] = Entry(point.name, point.value, f"from package {_distribution(point)}")
+            known = self._entries.get(point.name) or found.get(point.name)
+            if known is None:
+                summary = f"from package {_distribution(point)}"
+                found[point.name] = Entry(point.name, point.value, summary)
+            elif _path(known.target) != point.value:
+                self._warn_once(f"{self.family} '{point.name}' of package {_distribution(point)}")
         return {**found, **self._entries}
+
+    def _warn_once(self, component: str) -> None:
+        if component not in self._warned:
+            self._warned.add(component)
+            log.warning("%s is ignored: the name is taken", component)
 
     def get(self, name: str) -> type:
         """Return the class registered under the name.
@@ -154,12 +164,18 @@ class Registry:
         try:
             checked = schema(**options).model_dump()
             # Constructors are light: they check what one option demands of another.
-            component(**checked)
+            built = component(**checked)
         except ValidationError as error:
             names = [*also, *schema.model_fields]
             raise ConfigError(explain(error, where or self.family, lambda _: names)) from None
         except ValueError as error:
             raise ConfigError(f"{where or self.family}: {error}") from None
+        lacking = [m for m in sorted(get_protocol_members(self.contract)) if not hasattr(built, m)]
+        if lacking:
+            raise ConfigError(
+                f"{self.family} '{name}' lacks {', '.join(lacking)}, which "
+                f"redepth.contracts.{self.contract.__name__} asks for"
+            )
         return checked
 
     def build(self, name: str, options: Mapping[str, Any]) -> Any:

@@ -92,7 +92,7 @@ def tiny_prior(relighting: bool = True, **options: Any) -> PixelDiffusion:
     """A pixel-space prior over `tiny_unet`, already in memory."""
     prior = PixelDiffusion(**options)
     prior.use(tiny_unet(relighting), CPU)
-    prior.use_schedule(SCHEDULE)
+    prior.use_schedule(SCHEDULE, CPU)
     return prior
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -356,6 +356,10 @@ def test_resolving_writes_every_default_out() -> None:
 # --- the registry's reading of a constructor ------------------------------------------------------
 
 
+class Anything(Protocol):
+    """A contract that asks for nothing."""
+
+
 def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
     class Odd:
         def __init__(self, model_size: int, *args: Any, free=None, **kwargs: Any) -> None: ...  # type: ignore[no-untyped-def]
@@ -364,7 +368,7 @@ def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
 
     assert list(options_schema(Odd).model_fields) == ["model_size", "free"]
     assert not options_schema(Bare).model_fields
-    registry = Registry("thing", "redepth.things")
+    registry = Registry("thing", "redepth.things", Anything)
     registry.register("odd")(Odd)
     with pytest.raises(ConfigError, match=r"thing\.model_size: field required"):
         registry.check("odd", {})
@@ -374,7 +378,7 @@ def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
 
 
 def test_a_component_whose_package_is_missing_says_what_to_install() -> None:
-    registry = Registry("thing", "redepth.things")
+    registry = Registry("thing", "redepth.things", Anything)
     registry.add("far", "redepth.nowhere:Far", "one", needs=(("no_such_module", "far"),))
     assert registry.entries()["far"].missing() == ["far"]
     with pytest.raises(MissingDependencyError, match=r'pip install "redepth\[far\]"'):
@@ -385,3 +389,23 @@ def test_a_component_whose_package_is_missing_says_what_to_install() -> None:
     registry.add("function", "redepth.pipeline:refine", "one")
     with pytest.raises(ConfigError, match="not a class"):
         registry.get("function")
+
+
+def test_a_class_that_does_not_follow_the_contract_is_refused_by_what_it_lacks() -> None:
+    class Speaks(Protocol):
+        tone: str
+
+        def speak(self) -> str: ...
+
+    class Mute:
+        tone = "none"
+
+    registry = Registry("voice", "redepth.voices", Speaks)
+    registry.register("mute")(Mute)
+    with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks asks for"):
+        registry.check("mute", {})
+
+
+def test_a_section_set_to_null_is_taken_out() -> None:
+    preset = load_preset("embedded", ["optim.objectives.smoothness=null"])
+    assert preset.optim.objectives == {}

@@ -21,17 +21,39 @@ def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str) -> None:
         hub.resolve(name)
 
 
-def test_weights_are_available_when_local_cached_or_reachable(
+def fake_cache(folder: Path, repository: str, *files: str) -> None:
+    """Lay files out as the hub's client leaves them after a download."""
+    root = folder / f"models--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("abc")
+    for name in files:
+        (root / "snapshots" / "abc" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "snapshots" / "abc" / name).write_text("{}")
+
+
+def test_weights_count_as_cached_when_all_that_is_loaded_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.ensure_available(str(tmp_path))
-    with pytest.raises(WeightsError, match=r"run 'hf download owner/name'.*--preset embedded"):
-        hub.ensure_available("owner/name")
+    import huggingface_hub.constants
+    import huggingface_hub.file_download
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    needed = ("unet/config.json", "unet/model.safetensors")
+    fake_cache(tmp_path, "owner/whole", *needed)
+    fake_cache(tmp_path, "owner/part", "model_index.json", "unet/config.json")
+    hub.ensure_available("owner/whole", None, needed)
+    with pytest.raises(WeightsError, match=r"run 'hf download owner/part unet/config\.json unet/model"):
+        hub.ensure_available("owner/part", None, needed)
+
+
+def test_local_folders_and_a_reachable_hub_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.ensure_available(str(tmp_path), None, ["config.json"])
+    with pytest.raises(WeightsError, match=r"--preset embedded"):
+        hub.ensure_available("owner/name", None, ["config.json"])
     monkeypatch.setattr(hub, "hub_reachable", lambda: True)
-    hub.ensure_available("owner/name")
-    monkeypatch.setattr(hub, "hub_reachable", lambda: False)
-    monkeypatch.setattr(hub, "is_cached", lambda *_: True)
-    hub.ensure_available("owner/name")
+    hub.ensure_available("owner/name", None, ["config.json"])
 
 
 def test_offline_the_network_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:

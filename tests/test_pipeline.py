@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 
 import redepth
+from redepth import io
+from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import choose_device, resolve
 from redepth.refinement import GroundTruth
@@ -159,3 +162,46 @@ def test_the_public_names_load_and_unknown_ones_do_not() -> None:
     assert all(getattr(redepth, name) is not None for name in redepth.__all__)
     with pytest.raises(AttributeError, match="no attribute 'refin'"):
         redepth.refin  # noqa: B018
+
+
+class FromDepth(DepthAnything):
+    """The same network, its output taken for depth."""
+
+    predicts = "depth"
+
+
+def test_a_model_that_predicts_depth_is_refined_measured_drawn_and_saved(tmp_path: Path) -> None:
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
+    model = FromDepth(checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70)
+    pipeline.refiner.depth_model = model.load(torch.device("cpu"))
+    truth = GroundTruth(np.linspace(1, 2, 5400, dtype=np.float32).reshape(60, 90))
+    result = pipeline.refine(array(), ground_truth=truth)
+    assert "larger is farther" in result.meaning
+    assert torch.allclose(result.outcome.initial_depth, 7.0 * result.outcome.initial)
+    folder = result.save(tmp_path)
+    assert np.array_equal(np.load(folder / "depth.npy"), result.refined)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["output"]["predicts"] == "depth"
+    assert record["png"]["kind"] == "depth"
+    aligned = result.evaluations["initial"].aligned.numpy()
+    assert np.corrcoef(aligned.ravel(), result.initial.ravel())[0, 1] ** 2 > 0.999
+
+
+def test_a_surface_too_rough_for_points_still_has_its_record(
+    paper: redepth.Refinement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rough = np.where(np.indices((60, 90)).sum(axis=0) % 2, 1.0, 9.0).astype(np.float32)
+    monkeypatch.setitem(paper.__dict__, "depth", rough)
+    (tmp_path / "points.ply").write_text("of an earlier run")
+    folder = paper.save(tmp_path)
+    assert not (folder / "points.ply").exists()
+    assert json.loads((folder / "run.json").read_text())["points"] == 0
+
+
+def test_another_photo_of_the_same_name_does_not_take_an_earlier_ones_folder(tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "x.png", tmp_path / "b" / "x.png"
+    out = tmp_path / "out"
+    io.save_json(out / "x" / "run.json", {"photo": {"source": str(first.resolve())}})
+    assert io.output_folders([first], out) == [out / "x"]
+    assert io.output_folders([second], out) == [out / "x-2"]
+    assert io.output_folders([first, second], out) == [out / "x", out / "x-2"]

@@ -202,6 +202,10 @@ def test_a_decorated_class_is_a_component(registry: Registry) -> None:
         lights: int = 1
         gain: float = 1.0
 
+        def sample(self, *_: object) -> None: ...
+
+        def __call__(self, *_: object) -> None: ...
+
     assert redepth.list_components("renderers")["flat"] == "No light at all."
     assert registry.get("flat") is Flat
     assert registry.build("flat", {"gain": "2"}).gain == 2.0

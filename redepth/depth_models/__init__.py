@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from redepth.contracts import DepthModel
 from redepth.registry import Registry
 
-REGISTRY = Registry("depth_model", "redepth.depth_models")
+REGISTRY = Registry("depth_model", "redepth.depth_models", DepthModel)
 REGISTRY.add(
     "depth-anything",
     "redepth.depth_models.depth_anything:DepthAnything",
-    "Depth Anything V1/V2 and every checkpoint of that class (transformers)",
+    "Depth Anything V1, V2: relative checkpoints of that class (transformers)",
 )
 
 register = REGISTRY.register

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from redepth import hub
-from redepth.contracts import Features, Predicts
+from redepth.contracts import Features, Invariance, Predicts
 from redepth.errors import WeightsError
 from redepth.ops import geometry
 from redepth.ops.geometry import ResizeRule
@@ -84,6 +84,7 @@ class DepthAnything:
         longer_side: the network input's size under ``resize_rule`` (its longer side for upper_bound),
             in pixels.
         resize_rule: see `ops.geometry.network_size`.
+        antialias: whether photos are low-pass filtered when they are shrunk. The paper's are not.
         scale: s of z = (s + tanh o) / (D + m).
         margin: m of the same.
 
@@ -91,6 +92,7 @@ class DepthAnything:
     """
 
     predicts: Predicts = "disparity"
+    invariance: Invariance = "affine"
     supports: ClassVar[frozenset[str]] = frozenset(
         {"embeddings+decoder", "embeddings", "decoder", "full", "depth"}
     )
@@ -101,6 +103,7 @@ class DepthAnything:
         revision: str | None = None,
         longer_side: Annotated[int, Field(ge=28, le=4096)] = 518,
         resize_rule: ResizeRule = "upper_bound",
+        antialias: bool = False,
         scale: Annotated[float, Field(gt=1)] = 7.0,
         margin: Annotated[float, Field(gt=0)] = 0.1,
     ) -> None:
@@ -108,6 +111,7 @@ class DepthAnything:
         self.revision = revision
         self.longer_side = longer_side
         self.resize_rule = resize_rule
+        self.antialias = antialias
         self.scale = scale
         self.margin = margin
         self.patch_size = 14
@@ -115,13 +119,13 @@ class DepthAnything:
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
-        hub.ensure_available(self.checkpoint, self.revision)
+        hub.ensure_available(self.checkpoint, self.revision, ("config.json", "model.safetensors"))
 
     def load(self, device: torch.device) -> Self:
         """Load the checkpoint in float32, frozen and in eval mode.
 
         Raises:
-            WeightsError: missing, unreachable, corrupted, or not a Depth Anything checkpoint.
+            WeightsError: missing, unreachable, corrupted, metric, or not a Depth Anything checkpoint.
         """
         from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
 
@@ -130,6 +134,11 @@ class DepthAnything:
             raise WeightsError(
                 f"'{self.checkpoint}' is a '{config.model_type}' checkpoint, not Depth Anything; "
                 "choose another depth_model.name or checkpoint"
+            )
+        if config.depth_estimation_type != "relative":
+            raise WeightsError(
+                f"'{self.checkpoint}' predicts {config.depth_estimation_type} depth, and only relative "
+                "checkpoints (disparity) can be refined: choose the one without '-Metric-' in its name"
             )
         model = hub.from_pretrained(
             DepthAnythingForDepthEstimation,
@@ -151,11 +160,12 @@ class DepthAnything:
         self._decoder = _Decoder(model.neck, model.head)
         self._device = device
 
-    def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) that a photo of this size is resized to."""
-        return geometry.network_size(
-            height, width, target=self.longer_side, multiple=self.patch_size, rule=self.resize_rule
+    def prepare(self, photo: Tensor) -> Tensor:
+        """Resize a photo (1,3,H,W) under the resize rule, both sides multiples of the patch."""
+        height, width = geometry.network_size(
+            *photo.shape[-2:], target=self.longer_side, multiple=self.patch_size, rule=self.resize_rule
         )
+        return geometry.resize(photo, height, width, antialias=self.antialias)
 
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
         """Run the encoder on (B,3,H,W) sRGB [0,1] whose sides are multiples of the patch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -120,8 +121,8 @@ def normals_from_depth(depth: Tensor) -> Tensor:
     # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    z_col = _finite_difference(surface, finite, -1)
-    z_row = _finite_difference(surface, finite, -2)
+    slope = difference if bool(finite.all()) else partial(_finite_difference, finite)
+    z_col, z_row = slope(surface, -1), slope(surface, -2)
     cross = torch.cat([dv * z_col, du * z_row, (-dv * du).expand_as(depth)], dim=1)
     norm = torch.linalg.vector_norm(cross, dim=1, keepdim=True)
     backwards = cross.new_tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1)
@@ -163,19 +164,21 @@ def network_size(
     return snap(height), snap(width)
 
 
-def resize(image: Tensor, height: int, width: int, *, align_corners: bool = False) -> Tensor:
-    """Resize (B, C, H, W) bilinearly, not antialiased (the depth networks' own preprocessing)."""
+def resize(
+    image: Tensor, height: int, width: int, *, align_corners: bool = False, antialias: bool = False
+) -> Tensor:
+    """Resize (B, C, H, W) bilinearly; the depth networks' own preprocessing is not antialiased."""
     if tuple(image.shape[-2:]) == (height, width):
         return image
     return F.interpolate(
-        image, size=(height, width), mode="bilinear", align_corners=align_corners, antialias=False
+        image, size=(height, width), mode="bilinear", align_corners=align_corners, antialias=antialias
     )
 
 
-def _finite_difference(surface: Tensor, finite: Tensor, dim: int) -> Tensor:
+def _finite_difference(finite: Tensor, surface: Tensor, dim: int) -> Tensor:
     """Difference along ``dim`` that replaces a non-finite neighbour by the pixel itself."""
     size = surface.shape[dim]
-    if size == 1 or bool(finite.all()):
+    if size == 1:
         return difference(surface, dim)
     step = surface.narrow(dim, 1, size - 1) - surface.narrow(dim, 0, size - 1)
     both = finite.narrow(dim, 1, size - 1) & finite.narrow(dim, 0, size - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,14 @@ def draw_steps(renderer: Renderer, prior: Prior, seed: int, members: Sequence[in
         yield StepDraws.cat(
             [StepDraws(renderer.sample(1, g), prior.draw(renderer.lights, g).as_member()) for g in generators]
         )
+
+
+def record_draws(renderer: Renderer, prior: Prior, seed: int, members: int, steps: int) -> list[StepDraws]:
+    """Return all draws of a run, a record per step with a row per member, ready to save and replay.
+
+    They depend on the seed and on what renderer and prior sample, and not on how the run goes.
+    """
+    return list(islice(draw_steps(renderer, prior, seed, range(members)), steps))
 
 
 def save_draws(path: Path, draws: Sequence[StepDraws]) -> None:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.contracts import Surface
+from redepth.contracts import Objective, Surface
 from redepth.registry import Registry
 
-REGISTRY = Registry("objective", "redepth.objectives")
+REGISTRY = Registry("objective", "redepth.objectives", Objective)
 REGISTRY.add(
     "smoothness",
     "redepth.optim.objectives:Smoothness",

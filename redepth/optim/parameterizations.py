@@ -68,7 +68,7 @@ class Parameterization:
         self._embeddings = [
             nn.Parameter(_repeat(w, members)) for w in features.maps if "embeddings" in self.learns
         ]
-        self._depth = nn.Parameter(_repeat(initial, members))
+        self._depth = [nn.Parameter(_repeat(initial, members)) for _ in self.learns & {"depth"}]
         self._decoders = self._copies("decoder", model.decoder_parameters)
         self._encoders = self._copies("encoder", model.encoder_parameters)
 
@@ -83,8 +83,8 @@ class Parameterization:
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the learnable parameters by group name, the scale offset included."""
         found: dict[str, list[nn.Parameter]] = {"offset": [self.offset]}
-        if "depth" in self.learns:
-            found["depth"] = [self._depth]
+        if self._depth:
+            found["depth"] = self._depth
         if self._embeddings:
             found["embeddings"] = self._embeddings
         for name, copies in (("decoder", self._decoders), ("encoder", self._encoders)):
@@ -94,8 +94,8 @@ class Parameterization:
 
     def raw(self) -> Tensor:
         """Return the members' current raw outputs, (members, 1, H, W)."""
-        if "depth" in self.learns:
-            return self._depth.clamp(min=0.0)
+        if self._depth:
+            return self._depth[0].clamp(min=0.0)
         if not self._decoders:
             return self._model.decode(self._member_features(slice(None)))
         rows = [

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from redepth.contracts import (
     Condition,
     DepthModel,
     Features,
+    Invariance,
     Objective,
     Predicts,
     Prior,
@@ -69,11 +71,13 @@ class Outcome:
 
     Attributes:
         predicts: what the raw outputs are.
+        invariance: whether they are known up to scale and shift, or metric.
         initial: (1,1,H,W) the frozen model's raw output.
         members: (M,1,H,W) refined raw outputs.
         initial_depth: (1,1,H,W) relative depth of ``initial``.
         member_depths: (M,1,H,W) relative depth of each member, with its learned scale offset.
         offsets: (M,) learned scale offsets o.
+        members_per_batch: how many members advanced together.
         history: name -> one list per member with a loss per step taken.
         steps_done: steps taken by each member.
         partial: whether the run ended before all members had taken all steps (early stop apart).
@@ -89,6 +93,8 @@ class Outcome:
     offsets: Tensor
     history: dict[str, list[list[float]]]
     steps_done: list[int]
+    members_per_batch: int
+    invariance: Invariance = "affine"
     partial: bool = False
     reason: str = ""
     seconds: float = 0.0
@@ -109,6 +115,15 @@ class Outcome:
         return self.members.std(dim=0, correction=0, keepdim=True)
 
 
+class _Answer(NamedTuple):
+    """What one member has reached: steps taken, raw output, relative depth, scale offset."""
+
+    steps: int
+    raw: Tensor
+    depth: Tensor
+    offset: Tensor
+
+
 @dataclass
 class _Group:
     """Members that advance in lockstep, and what they have reached."""
@@ -117,7 +132,7 @@ class _Group:
     state: Parameterization
     optimizer: torch.optim.Optimizer
     history: dict[str, list[Tensor]] = field(default_factory=dict)
-    stopped: dict[int, tuple[int, Tensor, Tensor]] = field(default_factory=dict)
+    stopped: dict[int, _Answer] = field(default_factory=dict)
 
 
 class Interrupted(Exception):
@@ -155,22 +170,21 @@ class Refiner:
         self.optim = optim
         self.objectives = objectives or {}
         self.device = torch.device(device)
-
-    def prepare(self, photo: Tensor) -> Tensor:
-        """Resize a photo (1,3,H,W) sRGB to the network's size, on the device."""
-        if photo.dim() != 4 or photo.shape[:2] != (1, 3):
-            raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
-        height, width = self.depth_model.network_size(*photo.shape[-2:])
-        return geometry.resize(photo.to(self.device, torch.float32), height, width)
+        automatic = optim.members_per_batch == "auto"
+        self.batch = optim.members if automatic else int(optim.members_per_batch)
+        """Members that advance together; halved, for all photos to come, when memory runs out."""
 
     @torch.no_grad()
     def predict(self, photo: Tensor) -> tuple[Tensor, Features, Tensor]:
         """Run the frozen model: the photo at network size, its features, the raw output (1,1,H,W).
 
         Raises:
-            RedepthError: if the prediction is not finite or empty of any signal.
+            RedepthError: if the prediction is not finite.
+            ValueError: if ``photo`` is not (1, 3, H, W).
         """
-        image = self.prepare(photo)
+        if photo.dim() != 4 or photo.shape[:2] != (1, 3):
+            raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
+        image = self.depth_model.prepare(photo.to(self.device, torch.float32))
         features = self.depth_model.encode(image)
         initial = self.depth_model.decode(features)
         if not bool(torch.isfinite(initial).all()):
@@ -196,7 +210,8 @@ class Refiner:
             draws: recorded draws to replay, a record per step with a row per member.
 
         Raises:
-            RedepthError: if a replay does not fit, or the first step already gives no finite loss.
+            RedepthError: if a replay does not fit, the first step already gives no finite loss or
+                gradient, or one member alone does not fit into memory.
 
         Ctrl-C (KeyboardInterrupt) ends the run and returns what is done, marked partial, once at
         least one step has been taken.
@@ -211,12 +226,16 @@ class Refiner:
         return run.outcome(reason, time.perf_counter() - started)
 
     def step(
-        self, state: Parameterization, image: Tensor, condition: Condition, draws: StepDraws
+        self,
+        state: Parameterization,
+        image: Tensor,
+        linear: Tensor,
+        condition: Condition,
+        draws: StepDraws,
     ) -> tuple[Losses, Surface, Tensor]:
         """One deterministic forward pass: losses per member, the surface and the re-lit pictures."""
         raw = state.raw()
         depth = self.relative_depth(raw, state.offset)
-        linear = color.srgb_to_linear(image)
         relit = self.renderer(depth, linear, draws.illumination)
         scored = self.prior(
             relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
@@ -271,6 +290,7 @@ class _Run:
     ) -> None:
         self.refiner, self.optim = refiner, refiner.optim
         self.image, self.features, self.initial = image, features, initial
+        self.linear = color.srgb_to_linear(image)
         self.condition, self.seed, self.on_step = condition, seed, on_step
         self.replay = self._checked(replay)
         self.finished: list[_Group] = []
@@ -288,30 +308,48 @@ class _Run:
 
     def all_groups(self) -> str:
         """Run every member; return why it ended early, or an empty string."""
-        members = self.optim.members
-        size = members if self.optim.members_per_batch == "auto" else self.optim.members_per_batch
         start = 0
-        while start < members:
-            group = self._new_group(range(start, min(start + size, members)))
-            try:
-                self._optimise(group)
-            except torch.OutOfMemoryError:
-                if self.optim.members_per_batch != "auto" or len(group.members) == 1:
-                    raise
-                size = len(group.members) // 2
-                del group
-                torch.cuda.empty_cache()
-                log.warning("out of memory: going on with %d members at a time", size)
+        while start < self.optim.members:
+            members = range(start, min(start + self.refiner.batch, self.optim.members))
+            group, reason, exhausted = self._one_group(members)
+            if exhausted:
+                # Out of the except clause at last, whose traceback kept the group's tensors alive.
+                self._halve(len(members))
                 continue
-            except (KeyboardInterrupt, Interrupted) as stop:
-                if not group.history and not self.finished:
-                    raise
-                if group.history:
-                    self.finished.append(group)
-                return str(stop) or "interrupted"
-            self.finished.append(group)
-            start = group.members.stop
+            if group is not None:
+                self.finished.append(group)
+            if reason:
+                return reason
+            start = members.stop
         return ""
+
+    def _one_group(self, members: range) -> tuple[_Group | None, str, bool]:
+        """Run some members: what they reached, why they ended early, whether memory ran out."""
+        group = None
+        try:
+            group = self._new_group(members)
+            self._optimise(group)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None, "", True
+        except (KeyboardInterrupt, Interrupted) as stop:
+            begun = group is not None and bool(group.history)
+            if not begun and not self.finished:
+                raise
+            return group if begun else None, str(stop) or "interrupted", False
+        return group, "", False
+
+    def _halve(self, members: int) -> None:
+        if self.optim.members_per_batch != "auto" or members == 1:
+            raise RedepthError(
+                f"{members} members at a time do not fit into the memory of {self.refiner.device}: lower "
+                "optim.members_per_batch, depth_model.longer_side or renderer.lights"
+            )
+        self.refiner.batch = members // 2
+        if self.refiner.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log.warning("out of memory: going on with %d members at a time", self.refiner.batch)
 
     def _new_group(self, members: range) -> _Group:
         state = Parameterization(
@@ -335,12 +373,16 @@ class _Run:
             drawn = next(draws).to(self.refiner.device)
             for params in group.optimizer.param_groups:
                 params["lr"] = params["base"] * self.refiner.rate_factor(step)
-            losses, surface, relit = self.refiner.step(group.state, self.image, self.condition, drawn)
-            self._check_finite(losses["total"], group, step)
+            losses, surface, relit = self.refiner.step(
+                group.state, self.image, self.linear, self.condition, drawn
+            )
             group.optimizer.zero_grad(set_to_none=True)
             losses["total"].sum().backward()
+            self._check_finite(losses["total"], group, step)
             group.optimizer.step()
-            losses = {k: v.detach().cpu() for k, v in losses.items()}
+            # One copy, so that the device is waited for once.
+            table = torch.stack([v.detach() for v in losses.values()]).cpu()
+            losses = dict(zip(losses, table, strict=True))
             for name, values in losses.items():
                 group.history.setdefault(name, []).append(values)
             self._report(step, group, losses, surface, relit, drawn)
@@ -373,13 +415,15 @@ class _Run:
         )
 
     def _check_finite(self, total: Tensor, group: _Group, step: int) -> None:
-        finite = torch.isfinite(total.detach())
-        if bool(finite.all()):
+        """End the run before a step that would spoil the parameters."""
+        gradients = [p.grad for params in group.optimizer.param_groups for p in params["params"]]
+        norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
+        if bool(torch.isfinite(torch.stack([total.detach().sum(), *norms])).all()):
             return
-        member = group.members[int((~finite).nonzero()[0])]
+        finite = torch.isfinite(total.detach()).tolist()
+        what = "the gradient" if all(finite) else f"the loss of member {group.members[finite.index(False)]}"
         message = (
-            f"the loss of member {member} is not finite at step {step + 1}: "
-            "lower optim.learning_rates, or set prior.dtype=float32"
+            f"{what} is not finite at step {step + 1}: lower optim.learning_rates, or set prior.dtype=float32"
         )
         if step == 0 and not self.finished:
             raise RedepthError(message)
@@ -397,44 +441,50 @@ class _Run:
         plateau = after >= (1 - rule.min_improvement) * before
         new = [i for i in plateau.nonzero()[:, 0].tolist() if i not in group.stopped]
         if new:
-            raw, depth = self._answer(group)
-            for i in new:
-                group.stopped[i] = (taken, raw[i], depth[i])
+            answers = self._answers(group)
+            group.stopped |= {i: answers[i] for i in new}
         return len(group.stopped) == len(group.members)
 
     @torch.no_grad()
-    def _answer(self, group: _Group) -> tuple[Tensor, Tensor]:
-        raw = group.state.raw()
-        depth = self.refiner.relative_depth(raw, group.state.offset)
-        return raw.cpu(), depth.cpu()
+    def _answers(self, group: _Group) -> list[_Answer]:
+        """Return what each member of a group has reached, on the CPU."""
+        raw, offset = group.state.raw(), group.state.offset
+        depth = self.refiner.relative_depth(raw, offset)
+        taken = len(group.history["total"])
+        rows = zip(raw.cpu(), depth.cpu(), offset.detach().flatten().cpu().clone(), strict=True)
+        return [_Answer(taken, *row) for row in rows]
 
     def outcome(self, reason: str, seconds: float) -> Outcome:
         """Collect what the groups have reached."""
-        raws, depths, offsets, done = [], [], [], []
+        answers: list[_Answer] = []
         history: dict[str, list[list[float]]] = {}
         for group in self.finished:
-            raw, depth = self._answer(group)
-            taken = len(group.history["total"])
-            ends = [group.stopped.get(i, (taken, raw[i], depth[i])) for i in range(len(raw))]
-            done += [end[0] for end in ends]
-            raws += [end[1] for end in ends]
-            depths += [end[2] for end in ends]
-            offsets.append(group.state.offset.detach().flatten().cpu())
+            ends = [group.stopped.get(i, answer) for i, answer in enumerate(self._answers(group))]
+            answers += ends
             for name, values in group.history.items():
                 table = torch.stack(values, dim=1)
-                rows = [row[: end[0]].tolist() for row, end in zip(table, ends, strict=True)]
+                rows = [row[: end.steps].tolist() for row, end in zip(table, ends, strict=True)]
                 history.setdefault(name, []).extend(rows)
         initial = self.initial.cpu()
         return Outcome(
             predicts=self.refiner.depth_model.predicts,
             initial=initial,
-            members=torch.stack(raws),
+            members=torch.stack([a.raw for a in answers]),
             initial_depth=self.refiner.relative_depth(initial, 0.0),
-            member_depths=torch.stack(depths),
-            offsets=torch.cat(offsets),
+            member_depths=torch.stack([a.depth for a in answers]),
+            offsets=torch.stack([a.offset for a in answers]),
             history=history,
-            steps_done=done,
+            steps_done=[a.steps for a in answers],
+            members_per_batch=self.refiner.batch,
+            invariance=self.refiner.depth_model.invariance,
             partial=bool(reason),
             reason=reason,
             seconds=seconds,
         )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class for it; MPS and the CPU say it in words."""
+    text = str(error).lower()
+    spoken = "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, torch.OutOfMemoryError) or spoken

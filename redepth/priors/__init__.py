@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from redepth.contracts import Prior
 from redepth.registry import Registry
 
-REGISTRY = Registry("prior", "redepth.priors")
+REGISTRY = Registry("prior", "redepth.priors", Prior)
 REGISTRY.add(
     "stable-diffusion",
     "redepth.priors.stable_diffusion:StableDiffusion",

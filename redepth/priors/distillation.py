@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from redepth.contracts import Condition, Illumination, Noise
+from redepth.errors import WeightsError
 from redepth.priors import scores
 from redepth.priors.scores import GuidanceBase, Reduction, Weighting
 
@@ -84,7 +85,7 @@ class DiffusionPrior(ABC):
 
     def _gradient(self, x: Tensor, condition: Condition, illumination: Illumination, noise: Noise) -> Tensor:
         timestep, eps = noise["timestep"], noise["noise"]
-        alpha_bar = self.alphas_cumprod.to(x.device)[timestep]
+        alpha_bar = self.alphas_cumprod[timestep]
         noisy = scores.add_noise(x, eps, alpha_bar)
         told, untold = self.predict(noisy, timestep, condition, illumination, noise)
         guided = told if untold is None else self._guide(told, untold)
@@ -105,12 +106,17 @@ class DiffusionPrior(ABC):
             return torch.float32
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.dtype]
 
-    def use_schedule(self, scheduler_config: Mapping[str, Any]) -> None:
-        """Take alpha_bar and the prediction type from a checkpoint's scheduler configuration."""
+    def use_schedule(self, scheduler_config: Mapping[str, Any], device: torch.device) -> None:
+        """Take alpha_bar and the prediction type from a checkpoint's scheduler configuration.
+
+        Raises:
+            WeightsError: if the schedule is not of 1000 timesteps.
+        """
         from diffusers import DDIMScheduler
 
         scheduler = DDIMScheduler.from_config(dict(scheduler_config))
         if scheduler.config.num_train_timesteps != self.timesteps:
-            raise ValueError(f"schedules of {self.timesteps} timesteps are supported")
-        self.alphas_cumprod = scheduler.alphas_cumprod
+            found = scheduler.config.num_train_timesteps
+            raise WeightsError(f"a noise schedule of {found} timesteps; {self.timesteps} are supported")
+        self.alphas_cumprod = scheduler.alphas_cumprod.to(device)
         self.prediction_type = scheduler.config.prediction_type

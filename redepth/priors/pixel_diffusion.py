@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
 from redepth import hub
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import WeightsError
-from redepth.priors.distillation import DiffusionPrior
+from redepth.priors.distillation import DiffusionPrior, Fraction
 from redepth.priors.pixel_unet import (
+    LAYOUT_FILE,
     LIGHT_CHANNELS,
     Layout,
     PixelUNet,
     condition_rows,
     light_vector,
 )
+from redepth.priors.scores import GuidanceBase, Weighting
+
+FILES = (
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+)
+"""What is loaded of a repository, with `pixel_unet.LAYOUT_FILE` where there is one."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,6 +41,9 @@ class PixelDiffusion(DiffusionPrior):
 
     A model with a relighting layout (`pixel_unet.Layout`) is told the photo and the light it looks at: it
     is a learned re-lighting, stronger than a generic prior. Guidance is then between told and untold.
+
+    Unlike the paper's prior it is by default used at high noise, weighted for the distance to its
+    reconstruction and guided mildly: what was measured to suit a small model.
 
     Args:
         checkpoint: hub id, local folder or ``embedded:NAME``; a folder with ``unet/`` and ``scheduler/``.
@@ -42,6 +56,11 @@ class PixelDiffusion(DiffusionPrior):
         random_seed: seed of random weights.
     """
 
+    guidance_scale: Annotated[float, Field(ge=0)] = 2.0
+    guidance_base: GuidanceBase = "uncond"
+    weighting: Weighting = "x0"
+    t_min: Fraction = 0.55
+    t_max: Fraction = 0.95
     checkpoint: str = "embedded:relief-relighting-prior"
     revision: str | None = None
     view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
@@ -51,7 +70,7 @@ class PixelDiffusion(DiffusionPrior):
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
-        hub.ensure_available(self.checkpoint, self.revision)
+        hub.ensure_available(self.checkpoint, self.revision, FILES)
 
     def load(self, device: torch.device) -> Self:
         """Load the UNet, frozen and in eval mode.
@@ -61,21 +80,40 @@ class PixelDiffusion(DiffusionPrior):
         """
         from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
-        self._dtype = self.precision(device)
         source = Path(self._local_folder())
-        class_name = UNet2DModel.load_config(str(source / "unet")).get("_class_name")
+        class_name = self._read_json(source / "unet" / "config.json").get("_class_name")
         known = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
         if class_name not in known:
             raise WeightsError(f"'{self.checkpoint}/unet' is a '{class_name}', not one of {', '.join(known)}")
         unet = hub.from_pretrained(known[class_name], str(source / "unet"), use_safetensors=True)
-        layout = Layout.read(source, int(unet.config.sample_size))
+        layout = self._layout(source, unet.config.sample_size)
         if self.weights == "random":
             unet = _random_weights(known[class_name], unet.config, self.random_seed)
         model = PixelUNet(unet, layout).eval().requires_grad_(False)
         self.use(model, device)
         scheduler = hub.from_pretrained(DDIMScheduler, str(source / "scheduler"))
-        self.use_schedule(scheduler.config)
+        self.use_schedule(scheduler.config, device)
         return self
+
+    def _layout(self, source: Path, sample_size: Any) -> Layout:
+        if (source / LAYOUT_FILE).is_file():
+            try:
+                return Layout(**self._read_json(source / LAYOUT_FILE))
+            except TypeError as error:
+                raise WeightsError(f"'{source / LAYOUT_FILE}': {error}") from None
+        if not isinstance(sample_size, int):
+            raise WeightsError(f"'{source}': sample_size {sample_size}; only square models are supported")
+        return Layout(size=sample_size)
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(
+                f"'{self.checkpoint}' has no readable {path.parent.name}/{path.name} ({error}); give a "
+                "diffusers folder with unet/ and scheduler/"
+            ) from None
+        return dict(found)
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
         """Take a model that is already in memory."""
@@ -107,18 +145,19 @@ class PixelDiffusion(DiffusionPrior):
         noise: Noise,
     ) -> tuple[Tensor, Tensor | None]:
         """Predict told and untold; an unconditional model has only one prediction."""
-        if not self._model.layout.relighting:
-            return self._run(noisy, timestep), None
         count = len(noisy)
+        if not self._model.layout.relighting or self.tell == "nothing":
+            return self._run(noisy, timestep), None
         photo = condition.tensors["photo"].expand(count, -1, -1, -1)
         photo = self._windows(photo, noise) * 2 - 1
-        told = noisy.new_full((count,), float(self.tell != "nothing"))
-        told_light = noisy.new_full((count,), float(self.tell == "photo+light"))
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
         if self.tell == "photo+light":
             light = light_vector(illumination)
-        photo, vector = condition_rows(photo, light, told, told_light)
-        return self._run(noisy, timestep, photo, vector), self._run(noisy, timestep)
+        # Both predictions in one batch: the first half is told, the second is not.
+        told = torch.cat([noisy.new_ones(count), noisy.new_zeros(count)])
+        photo, vector = condition_rows(torch.cat([photo, photo]), torch.cat([light, light]), told, told)
+        out = self._run(torch.cat([noisy, noisy]), torch.cat([timestep, timestep]), photo, vector)
+        return out[:count], out[count:]
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, kind, precision and rule for the run record."""

@@ -33,12 +33,6 @@ class Layout:
     patch: int = 1
     relighting: bool = False
 
-    @classmethod
-    def read(cls, folder: Path, sample_size: int) -> Layout:
-        """Read ``redepth.json`` beside the weights; without one, a plain model of its own sample size."""
-        path = folder / LAYOUT_FILE
-        return cls(**json.loads(path.read_text())) if path.is_file() else cls(size=sample_size)
-
     def write(self, folder: Path) -> None:
         """Write ``redepth.json`` beside the weights."""
         (folder / LAYOUT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")

@@ -16,6 +16,20 @@ from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import InputError
 from redepth.priors.distillation import DiffusionPrior
 
+FILES = (
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+"""What is loaded of a pipeline's repository."""
+
 
 @dataclass(kw_only=True, eq=False)
 class StableDiffusion(DiffusionPrior):
@@ -40,7 +54,7 @@ class StableDiffusion(DiffusionPrior):
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
-        hub.ensure_available(self.checkpoint, self.revision)
+        hub.ensure_available(self.checkpoint, self.revision, FILES)
 
     def load(self, device: torch.device) -> Self:
         """Load tokenizer, text encoder, VAE and UNet, frozen and in eval mode.
@@ -63,7 +77,7 @@ class StableDiffusion(DiffusionPrior):
         self._unet = frozen(UNet2DConditionModel, "unet", torch_dtype=self._dtype).to(device)
         # The score needs the VAE's encoder alone.
         del self._vae.decoder
-        self.use_schedule(self._component(DDIMScheduler, "scheduler").config)
+        self.use_schedule(self._component(DDIMScheduler, "scheduler").config, device)
         return self
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
@@ -91,7 +105,8 @@ class StableDiffusion(DiffusionPrior):
         picture = fit_square(relit, self.size) * 2 - 1
         # In half precision the gradient of a mean over the latents underflows inside the VAE, so it passes
         # through it multiplied by their number, and is divided again on the way out.
-        factor = float(noise["noise"][0].numel()) if self._dtype == torch.float16 else 1.0
+        scaled = self._dtype == torch.float16 and self.reduction == "mean"
+        factor = float(noise["noise"][0].numel()) if scaled else 1.0
         picture = scale_gradient(picture, 1.0 / factor)
         posterior = self._vae.encode(picture.to(self._dtype)).latent_dist
         latents = posterior.mean.float() + posterior.std.float() * noise["posterior"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from redepth.contracts import Renderer
 from redepth.registry import Registry
 
-REGISTRY = Registry("renderer", "redepth.renderers")
+REGISTRY = Registry("renderer", "redepth.renderers", Renderer)
 REGISTRY.add(
     "blinn-phong",
     "redepth.renderers.blinn_phong:BlinnPhong",

@@ -9,7 +9,7 @@ import torch
 
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import WeightsError
-from tests.helpers import CPU, GOLDEN, photo, relative_error, tiny_depth_model
+from tests.helpers import CPU, GOLDEN, photo, relative_error, seeded, tiny_depth_model
 
 CHECKPOINT = GOLDEN / "tiny-random-depth-anything"
 
@@ -110,6 +110,22 @@ def test_checkpoints_that_are_missing_corrupted_or_of_another_class_say_so(tmp_p
     (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(WeightsError, match="not Depth Anything"):
         DepthAnything(checkpoint=str(other)).load(CPU)
+
+
+def test_a_metric_checkpoint_is_refused(tmp_path: Path) -> None:
+    metric = tmp_path / "metric"
+    shutil.copytree(CHECKPOINT, metric)
+    config = json.loads((metric / "config.json").read_text())
+    (metric / "config.json").write_text(json.dumps(config | {"depth_estimation_type": "metric"}))
+    with pytest.raises(WeightsError, match="predicts metric depth, and only relative checkpoints"):
+        DepthAnything(checkpoint=str(metric)).load(CPU)
+
+
+def test_photos_are_resized_under_the_rule_and_filtered_when_asked() -> None:
+    fine = torch.rand(1, 3, 400, 300, generator=seeded())
+    plain, filtered = DepthAnything(longer_side=70), DepthAnything(longer_side=70, antialias=True)
+    assert plain.prepare(fine).shape == (1, 3, 70, 56)
+    assert filtered.prepare(fine).std() < 0.5 * plain.prepare(fine).std()
 
 
 def test_a_hub_id_offline_says_at_once_what_to_do() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from redepth.contracts import StepDraws
 from redepth.errors import ConfigError, InputError, RedepthError
-from redepth.optim.draws import draw_steps, load_draws, save_draws
+from redepth.optim.draws import draw_steps, load_draws, record_draws, save_draws
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
 from redepth.optim.refiner import StepReport
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -41,6 +41,18 @@ def test_lockstep_one_by_one_and_any_batch_size_give_the_same_members(name: str)
         for row, expected in zip(other.history["total"], first.history["total"], strict=True):
             assert row == pytest.approx(expected, rel=1e-4)
     assert float((first.members - first.refined).norm()) > 0.1 * change
+
+
+def test_members_and_lights_are_scored_under_their_own_light_and_noise() -> None:
+    """A prior that is told light and window must see each row's own, in lockstep as alone."""
+    rates = {"embeddings": 1e-3, "offset": 1e-3}
+    settings: dict[str, Any] = {"lights": 3, "parameterization": "embeddings", "learning_rates": rates}
+    together = make_refiner(tiny_prior(), **settings).run(photo(), seed=5)
+    alone = make_refiner(tiny_prior(), **settings, members_per_batch=1).run(photo(), seed=5)
+    for row, expected in zip(alone.history["prior"], together.history["prior"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+    firsts = [row[0] for row in together.history["prior"]]
+    assert max(firsts) - min(firsts) > 1e-3 * max(firsts)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -82,6 +94,11 @@ def test_a_run_is_recorded_and_replayed(tmp_path: Path) -> None:
     assert torch.equal(loaded[1].noise["noise"], seen[1].noise["noise"])
     replayed = refiner.run(photo(), seed=99, draws=loaded)
     assert torch.equal(replayed.members, recorded.members)
+    # Drawn beforehand they are the same, however the members are grouped.
+    drawn = record_draws(refiner.renderer, refiner.prior, 3, members=3, steps=3)
+    grouped = make_refiner(tiny_prior(), lights=2, members_per_batch=2).run(photo(), draws=drawn)
+    assert relative_error(grouped.members, recorded.members) < 1e-2
+    assert torch.equal(drawn[2].noise["noise"], loaded[2].noise["noise"])
 
 
 def test_a_members_draws_depend_on_the_seed_and_its_index_alone() -> None:
@@ -146,6 +163,7 @@ def test_a_plateau_stops_a_member_and_off_by_default_it_does_not() -> None:
     assert make_refiner(**flat, parameterization="embeddings").run(photo()).steps_done == [12] * 3
     stopped = make_refiner(**flat, parameterization="embeddings", early_stop=rule).run(photo())
     assert stopped.steps_done == [4] * 3
+    assert stopped.offsets.tolist() == [0.0] * 3
     assert not stopped.partial
     rule["min_improvement"] = 0.02
     # The map itself has no layers that amplify float noise, so the two must agree closely.
@@ -154,7 +172,8 @@ def test_a_plateau_stops_a_member_and_off_by_default_it_does_not() -> None:
     alone = make_refiner(**moving, members_per_batch=1).run(photo())
     assert len(set(alone.steps_done)) > 1
     assert alone.steps_done == together.steps_done
-    assert relative_error(alone.members, together.members) < 1e-5
+    for what in ("members", "member_depths", "offsets"):
+        assert relative_error(getattr(alone, what), getattr(together, what)) < 1e-5, what
 
 
 class Exhausting(TargetPrior):
@@ -172,8 +191,38 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(caplog: pytest.LogCa
     assert "going on with 2 members at a time" in caplog.text
     expected = make_refiner(members=5, members_per_batch=2).run(photo())
     assert torch.equal(outcome.members, expected.members)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(RedepthError, match="5 members at a time do not fit into the memory of cpu"):
         make_refiner(Exhausting(), members=5, members_per_batch=5).run(photo())
+
+
+def test_the_size_that_fits_is_kept_for_the_next_photo(caplog: pytest.LogCaptureFixture) -> None:
+    refiner = make_refiner(Exhausting(), members=5)
+    assert refiner.run(photo()).members_per_batch == 2
+    caplog.clear()
+    assert refiner.run(photo()).members_per_batch == 2
+    assert "out of memory" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "message", ["MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"]
+)
+def test_out_of_memory_is_also_recognised_in_words(message: str) -> None:
+    class Saying(Exhausting):
+        def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+            if len(relit) > 1:
+                raise RuntimeError(message)
+            return TargetPrior.__call__(self, relit, *rest)
+
+    assert make_refiner(Saying()).run(photo()).members_per_batch == 1
+
+
+def test_other_errors_of_a_component_are_not_taken_for_memory() -> None:
+    class Broken(TargetPrior):
+        def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+            raise RuntimeError("a shape is wrong")
+
+    with pytest.raises(RuntimeError, match="a shape is wrong"):
+        make_refiner(Broken()).run(photo())
 
 
 class Diverging(TargetPrior):
@@ -196,6 +245,30 @@ def test_a_loss_that_is_not_finite_keeps_the_steps_before_it() -> None:
     assert torch.isfinite(outcome.members).all()
     with pytest.raises(RedepthError, match="member 0 is not finite at step 1"):
         make_refiner(Diverging(0)).run(photo())
+
+
+class Poisoning(TargetPrior):
+    """Gives a finite loss whose gradient is not, from some call on."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__()
+        self.good = good
+
+    def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.good -= 1
+        if self.good < 0:
+            relit.register_hook(lambda gradient: gradient * float("nan"))
+        return super().__call__(relit, *rest)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_gradient_that_is_not_finite_keeps_the_steps_before_it(name: str) -> None:
+    outcome = make_refiner(Poisoning(2), steps=5, parameterization=name).run(photo())
+    assert outcome.partial
+    assert outcome.reason.startswith("the gradient is not finite at step 3")
+    assert outcome.steps_done == [2, 2, 2]
+    expected = make_refiner(steps=2, parameterization=name).run(photo())
+    assert torch.equal(outcome.members, expected.members)
 
 
 def test_the_cosine_schedule_falls_to_its_final_rate() -> None:

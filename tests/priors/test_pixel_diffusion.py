@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from redepth.contracts import Illumination
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, WeightsError
 from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -83,7 +85,7 @@ def test_gradient_reaches_the_window_alone() -> None:
     assert relit.grad.abs().sum() > 0
 
 
-def test_saved_and_loaded_it_is_the_same_prior(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_saved_and_loaded_it_is_the_same_prior(tmp_path: Path) -> None:
     from diffusers import DDIMScheduler
 
     model = tiny_unet()
@@ -103,6 +105,19 @@ def test_saved_and_loaded_it_is_the_same_prior(tmp_path) -> None:  # type: ignor
     first, second, trained = (next(p._model.parameters()) for p in (randomised, again, prior))
     assert torch.equal(first, second)
     assert not torch.equal(first, trained)
+
+
+def test_folders_that_hold_no_such_model_say_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"no readable unet/config\.json.*folder with unet/ and scheduler/"
+    ):
+        PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    with pytest.raises(WeightsError, match="is a 'AutoencoderKL', not one of UNet2DModel"):
+        PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
+    with pytest.raises(WeightsError, match="a noise schedule of 500 timesteps; 1000 are supported"):
+        tiny_prior().use_schedule(SCHEDULE | {"num_train_timesteps": 500}, CPU)
 
 
 def test_a_renderer_that_draws_only_a_direction_is_enough_unless_the_light_is_told() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,26 @@ def test_scaling_the_gradient_there_and_back_changes_nothing() -> None:
     x = torch.rand(3, generator=seeded()).requires_grad_()
     (scale_gradient(scale_gradient(x, 1 / 64) ** 2, 64.0)).sum().backward()
     assert torch.allclose(x.grad, 2 * x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_in_half_precision_the_gradient_is_finite_and_points_the_same_way(
+    dtype: torch.dtype, reduction: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradient(precision: torch.dtype) -> torch.Tensor:
+        monkeypatch.setattr(StableDiffusion, "precision", lambda *_: precision)
+        options: dict[str, Any] = {"size": 64, "guidance_scale": 2.0, "reduction": reduction}
+        prior = StableDiffusion(checkpoint=str(CHECKPOINT), **options).load(CPU)
+        picture = photo().requires_grad_()
+        condition, noise = prior.condition(photo(), "a tiger"), prior.draw(1, seeded())
+        prior(picture, condition, Illumination(), noise).sum().backward()
+        return picture.grad.flatten()
+
+    half, full = gradient(dtype), gradient(torch.float32)
+    assert torch.isfinite(half).all()
+    assert torch.cosine_similarity(half, full, dim=0) > 0.95
+    assert half.norm() == pytest.approx(float(full.norm()), rel=0.1)
 
 
 def test_fit_square_keeps_the_aspect_ratio_and_centres() -> None:
