@@ -7,13 +7,13 @@ Four photos of surface relief (the embedded models' domain) and one ordinary pho
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import skimage
 import typer
 from rich.console import Console
@@ -60,6 +60,10 @@ def row(name: str, result: Refinement, seconds: float) -> dict[str, float | str]
 
 def peak_megabytes() -> float:
     """Return this process's peak resident memory."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 

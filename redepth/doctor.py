@@ -47,7 +47,7 @@ def sha256(path: Path) -> str:
 
 def embedded_weights(folder: Path = hub.WEIGHTS) -> list[Check]:
     """Compare every file of the embedded weights with its recorded checksum."""
-    cure = 'pip install --force-reinstall --no-deps "redepth"'
+    cure = "reinstall redepth; in a clone: git checkout -- redepth/weights"
     listing = folder / CHECKSUMS
     if not listing.is_file() or not listing.read_text().strip():
         return [Check("embedded weights", False, f"no {CHECKSUMS}", cure, vital=True)]

@@ -18,7 +18,7 @@ class Evaluation:
 
     Attributes:
         metrics: name -> value; see `depth_metrics`.
-        aligned: (H, W) the prediction as depth in the ground truth's units; 0 where it has none.
+        aligned: (H, W) the prediction as depth in the ground truth's units.
         clipped: share of the mask's pixels whose aligned depth was not positive; they were set to the
             least ground-truth depth of the mask, so that no metric becomes NaN.
     """
@@ -34,8 +34,8 @@ def evaluate(
     """Score a raw prediction against ground-truth depth by the paper's double least squares.
 
     Scale and shift of the raw disparity to 1 / depth over the mask; invert where positive, 0
-    elsewhere; scale and shift of the resulting depth to the ground truth over the mask where it was
-    positive; then the metrics over the mask. A prediction of depth takes the second alignment only.
+    elsewhere; scale and shift of the resulting depth to the ground truth over the mask; then the
+    metrics over the mask. A prediction of depth takes the second alignment only.
 
     Args:
         raw: (H, W) disparity or depth, affine-invariant.

@@ -60,7 +60,7 @@ def interrupted_at(step: int, what: str, samples: int, runs: Path) -> None:
 
 def test_the_log_falls_within_the_first_steps(tmp_path: Path) -> None:
     model = training.build_prior(0)
-    step = training.prior_steps(model, seeded(), 8)
+    step = training.prior_steps(model, seeded(), 8, CPU)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
     for _ in range(12):

@@ -1,6 +1,7 @@
 """Measure the embedded pair on fresh procedural scenes of the prior's domain, against three controls.
 
-    python tools/evaluate_embedded.py                      # 64 scenes, writes docs/results/embedded.json
+    python tools/evaluate_embedded.py                # 64 scenes, writes docs/results/embedded-96.json
+    python tools/evaluate_embedded.py --size 192     # at the size the preset gives photos
 
 Every variant refines the same scenes from the same start with the same steps, lights, members and seeds:
 the trained prior; the same network with random weights; smoothness alone; and an oracle whose target is the
@@ -9,7 +10,6 @@ true composite, the most that this loop could gain. SI-log follows the paper's p
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +29,10 @@ from redepth.io import save_json
 from redepth.metrics import silog
 from redepth.ops import color, geometry
 from redepth.ops.geometry import normals_from_depth
-from redepth.pipeline import Pipeline, versions
+from redepth.pipeline import Pipeline, resolve, versions
 
 TUNING_SEED, EVALUATION_SEED = 10_000, 20_000
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "embedded.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
 VARIANTS: dict[str, list[str]] = {
     "trained prior": [],
@@ -141,21 +141,22 @@ def table_of(summaries: dict[str, dict[str, Any]]) -> Table:
 
 def main(
     images: Annotated[int, typer.Option(min=2, help="How many scenes.")] = 64,
-    domain: Annotated[str, typer.Option(help="broad (the prior's) or mid (the depth model's).")] = "broad",
+    size: Annotated[int, typer.Option(help="Side of the scenes; the models' native one is 96.")] = 96,
+    domain: Annotated[Domain, typer.Option(help="broad (the prior's) or mid (the depth model's).")] = "broad",
     tuning: Annotated[bool, typer.Option(help="Use the scenes that settings are tuned on.")] = False,
     conditions: Annotated[bool, typer.Option(help="Also vary what the prior is told.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Only these variants.")] = None,
     preset: Annotated[str, typer.Option(help="Preset to measure.")] = "embedded",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Override.")] = None,
-    out: Annotated[Path | None, typer.Option(help="JSON file of rows and summaries.")] = RESULTS,
+    out: Annotated[Path | None, typer.Option(help="JSON file; by default in docs/results.")] = None,
 ) -> None:
     """Refine the scenes under every variant and print the table."""
-    kind: Domain = "mid" if domain == "mid" else "broad"
     seed = TUNING_SEED if tuning else EVALUATION_SEED
-    drawn = scenes(images, kind, torch.Generator().manual_seed(seed))
-    size = drawn.image.shape[-1]
+    drawn = scenes(images, domain, torch.Generator().manual_seed(seed), height=size, width=size)
     base = [f"depth_model.longer_side={size}", *(overrides or [])]
     variants = VARIANTS | (CONDITIONS if conditions else {})
+    if unknown := set(only or []) - set(variants):
+        raise typer.BadParameter(f"no variant {', '.join(unknown)}; there are: {', '.join(variants)}")
     started = time.strftime("%Y-%m-%d")
     results: dict[str, Any] = {}
     for name, changes in variants.items():
@@ -165,19 +166,18 @@ def main(
         rows = refine_all(pipeline, drawn, name, seed)
         results[name] = {"summary": summarise(rows, seed), "rows": rows}
     Console(width=120).print(table_of({k: v["summary"] for k, v in results.items()}))
-    if out is not None:
-        record = {
-            "date": started,
-            "images": images,
-            "size": size,
-            "domain": kind,
-            "scene_seed": seed,
-            "versions": versions(),
-            "preset": load_preset(preset, base).model_dump(),
-            "variants": results,
-        }
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_json(out, json.loads(json.dumps(record)))
+    record = {
+        "date": started,
+        "images": images,
+        "size": size,
+        "domain": domain,
+        "scene_seed": seed,
+        "versions": versions(),
+        "preset": resolve(load_preset(preset, base)).model_dump(),
+        "variants": results,
+    }
+    name = f"embedded-{size}.json" if domain == "broad" else f"embedded-{size}-{domain}.json"
+    save_json(out or RESULTS / name, record)
 
 
 if __name__ == "__main__":

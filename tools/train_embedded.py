@@ -1,5 +1,6 @@
 """Train the embedded pair from scratch on procedural scenes: resumable, seeded, one command.
 
+    python tools/train_embedded.py all            # everything below, one after the other
     python tools/train_embedded.py depth          # the depth model, narrow domain
     python tools/train_embedded.py prior          # the re-lighting prior, broad domain
     python tools/train_embedded.py export         # half-precision safetensors to redepth/weights
@@ -124,10 +125,10 @@ def depth_loss(disparity: Tensor, batch: Scenes) -> Tensor:
     return 0.3 * error.abs().mean() + (centred / spread).abs().mean() + 2 * gradient + 4 * normal.mean()
 
 
-def depth_steps(model: Any, generator: Generator, batch: int) -> Callable[[], Tensor]:
+def depth_steps(model: Any, generator: Generator, batch: int, device: torch.device) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch."""
     depth_model = DepthAnything()
-    depth_model.use(model, torch.device("cpu"))
+    depth_model.use(model, device)
 
     def step() -> Tensor:
         # Photos have all shapes: one batch in five is wider and larger than the square ones.
@@ -136,7 +137,8 @@ def depth_steps(model: Any, generator: Generator, batch: int) -> Callable[[], Te
         if large and float(torch.rand((), generator=generator)) < 0.5:
             shape = (shape[1], shape[0])
         drawn = with_mirrored(scenes(count // 2, "mid", generator, height=shape[0], width=shape[1]))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        drawn = drawn.to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             features = depth_model.encode(drawn.image)
         # The decoder stays in float32: 8 bits of mantissa would quantise the normals.
         features = features.with_maps([w.float() for w in features.maps])
@@ -169,6 +171,10 @@ class PriorBatch:
     photo: Tensor
     light: Tensor
 
+    def to(self, device: torch.device) -> PriorBatch:
+        """Return a copy on the device."""
+        return PriorBatch(**{k: v.to(device) for k, v in vars(self).items()})
+
 
 def prior_batch(drawn: Scenes, generator: Generator, alphas: Tensor) -> PriorBatch:
     """Re-light true geometry, add noise, drop conditions at random; the target is v."""
@@ -188,14 +194,16 @@ def prior_batch(drawn: Scenes, generator: Generator, alphas: Tensor) -> PriorBat
     return PriorBatch(clean, noisy, target, timestep, photo, vector)
 
 
-def prior_steps(model: PixelUNet, generator: Generator, batch: int) -> Callable[[], Tensor]:
+def prior_steps(
+    model: PixelUNet, generator: Generator, batch: int, device: torch.device
+) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch."""
     alphas = noise_schedule()
 
     def step() -> Tensor:
         drawn = with_mirrored(scenes(batch // 2, "broad", generator, height=SIZE, width=SIZE))
-        b = prior_batch(drawn, generator, alphas)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        b = prior_batch(drawn, generator, alphas).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             prediction = model(b.noisy, b.timestep, b.photo, b.light)
         return F.mse_loss(prediction.float(), b.target)
 
@@ -311,24 +319,39 @@ def track(start: int, total: int) -> Iterator[int]:
 
 Samples = Annotated[int, typer.Option(help="Training samples to see in all.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or mps; scenes are always drawn on the CPU.")]
 Runs = Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")]
 
 
 @app.command()
-def depth(samples: Samples = 48_000, seed: Seed = 0, runs: Runs = Path("runs")) -> None:
+def depth(
+    samples: Samples = 48_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+) -> None:
     """Train the depth model on the narrow domain."""
-    model = build_depth_model(seed)
+    target = torch.device(device)
+    model = build_depth_model(seed).to(target)
     training = Training(model, runs / f"{DEPTH_NAME}-{seed}", rate=1e-3, samples=samples, batch=16)
-    training.run(lambda generator: depth_steps(model, generator, 16), seed + 1)
+    training.run(lambda generator: depth_steps(model, generator, 16, target), seed + 1)
 
 
 @app.command()
-def prior(samples: Samples = 256_000, seed: Seed = 0, runs: Runs = Path("runs")) -> None:
+def prior(
+    samples: Samples = 288_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+) -> None:
     """Train the re-lighting prior on the broad domain."""
-    model = build_prior(seed)
+    target = torch.device(device)
+    model = build_prior(seed).to(target)
     folder = runs / f"{PRIOR_NAME}-{seed}"
     training = Training(model, folder, rate=1e-3, samples=samples, batch=32)
-    training.run(lambda generator: prior_steps(model, generator, 32), seed + 1)
+    training.run(lambda generator: prior_steps(model, generator, 32, target), seed + 1)
+
+
+@app.command("all")
+def all_(seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")) -> None:
+    """Train both and export them."""
+    depth(seed=seed, device=device, runs=runs)
+    prior(seed=seed, device=device, runs=runs)
+    export(seed=seed, runs=runs)
 
 
 @app.command()

@@ -45,6 +45,10 @@ class Scenes:
     image: Tensor
     depth: Tensor
 
+    def to(self, device: torch.device) -> Scenes:
+        """Return a copy on the device."""
+        return Scenes(self.image.to(device), self.depth.to(device))
+
     @property
     def disparity(self) -> Tensor:
         """D = 7 / z - 0.1, so that ``ops.geometry.relative_depth`` gives z back exactly."""
