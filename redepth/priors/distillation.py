@@ -20,6 +20,20 @@ Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a prediction may depend on beside the noisy picture, rows flattened."""
+
+    condition: Condition
+    illumination: Illumination
+    noise: Noise
+
+    @property
+    def timestep(self) -> Tensor:
+        """The noise level t of each row, (N,)."""
+        return self.noise["timestep"]
+
+
 @dataclass(kw_only=True, eq=False)
 class DiffusionPrior(ABC):
     """A frozen diffusion model under a score rule.
@@ -58,14 +72,7 @@ class DiffusionPrior(ABC):
         """Differentiable: (N,3,H,W) sRGB [0,1] to what the model denoises, float32."""
 
     @abstractmethod
-    def predict(
-        self,
-        noisy: Tensor,
-        timestep: Tensor,
-        condition: Condition,
-        illumination: Illumination,
-        noise: Noise,
-    ) -> tuple[Tensor, Tensor | None]:
+    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor | None]:
         """Return the conditioned prediction and the unconditioned one (None: there is no condition)."""
 
     def draw_timesteps(self, batch: int, generator: Generator) -> Tensor:
@@ -80,14 +87,14 @@ class DiffusionPrior(ABC):
         """Score (N,3,H,W) sRGB [0,1]: a loss (N,) whose gradient is the rule's."""
         x = self.to_model_space(relit, noise)
         with torch.no_grad():
-            gradient = self._gradient(x.detach(), condition, illumination, noise)
+            gradient = self._gradient(x.detach(), Given(condition, illumination, noise))
         return scores.distillation_loss(x, gradient, self.reduction)
 
-    def _gradient(self, x: Tensor, condition: Condition, illumination: Illumination, noise: Noise) -> Tensor:
-        timestep, eps = noise["timestep"], noise["noise"]
-        alpha_bar = self.alphas_cumprod[timestep]
+    def _gradient(self, x: Tensor, given: Given) -> Tensor:
+        eps = given.noise["noise"]
+        alpha_bar = self.alphas_cumprod[given.timestep]
         noisy = scores.add_noise(x, eps, alpha_bar)
-        told, untold = self.predict(noisy, timestep, condition, illumination, noise)
+        told, untold = self.predict(noisy, given)
         guided = told if untold is None else self._guide(told, untold)
         if self.prediction_type == "v_prediction":
             guided = scores.noise_from_velocity(guided, noisy, alpha_bar)

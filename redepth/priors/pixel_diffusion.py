@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 from typing_extensions import Self
 
 from redepth import hub
-from redepth.contracts import Condition, Illumination, Noise
+from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
-from redepth.priors.distillation import DiffusionPrior, Fraction
+from redepth.priors.distillation import DiffusionPrior, Fraction, Given
 from redepth.priors.pixel_unet import (
     LAYOUT_FILE,
     LIGHT_CHANNELS,
@@ -136,23 +136,16 @@ class PixelDiffusion(DiffusionPrior):
         """Cut each picture's window at the model's size and map it to [-1, 1]."""
         return self._windows(relit, noise) * 2 - 1
 
-    def predict(
-        self,
-        noisy: Tensor,
-        timestep: Tensor,
-        condition: Condition,
-        illumination: Illumination,
-        noise: Noise,
-    ) -> tuple[Tensor, Tensor | None]:
+    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor | None]:
         """Predict told and untold; an unconditional model has only one prediction."""
-        count = len(noisy)
+        count, timestep = len(noisy), given.timestep
         if not self._model.layout.relighting or self.tell == "nothing":
             return self._run(noisy, timestep), None
-        photo = condition.tensors["photo"].expand(count, -1, -1, -1)
-        photo = self._windows(photo, noise) * 2 - 1
+        photo = given.condition.tensors["photo"].expand(count, -1, -1, -1)
+        photo = self._windows(photo, given.noise) * 2 - 1
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
         if self.tell == "photo+light":
-            light = light_vector(illumination)
+            light = light_vector(given.illumination)
         # Both predictions in one batch: the first half is told, the second is not.
         told = torch.cat([noisy.new_ones(count), noisy.new_zeros(count)])
         photo, vector = condition_rows(torch.cat([photo, photo]), torch.cat([light, light]), told, told)

@@ -12,9 +12,9 @@ from torch import Generator, Tensor
 from typing_extensions import Self
 
 from redepth import hub
-from redepth.contracts import Condition, Illumination, Noise
+from redepth.contracts import Condition, Noise
 from redepth.errors import InputError
-from redepth.priors.distillation import DiffusionPrior
+from redepth.priors.distillation import DiffusionPrior, Given
 
 FILES = (
     "scheduler/scheduler_config.json",
@@ -112,20 +112,13 @@ class StableDiffusion(DiffusionPrior):
         latents = posterior.mean.float() + posterior.std.float() * noise["posterior"]
         return scale_gradient(latents * self._vae.config.scaling_factor, factor)
 
-    def predict(
-        self,
-        noisy: Tensor,
-        timestep: Tensor,
-        condition: Condition,
-        illumination: Illumination,
-        noise: Noise,
-    ) -> tuple[Tensor, Tensor]:
+    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor]:
         """Predict under the prompt and under the negative prompt, in one batch."""
         count = len(noisy)
-        embeddings = [condition.tensors[k].expand(count, -1, -1) for k in ("text", "uncond")]
+        embeddings = [given.condition.tensors[k].expand(count, -1, -1) for k in ("text", "uncond")]
         out = self._unet(
             torch.cat([noisy, noisy]).to(self._dtype),
-            torch.cat([timestep, timestep]),
+            torch.cat([given.timestep, given.timestep]),
             encoder_hidden_states=torch.cat(embeddings),
         ).sample
         told, untold = out.float().chunk(2)
