@@ -295,21 +295,17 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
     """Show steps, members, loss and time left on stderr."""
     from rich.progress import (
         BarColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=10),
         TextColumn("{task.fields[detail]}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=err) as progress:
         task = progress.add_task(name, total=steps * members, detail="")
@@ -317,16 +313,16 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
         def on_step(report: StepReport) -> None:
             done = report.members.start * steps + report.step * len(report.members)
             loss = float(report.losses["total"].mean())
-            last = report.members.stop
-            who = f"members {report.members.start + 1}-{last} of {report.of_members}"
-            detail = f"step {report.step}/{report.steps}, {who}, loss {loss:.4g}"
+            # Short enough for a terminal of 80 columns.
+            who = f"members {report.members.start + 1}-{report.members.stop}/{report.of_members}"
+            detail = f"step {report.step}/{report.steps} {who} loss {loss:.3g}"
             progress.update(task, completed=done, detail=detail)
 
         yield on_step
 
 
 def _summary(results: dict[Path, Refinement], folders: dict[Path, Path]) -> Table:
-    table = _table("", "photo", "size", "members", "steps", "change", "SI-log", "seconds", "folder")
+    table = _table("", "photo", "size", "members x steps", "change", "SI-log", "seconds", "folder")
     for path, result in results.items():
         height, width = result.photo.shape[:2]
         span = float(result.initial.max() - result.initial.min())
@@ -335,9 +331,8 @@ def _summary(results: dict[Path, Refinement], folders: dict[Path, Path]) -> Tabl
         table.add_row(
             Text.assemble(path.name, (" (partial)", "yellow") if result.partial else ""),
             f"{width} x {height}",
-            str(len(result.outcome.members)),
-            str(max(result.outcome.steps_done)),
-            f"{100 * change:.1f} % of range",
+            f"{len(result.outcome.members)} x {max(result.outcome.steps_done)}",
+            f"{100 * change:.1f} %",
             f"{scores[0]:.2f} -> {scores[1]:.2f}" if scores else "-",
             f"{result.outcome.seconds:.1f}",
             Text(str(folders[path])),
