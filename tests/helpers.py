@@ -21,6 +21,16 @@ from redepth.renderers.blinn_phong import BlinnPhong
 
 GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
+RESULT_FILES = {
+    "disparity.npy",
+    "disparity.png",
+    "initial.npy",
+    "uncertainty.npy",
+    "normals.png",
+    "comparison.png",
+    "points.ply",
+    "run.json",
+}
 
 
 def golden(name: str, case: str) -> Callable[[str], Tensor]:

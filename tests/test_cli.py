@@ -29,18 +29,9 @@ from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.command import ENVIRONMENT, Finished, call, spawn
+from tests.helpers import RESULT_FILES
 
 SMOKE = ("--preset", "smoke", "--device", "cpu")
-FILES = {
-    "disparity.npy",
-    "disparity.png",
-    "initial.npy",
-    "uncertainty.npy",
-    "normals.png",
-    "comparison.png",
-    "points.ply",
-    "run.json",
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -143,7 +134,7 @@ def test_photos_of_one_stem_keep_their_own_results(batch: tuple[Finished, Path])
 
 def test_every_file_is_written_at_the_photos_size(batch: tuple[Finished, Path]) -> None:
     folder = batch[1] / "coins"
-    assert {p.name for p in folder.iterdir()} == FILES
+    assert {p.name for p in folder.iterdir()} == RESULT_FILES
     for name in ("disparity", "initial", "uncertainty"):
         array = np.load(folder / f"{name}.npy")
         assert array.shape == (303, 384)
@@ -287,7 +278,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_other_photo(
     lines = [line for line in done.complaints if str(real_photos["coins"]) in line]
     assert len(lines) == 1, done.err
     assert str(tmp_path / "coins") in lines[0]
-    assert {p.name for p in (tmp_path / "moon").iterdir()} == FILES
+    assert {p.name for p in (tmp_path / "moon").iterdir()} == RESULT_FILES
 
 
 # --- ground truth ---------------------------------------------------------------------------------
@@ -380,7 +371,7 @@ def test_ctrl_c_keeps_what_is_done(real_photos: dict[str, Path], tmp_path: Path)
     assert "(partial)" in out.decode()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["coins"]
     folder = tmp_path / "out" / "coins"
-    assert {p.name for p in folder.iterdir()} == FILES
+    assert {p.name for p in folder.iterdir()} == RESULT_FILES
     run = record(folder)
     assert run["partial"] is True
     assert run["reason"] == "interrupted"

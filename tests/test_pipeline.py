@@ -14,7 +14,7 @@ from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import choose_device, resolve
 from redepth.refinement import GroundTruth
-from tests.helpers import GOLDEN, photo
+from tests.helpers import GOLDEN, RESULT_FILES, photo
 
 TINY_PAPER = [
     f"depth_model.checkpoint={GOLDEN / 'tiny-random-depth-anything'}",
@@ -69,16 +69,7 @@ def test_the_record_says_what_was_run_and_what_the_numbers_mean(paper: redepth.R
 
 def test_it_saves_and_draws_itself(paper: redepth.Refinement, tmp_path: Path) -> None:
     folder = paper.save(tmp_path / "deep" / "result")
-    assert {p.name for p in folder.iterdir()} == {
-        "disparity.npy",
-        "disparity.png",
-        "initial.npy",
-        "uncertainty.npy",
-        "normals.png",
-        "comparison.png",
-        "points.ply",
-        "run.json",
-    }
+    assert {p.name for p in folder.iterdir()} == RESULT_FILES
     assert np.array_equal(np.load(folder / "disparity.npy"), paper.refined)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,37 +15,41 @@ from tests.helpers import CPU, GOLDEN, photo, relative_error, seeded, tiny_depth
 CHECKPOINT = GOLDEN / "tiny-random-depth-anything"
 
 
-def test_on_a_square_photo_the_whole_is_transformers_own_output() -> None:
+def port() -> Any:
+    """transformers' own model of the checkpoint, untouched."""
     from transformers import DepthAnythingForDepthEstimation
 
-    model = tiny_depth_model()
-    image = photo(70, 70)
-    port = DepthAnythingForDepthEstimation.from_pretrained(CHECKPOINT).eval()
+    return DepthAnythingForDepthEstimation.from_pretrained(CHECKPOINT).eval()
+
+
+def normalised(image: torch.Tensor) -> torch.Tensor:
+    """What that model wants to be given: ImageNet's mean and standard deviation taken out."""
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    return (image - mean) / std
+
+
+def test_on_a_square_photo_the_whole_is_transformers_own_output() -> None:
+    model = tiny_depth_model()
+    image = photo(70, 70)
     with torch.no_grad():
-        expected = port((image - mean) / std).predicted_depth
+        expected = port()(normalised(image)).predicted_depth
         found = model.decode(model.encode(image))
     assert found.shape == (1, 1, 70, 70)
     assert relative_error(found[:, 0], expected) < 1e-6
 
 
 def test_on_a_wide_photo_it_departs_from_the_port_through_the_position_embeddings_alone() -> None:
-    from transformers import DepthAnythingForDepthEstimation
-
     model = tiny_depth_model()
     image = photo(56, 70)
-    whole = DepthAnythingForDepthEstimation.from_pretrained(CHECKPOINT).eval()
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     with torch.no_grad():
         features = model.encode(image)
-        port = whole.backbone((image - mean) / std).feature_maps
+        theirs = port().backbone(normalised(image)).feature_maps
     assert features.grid == (4, 5)
     for i in range(4):
         tokens = torch.cat([features.constants[i], features.maps[i]], dim=1)
         assert tokens.shape == (1, 21, 48)
-        assert 1e-4 < relative_error(tokens, port[i]) < 0.05
+        assert 1e-4 < relative_error(tokens, theirs[i]) < 0.05
 
 
 def test_features_of_the_recorded_trace_decode_to_its_disparity() -> None:
