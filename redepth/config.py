@@ -132,7 +132,7 @@ def load_preset(
     try:
         return Preset.model_validate(_merge(data, change))
     except ValidationError as error:
-        raise ConfigError(f"preset: {explain(error, '', _valid_keys)}") from None
+        raise ConfigError(f"preset: {explain(error, '', _valid_keys, Preset)}") from None
 
 
 def _find(source: str | Path, folder: Path) -> Path:

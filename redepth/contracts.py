@@ -90,7 +90,11 @@ class Illumination(Draw):
 
     @property
     def direction(self) -> Tensor:
-        """Unit vectors towards the light, (B, L, 3): x right, y up, z to the viewer."""
+        """Unit vectors towards the light, (B, L, 3), in the frame of `ops.geometry.normals_from_depth`.
+
+        Its z axis points to the viewer, x and y are mirrored: seen from the camera, with x right and y up,
+        the light stands at (-x, -y, z).
+        """
         return self.tensors["direction"]
 
 
@@ -218,11 +222,11 @@ class Prior(Protocol):
 
 
 @runtime_checkable
-class HasWeights(Protocol):
-    """A component whose weights may be missing; asked before anything is loaded."""
+class HasNeeds(Protocol):
+    """A component whose weights or packages may be missing; asked before anything is loaded."""
 
     def ensure_available(self) -> None:
-        """Raise WeightsError now if the weights are neither local, nor cached, nor reachable."""
+        """Raise WeightsError (neither local, nor cached, nor reachable) or MissingDependencyError now."""
         ...
 
 
@@ -233,6 +237,16 @@ class Surface:
     raw: Tensor
     depth: Tensor
     image: Tensor
+
+
+@runtime_checkable
+class HasBackends(Protocol):
+    """A component that can do its work in several ways, each of which may be unable to run here."""
+
+    @staticmethod
+    def backends() -> dict[str, str]:
+        """Return each backend and what to do before it can run here; empty if it can."""
+        ...
 
 
 class Objective(Protocol):

@@ -10,11 +10,17 @@ from typing import Any
 
 from redepth import hub
 from redepth.config import load_preset, preset_names
-from redepth.contracts import HasWeights
+from redepth.contracts import HasBackends, HasNeeds
 from redepth.errors import RedepthError
+from redepth.registry import Entry
 
 CHECKSUMS = "SHA256SUMS"
-EXTRAS = {"pillow_heif": "heic"}
+EXTRAS = {
+    "pillow_heif": "heic",
+    "triton": "triton",
+    "pytorch3d": "pytorch3d",
+    "nvdiffrast": "nvdiffrast",
+}
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,28 @@ def _components() -> list[Check]:
                 try:
                     _available(registry.build(name, {}))
                 except RedepthError as error:
-                    found, cure = "needs options or weights", str(error)
+                    found, cure = "needs options, weights or a package", str(error)
                 except Exception as error:  # a third-party component may do anything; the report goes on
                     found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
             checks.append(Check(f"{family}: {name}", not cure, found, cure))
+            checks += _backends(f"{family}: {name}", entry)
     return checks
 
 
+def _backends(component: str, entry: Entry) -> list[Check]:
+    """Return a line per backend: whether it can run here."""
+    try:
+        cls = entry.load()
+    except RedepthError:  # said in the component's own line
+        return []
+    if not isinstance(cls, HasBackends):
+        return []
+    return [
+        Check(f"{component} ({backend})", not cure, "cannot run here" if cure else "can run", cure)
+        for backend, cure in cls.backends().items()
+    ]
+
+
 def _available(component: Any) -> None:
-    if isinstance(component, HasWeights):
+    if isinstance(component, HasNeeds):
         component.ensure_available()

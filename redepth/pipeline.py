@@ -18,7 +18,7 @@ from torch import Tensor
 
 from redepth import depth_models, io, priors, renderers
 from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
-from redepth.contracts import HasWeights, Objective
+from redepth.contracts import HasNeeds, Objective
 from redepth.errors import ConfigError, InputError
 from redepth.optim import objectives
 from redepth.optim.refiner import OnStep, Refiner
@@ -127,8 +127,8 @@ class Pipeline:
         depth_model = _built(depth_models.REGISTRY, self.preset.depth_model)
         renderer = _built(renderers.REGISTRY, self.preset.renderer)
         prior = _built(priors.REGISTRY, self.preset.prior)
-        for component in (depth_model, prior):
-            if isinstance(component, HasWeights):
+        for component in (depth_model, renderer, prior):
+            if isinstance(component, HasNeeds):
                 component.ensure_available()
         self.refiner = Refiner(
             depth_model.load(self.device),

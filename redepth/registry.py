@@ -11,12 +11,13 @@ import importlib.util
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from importlib.metadata import entry_points
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from typing_extensions import get_protocol_members
 
 from redepth.errors import ConfigError, MissingDependencyError, RedepthError, nearest
@@ -24,6 +25,7 @@ from redepth.errors import ConfigError, MissingDependencyError, RedepthError, ne
 C = TypeVar("C", bound=type)
 log = logging.getLogger(__name__)
 
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _UNION_BRANCH = re.compile(r"literal\[|constrained-|function-")
 
 
@@ -167,7 +169,7 @@ class Registry:
             built = component(**checked)
         except ValidationError as error:
             names = [*also, *schema.model_fields]
-            raise ConfigError(explain(error, where or self.family, lambda _: names)) from None
+            raise ConfigError(explain(error, where or self.family, lambda _: names, schema)) from None
         except ValueError as error:
             raise ConfigError(f"{where or self.family}: {error}") from None
         lacking = [m for m in sorted(get_protocol_members(self.contract)) if not hasattr(built, m)]
@@ -201,13 +203,16 @@ def options_schema(component: type) -> type[BaseModel]:
 Location = tuple[int | str, ...]
 
 
-def explain(error: ValidationError, where: str, valid: Callable[[Location], Sequence[str]]) -> str:
-    """Turn a pydantic error to one line: key, complaint, value given, nearest valid key.
+def explain(
+    error: ValidationError, where: str, valid: Callable[[Location], Sequence[str]], schema: type[BaseModel]
+) -> str:
+    """Turn a pydantic error to one line: key, complaint, value given, allowed range, nearest valid key.
 
     Args:
         error: what pydantic raised.
         where: prefix of every key.
         valid: from where an unknown key stands to the keys that may stand there.
+        schema: the model that refused the input.
     """
     complaints: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
@@ -221,8 +226,31 @@ def explain(error: ValidationError, where: str, valid: Callable[[Location], Sequ
         else:
             given = "" if item["type"] == "missing" else f", got {item['input']!r}"
             message = item["msg"][:1].lower() + item["msg"][1:]
-            complaints.setdefault((f"{key}: ", given), []).append(message)
+            complaints.setdefault((f"{key}: ", given + _range(schema, item["loc"])), []).append(message)
     return "; ".join(key + " or ".join(said) + rest for (key, rest), said in complaints.items())
+
+
+def _range(schema: type[BaseModel], loc: Location) -> str:
+    """Return what the field at ``loc`` allows, such as "(allowed: >= 1, <= 64)", if it has two bounds."""
+    field = schema.model_fields.get(str(loc[0])) if loc else None
+    if field is None:
+        return ""
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        return _range(field.annotation, loc[1:])
+    found = {}
+    for mark in _marks(field.metadata, field.annotation):
+        for name, sign in _SIGNS.items():
+            if (bound := getattr(mark, name, None)) is not None:
+                found[name] = f"{sign} {bound}"
+    return f" (allowed: {', '.join(found[n] for n in _SIGNS if n in found)})" if len(found) > 1 else ""
+
+
+def _marks(metadata: Sequence[Any], annotation: Any) -> Iterator[Any]:
+    """Yield what annotates a field, also inside a union such as ``Annotated[...] | None``."""
+    for mark in metadata:
+        yield from _marks(mark.metadata, None) if isinstance(mark, FieldInfo) else (mark,)
+    for part in get_args(annotation):
+        yield from _marks(getattr(part, "__metadata__", ()), None)
 
 
 def _path(target: str | type) -> str:

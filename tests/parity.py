@@ -42,14 +42,15 @@ def shading_errors(case: str) -> dict[str, float]:
     depth = recorded("depth")[:, None].requires_grad_()
     normals = geometry.normals_from_depth(depth)
     diffuse, specular = recorded("diffuse_specular").expand(len(depth), 2).unbind(1)
-    relit = shading.blinn_phong(
+    linear = shading.blinn_phong(
         normals,
         color.srgb_to_linear(recorded("image_srgb")),
         recorded("light")[:, None],
         diffuse[:, None],
         specular[:, None],
         recorded("shininess").expand(len(depth), 1),
-    )[:, 0]
+    )
+    relit = shading.develop(linear)[:, 0]
     (relit * recorded("cotangent")).sum().backward()
     return {
         "normals": relative_error(normals, recorded("normals")),

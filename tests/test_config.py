@@ -219,7 +219,7 @@ def test_an_override_of_the_wrong_form_is_named(override: str) -> None:
         ("rendrer.lights=3", ("unknown key 'rendrer'", "did you mean 'renderer'?")),
         ("optim.early_stop.windw=3", ("'optim.early_stop.windw'", "did you mean 'window'?")),
         ("optim.learning_rates.decodr=1", ("'optim.learning_rates.decodr'", "did you mean 'decoder'?")),
-        ("renderer.lihgts=3", ("unknown key 'renderer.lihgts'", "did you mean 'lights'?", "(valid: lights,")),
+        ("renderer.lihgts=3", ("unknown key 'renderer.lihgts'", "did you mean 'lights'?", "(valid: ambient, backend,")),
         ("renderer.nmae=x", ("'renderer.nmae'", "did you mean 'name'?")),
         ("optim.objectives.smoothness.wieght=1", ("'optim.objectives.smoothness.wieght'", "'weight'?")),
         ("optim.objectives.smothness.weight=1", ("objective 'smothness'", "did you mean 'smoothness'?")),
@@ -341,14 +341,17 @@ def test_yaml_round_trip(name: str, tmp_path: Path) -> None:
         path = write(tmp_path, "another-name.yaml", preset.to_yaml())
         assert load_preset(path) == preset
         assert load_preset(preset.model_dump()) == preset
-    changed = resolve(load_preset(name, ["optim.learning_rates.embeddings=1e-7", "description='é: #'"]))
+    pinhole = ["renderer.camera=pinhole", "renderer.intrinsics=[0.9, 1.2, 0.5, 0.5]"]
+    change = ["optim.learning_rates.embeddings=1e-7", "description='é: #'", *pinhole]
+    changed = resolve(load_preset(name, change))
     assert load_preset(write(tmp_path, "changed.yaml", changed.to_yaml())) == changed
     assert Preset.model_validate(changed.model_dump()) == changed
 
 
 def test_resolving_writes_every_default_out() -> None:
     preset = resolve(Preset.model_validate(PARTS))
-    assert preset.renderer.options == {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
+    written = {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7, "camera": "orthographic"}
+    assert written.items() <= preset.renderer.options.items()
     assert preset.prior.options["view"] == "own-scale"
     assert resolve(preset) == preset
 

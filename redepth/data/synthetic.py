@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from redepth.ops.color import linear_to_srgb
-from redepth.ops.geometry import camera_facing, difference, normals_from_depth, orthographic_axes
+from redepth.ops.geometry import ORTHOGRAPHIC, camera_facing, difference, normals_from_depth
 from redepth.ops.shading import normalize
 
 Domain = Literal["mid", "broad"]
@@ -69,7 +69,7 @@ class _Canvas:
 
     def __init__(self, count: int, height: int, width: int, generator: Generator) -> None:
         self.count, self.height, self.width, self.generator = count, height, width, generator
-        u, v = orthographic_axes(height, width)
+        u, v = ORTHOGRAPHIC.axes(height, width)
         self.x = u.view(1, 1, -1).expand(count, 1, width)
         self.y = v.view(1, -1, 1).expand(count, height, 1)
 

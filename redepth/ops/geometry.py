@@ -1,7 +1,9 @@
-"""Relative depth, orthographic point maps, normals and the resize rule of the depth networks."""
+"""Relative depth, cameras, point maps, normals and the resize rule of the depth networks."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -46,30 +48,91 @@ def relative_depth(
     return factor / (raw + margin) if predicts == "disparity" else factor * raw
 
 
-def orthographic_axes(
-    height: int,
-    width: int,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
-) -> tuple[Tensor, Tensor]:
-    r"""Return u (W,) and v (H,), the orthographic camera's pixel coordinates.
+@dataclass(frozen=True)
+class Camera:
+    r"""How a pixel's relative depth becomes a point.
 
-    u runs from -W/H to W/H along columns, v from 1 (top) to -1 (bottom) along rows. A single column
-    or row lies at -W/H or 1, as ``linspace`` puts it.
+    Orthographic (neither argument, the paper's): P = (u, v, z) with u from -W/H to W/H along columns and v
+    from 1 (top) to -1 (bottom) along rows. Pinhole: P = (z u, z v, z) with
+
+    .. math:: u = \frac{(j + 1/2) / W - c_x}{f_x}, \qquad v = -\frac{(i + 1/2) / H - c_y}{f_y}
+
+    so that scaling z scales the scene and leaves its normals alone.
+
+    Args:
+        field_of_view: horizontal, in degrees, in (0, 180): square pixels, centred axis.
+        intrinsics: f_x, f_y, c_x, c_y in units of the picture's width (x) and height (y), so that they hold
+            at any resolution: f_x pixels / W, f_y pixels / H, and (0.5, 0.5) for a centred axis.
+
+    Raises:
+        ValueError: for both arguments, a field of view outside (0, 180) or a focal length <= 0.
     """
-    aspect = width / height
-    u = torch.linspace(-aspect, aspect, width, dtype=dtype, device=device)
-    v = torch.linspace(1.0, -1.0, height, dtype=dtype, device=device)
-    return u, v
+
+    field_of_view: float | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.field_of_view is not None and self.intrinsics is not None:
+            raise ValueError("field_of_view and intrinsics both say the focal length: give one")
+        if self.field_of_view is not None and not 0 < self.field_of_view < 180:
+            raise ValueError(f"field_of_view must be in (0, 180) degrees, got {self.field_of_view}")
+        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
+            raise ValueError(f"intrinsics (fx, fy, cx, cy): fx and fy must be > 0, got {self.intrinsics}")
+
+    @property
+    def pinhole(self) -> bool:
+        """Whether rays meet in a point."""
+        return self.field_of_view is not None or self.intrinsics is not None
+
+    def normalized_intrinsics(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return the pinhole's f_x, f_y, c_x, c_y in units of width and height."""
+        if self.intrinsics is not None:
+            return self.intrinsics
+        focal = 0.5 / math.tan(math.radians(self.field_of_view or 0.0) / 2)
+        return focal, focal * width / height, 0.5, 0.5
+
+    def axes(
+        self,
+        height: int,
+        width: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return u (W,) and v (H,). An orthographic single column or row lies at -W/H or 1."""
+        if not self.pinhole:
+            aspect = width / height
+            u = torch.linspace(-aspect, aspect, width, dtype=dtype, device=device)
+            return u, torch.linspace(1.0, -1.0, height, dtype=dtype, device=device)
+        fx, fy, cx, cy = self.normalized_intrinsics(height, width)
+        column = torch.arange(width, dtype=dtype, device=device)
+        row = torch.arange(height, dtype=dtype, device=device)
+        return ((column + 0.5) / width - cx) / fx, -((row + 0.5) / height - cy) / fy
+
+    def view(self, height: int, width: int, *, like: Tensor) -> Tensor:
+        """Return unit vectors from the surface to the camera, in the frame of `normals_from_depth`.
+
+        (1, 3, 1, 1), the z axis, for an orthographic camera; (1, 3, H, W) for a pinhole.
+        """
+        if not self.pinhole:
+            return like.new_tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
+        u, v = self.axes(height, width, dtype=like.dtype, device=like.device)
+        rays = torch.stack(
+            [u.expand(height, width), v[:, None].expand(height, width), torch.ones_like(u * v[:, None])]
+        )
+        return (rays / torch.linalg.vector_norm(rays, dim=0))[None]
 
 
-def point_map(depth: Tensor) -> Tensor:
-    """Return the orthographic point map P = (u, v, z), (B, 3, H, W), of a depth map (B, 1, H, W)."""
+ORTHOGRAPHIC = Camera()
+
+
+def point_map(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
+    """Return the points (B, 3, H, W) of a depth map (B, 1, H, W): x right, y up, z away from the camera."""
     batch, _, height, width = depth.shape
-    u, v = orthographic_axes(height, width, dtype=depth.dtype, device=depth.device)
+    u, v = camera.axes(height, width, dtype=depth.dtype, device=depth.device)
     grid = torch.stack([u.expand(height, width), v[:, None].expand(height, width)])
-    return torch.cat([grid.expand(batch, 2, height, width), depth], dim=1)
+    plane = grid.expand(batch, 2, height, width)
+    return torch.cat([plane * depth if camera.pinhole else plane, depth], dim=1)
 
 
 def valid_depth(depth: Tensor) -> Tensor:
@@ -90,21 +153,26 @@ def difference(values: Tensor, dim: int) -> Tensor:
     return torch.cat([first, inner, last], dim)
 
 
-def normals_from_depth(depth: Tensor) -> Tensor:
-    r"""Return the unit normals of a relative depth map under an orthographic camera.
+def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
+    r"""Return the unit normals of a relative depth map.
 
-    .. math:: n = \frac{\partial_{row} P \times \partial_{col} P}
-                       {\lVert \partial_{row} P \times \partial_{col} P \rVert + 10^{-8}}
+    .. math:: n = \frac{c}{\lVert c \rVert + 10^{-8}}, \qquad
+        c = (\delta_v z_{col},\; \delta_u z_{row},\; -\delta_u \delta_v)
+        \;\text{(orthographic)}, \qquad
+        c = (\delta_v z_{col},\; \delta_u z_{row},\;
+            -(z \delta_u \delta_v + u \delta_v z_{col} + v \delta_u z_{row})) \;\text{(pinhole)}
 
-    with P = (u, v, z) and `difference` as derivative. z grows away from the camera but is used as a
-    height towards the viewer, so these are the camera-facing normals with x and y mirrored, as in the
-    paper's implementation; lights are drawn symmetric in x and y, so it changes nothing in distribution.
-    `camera_facing` undoes the mirroring.
+    which is the cross product of the point map's derivatives along rows and columns, with `difference` as
+    the derivative of z and the camera's pixel pitch delta. These are the camera-facing normals with x and y
+    mirrored (`camera_facing` undoes it): the paper's implementation uses z, which grows away from the
+    camera, as a height. All lights live in this mirrored frame, whichever the camera; they are drawn
+    symmetric in x and y, so it changes nothing in distribution.
 
     Args:
         depth: (B, 1, H, W) relative depth. Where it is not finite or not positive, the normal is
             (0, 0, -1); such a pixel also counts as flat (its neighbour's own depth) in its neighbours'
             differences, only where it is not finite: one NaN does not spread.
+        camera: what the depth is seen by.
 
     Returns:
         (B, 3, H, W) unit vectors. Along a side of length 1 the surface counts as flat.
@@ -117,13 +185,16 @@ def normals_from_depth(depth: Tensor) -> Tensor:
     height, width = depth.shape[-2:]
     finite = torch.isfinite(depth)
     surface = torch.where(finite, depth, torch.zeros_like(depth))
-    u, v = orthographic_axes(height, width, dtype=depth.dtype, device=depth.device)
+    u, v = camera.axes(height, width, dtype=depth.dtype, device=depth.device)
     # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
     slope = difference if bool(finite.all()) else partial(_finite_difference, finite)
     z_col, z_row = slope(surface, -1), slope(surface, -2)
-    cross = torch.cat([dv * z_col, du * z_row, (-dv * du).expand_as(depth)], dim=1)
+    x, y = dv * z_col, du * z_row
+    area = -dv * du
+    facing = surface * area - u * x - v[:, None] * y if camera.pinhole else area.expand_as(depth)
+    cross = torch.cat([x, y, facing], dim=1)
     norm = torch.linalg.vector_norm(cross, dim=1, keepdim=True)
     backwards = cross.new_tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1)
     return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)

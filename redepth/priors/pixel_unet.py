@@ -16,6 +16,8 @@ from redepth.errors import ConfigError
 
 LIGHT_CHANNELS = 8
 LAYOUT_FILE = "redepth.json"
+LOG2_SHININESS = (2.0, 7.0)
+"""Range of log2(shininess) that these models are trained with; beyond it they are told its end."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def light_vector(illumination: Illumination) -> Tensor:
         illumination.direction,
         illumination["diffuse"][:, None],
         illumination["specular"][:, None],
-        torch.log2(illumination["shininess"])[:, None] / 7.0,
+        torch.log2(illumination["shininess"]).clamp(*LOG2_SHININESS)[:, None] / LOG2_SHININESS[1],
         torch.ones_like(illumination["diffuse"])[:, None],
     ]
     return torch.cat(values, dim=1)

@@ -1,70 +1,138 @@
-"""The paper's renderer: Blinn-Phong shading under one random light, composited with the photo."""
+"""The paper's renderer, Blinn-Phong shading under random lights, and the Phong model it came from."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
 from redepth.contracts import Illumination
-from redepth.ops import geometry, shading
+from redepth.ops import shading
+from redepth.registry import require
+from redepth.renderers.shaded import ShadedRenderer, check_order
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False)
-class BlinnPhong:
-    """Blinn-Phong re-lighting (`ops.shading.blinn_phong`) of the orthographic height field.
+class Glossy(ShadedRenderer):
+    """A matte part and a highlight, blended at random.
 
-    Each light: direction l = normalize(a, b, 1) with a, b uniform in [-1, 1]; exponent 2^k with k a
-    uniform integer in {min_log2_shininess, ..., max_log2_shininess}; weights (k_d, k_s) two uniforms
-    divided by their sum.
+    Each light: weights (k_d, k_s) two uniforms divided by their sum; exponent 2^k with k a uniform integer in
+    {min_log2_shininess, ..., max_log2_shininess}. The other options are `ShadedRenderer`'s.
 
     Args:
-        lights: L, how many lights one image is re-lit with at each step; their losses are averaged.
         min_log2_shininess: least k.
         max_log2_shininess: largest k.
-
-    Source: arXiv 2512.17908 (L = 1, k in {2, ..., 7}).
     """
 
-    lights: Annotated[int, Field(ge=1, le=64)] = 1
     min_log2_shininess: Annotated[int, Field(ge=0, le=12)] = 2
     max_log2_shininess: Annotated[int, Field(ge=0, le=12)] = 7
 
     def __post_init__(self) -> None:
-        if self.min_log2_shininess > self.max_log2_shininess:
-            raise ValueError(
-                f"min_log2_shininess {self.min_log2_shininess} is above "
-                f"max_log2_shininess {self.max_log2_shininess}"
-            )
+        super().__post_init__()
+        check_order(log2_shininess=(self.min_log2_shininess, self.max_log2_shininess))
 
-    def sample(self, batch: int, generator: Generator) -> Illumination:
-        """Draw the light of ``batch`` members: direction (B, L, 3), diffuse, specular, shininess (B, L)."""
-        size = (batch, self.lights)
-        plane = torch.rand(*size, 2, generator=generator) * 2 - 1
-        direction = shading.normalize(torch.cat([plane, torch.ones(*size, 1)], dim=-1))
+    def draw_material(self, size: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
+        """Draw ``diffuse``, ``specular`` and ``shininess``."""
         low, high = self.min_log2_shininess, self.max_log2_shininess
         exponent = torch.randint(low, high + 1, size, generator=generator)
         weights = torch.rand(*size, 2, generator=generator)
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-8)
-        return Illumination(
-            {
-                "direction": direction,
-                "diffuse": weights[..., 0],
-                "specular": weights[..., 1],
-                "shininess": 2.0**exponent,
-            }
-        )
+        return {"diffuse": weights[..., 0], "specular": weights[..., 1], "shininess": 2.0**exponent}
+
+    def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
+        """Return the light reflected by the Blinn-Phong model (`ops.shading.blinn_phong`)."""
+        light = illumination
+        weights = light["diffuse"], light["specular"], light["shininess"]
+        return shading.blinn_phong(normals, albedo, light.direction, *weights, view)
+
+
+@dataclass(kw_only=True, eq=False)
+class Phong(Glossy):
+    """Phong shading (`ops.shading.phong`): a highlight around the mirrored light.
+
+    Light is drawn as for `BlinnPhong`, whose highlight is about twice as wide at the same exponent.
+    Options: those of `Glossy` and `ShadedRenderer`.
+    """
+
+    def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
+        """Return the light reflected by the Phong model."""
+        light = illumination
+        weights = light["diffuse"], light["specular"], light["shininess"]
+        return shading.phong(normals, albedo, light.direction, *weights, view)
+
+
+@dataclass(kw_only=True, eq=False)
+class BlinnPhong(Glossy):
+    """Blinn-Phong shading (`ops.shading.blinn_phong`), the paper's.
+
+    Each light by default: direction l = normalize(a, b, 1) with a, b uniform in [-1, 1]; weights and exponent
+    as `Glossy` draws them. The other options are those of `Glossy` and `ShadedRenderer`.
+
+    Args:
+        backend: ``torch``; ``triton``: one fused kernel from depth to relit picture (CUDA; orthographic
+            camera, no shadows; the same values within float rounding); ``auto``: triton where it can,
+            else torch.
+
+    Source: arXiv 2512.17908 (L = 1, k in {2, ..., 7}).
+    """
+
+    backend: Literal["auto", "torch", "triton"] = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backend == "triton" and not self._fusable:
+            raise ValueError("backend: triton has neither a pinhole camera nor shadows; use auto or torch")
+        self._said = False
+
+    @staticmethod
+    def backends() -> dict[str, str]:
+        """Return each backend and what stands in its way here, if anything."""
+        problem = ""
+        if importlib.util.find_spec("triton") is None:
+            problem = 'pip install "redepth[triton]" (Linux)'
+        elif not torch.cuda.is_available():
+            problem = "needs a CUDA GPU (or TRITON_INTERPRET=1, to test it slowly on the CPU)"
+        return {"torch": "", "triton": problem}
+
+    def ensure_available(self) -> None:
+        """Raise MissingDependencyError now if the backend that was asked for is not installed."""
+        if self.backend == "triton":
+            require("triton", "triton")
 
     def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
         """Re-light: (B,1,H,W) relative depth, (B|1,3,H,W) linear image -> sRGB (B,L,3,H,W)."""
-        return shading.blinn_phong(
-            geometry.normals_from_depth(depth),
-            image_linear,
+        if not self._use_triton(depth):
+            return super().__call__(depth, image_linear, illumination)
+        from redepth.ops.shading_triton import relight_blinn_phong
+
+        light = self.gain * illumination.tensors.get("color", torch.ones_like(illumination.direction))
+        return relight_blinn_phong(
+            depth,
+            self.albedo(image_linear),
             illumination.direction,
-            illumination["diffuse"],
-            illumination["specular"],
+            illumination["diffuse"][..., None] * light,
+            illumination["specular"][..., None] * light,
             illumination["shininess"],
+            self.gain * self.ambient,
         )
+
+    @property
+    def _fusable(self) -> bool:
+        return self.camera == "orthographic" and self.shadows == "none"
+
+    def _use_triton(self, depth: Tensor) -> bool:
+        chosen = self.backend
+        if chosen == "auto":
+            found = importlib.util.find_spec("triton") is not None
+            chosen = "triton" if depth.is_cuda and found and self._fusable else "torch"
+            if not self._said:
+                self._said = True
+                log.info("blinn-phong: backend auto takes %s for %s", chosen, depth.device)
+        return chosen == "triton"

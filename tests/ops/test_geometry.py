@@ -11,7 +11,7 @@ from tests.helpers import photo, seeded
 
 
 def test_normals_of_a_tilted_plane_are_its_gradient() -> None:
-    u, v = geometry.orthographic_axes(20, 30, dtype=torch.float64)
+    u, v = geometry.ORTHOGRAPHIC.axes(20, 30, dtype=torch.float64)
     depth = (2 + 0.5 * u[None, :] - 0.25 * v[:, None])[None, None]
     expected = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64)
     expected = expected / expected.norm()
@@ -105,3 +105,80 @@ def test_resize_to_the_same_size_is_the_same_picture() -> None:
     picture = photo()
     assert geometry.resize(picture, 56, 70) is picture
     assert geometry.resize(picture, 28, 35).shape == (1, 3, 28, 35)
+
+
+def tilted_plane(camera: geometry.Camera, height: int, width: int, normal: torch.Tensor) -> torch.Tensor:
+    """The depth at which each ray meets the plane normal . (x, y, -z) = -3 (x right, y up)."""
+    u, v = camera.axes(height, width, dtype=torch.float64)
+    along = normal[0] * u[None, :] + normal[1] * v[:, None] - normal[2]
+    return (-3 / along)[None, None]
+
+
+@pytest.mark.parametrize(
+    "camera",
+    [
+        geometry.Camera(field_of_view=50.0),
+        geometry.Camera(field_of_view=100.0),
+        geometry.Camera(intrinsics=(0.8, 1.3, 0.4, 0.6)),
+    ],
+)
+def test_pinhole_normals_of_a_plane_point_the_same_way_everywhere(camera: geometry.Camera) -> None:
+    expected = torch.tensor([0.3, -0.2, 1.0], dtype=torch.float64)
+    expected = expected / expected.norm()
+    depth = tilted_plane(camera, 61, 90, expected)
+    facing = geometry.camera_facing(geometry.normals_from_depth(depth, camera))
+    inner = facing[:, :, 1:-1, 1:-1]
+    assert torch.allclose(inner, expected.view(1, 3, 1, 1).expand_as(inner), atol=1e-3)
+    assert torch.allclose(facing, expected.view(1, 3, 1, 1).expand_as(facing), atol=0.05)
+
+
+def test_pinhole_normals_do_not_know_the_scale_of_depth() -> None:
+    camera = geometry.Camera(field_of_view=60.0)
+    depth = torch.rand(1, 1, 9, 12, generator=seeded(), dtype=torch.float64) + 2
+    normals = geometry.normals_from_depth(depth, camera)
+    assert torch.allclose(geometry.normals_from_depth(7 * depth, camera), normals, atol=1e-6)
+    view = camera.view(9, 12, like=depth)
+    assert ((normals * view).sum(dim=1) > 0).all(), "the surface faces the camera"
+
+
+def test_pinhole_normals_are_those_of_the_point_map() -> None:
+    camera = geometry.Camera(field_of_view=60.0)
+    column = torch.linspace(0, 1, 80, dtype=torch.float64)
+    depth = (3 + 0.2 * torch.sin(4 * column)[None, :] * torch.cos(3 * column)[:60, None])[None, None]
+    x, y, z = geometry.point_map(depth, camera)[0]
+    points = torch.stack([x, y, -z])
+    along_row = (points[:, 1:-1, 2:] - points[:, 1:-1, :-2]) / 2
+    along_column = (points[:, 2:, 1:-1] - points[:, :-2, 1:-1]) / 2
+    expected = torch.linalg.cross(along_column, along_row, dim=0)
+    expected = expected / expected.norm(dim=0)
+    facing = geometry.camera_facing(geometry.normals_from_depth(depth, camera))[0, :, 1:-1, 1:-1]
+    assert torch.allclose(facing, expected, atol=2e-3)
+
+
+def test_pinhole_gradcheck() -> None:
+    camera = geometry.Camera(field_of_view=70.0)
+    depth = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()) + 1
+    assert torch.autograd.gradcheck(lambda z: geometry.normals_from_depth(z, camera), depth.requires_grad_())
+
+
+def test_a_narrow_pinhole_sees_what_an_orthographic_camera_sees() -> None:
+    far, angle = 200.0, 0.573  # degrees: the picture is about 2 W / H wide at this distance
+    height, width = 40, 40
+    relief = 0.1 * torch.rand(1, 1, 5, 5, generator=seeded(), dtype=torch.float64)
+    relief = torch.nn.functional.interpolate(relief, (height, width), mode="bicubic")
+    flat = geometry.normals_from_depth(1 + relief)
+    pinhole = geometry.normals_from_depth(far + relief, geometry.Camera(field_of_view=angle))
+    assert torch.allclose(flat, pinhole, atol=0.03)
+
+
+@pytest.mark.parametrize("angle", [0.0, 180.0, -10.0])
+def test_a_field_of_view_outside_its_range_is_refused(angle: float) -> None:
+    with pytest.raises(ValueError, match=r"field_of_view must be in \(0, 180\)"):
+        geometry.Camera(field_of_view=angle)
+
+
+def test_a_camera_is_told_its_focal_length_once_and_positive() -> None:
+    with pytest.raises(ValueError, match="give one"):
+        geometry.Camera(field_of_view=50.0, intrinsics=(1, 1, 0.5, 0.5))
+    with pytest.raises(ValueError, match="must be > 0"):
+        geometry.Camera(intrinsics=(1, 0, 0.5, 0.5))

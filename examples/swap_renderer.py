@@ -1,0 +1,70 @@
+"""Refine one photo with every renderer and compare: the paper's open question, asked of your photo.
+
+    python examples/swap_renderer.py photo.jpg
+    python examples/swap_renderer.py left.png --gt disparity.npz --preset embedded --members 5
+
+Everything but the renderer stays the same: preset, seed, steps, members, lights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import redepth
+from redepth.errors import MissingDependencyError
+from redepth.io import load_depth_map, save_json
+
+
+def turned(result: redepth.Refinement) -> float:
+    """Return the mean angle by which refinement turned the normals, in degrees."""
+    cosine = (result.normals_before * result.normals_after).sum(axis=-1)
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+
+
+def figures(result: redepth.Refinement) -> dict[str, float]:
+    """Return what one refinement came to."""
+    found = {"seconds": result.outcome.seconds, "normals_turned": turned(result)}
+    for when, evaluation in result.evaluations.items():
+        found[f"silog_{when}"] = evaluation.metrics["silog"]
+    return found
+
+
+def main(
+    photo: Annotated[Path, typer.Argument(help="The photo.")],
+    preset: Annotated[str, typer.Option(help="Name or file.")] = "embedded",
+    members: Annotated[int, typer.Option(help="Members of each ensemble.", min=1)] = 2,
+    gt: Annotated[Path | None, typer.Option(help="True disparity, to measure SI-log.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="More overrides, KEY=VALUE.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/swap_renderer"),
+) -> None:
+    truth = redepth.GroundTruth(load_depth_map(gt), kind="disparity") if gt else None
+    rows: dict[str, dict[str, float] | str] = {}
+    for name in sorted(redepth.list_components("renderers")):
+        overrides = [f"optim.members={members}", f"renderer.name={name}", *(set_ or [])]
+        try:
+            result = redepth.refine(photo, preset, overrides=overrides, ground_truth=truth)
+        except MissingDependencyError as error:
+            rows[name] = str(error)
+            continue
+        result.save(out / name)
+        rows[name] = figures(result)
+    table = Table("renderer", "seconds", "normals turned by", *(["SI-log"] if truth else []))
+    for name, row in rows.items():
+        if isinstance(row, str):
+            table.add_row(name, row)
+            continue
+        silog = [f"{row['silog_initial']:.2f} -> {row['silog_refined']:.2f}"] if truth else []
+        table.add_row(name, f"{row['seconds']:.1f}", f"{row['normals_turned']:.1f} degrees", *silog)
+    Console().print(table)
+    save_json(out / "table.json", rows)
+    print("written to", out)
+
+
+if __name__ == "__main__":
+    typer.run(main)

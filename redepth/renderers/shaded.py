@@ -1,0 +1,178 @@
+"""What all shading renderers share: light, camera, shadows, exposure and how the photo enters."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from redepth.contracts import Illumination
+from redepth.ops import geometry, shading
+from redepth.ops.shadows import soft_shadows
+
+LightDistribution = Literal["paper", "cosine", "uniform"]
+
+DEFAULT_FIELD_OF_VIEW = 55.0
+"""Degrees, of an unknown pinhole: a phone's main camera has about 65, a 50 mm lens on full frame 40."""
+
+
+@dataclass(kw_only=True, eq=False)
+class ShadedRenderer(ABC):
+    r"""Relight the surface of a depth map with a shading model.
+
+    .. math:: I = \mathrm{develop}\big(2^{e} (V \, c \, R(n, l, v, a) + k_a a)\big)
+
+    with the model's reflected light R, the visibility V of the light (shadows), its colour c, the ambient
+    share k_a, exposure e and the albedo a, which is the photo in linear colours (``composite``) or a grey.
+
+    Args:
+        lights: L, how many lights one image is re-lit with at each step; their losses are averaged, which
+            lowers the variance of the gradient.
+        light_distribution: of the direction l. ``paper``: normalize(x, y, 1) with x, y uniform in [-1, 1];
+            ``cosine``: density proportional to the cosine to the viewing direction; ``uniform``: uniform on
+            the hemisphere above ``min_elevation``.
+        min_elevation: degrees above the image plane, for ``uniform``.
+        light_saturation: s; each channel of the light's colour c is 1 - s * uniform(0, 1), then the
+            brightest one is scaled to 1. 0: white light.
+        ambient: k_a, share of the albedo that is added unshaded.
+        exposure: e, in stops.
+        shadows: ``soft``: cast shadows of the height field (`ops.shadows.soft_shadows`), at its cost.
+        shadow_samples: positions looked at on the way to the light.
+        shadow_reach: how far, in half picture heights (orthographic) or in parts of the point's depth
+            (pinhole).
+        shadow_softness: width of the penumbra.
+        camera: ``orthographic`` (the paper's) or ``pinhole``.
+        field_of_view: of the pinhole, horizontal, in degrees; 55 where neither it nor intrinsics are given.
+        intrinsics: of the pinhole, fx, fy, cx, cy in units of the picture's width (x) and height (y).
+        relight: ``composite``: light times the photo (the paper's); ``shading-only``: a grey albedo.
+        grey: that albedo, linear.
+    """
+
+    lights: Annotated[int, Field(ge=1, le=64)] = 1
+    light_distribution: LightDistribution = "paper"
+    min_elevation: Annotated[float, Field(ge=0, lt=90)] = 10.0
+    light_saturation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ambient: Annotated[float, Field(ge=0, le=1)] = 0.0
+    exposure: Annotated[float, Field(ge=-8, le=8)] = 0.0
+    shadows: Literal["none", "soft"] = "none"
+    shadow_samples: Annotated[int, Field(ge=1, le=256)] = 24
+    shadow_reach: Annotated[float, Field(gt=0, le=4)] = 0.5
+    shadow_softness: Annotated[float, Field(gt=0, le=2)] = 0.1
+    camera: Literal["orthographic", "pinhole"] = "orthographic"
+    field_of_view: Annotated[float, Field(gt=0, lt=180)] | None = None
+    intrinsics: tuple[float, float, float, float] | None = None
+    relight: Literal["composite", "shading-only"] = "composite"
+    grey: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    def __post_init__(self) -> None:
+        given = self.field_of_view is not None or self.intrinsics is not None
+        if given and self.camera == "orthographic":
+            raise ValueError("field_of_view and intrinsics need camera: pinhole; it is orthographic")
+        default = DEFAULT_FIELD_OF_VIEW if self.camera == "pinhole" and not given else self.field_of_view
+        self._camera = geometry.Camera(default, self.intrinsics)
+
+    def sample(self, batch: int, generator: Generator) -> Illumination:
+        """Draw the light of ``batch`` members, tensors (batch, L, ...).
+
+        ``direction`` (3), what the shading model draws, and ``color`` (3) where light is coloured. Every
+        renderer also gives ``diffuse``, ``specular`` and ``shininess``: what a prior that is told the light
+        is told of the material, in Blinn-Phong's terms.
+        """
+        size = (batch, self.lights)
+        direction = draw_directions(self.light_distribution, self.min_elevation, size, generator)
+        drawn = {"direction": direction, **self.draw_material(size, generator)}
+        if self.light_saturation:
+            drawn["color"] = draw_colors(self.light_saturation, size, generator)
+        return Illumination(drawn)
+
+    def draw_material(self, size: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
+        """Draw what the shading model needs beside the direction; by default nothing: a matte surface."""
+        ones = torch.ones(size)
+        return {"diffuse": ones, "specular": torch.zeros(size), "shininess": 4 * ones}
+
+    @abstractmethod
+    def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
+        """Return the model's reflected light, (B, L, 3, H, W) linear, under white light."""
+
+    def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
+        """Re-light: (B,1,H,W) relative depth, (B|1,3,H,W) linear image -> sRGB (B,L,3,H,W)."""
+        normals = geometry.normals_from_depth(depth, self._camera)
+        view = self._camera.view(*depth.shape[-2:], like=depth)
+        albedo = self.albedo(image_linear)
+        reflected = self.reflect(normals, view, albedo, illumination)
+        if self.shadows == "soft":
+            reflected = reflected * self.visibility(depth, illumination)[:, :, None]
+        return self.expose(reflected, albedo, illumination)
+
+    def albedo(self, image_linear: Tensor) -> Tensor:
+        """Return what the light is multiplied with, (B or 1, 3, H, W)."""
+        if self.relight == "composite":
+            return image_linear
+        return torch.full_like(image_linear[:, :, :1, :1], self.grey).expand_as(image_linear)
+
+    def visibility(self, depth: Tensor, illumination: Illumination) -> Tensor:
+        """Return the share of each light that reaches each pixel, (B, L, H, W)."""
+        return soft_shadows(
+            depth,
+            illumination.direction,
+            camera=self._camera,
+            samples=self.shadow_samples,
+            reach=self.shadow_reach,
+            softness=self.shadow_softness,
+        )
+
+    def expose(self, reflected: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
+        """Colour the reflected light, add the ambient share, expose and develop to sRGB."""
+        if "color" in illumination.tensors:
+            reflected = reflected * illumination["color"][..., None, None]
+        if self.ambient:
+            reflected = reflected + self.ambient * albedo[:, None]
+        return shading.develop(reflected * self.gain if self.exposure else reflected)
+
+    @property
+    def gain(self) -> float:
+        """The exposure as a factor."""
+        return float(2.0**self.exposure)
+
+
+def draw_directions(
+    distribution: LightDistribution, min_elevation: float, size: tuple[int, int], generator: Generator
+) -> Tensor:
+    """Draw unit vectors towards lights in front of the surface, (*size, 3)."""
+    pair = torch.rand(*size, 2, generator=generator)
+    if distribution == "paper":
+        return shading.normalize(torch.cat([pair * 2 - 1, torch.ones(*size, 1)], dim=-1))
+    if distribution == "cosine":
+        height = pair[..., 0].sqrt()
+    else:
+        lowest = math.sin(math.radians(min_elevation))
+        height = lowest + (1 - lowest) * pair[..., 0]
+    radius, azimuth = (1 - height**2).clamp(min=0).sqrt(), 2 * math.pi * pair[..., 1]
+    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), height], dim=-1)
+
+
+def draw_colors(saturation: float, size: tuple[int, ...], generator: Generator) -> Tensor:
+    """Draw colours of light whose brightest channel is 1, (*size, 3)."""
+    color = 1 - saturation * torch.rand(*size, 3, generator=generator)
+    return color / color.amax(dim=-1, keepdim=True)
+
+
+def draw_uniform(low: float, high: float, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Draw uniform numbers in [low, high]."""
+    return low + (high - low) * torch.rand(size, generator=generator)
+
+
+def check_order(**bounds: tuple[float, float]) -> None:
+    """Check pairs of options ``min_NAME`` and ``max_NAME``.
+
+    Raises:
+        ValueError: if one is the wrong way round.
+    """
+    for name, (low, high) in bounds.items():
+        if low > high:
+            raise ValueError(f"min_{name} {low} is above max_{name} {high}")

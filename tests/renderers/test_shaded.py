@@ -1,0 +1,270 @@
+"""What every shading renderer must do, and the options that they share."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import redepth
+from redepth import renderers
+from redepth.contracts import Illumination
+from redepth.errors import ConfigError
+from redepth.ops import color, geometry, shading
+from redepth.renderers.blinn_phong import BlinnPhong
+from redepth.renderers.matte import Lambert
+from tests.helpers import photo, seeded
+
+NAMES = ("blinn-phong", "phong", "lambert", "oren-nayar", "ggx", "spherical-harmonics")
+
+
+def make(name: str, **options: Any) -> Any:
+    return renderers.REGISTRY.build(name, options)
+
+
+def surface(height: int = 10, width: int = 12, batch: int = 2) -> Tensor:
+    coarse = torch.rand(batch, 1, 4, 4, generator=seeded())
+    return 1.5 + 0.3 * torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+
+
+def relit(name: str, depth: Tensor | None = None, seed: int = 0, **options: Any) -> Tensor:
+    renderer = make(name, lights=3, **options)
+    depth = surface() if depth is None else depth
+    light = renderer.sample(len(depth), seeded(seed))
+    return renderer(depth, color.srgb_to_linear(photo(*depth.shape[-2:])), light)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "pinhole": {"camera": "pinhole", "field_of_view": 60.0},
+    "intrinsics": {"camera": "pinhole", "intrinsics": (0.9, 1.1, 0.5, 0.5)},
+    "coloured": {"light_saturation": 0.6, "ambient": 0.1, "exposure": 0.5},
+    "shading-only": {"relight": "shading-only"},
+    "cosine": {"light_distribution": "cosine"},
+    "uniform": {"light_distribution": "uniform", "min_elevation": 20.0},
+    "shadows": {"shadows": "soft", "shadow_samples": 6},
+    "pinhole shadows": {"camera": "pinhole", "shadows": "soft", "shadow_samples": 6},
+}
+CASES = [
+    (name, option)
+    for name in NAMES
+    for option in OPTIONS
+    if not (name == "spherical-harmonics" and "shadows" in option)
+]
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_the_contract_holds_under_every_option(name: str, option: str) -> None:
+    depth = surface()
+    depth[0, 0, 3, 3], depth[1, 0, 5, 5], depth[1, 0, 0, 0] = float("nan"), -1.0, float("inf")
+    depth.requires_grad_()
+    image = photo(10, 12)
+    image[..., 0, :], image[..., 1, :] = 0.0, 1.0
+    image.requires_grad_()
+    renderer = make(name, lights=3, **OPTIONS[option])
+    light = renderer.sample(2, seeded())
+    assert renderer.lights == 3
+    assert all(t.shape[:2] == (2, 3) for t in light.tensors.values())
+    assert torch.allclose(light.direction.norm(dim=-1), torch.ones(2, 3), atol=1e-5)
+    picture = renderer(depth, color.srgb_to_linear(image), light)
+    assert picture.shape == (2, 3, 3, 10, 12)
+    assert picture.min() >= 1e-3
+    assert picture.max() <= 1
+    picture.sum().backward()
+    assert torch.isfinite(depth.grad).all()
+    assert depth.grad.abs().sum() > 0
+    if option == "shading-only":
+        assert image.grad is None
+    else:
+        assert torch.isfinite(image.grad).all()
+        assert image.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_picture_and_members_do_not_mix(name: str) -> None:
+    assert torch.equal(relit(name), relit(name))
+    assert not torch.allclose(relit(name), relit(name, seed=1))
+    renderer = make(name, lights=2)
+    light, linear = renderer.sample(2, seeded()), color.srgb_to_linear(photo(10, 12))
+    together = renderer(surface(), linear, light)
+    for i in range(2):
+        alone = renderer(surface()[i : i + 1], linear, light.rows(slice(i, i + 1)))
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_lights_are_the_single_lights_side_by_side(name: str) -> None:
+    renderer, linear = make(name, lights=3), color.srgb_to_linear(photo(10, 12))
+    light = renderer.sample(2, seeded())
+    together = renderer(surface(), linear, light)
+    for j in range(3):
+        single = Illumination({k: v[:, j : j + 1] for k, v in light.tensors.items()})
+        alone = renderer(surface(), linear, single)
+        assert torch.allclose(together[:, j : j + 1], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "blinn-phong"])
+def test_every_model_is_another_than_the_papers(name: str) -> None:
+    light = {**make(name).sample(2, seeded()).tensors, **make("blinn-phong").sample(2, seeded()).tensors}
+    linear = color.srgb_to_linear(photo(10, 12))
+    pictures = [make(n)(surface(), linear, Illumination(light)) for n in ("blinn-phong", name)]
+    assert (pictures[0] - pictures[1]).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_prior_is_told_of_the_light_is_there(name: str) -> None:
+    light = make(name, lights=2).sample(3, seeded())
+    assert {"direction", "diffuse", "specular", "shininess"} <= set(light.tensors)
+    assert light["shininess"].min() >= 1
+
+
+def test_the_papers_light_has_the_papers_distribution() -> None:
+    light = BlinnPhong().sample(4000, seeded())
+    direction = light.direction[:, 0]
+    plane = direction[:, :2] / direction[:, 2:]
+    assert plane.abs().max() <= 1
+    assert plane.mean(dim=0).abs().max() < 0.05
+    assert plane.std(dim=0) == pytest.approx([3**-0.5] * 2, rel=0.05)
+    assert set(light["shininess"].flatten().tolist()) == {4.0, 8.0, 16.0, 32.0, 64.0, 128.0}
+    assert torch.allclose(light["diffuse"] + light["specular"], torch.ones(4000, 1))
+
+
+def test_cosine_light_has_the_moments_of_the_cosine() -> None:
+    height = Lambert(light_distribution="cosine").sample(20000, seeded()).direction[..., 2]
+    # Density 2 z on [0, 1]: mean 2/3, mean of the square 1/2.
+    assert height.mean().item() == pytest.approx(2 / 3, abs=0.01)
+    assert (height**2).mean().item() == pytest.approx(1 / 2, abs=0.01)
+
+
+def test_uniform_light_is_uniform_above_its_least_elevation() -> None:
+    direction = Lambert(light_distribution="uniform", min_elevation=30.0).sample(20000, seeded()).direction
+    assert direction[..., 2].min() >= 0.5
+    assert direction[..., 2].mean().item() == pytest.approx(0.75, abs=0.01)
+    assert direction[..., :2].mean(dim=(0, 1)).abs().max() < 0.02
+
+
+def test_coloured_light_tints_and_never_brightens() -> None:
+    light = Lambert(light_saturation=0.8, lights=2).sample(500, seeded())["color"]
+    assert light.amax(dim=-1).allclose(torch.ones(500, 2))
+    assert light.min() < 0.4
+    assert light.min() > 0.19
+    tinted, white = relit("lambert", light_saturation=0.8), relit("lambert")
+    assert (tinted <= white + 1e-6).all()
+    assert (tinted < white - 1e-3).any()
+
+
+def test_ambient_and_exposure_are_what_they_say() -> None:
+    linear, light = color.srgb_to_linear(photo(10, 12)), Lambert().sample(1, seeded())
+    dark = color.srgb_to_linear(Lambert()(surface(), linear, light))
+    lifted = color.srgb_to_linear(Lambert(ambient=0.25)(surface(), linear, light))
+    assert torch.allclose(lifted, (dark + 0.25 * linear[:, None]).clamp(max=1), atol=2e-3)
+    stopped = color.srgb_to_linear(Lambert(exposure=-1.0)(surface(), linear, light))
+    assert torch.allclose(stopped, (dark / 2).clamp(min=1e-3), atol=2e-3)
+
+
+def test_shading_only_does_not_know_the_photo() -> None:
+    renderer, light = make("ggx", relight="shading-only"), make("ggx").sample(1, seeded())
+    pictures = [renderer(surface(), color.srgb_to_linear(photo(10, 12, seed=s)), light) for s in (0, 1)]
+    assert torch.equal(*pictures)
+    bright = make("lambert", relight="shading-only", grey=1.0)(surface(), pictures[0][:1, 0], light)
+    expected = shading.develop(
+        shading.lambert(geometry.normals_from_depth(surface()), torch.ones(1, 3, 10, 12), light.direction)
+    )
+    assert torch.allclose(bright, expected)
+
+
+def test_soft_shadows_darken_and_reach_the_depth() -> None:
+    depth = torch.full((1, 1, 40, 40), 2.0)
+    depth[..., 18:21] = 1.6
+    light = Illumination({"direction": shading.normalize(torch.tensor([[[1.0, 0.0, 0.8]]]))})
+    linear = torch.full((1, 3, 40, 40), 0.6)
+    lit, shadowed = (Lambert(shadows=s)(depth, linear, light) for s in ("none", "soft"))
+    assert (shadowed <= lit + 1e-6).all()
+    assert shadowed[..., 20, 23].max() < 0.5 * lit[..., 20, 23].min()
+    depth.requires_grad_()
+    Lambert(shadows="soft")(depth, linear, light)[..., 27:34].sum().backward()
+    assert depth.grad[..., 18:21].abs().sum() > 0, "the shadow's edge tells of the wall that casts it"
+
+
+def test_a_pinhole_shows_a_sloped_ground_otherwise() -> None:
+    depth = 2 + torch.linspace(0, 1, 12).expand(1, 1, 10, 12).contiguous()
+    flat, wide = (relit("lambert", depth, camera=c) for c in ("orthographic", "pinhole"))
+    assert (flat - wide).abs().mean() > 1e-3
+    narrow = relit("lambert", depth, camera="pinhole", field_of_view=20.0)
+    assert not torch.allclose(narrow, wide)
+    # Without a field of view: 55 degrees.
+    assert torch.equal(wide, relit("lambert", depth, camera="pinhole", field_of_view=55.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("lambert", {"lights": 0}, ("lights", "got 0", "allowed: >= 1, <= 64")),
+        ("ggx", {"min_roughness": -0.1}, ("min_roughness", "got -0.1", "allowed: >= 0.05, <= 1")),
+        ("oren-nayar", {"max_roughness": -1}, ("max_roughness", "allowed: >= 0, <= 1.5")),
+        ("lambert", {"camera": "pinhole", "field_of_view": 180}, ("field_of_view", "allowed: > 0, < 180")),
+        ("lambert", {"camera": "fisheye"}, ("camera", "'orthographic' or 'pinhole'", "got 'fisheye'")),
+        ("lambert", {"field_of_view": 60}, ("field_of_view", "need camera: pinhole")),
+        ("lambert", {"camera": "pinhole", "intrinsics": (0, 1, 0, 0)}, ("intrinsics", "must be > 0")),
+        (
+            "lambert",
+            {"light_distribution": "papre"},
+            ("light_distribution", "'paper', 'cosine' or 'uniform'"),
+        ),
+        ("lambert", {"min_elevation": 90}, ("min_elevation", "allowed: >= 0, < 90")),
+        ("lambert", {"shadow_samples": 0}, ("shadow_samples", "allowed: >= 1, <= 256")),
+        ("spherical-harmonics", {"shadows": "soft"}, ("shadows", "use none")),
+        (
+            "blinn-phong",
+            {"min_log2_shininess": 5, "max_log2_shininess": 3},
+            ("min_log2_shininess 5 is above",),
+        ),
+        ("ggx", {"min_metalness": 0.9}, ("min_metalness 0.9 is above max_metalness 0.5",)),
+        ("blinn-phong", {"backend": "cuda"}, ("backend", "'auto', 'torch' or 'triton'")),
+        ("blinn-phong", {"backend": "triton", "shadows": "soft"}, ("backend: triton", "use auto or torch")),
+    ],
+)
+def test_a_bad_option_is_refused_with_its_key_and_range(
+    name: str, options: Mapping[str, Any], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        renderers.REGISTRY.check(name, options)
+    for word in words:
+        assert word in str(refusal.value)
+
+
+def test_backend_auto_says_once_what_it_takes(caplog: pytest.LogCaptureFixture) -> None:
+    renderer, linear = BlinnPhong(), color.srgb_to_linear(photo(10, 12))
+    light = renderer.sample(2, seeded())
+    with caplog.at_level(logging.INFO, logger="redepth"):
+        for _ in range(3):
+            renderer(surface(), linear, light)
+    assert [r.message for r in caplog.records] == ["blinn-phong: backend auto takes torch for cpu"]
+
+
+@pytest.mark.parametrize("options", [{}, OPTIONS["coloured"], OPTIONS["shading-only"]])
+def test_the_triton_backend_gives_the_same_picture_and_gradient(options: Mapping[str, Any]) -> None:
+    pytest.importorskip("triton")
+    found = {}
+    for backend in ("torch", "triton"):
+        renderer = make("blinn-phong", lights=2, backend=backend, **options)
+        depth = surface().requires_grad_()
+        picture = renderer(depth, color.srgb_to_linear(photo(10, 12)), renderer.sample(2, seeded()))
+        (picture * torch.rand(picture.shape, generator=seeded(3))).sum().backward()
+        found[backend] = picture.detach(), depth.grad
+    for ours, theirs in zip(*found.values(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_photo_is_refined_with_it(name: str, real_photos: Mapping[str, Path]) -> None:
+    result = redepth.refine(real_photos["coins"], "smoke", overrides=[f"renderer.name={name}"])
+    assert not result.partial
+    assert math.isfinite(result.outcome.history["total"][0][-1])
+    assert (result.refined != result.initial).any()
