@@ -65,19 +65,22 @@ class Camera:
             at any resolution: f_x pixels / W, f_y pixels / H, and (0.5, 0.5) for a centred axis.
 
     Raises:
-        ValueError: for both arguments, a field of view outside (0, 180) or a focal length <= 0.
+        ValueError: for both arguments, a field of view outside (0, 180), a focal length <= 0 or other than
+            four intrinsics.
     """
 
     field_of_view: float | None = None
-    intrinsics: tuple[float, float, float, float] | None = None
+    intrinsics: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.field_of_view is not None and self.intrinsics is not None:
             raise ValueError("field_of_view and intrinsics both say the focal length: give one")
         if self.field_of_view is not None and not 0 < self.field_of_view < 180:
             raise ValueError(f"field_of_view must be in (0, 180) degrees, got {self.field_of_view}")
-        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
-            raise ValueError(f"intrinsics (fx, fy, cx, cy): fx and fy must be > 0, got {self.intrinsics}")
+        if self.intrinsics is not None and (len(self.intrinsics) != 4 or min(self.intrinsics[:2]) <= 0):
+            raise ValueError(
+                f"intrinsics must be four numbers (fx, fy, cx, cy) with fx and fy > 0, got {self.intrinsics}"
+            )
 
     @property
     def pinhole(self) -> bool:
@@ -87,7 +90,8 @@ class Camera:
     def normalized_intrinsics(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return the pinhole's f_x, f_y, c_x, c_y in units of width and height."""
         if self.intrinsics is not None:
-            return self.intrinsics
+            fx, fy, cx, cy = self.intrinsics
+            return fx, fy, cx, cy
         focal = 0.5 / math.tan(math.radians(self.field_of_view or 0.0) / 2)
         return focal, focal * width / height, 0.5, 0.5
 
@@ -189,7 +193,9 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    slope = difference if bool(finite.all()) else partial(_finite_difference, finite)
+    # A compiled graph must not wait for the data; what it does then is right for all of them.
+    clean = not torch.compiler.is_compiling() and bool(finite.all())
+    slope = difference if clean else partial(_finite_difference, finite)
     z_col, z_row = slope(surface, -1), slope(surface, -2)
     x, y = dv * z_col, du * z_row
     area = -dv * du

@@ -180,5 +180,5 @@ def test_a_field_of_view_outside_its_range_is_refused(angle: float) -> None:
 def test_a_camera_is_told_its_focal_length_once_and_positive() -> None:
     with pytest.raises(ValueError, match="give one"):
         geometry.Camera(field_of_view=50.0, intrinsics=(1, 1, 0.5, 0.5))
-    with pytest.raises(ValueError, match="must be > 0"):
+    with pytest.raises(ValueError, match="fx and fy > 0"):
         geometry.Camera(intrinsics=(1, 0, 0.5, 0.5))
