@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 from redepth.ops.geometry import ORTHOGRAPHIC, Camera, valid_depth
 
 # The two triangles of a cell, (row, column) of their corners in it, anticlockwise as the camera sees them.
