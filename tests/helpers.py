@@ -141,6 +141,7 @@ def make_refiner(prior: Any = None, lights: int = 1, **optim: Any) -> Refiner:
             "decoder": 1e-3,
             "encoder": 1e-3,
             "depth": 1e-2,
+            "correction": 1e-2,
             "offset": 1e-2,
         },
         "objectives": {"smoothness": Term()},

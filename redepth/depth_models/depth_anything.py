@@ -94,7 +94,7 @@ class DepthAnything:
     predicts: Predicts = "disparity"
     invariance: Invariance = "affine"
     supports: ClassVar[frozenset[str]] = frozenset(
-        {"embeddings+decoder", "embeddings", "decoder", "full", "depth"}
+        {"embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"}
     )
 
     def __init__(
