@@ -54,4 +54,7 @@ $(STAMP) $(STAMP3D):
 	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(@D)
 	@echo "Installing redepth and its development tools into $(@D) (minutes the first time)"
 	@$(@D)/bin/python -m pip install -q --disable-pip-version-check -c $(filter %.txt,$^) -e ".[$(EXTRAS)]"
+	@# Its network alone is used; what it declares to need (numpy<2, open3d, ...) is not.
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check --no-deps -c $(filter %.txt,$^) depth-anything-3 || \
+	echo "depth-anything-3 cannot be installed on this Python: its tests will be skipped"
 	@touch $@

@@ -56,7 +56,8 @@ def photo(height: int = 56, width: int = 70, seed: int = 0) -> Tensor:
 
 def tiny_depth_model() -> DepthAnything:
     """The recorded DepthAnything checkpoint of a few channels, patch 14, native size 70."""
-    return DepthAnything(checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70).load(CPU)
+    checkpoint = str(GOLDEN / "tiny-random-depth-anything")
+    return DepthAnything(checkpoint=checkpoint, longer_side=70, scale=7.0).load(CPU)
 
 
 def tiny_unet(relighting: bool = True, seed: int = 0) -> PixelUNet:

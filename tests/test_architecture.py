@@ -40,7 +40,20 @@ RANKS = (
     {"redepth.__main__"},
 )
 
-OPTIONAL = ("pillow_heif", "pytorch3d", "nvdiffrast", "triton", "skimage", "accelerate", "torchvision")
+OPTIONAL = (
+    "OpenEXR",
+    "accelerate",
+    "addict",
+    "depth_anything_3",
+    "einops",
+    "nvdiffrast",
+    "omegaconf",
+    "pillow_heif",
+    "pytorch3d",
+    "skimage",
+    "torchvision",
+    "triton",
+)
 
 NEEDS = {"redepth.ops.shading_triton": "triton"}
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
@@ -160,7 +173,7 @@ def test_only_declared_packages_are_imported() -> None:
         for lines in project["optional-dependencies"].values()
         for line in lines
     }
-    names = {"PIL": "pillow", "yaml": "pyyaml"}
+    names = {"OpenEXR": "openexr", "PIL": "pillow", "yaml": "pyyaml"}
     for module, found in IMPORTS.items():
         roots = {name.split(".")[0] for name in found} - set(sys.stdlib_module_names) - {"redepth"}
         assert {names.get(root, root) for root in roots} <= core | extras, module
@@ -202,7 +215,8 @@ def test_a_bare_install_imports_every_module() -> None:
     assert done.returncode == 0, done.stderr
     built, imported = json.loads(done.stdout.splitlines()[-1])
     assert imported == []
-    core = {"depth-anything", "blinn-phong", "stable-diffusion", "pixel-diffusion", "smoothness"}
+    core = {"depth-anything", "dpt", "marigold", "precomputed"}
+    core |= {"blinn-phong", "stable-diffusion", "pixel-diffusion", "smoothness"}
     assert core <= set(built)
 
 

@@ -21,7 +21,7 @@ CUDA = torch.device("cuda")
 def on_cuda(**settings: Any) -> Any:
     refiner = make_refiner(**settings)
     refiner.depth_model = DepthAnything(
-        checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70
+        checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70, scale=7.0
     ).load(CUDA)
     refiner.device = CUDA
     return refiner
