@@ -61,6 +61,17 @@ def test_every_renderer_is_swapped_in_and_measured(tmp_path: Path, skimage_data:
 
 
 @pytest.mark.slow
+def test_the_custom_depth_model_is_used(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
+    run(tmp_path, str(EXAMPLES / "custom_depth_model.py"), str(real_photos["coins"]))
+    out = tmp_path / "out" / "custom_depth_model"
+    used = [json.loads((out / n / "run.json").read_text()) for n in ("embeddings", "low-rank")]
+    for what in used:
+        assert what["preset"]["depth_model"] == {"name": "lower-is-nearer", "longer_side": 192, "tilt": 4.0}
+        assert what["output"]["unit"] > 0
+    assert used[0]["losses"] != used[1]["losses"]
+
+
+@pytest.mark.slow
 def test_the_demo_writes_its_record_and_pictures(tmp_path: Path) -> None:
     photos = ["--photo", "moon", "--photo", "motorcycle_left"]
     printed = run(tmp_path, str(EXAMPLES / "demo.py"), *photos)
