@@ -141,7 +141,7 @@ def _components() -> list[Check]:
                 try:
                     _available(registry.build(name, {}))
                 except RedepthError as error:
-                    found, cure = "needs options, weights or a package", str(error)
+                    found, cure = "needs options, weights or a package", _briefly(entry, error)
                 except Exception as error:  # a third-party component may do anything; the report goes on
                     found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
             checks.append(Check(f"{family}: {name}", not cure, found, cure))
@@ -153,12 +153,17 @@ def obstacle(registry: Registry, entry: Entry) -> str:
     """Return what keeps a component with its default options from running here, briefly; empty if nothing."""
     try:
         _available(registry.build(entry.name, {}))
-    except WeightsError:
-        revision = entry.defaults.get("revision")
-        return f"hf download {entry.defaults['checkpoint']}" + (f" --revision {revision}" if revision else "")
     except RedepthError as error:
-        return str(error)
+        return _briefly(entry, error)
     return ""
+
+
+def _briefly(entry: Entry, error: RedepthError) -> str:
+    """Return the command alone that downloads a published model; there are dozens of them."""
+    checkpoint, revision = (entry.defaults.get(key) for key in ("checkpoint", "revision"))
+    if not isinstance(error, WeightsError) or checkpoint is None:
+        return str(error)
+    return f"hf download {checkpoint}" + (f" --revision {revision}" if revision else "")
 
 
 def _backends(component: str, entry: Entry) -> list[Check]:

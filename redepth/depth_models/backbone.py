@@ -260,7 +260,8 @@ class Backbone:
         return {
             "checkpoint": self.checkpoint,
             "revision": self.revision,
-            "patch_size": self.preprocessing.multiple,
+            "sides_multiple_of": self.preprocessing.multiple,
+            "scale": self.scale,
             "encoder_parameters": sum(p.numel() for p in self.encoder_parameters().values()),
             "decoder_parameters": sum(p.numel() for p in self.decoder_parameters().values()),
         }
