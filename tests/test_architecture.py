@@ -40,7 +40,16 @@ RANKS = (
     {"redepth.__main__"},
 )
 
-OPTIONAL = ("pillow_heif", "pytorch3d", "nvdiffrast", "triton", "skimage", "accelerate", "torchvision")
+OPTIONAL = (
+    "pillow_heif",
+    "pytorch3d",
+    "nvdiffrast",
+    "triton",
+    "skimage",
+    "accelerate",
+    "torchvision",
+    "h5py",
+)
 
 
 def module_name(path: Path) -> str:
