@@ -24,9 +24,6 @@ from redepth.ops.align import Fit, median_ratio, scale_and_shift, scale_only, tr
 Method = Literal["none", "median", "scale", "affine-depth", "affine-disparity", "affine-disparity-then-depth"]
 """How a prediction is brought to the ground truth's units; see `align`."""
 
-Clip = Literal["range", "non-positive"]
-"""Which aligned depths are clipped: all outside the range, or only those that are not positive and finite."""
-
 NORMAL_ANGLES = (5.0, 7.5, 11.25, 22.5, 30.0)
 EDGE_RATIOS = (1.05, 1.1, 1.15, 1.2, 1.25)
 
@@ -126,7 +123,6 @@ def align(
     predicts: Predicts = "disparity",
     near: float | None = None,
     far: float | None = None,
-    clip: Clip = "range",
     trim: float = 0.0,
     names: Sequence[str] = (),
 ) -> Aligned:
@@ -151,10 +147,10 @@ def align(
         mask: likewise, bool, where to align and to measure; None is wherever the truth is known.
         method: how.
         predicts: what the prediction is.
-        near: least depth after alignment; None is the least ground truth inside the mask.
-        far: greatest depth after alignment; None is the greatest ground truth inside the mask.
-        clip: ``range`` clips to [near, far]; ``non-positive`` only sets depth <= 0 to near and infinite
-            depth to far.
+        near: what aligned depth is clipped to from below. None is no limit; what is not positive is then set
+            to the least ground truth inside the mask, for the metrics need a logarithm.
+        far: what it is clipped to from above. None is no limit; what is infinite is then set to the greatest
+            ground truth inside the mask.
         trim: share of the mask that each least-squares fit may leave out as outliers
             (`ops.align.trimmed_mask`).
         names: of the images, for messages.
@@ -164,7 +160,7 @@ def align(
             constant inside it, the prediction is not finite inside it, or no fit exists.
     """
     found = [
-        _align_image(image, method, predicts, (near, far), clip, trim)
+        _align_image(image, method, predicts, near, far, trim)
         for image in _images(prediction, truth, known_depth(truth), mask, names)
     ]
     lead = prediction.shape[:-2]
@@ -179,8 +175,8 @@ def _align_image(
     image: _Image,
     method: Method,
     predicts: Predicts,
-    limits: tuple[float | None, float | None],
-    clip: Clip,
+    near: float | None,
+    far: float | None,
     trim: float,
 ) -> Aligned:
     inside = image.truth[image.mask].double()
@@ -195,17 +191,13 @@ def _align_image(
         unclipped, parameters = _fitted(raw, truth, image.mask, method, predicts, trim)
     except ValueError as error:
         raise image.fail(error) from None
-    near, far = (
-        inside.new_tensor(given) if given is not None else found
-        for given, found in zip(limits, (inside.min(), inside.max()), strict=True)
-    )
-    if clip == "range":
-        depth = unclipped.clamp(near, far)
-    else:
-        depth = torch.where(unclipped > 0, unclipped, near)
-        depth = torch.where(torch.isinf(depth), far, depth)
-    changed = (depth != unclipped)[image.mask].double().mean()
-    return Aligned(depth, changed, parameters, unclipped)
+    below = unclipped <= 0 if near is None else unclipped < near
+    above = torch.isinf(unclipped) if far is None else unclipped > far
+    lowest = inside.min() if near is None else inside.new_tensor(near)
+    highest = inside.max() if far is None else inside.new_tensor(far)
+    depth = torch.where(below, lowest, torch.where(above, highest, unclipped))
+    share = (below | above)[image.mask].double().mean()
+    return Aligned(depth, share, parameters, unclipped)
 
 
 def _fitted(
@@ -632,7 +624,7 @@ def evaluate(
     valid = known_depth(gt_depth, mask) & torch.isfinite(raw)
     if int(valid.sum()) < 2:
         raise InputError("the ground truth has no known depth (> 0, finite) inside the mask")
-    found = align(raw, gt_depth, valid, "affine-disparity-then-depth", predicts=predicts, clip="non-positive")
+    found = align(raw, gt_depth, valid, "affine-disparity-then-depth", predicts=predicts)
     metrics = depth_metrics(found.depth, gt_depth, valid)
     values = {name: float(value) for name, value in metrics.items()}
     return Evaluation(values, found.unclipped, float(found.clipped))

@@ -33,7 +33,7 @@ RANKS = (
     {"redepth.ops", "redepth.contracts", "redepth.registry", "redepth.hub", "redepth.io"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.metrics", "redepth.viz"},
-    {"redepth.refinement"},
+    {"redepth.refinement", "redepth.protocols"},
     {"redepth.pipeline"},
     {"redepth.doctor"},
     {"redepth.cli"},

@@ -108,25 +108,28 @@ def test_what_falls_outside_the_range_is_clipped_and_counted() -> None:
     assert float(found.depth.min()) == 0.5
     assert float(found.depth.max()) == 5.0
     assert float(found.unclipped[0, 0]) == -1.0
-    gentle = align(raw, truth, None, "none", predicts="depth", near=0.5, far=5.0, clip="non-positive")
-    assert float(gentle.clipped) == pytest.approx(0.04)
-    assert float(gentle.depth[9, 9]) == 9.0
+    # Without limits only what has no logarithm is mended, by the truth's own least and greatest depth.
     own = align(raw, truth, None, "none", predicts="depth")
-    assert (float(own.depth.min()), float(own.depth.max())) == (1.0, 4.0)
+    assert float(own.clipped) == pytest.approx(0.04)
+    assert (float(own.depth[0, 0]), float(own.depth[5, 5]), float(own.depth[9, 9])) == (1.0, 1.0, 9.0)
+    both = align(raw, truth, None, "none", predicts="depth", far=3.0)
+    assert float(both.depth.max()) == 3.0
+    assert float(both.depth[0, 0]) == 1.0
 
 
-@pytest.mark.parametrize("clip", ["range", "non-positive"])
-def test_a_disparity_that_is_not_positive_lies_at_the_far_end(clip: Any) -> None:
+def test_a_disparity_that_is_not_positive_lies_at_the_far_end() -> None:
     truth = depths()
     raw = 1 / truth
     raw[3, 4] = -0.2
     for method in ("none", "median", "scale", "affine-depth"):
-        found = align(raw, truth, None, method, far=50.0, clip=clip)
+        found = align(raw, truth, None, method, far=50.0)
         assert float(found.depth[3, 4]) == 50.0, method
         assert torch.isinf(found.unclipped[3, 4])
-        assert float(found.clipped) > 0
-    affine = align(raw, truth, torch.ones_like(raw, dtype=torch.bool), "affine-disparity", far=50.0)
-    assert torch.isfinite(affine.depth).all()
+        assert float(found.clipped) == pytest.approx(1 / truth.numel())
+        assert float(align(raw, truth, None, method).depth[3, 4]) == float(truth.max())
+    affine = align(raw, truth, None, "affine-disparity", trim=0.05)
+    assert torch.isinf(affine.unclipped[3, 4])
+    assert float(affine.depth[3, 4]) == float(truth.max())
 
 
 def test_a_depth_that_has_no_disparity_lies_at_the_near_end() -> None:
@@ -304,7 +307,7 @@ def test_sums_are_taken_in_float64() -> None:
 def test_align_and_metrics_are_what_was_recorded(case: str) -> None:
     recorded = golden("evaluation", case)
     raw, truth, mask = recorded("raw_disparity"), recorded("gt_depth"), recorded("mask")
-    found = align(raw, truth, mask, "affine-disparity-then-depth", clip="non-positive")
+    found = align(raw, truth, mask, "affine-disparity-then-depth")
     torch.testing.assert_close(found.unclipped.float(), recorded("aligned_depth"), rtol=1e-5, atol=1e-6)
     for name, value in depth_metrics(found.depth, truth, mask).items():
         assert float(value) == pytest.approx(float(recorded(f"metric_{name}")), rel=1e-5), name
