@@ -56,6 +56,8 @@ class Family(str, Enum):
     renderers = "renderers"
     priors = "priors"
     objectives = "objectives"
+    datasets = "datasets"
+    protocols = "protocols"
 
 
 class TruthKind(str, Enum):

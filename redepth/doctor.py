@@ -17,6 +17,8 @@ from redepth.registry import Entry
 CHECKSUMS = "SHA256SUMS"
 EXTRAS = {
     "pillow_heif": "heic",
+    "h5py": "bench",
+    "skimage": "bench",
     "triton": "triton",
     "pytorch3d": "pytorch3d",
     "nvdiffrast": "nvdiffrast",

@@ -33,14 +33,23 @@ RANKS = (
     {"redepth.ops", "redepth.contracts", "redepth.registry", "redepth.hub", "redepth.io"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.metrics", "redepth.viz"},
-    {"redepth.refinement"},
+    {"redepth.refinement", "redepth.protocols"},
     {"redepth.pipeline"},
     {"redepth.doctor"},
     {"redepth.cli"},
     {"redepth.__main__"},
 )
 
-OPTIONAL = ("pillow_heif", "pytorch3d", "nvdiffrast", "triton", "skimage", "accelerate", "torchvision")
+OPTIONAL = (
+    "pillow_heif",
+    "pytorch3d",
+    "nvdiffrast",
+    "triton",
+    "skimage",
+    "accelerate",
+    "torchvision",
+    "h5py",
+)
 
 
 def module_name(path: Path) -> str:
