@@ -54,14 +54,17 @@ def main(
             continue
         result.save(out / name)
         rows[name] = figures(result)
-    table = Table("renderer", "seconds", "normals turned by", *(["SI-log"] if truth else []))
+    console, table = (
+        Console(),
+        Table("renderer", "seconds", "normals turned by", *(["SI-log"] if truth else [])),
+    )
     for name, row in rows.items():
         if isinstance(row, str):
-            table.add_row(name, row)
+            console.print(f"{name} cannot run here: {row}", markup=False, highlight=False)
             continue
         silog = [f"{row['silog_initial']:.2f} -> {row['silog_refined']:.2f}"] if truth else []
         table.add_row(name, f"{row['seconds']:.1f}", f"{row['normals_turned']:.1f} degrees", *silog)
-    Console().print(table)
+    console.print(table)
     save_json(out / "table.json", rows)
     print("written to", out)
 

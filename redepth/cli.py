@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -60,6 +61,14 @@ class Family(str, Enum):
     protocols = "protocols"
 
 
+class MapKind(str, Enum):
+    """What a finished map holds."""
+
+    disparity = "disparity"
+    depth = "depth"
+    metric_depth = "metric-depth"
+
+
 class TruthKind(str, Enum):
     """What the ground truth holds."""
 
@@ -107,6 +116,11 @@ def refine(
     ] = None,
     gt_kind: Annotated[TruthKind, typer.Option(help="What it holds.")] = TruthKind.depth,
     mask: Annotated[Path | None, typer.Option(help="Where to measure: picture or npy.")] = None,
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="Refine this map of another tool; for several photos, a folder of maps."),
+    ] = None,
+    predicts: Annotated[MapKind | None, typer.Option(help="What --depth holds.")] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse photos with more pixels than this.")
     ] = 100_000_000,
@@ -116,6 +130,7 @@ def refine(
 
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind.value, mask, len(paths))
+    given = _given_map(depth, predicts, len(paths))
     _check_writable(folder)
     # What cannot be used is found before minutes go into loading weights.
     failed = {path for path in paths if _unusable(path, max_pixels, truth)}
@@ -123,7 +138,7 @@ def refine(
     total = len(paths) + rejected
     if not usable:
         raise typer.Exit(EXIT_ERROR)
-    pipeline = _load(preset, overrides or [], device.value)
+    pipeline = _load(preset, [*given, *(overrides or [])], device.value)
     job = _Job(pipeline, prompt, seed, max_pixels, truth)
     folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
     results: dict[Path, Refinement] = {}
@@ -171,10 +186,27 @@ def list_(
     from redepth.pipeline import list_components
 
     for name in [family.value] if family else [f.value for f in Family]:
+        if name == Family.depth_models.value:
+            out.print(_depth_models())
+            continue
         table = _table(name, "name", "what it is")
         for component, summary in list_components(name).items():
             table.add_row(Text(component), Text(summary))
         out.print(table)
+
+
+def _depth_models() -> Table:
+    """List the depth models with the licence of their weights and what is missing to run them here."""
+    from redepth import doctor
+    from redepth.depth_models import REGISTRY
+
+    table = _table("depth-models", "name", "what it is", "licence of the weights", "to run it here")
+    for name, entry in REGISTRY.entries().items():
+        # A component of another package is not imported to be listed.
+        ours = isinstance(entry.target, str) and entry.target.startswith("redepth.")
+        lacks = doctor.obstacle(REGISTRY, entry) if ours else ""
+        table.add_row(Text(name), Text(entry.summary), Text(entry.licence), Text(lacks))
+    return table
 
 
 @app.command()
@@ -248,6 +280,23 @@ def _ground_truth(path: Path | None, kind: Any, mask: Path | None, photos: int) 
     from redepth.refinement import GroundTruth
 
     return GroundTruth(io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask))
+
+
+def _given_map(path: Path | None, kind: MapKind | None, photos: int) -> list[str]:
+    """Return the overrides that take depth from a file; those of the user come after them."""
+    if path is None and kind is None:
+        return []
+    if path is None or kind is None:
+        kinds = "|".join(k.value for k in MapKind)
+        raise ConfigError(f"--depth FILE|FOLDER and --predicts {kinds} go together")
+    if photos != 1 and path.is_file():
+        raise ConfigError(f"--depth {path} belongs to one photo, {photos} were given; give a folder of maps")
+    return [
+        "depth_model.name=precomputed",
+        f"depth_model.path={json.dumps(str(path))}",
+        f"depth_model.predicts={kind.value}",
+        "optim.parameterization=low-rank",
+    ]
 
 
 def _find_photos(inputs: list[str]) -> tuple[list[Path], int]:

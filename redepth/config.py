@@ -54,6 +54,7 @@ class LearningRates(_Section):
     decoder: Rate = 2e-6
     encoder: Rate = 2e-6
     depth: Rate = 1e-3
+    correction: Rate = 1e-3
     offset: Rate = 1e-3
 
 
@@ -72,7 +73,7 @@ class EarlyStop(_Section):
 class Optim(_Section):
     """The test-time optimisation: what is learned, for how long, by how many members."""
 
-    parameterization: Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth"] = (
+    parameterization: Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"] = (
         "embeddings+decoder"
     )
     steps: Annotated[int, Field(ge=1, le=100_000)] = 1000

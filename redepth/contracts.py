@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
@@ -26,20 +27,27 @@ Predicts = Literal["disparity", "depth"]
 Invariance = Literal["affine", "metric"]
 """Whether a raw output is known up to scale and shift, or in metres (depth) and 1 / metres (disparity)."""
 
+Scale = float | Literal["auto"]
+"""The scale s of relative depth: a number, or one that follows from each photo's first prediction."""
+
 
 @dataclass(frozen=True)
 class Features:
     """What an encoder hands to its decoder.
 
     Attributes:
-        maps: the intermediate embeddings W, each ``(B, tokens, channels)``; these may be learnable.
-        constants: what the decoder also reads but nobody optimises (class tokens), same layout.
-        grid: rows and columns of the token grid.
+        maps: the intermediate embeddings W, each ``(B, tokens, channels)`` or, where it has a grid of its
+            own, ``(B, channels, rows, columns)``; these may be learnable. Empty for a model without a split.
+        constants: what the decoder also reads but nobody optimises (class tokens), the batch in front.
+        grid: rows and columns of the token grid that maps without one of their own share.
+        size: height and width of the encoded image where it is not the grid times the patch: the decoder
+            resizes its output to it. None leaves the output as the network makes it.
     """
 
     maps: tuple[Tensor, ...]
     constants: tuple[Tensor, ...]
     grid: tuple[int, int]
+    size: tuple[int, int] | None = None
 
     def with_maps(self, maps: Sequence[Tensor]) -> Self:
         """Return the same record with other embeddings; constants are expanded to their batch."""
@@ -134,13 +142,15 @@ class Condition:
 class DepthModel(Protocol):
     """A frozen encoder and a decoder. Weights are shared; a member owns only what is learnable.
 
-    ``scale`` s and ``margin`` m turn the raw output to relative depth (`ops.geometry.relative_depth`).
-    A constructor stores options; `load` does the heavy work.
+    ``scale`` s and ``margin`` m turn the raw output to relative depth (`ops.geometry.relative_depth`);
+    under ``scale = "auto"`` the raw output is first divided by a unit that `ops.geometry.auto_unit` takes
+    from each photo's first prediction. A constructor stores options; `load` does the heavy work, after
+    which ``predicts``, ``invariance`` and ``scale`` are those of the checkpoint.
     """
 
     predicts: Predicts
     invariance: Invariance
-    scale: float
+    scale: Scale
     margin: float
     supports: ClassVar[frozenset[str]]
     """Names of the parameterizations that this family can be refined through."""
@@ -230,9 +240,21 @@ class HasNeeds(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsPhoto(Protocol):
+    """A depth model that reads something of its own for each photo, such as a file of the same name."""
+
+    def next_photo(self, source: Path | None) -> None:
+        """Say which photo comes next; None for one that is no file. Raises InputError."""
+        ...
+
+
 @dataclass(frozen=True)
 class Surface:
-    """What an objective sees of one step: raw output, relative depth and the photo at network size."""
+    """What an objective sees of one step: raw output, relative depth and the photo at network size.
+
+    The raw output is in the photo's unit where the depth model's scale is ``auto``.
+    """
 
     raw: Tensor
     depth: Tensor

@@ -11,11 +11,13 @@ from typing import Any
 from redepth import hub
 from redepth.config import load_preset, preset_names
 from redepth.contracts import HasBackends, HasNeeds
-from redepth.errors import RedepthError
-from redepth.registry import Entry
+from redepth.errors import RedepthError, WeightsError
+from redepth.registry import Entry, Registry
 
 CHECKSUMS = "SHA256SUMS"
 EXTRAS = {
+    "OpenEXR": "exr",
+    "einops": "da3",
     "pillow_heif": "heic",
     "h5py": "bench",
     "skimage": "bench",
@@ -147,6 +149,18 @@ def _components() -> list[Check]:
             checks.append(Check(f"{family}: {name}", not cure, found, cure))
             checks += _backends(f"{family}: {name}", entry)
     return checks
+
+
+def obstacle(registry: Registry, entry: Entry) -> str:
+    """Return what keeps a component with its default options from running here, briefly; empty if nothing."""
+    try:
+        _available(registry.build(entry.name, {}))
+    except WeightsError:
+        revision = entry.defaults.get("revision")
+        return f"hf download {entry.defaults['checkpoint']}" + (f" --revision {revision}" if revision else "")
+    except RedepthError as error:
+        return str(error)
+    return ""
 
 
 def _backends(component: str, entry: Entry) -> list[Check]:

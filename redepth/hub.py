@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ from redepth.errors import WeightsError
 
 EMBEDDED = "embedded:"
 WEIGHTS = Path(__file__).parent / "weights"
+
+_NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.")
+"""DPT's first fusion layer has nothing to fuse with; some published checkpoints leave its weights out."""
 
 
 def resolve(checkpoint: str) -> str:
@@ -51,9 +56,10 @@ def ensure_available(checkpoint: str, revision: str | None, files: Sequence[str]
     source = resolve(checkpoint)
     if Path(source).is_dir() or is_cached(source, revision, files) or hub_reachable():
         return
+    command = " ".join(["hf download", source, *files, *(["--revision", revision] if revision else [])])
     raise WeightsError(
         f"the weights of '{source}' are not in the cache and the Hugging Face hub cannot be reached: "
-        f"connect and run 'hf download {source} {' '.join(files)}', give a local folder instead, "
+        f"connect and run '{command}', give a local folder instead, "
         "or run offline with --preset embedded"
     )
 
@@ -83,14 +89,16 @@ def hub_reachable(timeout: float = 3.0) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' weight-loading bars out of the program's own progress."""
+    """Keep transformers' weight-loading bars and reports out of the program's own words."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
 
@@ -110,5 +118,94 @@ def from_pretrained(cls: Any, checkpoint: str, *, revision: str | None = None, *
         with _quiet():
             return cls.from_pretrained(source, revision=revision, **options)
     except Exception as error:  # the libraries raise a dozen types; each means the same to the user
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"cannot load {cls.__name__} from '{where}': {first_line}") from error
+        raise WeightsError(f"cannot load {cls.__name__} from '{where}': {_reason(error)}") from error
+
+
+def whole_model(cls: Any, checkpoint: str, *, revision: str | None = None, **options: Any) -> Any:
+    """Load a transformers model as `from_pretrained` does, and refuse one whose weights are not all there.
+
+    transformers itself would fill what is missing with random numbers.
+
+    Raises:
+        WeightsError: as for `from_pretrained`, or weights are missing or of another shape.
+    """
+    model, report = from_pretrained(
+        cls,
+        checkpoint,
+        revision=revision,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **options,
+    )
+    reshaped = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    lacking = sorted(k for k in {*report["missing_keys"], *reshaped} if not _NEVER_USED.search(k))
+    if lacking:
+        raise WeightsError(
+            f"cannot load {cls.__name__} from '{resolve(checkpoint)}': {len(lacking)} of its weights are "
+            f"missing or of another shape, such as {lacking[0]}: it is damaged or of another model"
+        )
+    return model
+
+
+def fill(module: Any, path: Path, *, prefixes: Sequence[str]) -> None:
+    """Load a module's weights from a safetensors file in which their names begin with one of the prefixes.
+
+    Raises:
+        WeightsError: the file is corrupted, or weights are missing or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    try:
+        stored = load_file(path)
+        weights = {k.removeprefix(p): v for p in prefixes for k, v in stored.items() if k.startswith(p)}
+        lacking = sorted(set(module.state_dict()) - set(weights))
+        if not lacking:
+            module.load_state_dict(weights, strict=False)
+            return
+    except Exception as error:  # as above
+        raise WeightsError(f"cannot load the weights in '{path}': {_reason(error)}") from error
+    raise WeightsError(f"'{path}' lacks {len(lacking)} weights, such as {prefixes[0]}{lacking[0]}")
+
+
+def fetch(checkpoint: str, name: str, *, revision: str | None = None) -> Path:
+    """Return the path of one file of a checkpoint, downloaded if need be.
+
+    Raises:
+        WeightsError: if the checkpoint has no such file, or it cannot be had.
+    """
+    source = resolve(checkpoint)
+    if Path(source).is_dir():
+        path = Path(source) / name
+        if not path.is_file():
+            raise WeightsError(f"'{source}' has no file {name}: it is no whole checkpoint")
+        return path
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(source, name, revision=revision))
+    except Exception as error:  # as above
+        raise WeightsError(f"cannot get {name} of '{source}': {_reason(error)}") from error
+
+
+def read_json(checkpoint: str, name: str, *, revision: str | None = None) -> dict[str, Any]:
+    """Return the content of one JSON file of a checkpoint.
+
+    Raises:
+        WeightsError: if it cannot be had or is no JSON object.
+    """
+    path = fetch(checkpoint, name, revision=revision)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"'{path}' is not JSON: {_reason(error)}") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"'{path}' must hold a JSON object")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    """Return what a library's error says, on one line."""
+    if type(error).__name__ == "RepositoryNotFoundError":
+        return "the hub has no such repository, or it is private: check the spelling"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -346,8 +346,9 @@ def load_depth_map(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np
 
     Args:
         path: ``.npy``; ``.npz`` with one array, or with one named ``depth`` or ``disparity``;
-            ``.pfm`` (its scale gives the byte order only); or a grey PNG or TIFF, whose stored
-            numbers are returned (divide a KITTI PNG by 256 yourself).
+            ``.pfm`` (its scale gives the byte order only); ``.exr`` with one channel, or with one named
+            depth, disparity, Z, Y or V; or a grey PNG or TIFF, whose stored numbers are returned (divide
+            a KITTI PNG by 256 yourself).
         max_pixels: as for `load_photo`.
 
     Returns:
@@ -355,6 +356,7 @@ def load_depth_map(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np
 
     Raises:
         InputError: the file is missing, damaged, of another kind or shape, or has no finite value.
+        MissingDependencyError: the file is OpenEXR and the package OpenEXR is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -362,11 +364,13 @@ def load_depth_map(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np
         values = _load_numpy(path, ("depth", "disparity"))
     elif suffix == ".pfm":
         values = _load_pfm(path)
+    elif suffix == ".exr":
+        values = _load_exr(path)
     elif suffix in (".png", ".tif", ".tiff"):
         image = _load_single_channel(path, max_pixels)
         values = np.asarray(image)
     else:
-        raise InputError(f"{path}: not a depth map; give .npy, .npz, .pfm, .png or .tif")
+        raise InputError(f"{path}: not a depth map; give .npy, .npz, .pfm, .exr, .png or .tif")
     depth = _as_map(path, values).astype(np.float32)
     if not np.isfinite(depth).any():
         raise InputError(f"{path}: holds no finite value; give another depth map")
@@ -437,6 +441,28 @@ def _load_pfm(path: Path) -> NDArray[np.float32]:
     values = np.frombuffer(content, f"{order}f4", width * height, header.end())
     # PFM stores the bottom row first.
     return values.reshape(height, width)[::-1].astype(np.float32)
+
+
+def _load_exr(path: Path) -> NDArray[Any]:
+    with _open_regular(path):
+        pass  # the reader says nothing of what is wrong with a path
+    try:
+        import OpenEXR
+    except ImportError:
+        raise MissingDependencyError(
+            f'{path}: reading OpenEXR needs the package OpenEXR; run: pip install "redepth[exr]"'
+        ) from None
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+    except Exception as error:  # it raises RuntimeError, ValueError and TypeError on damaged bytes
+        raise InputError(_damaged(path, error)) from None
+    wanted = ("depth", "disparity", "z", "y", "v")
+    ranked = {wanted.index(name.lower()): name for name in channels if name.lower() in wanted}
+    name = next(iter(channels)) if len(channels) == 1 else ranked[min(ranked)] if ranked else None
+    if name is None:
+        raise InputError(f"{path}: holds the channels {sorted(channels)}; name the map's depth, Z or Y")
+    return channels[name]
 
 
 def _load_single_channel(path: Path, max_pixels: int) -> Image.Image:

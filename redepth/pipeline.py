@@ -18,8 +18,12 @@ from torch import Tensor
 
 from redepth import depth_models, io, priors, renderers
 from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
+<<<<<<< HEAD
 from redepth.contracts import HasNeeds, Objective
 from redepth.data import datasets
+=======
+from redepth.contracts import FollowsPhoto, HasNeeds, Objective
+>>>>>>> main
 from redepth.errors import ConfigError, InputError
 from redepth.optim import objectives
 from redepth.optim.refiner import OnStep, Refiner
@@ -165,6 +169,8 @@ class Pipeline:
         pixels = _pixels(photo, max_pixels)
         if ground_truth is not None:
             ground_truth.check(*pixels.shape[:2])
+        if isinstance(model := self.refiner.depth_model, FollowsPhoto):
+            model.next_photo(Path(photo) if isinstance(photo, str | Path) else None)
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
         outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt, seed=seed, on_step=on_step)
         return Refinement(

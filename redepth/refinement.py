@@ -236,6 +236,7 @@ class Refinement:
                 "predicts": self.predicts,
                 "invariance": self.invariance,
                 "meaning": self.meaning,
+                "unit": outcome.unit,
             },
             "partial": self.partial,
             "reason": outcome.reason,

@@ -12,7 +12,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -45,12 +45,18 @@ def require(module: str, extra: str) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered component: where its class is, and the modules beyond the core that it needs."""
+    """One registered component: where its class is, and the modules beyond the core that it needs.
+
+    ``licence`` is that of the weights it downloads, if it downloads any. ``defaults`` take the place of the
+    constructor's own, so that one class may stand under several names.
+    """
 
     name: str
     target: str | type
     summary: str = ""
     needs: tuple[tuple[str, str], ...] = ()
+    licence: str = ""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> type:
         """Import and return the class."""
@@ -92,9 +98,17 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._warned: set[str] = set()
 
-    def add(self, name: str, target: str, summary: str, needs: tuple[tuple[str, str], ...] = ()) -> None:
-        """Register ``"module:Class"`` without importing it."""
-        self._entries[name] = Entry(name, target, summary, needs)
+    def add(
+        self,
+        name: str,
+        target: str,
+        summary: str,
+        needs: tuple[tuple[str, str], ...] = (),
+        licence: str = "",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Register ``"module:Class"`` without importing it; the arguments are those of `Entry`."""
+        self._entries[name] = Entry(name, target, summary, needs, licence, defaults or {})
 
     def register(self, name: str) -> Callable[[C], C]:
         """Class decorator that makes a class a component under this name.
@@ -164,7 +178,7 @@ class Registry:
         component = self.get(name)
         schema = options_schema(component)
         try:
-            checked = schema(**options).model_dump()
+            checked = schema(**{**self.entries()[name].defaults, **options}).model_dump()
             # Constructors are light: they check what one option demands of another.
             built = component(**checked)
         except ValidationError as error:

@@ -56,7 +56,8 @@ def photo(height: int = 56, width: int = 70, seed: int = 0) -> Tensor:
 
 def tiny_depth_model() -> DepthAnything:
     """The recorded DepthAnything checkpoint of a few channels, patch 14, native size 70."""
-    return DepthAnything(checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70).load(CPU)
+    checkpoint = str(GOLDEN / "tiny-random-depth-anything")
+    return DepthAnything(checkpoint=checkpoint, longer_side=70, scale=7.0).load(CPU)
 
 
 def tiny_unet(relighting: bool = True, seed: int = 0) -> PixelUNet:
@@ -141,6 +142,7 @@ def make_refiner(prior: Any = None, lights: int = 1, **optim: Any) -> Refiner:
             "decoder": 1e-3,
             "encoder": 1e-3,
             "depth": 1e-2,
+            "correction": 1e-2,
             "offset": 1e-2,
         },
         "objectives": {"smoothness": Term()},

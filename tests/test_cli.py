@@ -23,6 +23,7 @@ from PIL import Image
 
 from redepth import __version__, cli, doctor, hub, metrics
 from redepth.config import load_preset, preset_names
+from redepth.depth_models import REGISTRY as DEPTH_MODELS
 from redepth.pipeline import FAMILIES, Pipeline, list_components, resolve
 from redepth.refinement import Refinement
 from redepth.registry import Entry
@@ -453,6 +454,31 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "takes [bold] (B, L) and [/nothing]" in odd
     assert odd.count("w") >= 300
     assert call("list", "rendererz").code == 2
+
+
+def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    # A component of another package is listed without being imported.
+    foreign = Entry("foreign", "no_such_module:Foreign", "from package foreign")
+    monkeypatch.setitem(DEPTH_MODELS._entries, "foreign", foreign)
+    done = call("list", "depth-models")
+    assert done.code == 0, done
+    rows = {
+        cells[1].strip(): cells
+        for cells in (line.split("│") for line in done.out.splitlines() if "│" in line)
+    }
+    for name, entry in DEPTH_MODELS.entries().items():
+        assert entry.licence in rows[name][3]
+        if "checkpoint" in entry.defaults and name != "depth-anything-3-mono":
+            assert rows[name][4].strip().startswith("hf download")
+    assert rows["depth-anything-v2-base"][3].strip() == "CC-BY-NC-4.0"
+    assert "depth_model.path" in rows["precomputed"][4]
+    assert rows["foreign"][4].strip() == ""
+    # With the weights at hand nothing is missing.
+    monkeypatch.setattr(hub, "is_cached", lambda *_: True)
+    assert "hf download" not in call("list", "depth-models").out
 
 
 @pytest.mark.parametrize("preset", preset_names())

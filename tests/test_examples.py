@@ -34,6 +34,43 @@ def test_the_custom_renderer_is_used(tmp_path: Path, real_photos: Mapping[str, P
     assert used[0]["losses"] != used[1]["losses"]
 
 
+def test_the_gallery_shows_every_renderer_that_runs_here(tmp_path: Path) -> None:
+    run(tmp_path, str(EXAMPLES / "renderer_gallery.py"), "--size", "64")
+    assert {p.name for p in (tmp_path / "out" / "gallery").iterdir()} == {
+        "renderers.png",
+        "renderer-options.png",
+    }
+
+
+@pytest.mark.slow
+def test_every_renderer_is_swapped_in_and_measured(tmp_path: Path, skimage_data: Path) -> None:
+    photo, truth = (str(skimage_data / f"motorcycle_{name}") for name in ("left.png", "disp.npz"))
+    small = ["--members", "1", "--set", "optim.steps=2", "--set", "depth_model.longer_side=96"]
+    printed = run(tmp_path, str(EXAMPLES / "swap_renderer.py"), photo, "--gt", truth, *small)
+    table = json.loads((tmp_path / "out" / "swap_renderer" / "table.json").read_text())
+    assert {"blinn-phong", "ggx", "lambert", "mesh", "oren-nayar", "phong", "spherical-harmonics"} <= set(
+        table
+    )
+    for name, row in table.items():
+        assert name in printed
+        if isinstance(row, str):
+            assert "pip install" in row
+            continue
+        assert row["silog_refined"] > 0
+        assert row["normals_turned"] > 0
+
+
+@pytest.mark.slow
+def test_the_custom_depth_model_is_used(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
+    run(tmp_path, str(EXAMPLES / "custom_depth_model.py"), str(real_photos["coins"]))
+    out = tmp_path / "out" / "custom_depth_model"
+    used = [json.loads((out / n / "run.json").read_text()) for n in ("embeddings", "low-rank")]
+    for what in used:
+        assert what["preset"]["depth_model"] == {"name": "lower-is-nearer", "longer_side": 192, "tilt": 4.0}
+        assert what["output"]["unit"] > 0
+    assert used[0]["losses"] != used[1]["losses"]
+
+
 @pytest.mark.slow
 def test_the_demo_writes_its_record_and_pictures(tmp_path: Path) -> None:
     photos = ["--photo", "moon", "--photo", "motorcycle_left"]

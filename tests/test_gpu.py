@@ -21,7 +21,7 @@ CUDA = torch.device("cuda")
 def on_cuda(**settings: Any) -> Any:
     refiner = make_refiner(**settings)
     refiner.depth_model = DepthAnything(
-        checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70
+        checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70, scale=7.0
     ).load(CUDA)
     refiner.device = CUDA
     return refiner
@@ -69,3 +69,50 @@ def test_the_pixel_unet_gives_the_cpus_prediction() -> None:
         here = tiny_unet()(noisy, t)
         there = tiny_unet().to(CUDA)(noisy.to(CUDA), t.to(CUDA))
     assert relative_error(there.cpu(), here) < 1e-3
+
+
+# --- the relighting kernels -----------------------------------------------------------------------
+
+
+def unclipped(height: int, width: int, **settings: Any) -> dict[str, Any]:
+    """A scene that nowhere reaches the clip, where float32 and float64 would part at single pixels."""
+    from tests.ops.test_shading_triton import inputs
+
+    given = inputs(height, width, **settings)
+    given["image_linear"] = 0.1 + 0.9 * given["image_linear"]
+    given["diffuse"], given["specular"] = 0.5 * given["diffuse"], 0.5 * given["specular"]
+    return given
+
+
+@pytest.mark.parametrize(("height", "width"), [(518, 518), (517, 519), (60, 2050)])
+@pytest.mark.parametrize("lights", [1, 4])
+def test_the_relighting_kernels_are_their_twin(height: int, width: int, lights: int) -> None:
+    from tests.ops.test_shading_triton import compare
+
+    compare(unclipped(height, width, batch=2, lights=lights, invalid=0.02))
+
+
+def test_the_relighting_kernels_are_the_same_to_the_bit_in_every_run() -> None:
+    from redepth.ops.shading_triton import relight_blinn_phong
+    from tests.ops.test_shading_triton import run
+
+    given = unclipped(1024, 1022, batch=4, lights=2, invalid=0.02)
+    first = run(relight_blinn_phong, given)
+    for _ in range(5):
+        again = run(relight_blinn_phong, given)
+        assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_the_relighting_kernels_take_thousands_of_images() -> None:
+    from tests.ops.test_shading_triton import compare
+
+    compare(unclipped(9, 14, batch=3000, images=3000, invalid=0.02))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_the_relighting_kernels_in_half_precision(dtype: torch.dtype, tolerance: float) -> None:
+    from tests.ops.test_shading_triton import compare
+
+    given = unclipped(518, 518)
+    given["image_linear"] = given["image_linear"].to(dtype)
+    compare(given, out_dtype=dtype, tolerance=tolerance)

@@ -86,3 +86,57 @@ def test_what_a_library_raises_becomes_one_line_that_names_class_and_place() -> 
 
     with pytest.raises(WeightsError, match=r"^cannot load Model from 'owner/name/unet': size mismatch$"):
         hub.from_pretrained(Model, "owner/name", subfolder="unet")
+
+
+def test_a_repository_that_is_not_there_is_said_in_words() -> None:
+    class RepositoryNotFoundError(Exception):
+        pass
+
+    class Model:
+        @classmethod
+        def from_pretrained(cls, *_: Any, **__: Any) -> None:
+            raise RepositoryNotFoundError("404 Client Error. (Request ID: Root=1-2)\n\nRepository Not Found")
+
+    with pytest.raises(
+        WeightsError, match=r"^cannot load Model from 'owner/nmae': the hub has no such repository"
+    ):
+        hub.from_pretrained(Model, "owner/nmae")
+
+
+def test_a_revision_is_part_of_the_command_that_downloads() -> None:
+    with pytest.raises(WeightsError, match=r"'hf download owner/name config\.json --revision refs/pr/5'"):
+        hub.ensure_available("owner/name", "refs/pr/5", ["config.json"])
+
+
+def test_one_file_of_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "bad.json").write_text("{")
+    assert hub.fetch(str(tmp_path), "config.json") == tmp_path / "config.json"
+    assert hub.read_json(str(tmp_path), "config.json") == {"a": 1}
+    for name, words in (
+        ("gone.json", "has no file gone.json: it is no whole checkpoint"),
+        ("list.json", "must hold a JSON object"),
+        ("bad.json", "is not JSON"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            hub.read_json(str(tmp_path), name)
+    with pytest.raises(WeightsError, match=r"^cannot get config\.json of 'owner/name': "):
+        hub.fetch("owner/name", "config.json")
+
+
+def test_a_module_is_filled_from_the_names_it_has_in_a_file(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    source, module = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
+    path = tmp_path / "model.safetensors"
+    save_file({f"model.head.{k}": v.clone() for k, v in source.state_dict().items()}, path)
+    hub.fill(module, path, prefixes=("model.head.", "head."))
+    assert torch.equal(module.weight, source.weight)
+    save_file({"head.weight": torch.zeros(3, 2)}, path)
+    with pytest.raises(WeightsError, match=r"lacks 1 weights, such as model\.head\.bias$"):
+        hub.fill(module, path, prefixes=("model.head.", "head."))
+    save_file({"head.weight": torch.zeros(2, 2), "head.bias": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match="cannot load the weights in"):
+        hub.fill(module, path, prefixes=("model.head.", "head."))

@@ -439,6 +439,38 @@ def test_sixteen_bit_depth_keeps_its_numbers(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(io.load_depth_map(tmp_path / name), values.astype(np.float32))
 
 
+def test_openexr_maps_give_the_channel_that_holds_depth(tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    values = np.linspace(0, 9, 12, dtype=np.float32).reshape(3, 4)
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    other = np.ones_like(values)
+    for number, channels in enumerate(
+        (
+            {"Z": values},
+            {"anything": values},
+            {"Z": values, "A": other},
+            {"Y": other, "depth.V": other, "Z": values},
+        )
+    ):
+        path = tmp_path / f"{number}.exr"
+        exr.File(header, channels).write(str(path))
+        assert np.array_equal(io.load_depth_map(path), values), channels
+    exr.File(header, {"RGB": np.stack([values] * 3, axis=-1)}).write(str(tmp_path / "rgb.exr"))
+    with pytest.raises(InputError, match=r"holds the channels \['B', 'G', 'R'\]"):
+        io.load_depth_map(tmp_path / "rgb.exr")
+    with pytest.raises(InputError, match="no such file"):
+        io.load_depth_map(tmp_path / "gone.exr")
+
+
+def test_openexr_without_its_package_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.exr").write_bytes(b"\x76\x2f\x31\x01")
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "redepth\[exr\]"'):
+        io.load_depth_map(tmp_path / "a.exr")
+
+
 def test_bad_depth_maps(tmp_path: Path) -> None:
     quadrants().save(tmp_path / "colour.png")
     np.save(tmp_path / "colour.npy", np.zeros((3, 4, 3)))
@@ -450,6 +482,7 @@ def test_bad_depth_maps(tmp_path: Path) -> None:
     (tmp_path / "words.npy").write_text("words")
     (tmp_path / "words.pfm").write_text("words")
     (tmp_path / "a.exr").write_text("words")
+    (tmp_path / "a.hdr").write_text("words")
     (tmp_path / "colour.pfm").write_bytes(b"PF\n1 1\n-1\n" + bytes(12))
     (tmp_path / "short.pfm").write_bytes(b"Pf\n4 4\n-1\n" + bytes(12))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:100])
@@ -465,7 +498,8 @@ def test_bad_depth_maps(tmp_path: Path) -> None:
         "words.pfm": "Pf",
         "colour.pfm": "colour",
         "short.pfm": "12 of 64 bytes",
-        "a.exr": ".pfm",
+        "a.exr": "damaged",
+        "a.hdr": ".exr",
         "cut.npz": "numpy",
         "missing.npy": "no such file",
     }.items():

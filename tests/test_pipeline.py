@@ -164,7 +164,8 @@ class FromDepth(DepthAnything):
 
 def test_a_model_that_predicts_depth_is_refined_measured_drawn_and_saved(tmp_path: Path) -> None:
     pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
-    model = FromDepth(checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70)
+    checkpoint = str(GOLDEN / "tiny-random-depth-anything")
+    model = FromDepth(checkpoint=checkpoint, longer_side=70, scale=7.0)
     pipeline.refiner.depth_model = model.load(torch.device("cpu"))
     truth = GroundTruth(np.linspace(1, 2, 5400, dtype=np.float32).reshape(60, 90))
     result = pipeline.refine(array(), ground_truth=truth)

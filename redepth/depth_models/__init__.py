@@ -1,15 +1,19 @@
-"""Depth backbones: a frozen encoder and a decoder over its intermediate embeddings."""
+"""Depth backbones: a frozen encoder and a decoder over its intermediate embeddings, or a finished map."""
 
 from __future__ import annotations
 
 from redepth.contracts import DepthModel
+from redepth.depth_models.catalog import CATALOG
 from redepth.registry import Registry
 
 REGISTRY = Registry("depth_model", "redepth.depth_models", DepthModel)
-REGISTRY.add(
-    "depth-anything",
-    "redepth.depth_models.depth_anything:DepthAnything",
-    "Depth Anything V1, V2: relative checkpoints of that class (transformers)",
-)
+for _row in CATALOG:
+    REGISTRY.add(
+        _row.name,
+        f"{__name__}.{_row.target}",
+        _row.summary,
+        licence=_row.licence,
+        defaults=_row.defaults,
+    )
 
 register = REGISTRY.register

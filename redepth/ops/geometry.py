@@ -13,6 +13,16 @@ from torch import Tensor
 
 ResizeRule = Literal["upper_bound", "lower_bound", "minimal"]
 
+AUTO_SCALE = 7.0
+"""The scale s that goes with `auto_unit`: the published one."""
+
+TRUE_SLOPE_DEPTH = 1 / math.tan(math.radians(55.0) / 2)
+"""Relative depth at which the orthographic surface, 2 high, has the slopes that a camera sees whose vertical
+field of view is 55 degrees: a picture plane at distance z is 2 z tan(55 / 2) high."""
+
+NEAR_SHARE = 0.25
+"""The share of the pixels that `auto_unit` counts as near."""
+
 
 def relative_depth(
     raw: Tensor,
@@ -48,6 +58,35 @@ def relative_depth(
     return factor / (raw + margin) if predicts == "disparity" else factor * raw
 
 
+def auto_unit(
+    raw: Tensor, *, predicts: Literal["disparity", "depth"] = "disparity", margin: float = 0.1
+) -> float:
+    r"""Return the unit k in which a raw output of any range has one that the published constants are for.
+
+    .. math:: k = \frac{Q_{3/4}(D)}{s / z_0 - m} \;\text{(disparity)}, \qquad
+        k = \frac{s \, Q_{1/4}(D)}{z_0} \;\text{(depth)}
+
+    with quantiles Q over the pixels that are finite and positive (disparity 0, as of the sky, says nothing of
+    scale), s = `AUTO_SCALE` and z_0 = `TRUE_SLOPE_DEPTH`: the relative depth of D / k is z_0 at the edge of
+    their nearest quarter, so that its slopes are true there. With s = 7 and m = 0.1 that is where the
+    published constants put D = 3.54. Multiplying ``raw`` by a number multiplies k by it.
+
+    Args:
+        raw: (1, 1, H, W), the first prediction, >= 0.
+        predicts: what ``raw`` is.
+        margin: m of `relative_depth`.
+
+    Raises:
+        ValueError: if no value is finite and positive.
+    """
+    values = raw.detach()[valid_depth(raw)].float()
+    if not values.numel():
+        raise ValueError("no value is finite and positive")
+    if predicts == "disparity":
+        return float(torch.quantile(values, 1 - NEAR_SHARE)) / (AUTO_SCALE / TRUE_SLOPE_DEPTH - margin)
+    return float(torch.quantile(values, NEAR_SHARE)) * AUTO_SCALE / TRUE_SLOPE_DEPTH
+
+
 @dataclass(frozen=True)
 class Camera:
     r"""How a pixel's relative depth becomes a point.
@@ -65,19 +104,22 @@ class Camera:
             at any resolution: f_x pixels / W, f_y pixels / H, and (0.5, 0.5) for a centred axis.
 
     Raises:
-        ValueError: for both arguments, a field of view outside (0, 180) or a focal length <= 0.
+        ValueError: for both arguments, a field of view outside (0, 180), a focal length <= 0 or other than
+            four intrinsics.
     """
 
     field_of_view: float | None = None
-    intrinsics: tuple[float, float, float, float] | None = None
+    intrinsics: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.field_of_view is not None and self.intrinsics is not None:
             raise ValueError("field_of_view and intrinsics both say the focal length: give one")
         if self.field_of_view is not None and not 0 < self.field_of_view < 180:
             raise ValueError(f"field_of_view must be in (0, 180) degrees, got {self.field_of_view}")
-        if self.intrinsics is not None and min(self.intrinsics[:2]) <= 0:
-            raise ValueError(f"intrinsics (fx, fy, cx, cy): fx and fy must be > 0, got {self.intrinsics}")
+        if self.intrinsics is not None and (len(self.intrinsics) != 4 or min(self.intrinsics[:2]) <= 0):
+            raise ValueError(
+                f"intrinsics must be four numbers (fx, fy, cx, cy) with fx and fy > 0, got {self.intrinsics}"
+            )
 
     @property
     def pinhole(self) -> bool:
@@ -87,7 +129,8 @@ class Camera:
     def normalized_intrinsics(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return the pinhole's f_x, f_y, c_x, c_y in units of width and height."""
         if self.intrinsics is not None:
-            return self.intrinsics
+            fx, fy, cx, cy = self.intrinsics
+            return fx, fy, cx, cy
         focal = 0.5 / math.tan(math.radians(self.field_of_view or 0.0) / 2)
         return focal, focal * width / height, 0.5, 0.5
 
@@ -189,7 +232,9 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    slope = difference if bool(finite.all()) else partial(_finite_difference, finite)
+    # A compiled graph must not wait for the data; what it does then is right for all of them.
+    clean = not torch.compiler.is_compiling() and bool(finite.all())
+    slope = difference if clean else partial(_finite_difference, finite)
     z_col, z_row = slope(surface, -1), slope(surface, -2)
     x, y = dv * z_col, du * z_row
     area = -dv * du
@@ -206,16 +251,23 @@ def camera_facing(normals: Tensor) -> Tensor:
 
 
 def network_size(
-    height: int, width: int, *, target: int, multiple: int, rule: ResizeRule = "upper_bound"
+    height: int,
+    width: int,
+    *,
+    target: int | tuple[int, int],
+    multiple: int,
+    rule: ResizeRule = "upper_bound",
 ) -> tuple[int, int]:
     """Return the (height, width) a depth network resizes a photo to, aspect ratio kept.
 
     ``upper_bound``: the longer side becomes ``target``; ``lower_bound``: the shorter one does;
     ``minimal``: the side whose scale is nearer to 1. Sides are rounded to the nearest multiple,
     floored where that would pass an upper bound, raised where it would fall below a lower one, and are
-    never less than one multiple.
+    never less than one multiple. A pair is a target for height and width each: the first side to reach
+    its own, or the last one, decides.
     """
-    scale_h, scale_w = target / height, target / width
+    target_h, target_w = (target, target) if isinstance(target, int) else target
+    scale_h, scale_w = target_h / height, target_w / width
     if rule == "upper_bound":
         scale = min(scale_h, scale_w)
     elif rule == "lower_bound":
@@ -223,16 +275,16 @@ def network_size(
     else:
         scale = min(scale_h, scale_w, key=lambda s: abs(1 - s))
 
-    def snap(side: int) -> int:
+    def snap(side: int, bound: int) -> int:
         exact = scale * side
         snapped = round(exact / multiple) * multiple
-        if rule == "upper_bound" and snapped > target:
+        if rule == "upper_bound" and snapped > bound:
             snapped = int(exact // multiple) * multiple
-        if rule == "lower_bound" and snapped < target:
+        if rule == "lower_bound" and snapped < bound:
             snapped = -int(-exact // multiple) * multiple
         return max(snapped, multiple)
 
-    return snap(height), snap(width)
+    return snap(height, target_h), snap(width, target_w)
 
 
 def resize(

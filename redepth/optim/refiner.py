@@ -83,6 +83,7 @@ class Outcome:
         partial: whether the run ended before all members had taken all steps (early stop apart).
         reason: why, if so.
         seconds: wall time of the optimisation.
+        unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
     """
 
     predicts: Predicts
@@ -98,6 +99,7 @@ class Outcome:
     partial: bool = False
     reason: str = ""
     seconds: float = 0.0
+    unit: float = 1.0
 
     @property
     def refined(self) -> Tensor:
@@ -249,11 +251,28 @@ class Refiner:
         losses["total"] = total
         return losses, surface, relit
 
-    def relative_depth(self, raw: Tensor, offset: Tensor | float) -> Tensor:
-        """Relative depth of a raw output under this depth model's constants."""
+    def unit(self, initial: Tensor) -> float:
+        """Return what the photo's raw outputs are divided by: 1 unless the depth model's scale is ``auto``.
+
+        Raises:
+            RedepthError: if the first prediction has no scale.
+        """
         model = self.depth_model
+        if model.scale != "auto":
+            return 1.0
+        try:
+            return geometry.auto_unit(initial, predicts=model.predicts, margin=model.margin)
+        except ValueError as error:
+            raise RedepthError(
+                f"scale=auto has nothing to go by in the depth model's prediction: {error}"
+            ) from None
+
+    def relative_depth(self, raw: Tensor, offset: Tensor | float) -> Tensor:
+        """Relative depth of a raw output in its unit, under this depth model's constants."""
+        model = self.depth_model
+        scale = geometry.AUTO_SCALE if model.scale == "auto" else model.scale
         return geometry.relative_depth(
-            raw, predicts=model.predicts, scale=model.scale, margin=model.margin, offset=offset
+            raw, predicts=model.predicts, scale=scale, margin=model.margin, offset=offset
         )
 
     def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
@@ -289,7 +308,8 @@ class _Run:
         replay: Sequence[StepDraws] | None,
     ) -> None:
         self.refiner, self.optim = refiner, refiner.optim
-        self.image, self.features, self.initial = image, features, initial
+        self.prediction, self.unit = initial, refiner.unit(initial)
+        self.image, self.features, self.initial = image, features, initial / self.unit
         self.linear = color.srgb_to_linear(image)
         self.condition, self.seed, self.on_step = condition, seed, on_step
         self.replay = self._checked(replay)
@@ -359,6 +379,7 @@ class _Run:
             self.features,
             self.initial,
             len(members),
+            self.unit,
         )
         return _Group(members, state, self.refiner.make_optimizer(state))
 
@@ -407,7 +428,7 @@ class _Run:
                 members=group.members,
                 of_members=self.optim.members,
                 losses=losses,
-                raw=surface.raw.detach(),
+                raw=surface.raw.detach() * self.unit,
                 depth=surface.depth.detach(),
                 relit=relit.detach(),
                 draws=drawn,
@@ -468,8 +489,8 @@ class _Run:
         initial = self.initial.cpu()
         return Outcome(
             predicts=self.refiner.depth_model.predicts,
-            initial=initial,
-            members=torch.stack([a.raw for a in answers]),
+            initial=self.prediction.cpu(),
+            members=torch.stack([a.raw for a in answers]) * self.unit,
             initial_depth=self.refiner.relative_depth(initial, 0.0),
             member_depths=torch.stack([a.depth for a in answers]),
             offsets=torch.stack([a.offset for a in answers]),
@@ -480,6 +501,7 @@ class _Run:
             partial=bool(reason),
             reason=reason,
             seconds=seconds,
+            unit=self.unit,
         )
 
 

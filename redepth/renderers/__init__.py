@@ -24,5 +24,10 @@ REGISTRY.add(
     "redepth.renderers.matte:SphericalHarmonics",
     "matte shading under a random low-frequency environment, order 2",
 )
+REGISTRY.add(
+    "mesh",
+    "redepth.renderers.mesh:Mesh",
+    "Blinn-Phong shading of a mesh cut at depth edges, the viewpoint turned; pytorch3d or nvdiffrast",
+)
 
 register = REGISTRY.register

@@ -65,7 +65,7 @@ class ShadedRenderer(ABC):
     shadow_softness: Annotated[float, Field(gt=0, le=2)] = 0.1
     camera: Literal["orthographic", "pinhole"] = "orthographic"
     field_of_view: Annotated[float, Field(gt=0, lt=180)] | None = None
-    intrinsics: tuple[float, float, float, float] | None = None
+    intrinsics: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
     relight: Literal["composite", "shading-only"] = "composite"
     grey: Annotated[float, Field(gt=0, le=1)] = 0.5
 
@@ -74,7 +74,8 @@ class ShadedRenderer(ABC):
         if given and self.camera == "orthographic":
             raise ValueError("field_of_view and intrinsics need camera: pinhole; it is orthographic")
         default = DEFAULT_FIELD_OF_VIEW if self.camera == "pinhole" and not given else self.field_of_view
-        self._camera = geometry.Camera(default, self.intrinsics)
+        intrinsics = None if self.intrinsics is None else tuple(self.intrinsics)
+        self._camera = geometry.Camera(default, intrinsics)
 
     def sample(self, batch: int, generator: Generator) -> Illumination:
         """Draw the light of ``batch`` members, tensors (batch, L, ...).

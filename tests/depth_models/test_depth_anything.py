@@ -113,17 +113,37 @@ def test_checkpoints_that_are_missing_corrupted_or_of_another_class_say_so(tmp_p
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(WeightsError, match="not Depth Anything"):
+    with pytest.raises(WeightsError, match="not DepthAnything"):
         DepthAnything(checkpoint=str(other)).load(CPU)
 
 
-def test_a_metric_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_metric_checkpoint_predicts_depth_in_metres_and_needs_no_scale(tmp_path: Path) -> None:
     metric = tmp_path / "metric"
     shutil.copytree(CHECKPOINT, metric)
     config = json.loads((metric / "config.json").read_text())
-    (metric / "config.json").write_text(json.dumps(config | {"depth_estimation_type": "metric"}))
-    with pytest.raises(WeightsError, match="predicts metric depth, and only relative checkpoints"):
-        DepthAnything(checkpoint=str(metric)).load(CPU)
+    (metric / "config.json").write_text(
+        json.dumps(config | {"depth_estimation_type": "metric", "max_depth": 20})
+    )
+    relative, loaded = (DepthAnything(checkpoint=str(c)).load(CPU) for c in (CHECKPOINT, metric))
+    assert (relative.predicts, relative.invariance) == ("disparity", "affine")
+    assert (loaded.predicts, loaded.invariance, loaded.scale) == ("depth", "metric", "auto")
+    with torch.no_grad():
+        depth = loaded.decode(loaded.encode(photo(70, 70)))
+    assert 0 < float(depth.min()) < float(depth.max()) < 20
+
+
+def test_the_papers_scale_is_for_the_papers_checkpoint_alone() -> None:
+    """transformers' own conversion records first values of one photo: V2 Small 2.7, V2 Large 162."""
+    assert DepthAnything().scale == 7.0
+    assert DepthAnything(checkpoint="depth-anything-v2-small").scale == 7.0
+    for other in ("depth-anything-v2-large", "depth-anything-v1-small", str(CHECKPOINT)):
+        assert DepthAnything(checkpoint=other).scale == "auto"
+        assert DepthAnything(checkpoint=other, scale=2.0).scale == 2.0
+
+
+def test_short_names_stand_for_hub_ids() -> None:
+    assert DepthAnything(checkpoint="depth-anything-v2-large").checkpoint.endswith("V2-Large-hf")
+    assert DepthAnything(checkpoint="owner/name").checkpoint == "owner/name"
 
 
 def test_photos_are_resized_under_the_rule_and_filtered_when_asked() -> None:

@@ -71,6 +71,42 @@ def test_relative_depth_of_disparity_and_depth() -> None:
     assert metric.flatten().tolist() == pytest.approx([0.0, 13.8])
 
 
+def test_the_reference_depth_is_where_an_orthographic_slope_is_that_of_a_camera() -> None:
+    """A plane of slope 0.3 through the axis, seen by a camera of 55 degrees: one normal in the middle."""
+    z, t = geometry.TRUE_SLOPE_DEPTH, np.tan(np.radians(27.5))
+    u = torch.linspace(-1, 1, 401, dtype=torch.float64)
+    depth = (z / (1 - 0.3 * t * u)).expand(401, 401)[None, None]
+    middle = [
+        geometry.normals_from_depth(depth, camera)[0, :, 200, 200]
+        for camera in (geometry.ORTHOGRAPHIC, geometry.Camera(field_of_view=55.0))
+    ]
+    assert torch.allclose(middle[0], middle[1], atol=1e-3)
+    expected = torch.tensor([-0.3, 0.0, 1.0], dtype=torch.float64)
+    assert torch.allclose(middle[0], expected / expected.norm(), atol=1e-3)
+
+
+def test_the_auto_unit_puts_the_edge_of_the_nearest_quarter_there() -> None:
+    disparity = torch.linspace(0.5, 9.5, 101).view(1, 1, 1, 101)
+    unit = geometry.auto_unit(disparity)
+    assert unit == pytest.approx(7.25 / (7 / 1.920982 - 0.1))
+    depth = geometry.relative_depth(disparity / unit)
+    assert depth[..., 75].item() == pytest.approx(1.920982)
+    metres = torch.linspace(2.0, 12.0, 101).view(1, 1, 1, 101)
+    unit = geometry.auto_unit(metres, predicts="depth")
+    assert geometry.relative_depth(metres / unit, predicts="depth")[..., 25].item() == pytest.approx(1.920982)
+
+
+def test_the_auto_unit_follows_the_range_and_what_says_nothing_of_scale_does_not_count() -> None:
+    raw = torch.rand(1, 1, 20, 30, generator=seeded()) + 0.1
+    for predicts in ("disparity", "depth"):
+        unit = geometry.auto_unit(raw, predicts=predicts)
+        assert geometry.auto_unit(1000 * raw, predicts=predicts) == pytest.approx(1000 * unit, rel=1e-5)
+        sky = torch.cat([raw, torch.zeros(1, 1, 200, 30), torch.full((1, 1, 1, 30), torch.nan)], dim=2)
+        assert geometry.auto_unit(sky, predicts=predicts) == unit
+    with pytest.raises(ValueError, match="no value is finite and positive"):
+        geometry.auto_unit(torch.zeros(1, 1, 4, 4))
+
+
 def test_relative_depth_gradcheck() -> None:
     raw = torch.rand(2, 1, 3, 3, dtype=torch.float64, generator=seeded()).requires_grad_()
     offset = torch.zeros(2, 1, 1, 1, dtype=torch.float64, requires_grad=True)
@@ -99,6 +135,15 @@ def test_network_size_keeps_its_bounds(height: int, width: int) -> None:
     assert 14 <= max(h, w) <= 518
     low_h, low_w = geometry.network_size(height, width, target=518, multiple=14, rule="lower_bound")
     assert min(low_h, low_w) >= 518
+
+
+def test_network_size_may_aim_at_a_height_and_a_width() -> None:
+    for rule, expected in (("upper_bound", (384, 512)), ("lower_bound", (384, 512)), ("minimal", (384, 512))):
+        assert geometry.network_size(480, 640, target=(384, 512), multiple=32, rule=rule) == expected
+    # A wide photo reaches its width first, a narrow one its height.
+    assert geometry.network_size(400, 1200, target=(384, 512), multiple=32) == (160, 512)
+    assert geometry.network_size(1200, 400, target=(384, 512), multiple=32) == (384, 128)
+    assert geometry.network_size(400, 1200, target=(384, 512), multiple=32, rule="lower_bound") == (384, 1152)
 
 
 def test_resize_to_the_same_size_is_the_same_picture() -> None:
@@ -180,5 +225,5 @@ def test_a_field_of_view_outside_its_range_is_refused(angle: float) -> None:
 def test_a_camera_is_told_its_focal_length_once_and_positive() -> None:
     with pytest.raises(ValueError, match="give one"):
         geometry.Camera(field_of_view=50.0, intrinsics=(1, 1, 0.5, 0.5))
-    with pytest.raises(ValueError, match="must be > 0"):
+    with pytest.raises(ValueError, match="fx and fy > 0"):
         geometry.Camera(intrinsics=(1, 0, 0.5, 0.5))

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from redepth.contracts import StepDraws
+from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.optim.draws import draw_steps, load_draws, record_draws, save_draws
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
-from redepth.optim.refiner import StepReport
+from redepth.optim.refiner import Refiner, StepReport
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.helpers import (
+    CPU,
+    GOLDEN,
     TargetPrior,
     make_refiner,
     photo,
@@ -23,14 +26,16 @@ from tests.helpers import (
 )
 
 ALL = sorted(PARAMETERIZATIONS)
+GENTLE = {"embeddings": 1e-3, "decoder": 1e-4, "encoder": 1e-4, "depth": 1e-3, "correction": 1e-3}
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_lockstep_one_by_one_and_any_batch_size_give_the_same_members(name: str) -> None:
     """Equal up to float noise, which AdamW's normalised step amplifies where a gradient is near 0."""
-    rates = {"embeddings": 1e-3, "decoder": 1e-4, "encoder": 1e-4, "depth": 1e-3, "offset": 1e-3}
     outcomes = [
-        make_refiner(parameterization=name, members_per_batch=size, learning_rates=rates).run(photo(), seed=5)
+        make_refiner(parameterization=name, members_per_batch=size, learning_rates=GENTLE).run(
+            photo(), seed=5
+        )
         for size in ("auto", 1, 2)
     ]
     first = outcomes[0]
@@ -67,6 +72,60 @@ def test_every_parameterization_lowers_the_loss_and_moves_only_what_it_names(nam
     for old, new in zip(before, refiner.depth_model.decoder_parameters().values(), strict=True):
         assert torch.equal(old, new)
     assert float(outcome.offsets[0]) != 0
+
+
+class Rescaled(DepthAnything):
+    """The tiny model whose raw output is multiplied by a number, under ``scale = auto``."""
+
+    factor = 1.0
+
+    def decode(self, *args: Any) -> torch.Tensor:
+        return self.factor * super().decode(*args)
+
+
+def rescaled(factor: float, **optim: Any) -> Refiner:
+    refiner = make_refiner(**optim)
+    model = Rescaled(checkpoint=str(GOLDEN / "tiny-random-depth-anything"), longer_side=70)
+    model.scale, model.factor = "auto", factor
+    refiner.depth_model = model.load(CPU)
+    return refiner
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_under_auto_the_range_of_the_raw_output_changes_nothing(name: str) -> None:
+    """A power of two is exact in binary; 1000 leaves float noise, which AdamW's normalised step amplifies."""
+    reports: dict[float, list[StepReport]] = {1.0: [], 1024.0: [], 1000.0: []}
+    outcomes = {
+        factor: rescaled(factor, parameterization=name, learning_rates=GENTLE).run(
+            photo(), seed=2, on_step=seen.append
+        )
+        for factor, seen in reports.items()
+    }
+    first = outcomes[1.0]
+    assert first.unit > 0
+    change = float((first.members - first.initial).norm())
+    assert change > 0
+    for factor, tolerance in ((1024.0, 0.0), (1000.0, 2e-2)):
+        other = outcomes[factor]
+        assert other.unit == pytest.approx(factor * first.unit, rel=1e-5)
+        assert float((other.members / factor - first.members).norm()) <= tolerance * change
+        assert relative_error(other.initial, factor * first.initial) < 1e-6
+        assert relative_error(other.member_depths, first.member_depths) <= tolerance
+        raw = reports[factor][0].raw
+        assert relative_error(raw, factor * reports[1.0][0].raw) < 1e-6
+        for row, expected in zip(other.history["total"], first.history["total"], strict=True):
+            assert row == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_number_for_scale_leaves_the_raw_output_as_it_is() -> None:
+    outcome = make_refiner(steps=1).run(photo())
+    assert outcome.unit == 1.0
+    assert torch.allclose(outcome.initial_depth, 7.0 / (outcome.initial + 0.1))
+
+
+def test_a_prediction_without_scale_is_refused() -> None:
+    with pytest.raises(RedepthError, match="scale=auto has nothing to go by"):
+        rescaled(0.0).run(photo())
 
 
 def test_the_same_seed_gives_the_same_result_and_another_one_does_not() -> None:

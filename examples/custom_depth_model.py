@@ -1,0 +1,97 @@
+"""A depth model from outside the package: "what stands lower in the picture is nearer".
+
+    python examples/custom_depth_model.py photo.jpg
+
+It has what `redepth.contracts.DepthModel` asks for: an encoder, whose features may be learned, a decoder,
+whose weights may be, and what its output means. An estimator without such halves derives from
+`redepth.depth_models.whole.WholeModel` and says only how it predicts; a network of transformers from
+`redepth.depth_models.backbone.Backbone`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+import redepth
+from redepth.contracts import Features
+from redepth.ops import geometry
+
+PATCH = 8
+
+
+@redepth.depth_models.register("lower-is-nearer")
+@dataclass(kw_only=True, eq=False)
+class LowerIsNearer:
+    """Disparity that grows downwards, and a little with brightness.
+
+    Args:
+        longer_side: of the refined image, in pixels.
+        tilt: disparity at the lower edge of the picture.
+    """
+
+    supports: ClassVar[frozenset[str]] = frozenset(
+        {"embeddings", "decoder", "embeddings+decoder", "depth", "low-rank"}
+    )
+
+    longer_side: Annotated[int, Field(ge=64, le=1024)] = 192
+    tilt: Annotated[float, Field(gt=0)] = 4.0
+
+    def __post_init__(self) -> None:
+        self.predicts, self.invariance = "disparity", "affine"
+        # Whatever the range of the output, its relative depth has sensible slopes.
+        self.scale, self.margin = "auto", 0.1
+
+    def load(self, device: torch.device) -> LowerIsNearer:
+        # One weight for each channel of a token: red, green, blue, height above the lower edge, one.
+        weights = [0.1, 0.1, 0.1, -self.tilt, self.tilt + 0.5]
+        self._weights = torch.tensor(weights, device=device)
+        return self
+
+    def prepare(self, photo: Tensor) -> Tensor:
+        height, width = geometry.network_size(
+            *photo.shape[-2:], target=self.longer_side, multiple=PATCH, rule="upper_bound"
+        )
+        return geometry.resize(photo, height, width, antialias=True)
+
+    def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
+        rows, columns = (side // PATCH for side in image.shape[-2:])
+        colour = F.avg_pool2d(image, PATCH)
+        above = torch.linspace(1, 0, rows, device=image.device).view(1, 1, rows, 1).expand_as(colour[:, :1])
+        tokens = torch.cat([colour, above, torch.ones_like(above)], dim=1).flatten(2).transpose(1, 2)
+        return Features(maps=(tokens,), constants=(), grid=(rows, columns), size=tuple(image.shape[-2:]))
+
+    def decode(self, features: Features, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        weights = (parameters or self.decoder_parameters())["weights"]
+        coarse = (features.maps[0] @ weights).unflatten(1, features.grid)[:, None]
+        return F.interpolate(coarse, size=features.size, mode="bilinear", align_corners=False).relu()
+
+    def encoder_parameters(self) -> dict[str, Tensor]:
+        return {}
+
+    def decoder_parameters(self) -> dict[str, Tensor]:
+        return {"weights": self._weights}
+
+    def release_encoder(self) -> None:
+        """There is none that takes up memory."""
+
+    def describe(self) -> dict[str, Any]:
+        return {"tilt": self.tilt}
+
+
+def main(photo: str) -> None:
+    for what in ("embeddings", "low-rank"):
+        overrides = ["depth_model.name=lower-is-nearer", f"optim.parameterization={what}", "optim.members=2"]
+        result = redepth.refine(photo, preset="embedded", overrides=overrides)
+        print(what, "written to", result.save(f"out/custom_depth_model/{what}"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,208 @@
+"""The published depth models by short name: class, checkpoint, licence. Plain data, nothing is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+APACHE, MIT, NC, RAIL = "Apache-2.0", "MIT", "CC-BY-NC-4.0", "CreativeML OpenRAIL++-M"
+
+# The metric checkpoints' cards say less, or other things, than their family does: see docs/depth_models.md.
+FAMILY_APACHE, FAMILY_NC = f"{APACHE} (the family's)", f"{NC} (the family's)"
+
+
+DISPARITY, DEPTH, METRES = "disparity", "depth", "depth in metres"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One depth model under its short name.
+
+    Attributes:
+        name: of the component.
+        target: ``module:Class`` under ``redepth.depth_models``.
+        what: it is, for the listing.
+        predicts: likewise.
+        checkpoint: hub id; empty where there are no weights.
+        licence: of the weights.
+        millions: of parameters.
+        options: what else takes the place of the class's own defaults.
+    """
+
+    name: str
+    target: str
+    what: str
+    predicts: str
+    checkpoint: str = ""
+    licence: str = ""
+    millions: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """What it is and what it predicts, in a line."""
+        return f"{self.what}: {self.predicts}"
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What takes the place of the class's own defaults."""
+        return ({"checkpoint": self.checkpoint} if self.checkpoint else {}) | dict(self.options)
+
+
+_DA, _DPT = "depth_anything:DepthAnything", "dpt:DPT"
+_ZOE, _GLPN = "zoedepth:ZoeDepth", "glpn:GLPN"
+_PROMPT, _MARIGOLD = "prompt_depth_anything:PromptDepthAnything", "marigold:Marigold"
+
+
+def _v1(scale: str, millions: float) -> Row:
+    name, checkpoint = f"depth-anything-v1-{scale}", f"LiheYoung/depth-anything-{scale}-hf"
+    return Row(name, _DA, f"Depth Anything V1 {scale.title()}", DISPARITY, checkpoint, APACHE, millions)
+
+
+def _v2(scale: str, licence: str, millions: float) -> Row:
+    name, checkpoint = f"depth-anything-v2-{scale.lower()}", f"depth-anything/Depth-Anything-V2-{scale}-hf"
+    return Row(name, _DA, f"Depth Anything V2 {scale}", DISPARITY, checkpoint, licence, millions)
+
+
+def _metric(scene: str, scale: str, licence: str, millions: float) -> Row:
+    name = f"depth-anything-v2-metric-{scene}-{scale}".lower()
+    checkpoint = f"depth-anything/Depth-Anything-V2-Metric-{scene}-{scale}-hf"
+    what = f"Depth Anything V2 {scale}, {scene.lower()} scenes"
+    return Row(name, _DA, what, METRES, checkpoint, licence, millions)
+
+
+def _midas(name: str, encoder: str, licence: str, millions: float) -> Row:
+    what = f"MiDaS 3.x, {encoder}"
+    return Row(f"dpt-{name}", _DPT, what, DISPARITY, f"Intel/dpt-{name}", licence, millions)
+
+
+CATALOG = (
+    Row(
+        "depth-anything",
+        _DA,
+        "Depth Anything V1, V2, relative or metric (transformers); default V2 Small",
+        DISPARITY,
+        "depth-anything/Depth-Anything-V2-Small-hf",
+        APACHE,
+        24.8,
+    ),
+    _v1("small", 24.8),
+    _v1("base", 97.5),
+    _v1("large", 335.3),
+    _v2("Small", APACHE, 24.8),
+    _v2("Base", NC, 97.5),
+    _v2("Large", NC, 335.3),
+    _metric("Indoor", "Small", FAMILY_APACHE, 24.8),
+    _metric("Indoor", "Base", FAMILY_NC, 97.5),
+    _metric("Indoor", "Large", FAMILY_NC, 335.3),
+    _metric("Outdoor", "Small", FAMILY_APACHE, 24.8),
+    _metric("Outdoor", "Base", FAMILY_NC, 97.5),
+    _metric("Outdoor", "Large", FAMILY_NC, 335.3),
+    Row(
+        "depth-anything-3-mono",
+        "depth_anything_3:DepthAnything3",
+        "Depth Anything 3 Mono Large (package depth-anything-3)",
+        DEPTH,
+        "depth-anything/DA3MONO-LARGE",
+        APACHE,
+        350,
+    ),
+    Row("dpt", _DPT, "MiDaS 3.x (transformers); default ViT-L", DISPARITY, "Intel/dpt-large", APACHE, 344),
+    _midas("large", "ViT-L", APACHE, 344),
+    Row(
+        "dpt-hybrid",
+        _DPT,
+        "MiDaS 3.x, ResNet-50 and ViT-B",
+        DISPARITY,
+        "Intel/dpt-hybrid-midas",
+        APACHE,
+        123,
+        {"revision": "refs/pr/5"},  # the branch that has the weights as safetensors
+    ),
+    _midas("beit-base-384", "BEiT-B", MIT, 112),
+    _midas("beit-large-384", "BEiT-L", MIT, 344),
+    _midas("beit-large-512", "BEiT-L", MIT, 345),
+    _midas("swinv2-tiny-256", "Swin V2-T", MIT, 42),
+    _midas("swinv2-base-384", "Swin V2-B", MIT, 102),
+    _midas("swinv2-large-384", "Swin V2-L", MIT, 213),
+    Row(
+        "zoedepth",
+        _ZOE,
+        "ZoeDepth with a head for rooms and one for roads (transformers)",
+        METRES,
+        "Intel/zoedepth-nyu-kitti",
+        MIT,
+        345,
+    ),
+    Row("zoedepth-nyu", _ZOE, "ZoeDepth, rooms", METRES, "Intel/zoedepth-nyu", MIT, 345),
+    Row("zoedepth-kitti", _ZOE, "ZoeDepth, roads", METRES, "Intel/zoedepth-kitti", MIT, 345),
+    Row("glpn", _GLPN, "GLPN, rooms (transformers)", METRES, "vinvino02/glpn-nyu", APACHE, 61),
+    Row(
+        "glpn-kitti",
+        _GLPN,
+        "GLPN, roads",
+        METRES,
+        "vinvino02/glpn-kitti",
+        APACHE,
+        61,
+        {"longer_side": 1216},
+    ),
+    Row(
+        "depth-pro",
+        "depth_pro:DepthPro",
+        "Depth Pro, which estimates the focal length too (transformers)",
+        "disparity in 1 / metres",
+        "apple/DepthPro-hf",
+        "Apple AMLR (research only)",
+        952,
+    ),
+    Row(
+        "prompt-depth-anything",
+        _PROMPT,
+        "Prompt Depth Anything Small (transformers)",
+        "depth, in metres where a coarse depth is its prompt",
+        "depth-anything/prompt-depth-anything-vits-hf",
+        APACHE,
+        25,
+    ),
+    Row(
+        "prompt-depth-anything-large",
+        _PROMPT,
+        "Prompt Depth Anything Large",
+        "depth, in metres where a coarse depth is its prompt",
+        "depth-anything/prompt-depth-anything-vitl-hf",
+        APACHE,
+        340,
+    ),
+    Row(
+        "marigold",
+        _MARIGOLD,
+        "Marigold v1.1, a diffusion model (diffusers)",
+        DEPTH,
+        "prs-eth/marigold-depth-v1-1",
+        RAIL,
+        1290,
+    ),
+    Row(
+        "marigold-lcm",
+        _MARIGOLD,
+        "Marigold LCM v1.0, for few steps",
+        DEPTH,
+        "prs-eth/marigold-depth-lcm-v1-0",
+        APACHE,
+        1290,
+    ),
+    Row(
+        "precomputed",
+        "precomputed:Precomputed",
+        "a map of any other tool from a file (npy, npz, pfm, exr, 16-bit png, tiff)",
+        "disparity, depth or depth in metres",
+    ),
+)
+
+
+def hub_id(checkpoint: str) -> str:
+    """Return the hub id of a short name, anything else unchanged."""
+    known = {row.name: row.checkpoint for row in CATALOG if row.checkpoint}
+    return known.get(checkpoint, checkpoint)

@@ -1,0 +1,130 @@
+"""Depth Anything 3 Mono through the optional package depth-anything-3, of which only the network is used."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from redepth import hub
+from redepth.contracts import Features, Predicts
+from redepth.depth_models.backbone import Backbone, Rule
+from redepth.errors import MissingDependencyError, WeightsError
+
+PACKAGE = "depth_anything_3"
+INSTALL = 'pip install "redepth[da3]" && pip install --no-deps depth-anything-3'
+"""The package declares dozens of dependencies (numpy<2, open3d, ...); its network needs the extra's alone."""
+
+
+class _Encoder(nn.Module):
+    def __init__(self, net: nn.Module, patch_size: int) -> None:
+        super().__init__()
+        self.net = net
+        self.patch = patch_size
+
+    def forward(self, pixels: Tensor) -> Features:
+        # Its inputs and states have an axis of views behind the batch; a photo is one view.
+        states, _ = self.net(pixels[:, None])
+        grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
+        return Features(maps=tuple(tokens[:, 0] for tokens, _ in states), constants=(), grid=grid)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, head: nn.Module, patch_size: int) -> None:
+        super().__init__()
+        self.head = head
+        self.patch = patch_size
+
+    def forward(self, features: Features) -> Tensor:
+        height, width = (self.patch * n for n in features.grid)
+        states = [(w[:, None],) for w in features.maps]
+        return self.head(states, height, width, patch_start_idx=0)["depth"]
+
+
+@dataclass(kw_only=True, eq=False)
+class DepthAnything3(Backbone):
+    """Depth Anything 3 Mono: affine-invariant depth, DINOv2 encoder and DPT head.
+
+    The head's sky mask is left alone, as in the paper's implementation: the sky's depth is what the depth
+    head says. The options are those of `Backbone`; the paper's settings are in the preset da3-mono-large.
+
+    Source: Lin et al., arXiv 2511.10647.
+    """
+
+    checkpoint: str = "depth-anything/DA3MONO-LARGE"
+    longer_side: Annotated[int, Field(ge=28, le=4096)] = 504
+    resize_rule: Rule = "upper_bound"
+    antialias: bool = False
+    predicts: Predicts = field(init=False, default="depth")
+
+    def ensure_available(self) -> None:
+        """Raise MissingDependencyError or WeightsError now if package or weights cannot be had."""
+        for module in (PACKAGE, "einops", "omegaconf", "addict"):
+            if importlib.util.find_spec(module) is None:
+                raise MissingDependencyError(f"{module} is needed for depth-anything-3-mono: {INSTALL}")
+        super().ensure_available()
+
+    def load(self, device: torch.device) -> Self:
+        """Load the checkpoint in float32, frozen and in eval mode.
+
+        Raises:
+            MissingDependencyError: the package is not installed.
+            WeightsError: missing, unreachable, corrupted, incomplete or of another kind.
+        """
+        config = hub.read_json(self.checkpoint, "config.json", revision=self.revision)
+        net, head = self._built(config)
+        path = hub.fetch(self.checkpoint, "model.safetensors", revision=self.revision)
+        for name, part in (("backbone", net), ("head", head)):
+            hub.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
+        self.use(nn.ModuleDict({"net": net, "head": head}).eval().requires_grad_(False).to(device), device)
+        return self
+
+    def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
+        """Take the package's own two halves."""
+        patch = int(model["head"].patch_size)
+        return _Encoder(model["net"], patch), _Decoder(model["head"], patch)
+
+    def _built(self, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
+        """Build backbone and head, with random weights, as a checkpoint's ``config.json`` says."""
+        name = str(config.get("model_name", "of another kind"))
+        graph = config.get("config") or _shipped(name)
+        if set(graph) - {"__object__"} != {"net", "head"}:
+            raise WeightsError(
+                f"'{self.checkpoint}' is {name}, and of Depth Anything 3 only the monocular checkpoints "
+                "(DA3MONO) can be refined"
+            )
+        net, head = ({k: v for k, v in graph[part].items() if k != "__object__"} for part in ("net", "head"))
+        # It says on stdout what it builds.
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                return _item("model.dinov2.dinov2", "DinoV2")(**net), _item("model.dpt", "DPT")(**head)
+            except (TypeError, ValueError, AssertionError) as error:
+                raise WeightsError(f"'{self.checkpoint}': config.json builds no network: {error}") from None
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    """Return the configuration of that name that ships with the package, empty if there is none."""
+    load = _item("cfg", "load_config")
+    path = Path(str(importlib.import_module(f"{PACKAGE}.cfg").__file__)).parent / "configs" / f"{name}.yaml"
+    return dict(load(str(path))) if path.is_file() else {}
+
+
+def _item(module: str, name: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
+    except ImportError as error:
+        missing = error.name or PACKAGE
+        raise MissingDependencyError(f"{missing} is needed for depth-anything-3-mono: {INSTALL}") from error

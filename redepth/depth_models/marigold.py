@@ -1,0 +1,124 @@
+"""Marigold through diffusers: depth by latent diffusion, refined through its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import Self
+
+from redepth import hub
+from redepth.depth_models.catalog import hub_id
+from redepth.depth_models.whole import WholeModel
+from redepth.errors import WeightsError
+
+FILES = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+)
+"""What is loaded of a pipeline's repository."""
+
+PIPELINE = "MarigoldDepthPipeline"
+
+
+@dataclass(kw_only=True, eq=False)
+class Marigold(WholeModel):
+    """Marigold: depth in [0, 1] up to scale and shift, 0 at the nearest point (or disparity, if so trained).
+
+    The prediction is made once per photo; its noise is drawn from ``seed`` alone. The other options are
+    those of `WholeModel`.
+
+    Args:
+        checkpoint: hub id, short name or local folder of a diffusers ``MarigoldDepthPipeline``.
+        revision: commit, tag or branch of the hub repository.
+        steps: of the diffusion; None is the checkpoint's own number.
+        ensemble: how many predictions are aligned and merged.
+        seed: of the noise.
+        near: added to depth, so that the nearest point does not lie in the camera; the shift is unknown.
+
+    Source: Ke et al., arXiv 2312.02145, 2505.09358.
+    """
+
+    checkpoint: str = "prs-eth/marigold-depth-v1-1"
+    revision: str | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    ensemble: Annotated[int, Field(ge=1, le=100)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    near: Annotated[float, Field(gt=0)] = 0.1
+
+    def __post_init__(self) -> None:
+        self.checkpoint = hub_id(self.checkpoint)
+
+    def ensure_available(self) -> None:
+        """Raise WeightsError now if the weights cannot be had."""
+        hub.ensure_available(self.checkpoint, self.revision, FILES)
+
+    def load(self, device: torch.device) -> Self:
+        """Load the pipeline in float32.
+
+        Raises:
+            WeightsError: missing, unreachable, corrupted or of another class.
+        """
+        found = hub.read_json(self.checkpoint, "model_index.json", revision=self.revision).get("_class_name")
+        if found != PIPELINE:
+            raise WeightsError(
+                f"'{self.checkpoint}' is a '{found}', not a {PIPELINE}: choose another checkpoint"
+            )
+        from diffusers import MarigoldDepthPipeline
+
+        pipeline = hub.from_pretrained(
+            MarigoldDepthPipeline,
+            self.checkpoint,
+            revision=self.revision,
+            use_safetensors=True,
+        )
+        self.use(pipeline, device)
+        return self
+
+    def use(self, pipeline: Any, device: torch.device) -> None:
+        """Take a ``MarigoldDepthPipeline`` that is already in memory."""
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.to(torch.float32)
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+        self._pipeline, self._device = pipeline, device
+        self.predicts = "disparity" if pipeline.config.prediction_type == "disparity" else "depth"
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Run the diffusion on an image (B,3,H,W)."""
+        self._pipeline.to(self._device)
+        found = self._pipeline(
+            image,
+            num_inference_steps=self.steps,
+            ensemble_size=self.ensemble,
+            processing_resolution=0,
+            generator=torch.Generator().manual_seed(self.seed),
+            output_type="pt",
+        ).prediction
+        return found + self.near if self.predicts == "depth" else found
+
+    def release_encoder(self) -> None:
+        """Move the pipeline to the CPU; the next photo brings it back."""
+        self._pipeline.to("cpu")
+
+    def describe(self) -> dict[str, Any]:
+        """Return checkpoint, revision and how it was run."""
+        return {
+            "checkpoint": self.checkpoint,
+            "revision": self.revision,
+            "steps": self.steps or self._pipeline.config.default_denoising_steps,
+            "ensemble": self.ensemble,
+            "seed": self.seed,
+        }

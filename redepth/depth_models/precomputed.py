@@ -1,0 +1,123 @@
+"""A map that another tool has made, read from a file and refined as it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from typing_extensions import Self
+
+from redepth import io
+from redepth.contracts import Invariance
+from redepth.depth_models.files import PhotoFile
+from redepth.depth_models.whole import WholeModel
+from redepth.errors import InputError
+from redepth.ops import geometry
+
+ASPECT_TOLERANCE = 0.05
+"""By how much a map's aspect ratio may differ from the photo's: networks round both sides to their patch."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Precomputed(WholeModel):
+    """Disparity or depth from a file, at any resolution of the photo's aspect ratio.
+
+    The raw output is factor * stored number + offset. A 16-bit PNG that redepth wrote is decoded by the
+    scale and offset it carries; any other file gives its stored numbers. The other options are those of
+    `WholeModel`.
+
+    Args:
+        path: a file (npy, npz, pfm, exr, 16-bit png, tiff), or a folder with one per photo, of its name.
+        predicts: what the file holds: disparity or depth, both up to scale and shift, or depth in metres.
+        factor: multiplies the stored numbers, such as 0.001 where millimetres are stored.
+        offset: is added to them, for maps that reach 0 or below.
+    """
+
+    path: str = ""
+    predicts: Literal["disparity", "depth", "metric-depth"] = "disparity"  # type: ignore[assignment]
+    factor: Annotated[float, Field(gt=0)] = 1.0
+    offset: float = 0.0
+    invariance: Invariance = field(init=False, default="affine")
+
+    def __post_init__(self) -> None:
+        if self.predicts == "metric-depth":
+            self.predicts, self.invariance = "depth", "metric"
+        self._file = PhotoFile(self.path, "map")
+
+    def ensure_available(self) -> None:
+        """Raise InputError now if there is no such file or folder."""
+        if not self.path:
+            raise InputError(
+                "precomputed needs depth_model.path: the file of the map, or a folder of them "
+                "(redepth refine --depth FILE|FOLDER --predicts disparity|depth|metric-depth)"
+            )
+        self._file.check()
+
+    def load(self, device: torch.device) -> Self:
+        """Load nothing: files are read photo by photo."""
+        return self
+
+    def next_photo(self, source: Path | None) -> None:
+        """Say which photo's map comes next. Raises InputError if there is none."""
+        self._file.next_photo(source)
+
+    def predict(self, image: Tensor) -> Tensor:
+        """Read the photo's map and resize it to the image.
+
+        Raises:
+            InputError: unreadable, of another aspect ratio, not finite, constant, negative or 0 as depth.
+        """
+        path = self._file.path
+        values = self.factor * _stored(path).astype(np.float64) + self.offset
+        self._check(path, values)
+        height, width = image.shape[-2:]
+        _check_aspect(path, values.shape[1], values.shape[0], width, height)
+        raw = torch.from_numpy(values).to(image)[None, None]
+        return geometry.resize(raw, height, width, antialias=True).expand(len(image), -1, -1, -1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the maps come from."""
+        return {
+            "path": str(Path(self.path).expanduser().resolve()),
+            "factor": self.factor,
+            "offset": self.offset,
+        }
+
+    def _check(self, path: Path, values: NDArray[np.float64]) -> None:
+        holes = int(values.size - np.isfinite(values).sum())
+        if holes:
+            raise InputError(f"{path}: {holes} of {values.size} values are not finite; fill the holes first")
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or (low == 0 and self.predicts == "depth"):
+            allowed = "greater than 0" if self.predicts == "depth" else "0 or greater"
+            raise InputError(
+                f"{path}: {self.predicts} must be {allowed}, the least value is {low:g}; choose another "
+                "--predicts, or lift the map with depth_model.offset"
+            )
+        if low == high:
+            raise InputError(f"{path}: the map is constant ({low:g}); there is no surface to refine")
+
+
+def _stored(path: Path) -> NDArray[np.float32]:
+    if path.suffix.lower() == ".png":
+        with suppress(
+            InputError
+        ):  # one that redepth did not write, or a bad one: the general reader says which
+            return io.load_disparity_png(path)
+    return io.load_depth_map(path)
+
+
+def _check_aspect(path: Path, columns: int, rows: int, width: int, height: int) -> None:
+    ratio = (columns / rows) / (width / height)
+    if abs(np.log(ratio)) > np.log1p(ASPECT_TOLERANCE):
+        raise InputError(
+            f"{path}: the map is {columns} x {rows}, the photo has the shape of {width} x {height}: "
+            "give the map of this photo, uncropped and unrotated"
+        )
