@@ -18,12 +18,8 @@ from torch import Tensor
 
 from redepth import depth_models, io, priors, renderers
 from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
-<<<<<<< HEAD
-from redepth.contracts import HasNeeds, Objective
-from redepth.data import datasets
-=======
 from redepth.contracts import FollowsPhoto, HasNeeds, Objective
->>>>>>> main
+from redepth.data import datasets
 from redepth.errors import ConfigError, InputError
 from redepth.optim import objectives
 from redepth.optim.refiner import OnStep, Refiner

@@ -34,33 +34,25 @@ RANKS = (
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},
-    {"redepth.pipeline"},
-    {"redepth.doctor"},
+    {"redepth.pipeline", "redepth.executors"},
+    {"redepth.doctor", "redepth.report"},
+    {"redepth.bench"},
     {"redepth.cli"},
     {"redepth.__main__"},
 )
 
 OPTIONAL = (
-<<<<<<< HEAD
-    "pillow_heif",
-    "pytorch3d",
-    "nvdiffrast",
-    "triton",
-    "skimage",
-    "accelerate",
-    "torchvision",
-    "h5py",
-)
-=======
     "OpenEXR",
     "accelerate",
     "addict",
     "depth_anything_3",
     "einops",
+    "h5py",
     "nvdiffrast",
     "omegaconf",
     "pillow_heif",
     "pytorch3d",
+    "ray",
     "skimage",
     "torchvision",
     "triton",
@@ -68,7 +60,6 @@ OPTIONAL = (
 
 NEEDS = {"redepth.ops.shading_triton": "triton"}
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
->>>>>>> main
 
 
 def module_name(path: Path) -> str:
