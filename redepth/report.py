@@ -39,7 +39,7 @@ table.sortable th{cursor:pointer}table.sortable th:hover{text-decoration:underli
 .good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}
 .wide{overflow-x:auto}details{border-top:1px solid var(--line);padding:.8rem 0}
 summary{cursor:pointer}.row{display:flex;flex-wrap:wrap;gap:12px;margin-top:.6rem}
-figure{margin:0;width:340px}figcaption{color:var(--soft);font-size:.85rem}figure img{width:100%;display:block}
+figure{margin:0;width:258px}figcaption{color:var(--soft);font-size:.85rem}figure img{width:100%;display:block}
 .compare{position:relative;line-height:0}.compare img+img{position:absolute;inset:0;
 clip-path:inset(0 0 0 var(--at,50%))}.compare::after{content:"";position:absolute;top:0;bottom:0;
 left:var(--at,50%);width:2px;background:#fff;box-shadow:0 0 2px #000}
