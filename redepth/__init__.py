@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redepth import depth_models, priors, renderers
     from redepth.config import Preset, load_preset
+    from redepth.data import datasets
     from redepth.errors import RedepthError
     from redepth.optim import objectives
     from redepth.optim.refiner import Outcome, Refiner, StepReport
@@ -38,6 +39,7 @@ _HOMES = {
     "refine": "redepth.pipeline",
 }
 _MODULES = {
+    "datasets": "redepth.data.datasets",
     "depth_models": "redepth.depth_models",
     "objectives": "redepth.optim.objectives",
     "priors": "redepth.priors",
@@ -53,6 +55,7 @@ __all__ = [
     "Refinement",
     "Refiner",
     "StepReport",
+    "datasets",
     "depth_models",
     "list_components",
     "load_preset",

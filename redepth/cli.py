@@ -1,4 +1,4 @@
-"""The command line: refine, list, show, doctor. Heavy modules are imported inside the commands."""
+"""The command line: refine, bench, list, show, doctor. Heavy modules are imported inside the commands."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +23,7 @@ from redepth import __version__
 from redepth.errors import ConfigError, RedepthError
 
 if TYPE_CHECKING:
+    from redepth.bench import Run, Summary
     from redepth.optim.refiner import StepReport
     from redepth.pipeline import Pipeline
     from redepth.refinement import GroundTruth, Refinement
@@ -57,6 +59,8 @@ class Family(str, Enum):
     renderers = "renderers"
     priors = "priors"
     objectives = "objectives"
+    datasets = "datasets"
+    protocols = "protocols"
 
 
 class MapKind(str, Enum):
@@ -176,6 +180,103 @@ def refine(
         raise typer.Exit(EXIT_ERROR)
 
 
+class _MeasuresByDefault(typer.core.TyperGroup):
+    """`redepth bench DATASET` is `redepth bench run DATASET`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+bench = typer.Typer(
+    cls=_MeasuresByDefault,
+    help="Measure presets on a data set with ground truth (bench DATASET), or compare two runs.",
+    invoke_without_command=True,
+)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def bench_default(ctx: typer.Context) -> None:
+    """Run on `motorcycle` where no data set is named."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(bench_run, dataset="motorcycle")
+
+
+@bench.command("run")
+def bench_run(
+    dataset: Annotated[str, typer.Argument(help="`redepth list datasets`.")] = "motorcycle",
+    root: Annotated[Path | None, typer.Option(help="Folder of the official download.")] = None,
+    presets: Annotated[list[str] | None, typer.Option("--preset", help="Name or file; repeat.")] = None,
+    overrides: Overrides = None,
+    protocol: Annotated[str | None, typer.Option(help="Name or file; the data set's own without it.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", help="Option of the data set's reader, KEY=VALUE; repeat.")
+    ] = None,
+    split: Annotated[Path | None, typer.Option(help="File of image names, one a line.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one model copy each.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Ray cluster: its address, auto, or local to start one here.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    prompt: Annotated[str, typer.Option(help="What the prior is told about every photo.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
+    arrays: Annotated[bool, typer.Option("--arrays", help="Also keep every image's maps.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")] = False,
+) -> None:
+    """Refine and measure every image; a run that was killed goes on where it stopped."""
+    import torch
+
+    from redepth import bench as benchmark
+    from redepth.executors import Resources
+
+    named = presets or ["embedded"]
+    run = _benchmark(dataset, root, named, overrides or [], protocol, options or [], split, limit)
+    run = run.model_copy(update={"prompt": prompt, "seed": seed})
+    where = folder or Path("out/bench") / dataset
+    _check_writable(where)
+    gpus = torch.cuda.device_count() if device.value in ("auto", "cuda") else 0
+    resources = Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
+    with _bench_progress(len(run.images) * len(run.presets)) as on_done:
+        results, failures = benchmark.run_benchmark(
+            run,
+            where,
+            resources,
+            device=device.value,
+            fresh=fresh,
+            keep_arrays=arrays,
+            on_done=on_done,
+        )
+    for (preset, image), error in failures.items():
+        _complain(f"{image} ({preset}): {error}")
+    for preset, rows in benchmark.summarize(run.protocol, results).items() if results else ():
+        out.print(_bench_table(f"{dataset}, {preset}, protocol {run.protocol.name}", rows))
+    if results:
+        out.print(Text(f"report: {where / 'report.html'}"))
+    if failures:
+        _complain(
+            f"{len(failures)} of {len(failures) + len(results)} failed; the same command tries them again"
+        )
+        raise typer.Exit(EXIT_ERROR)
+
+
+@bench.command("compare")
+def bench_compare(
+    a: Annotated[Path, typer.Argument(help="Folder of one run.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another.")],
+) -> None:
+    """Compare the refined results of two runs of one protocol, image by image."""
+    from redepth.bench import compare
+
+    for found in compare(a, b):
+        title = f"{found.preset} ({a}) against {found.other} ({b})"
+        out.print(_bench_table(title, found.summaries, before=found.preset, after=found.other))
+
+
 @app.command("list")
 def list_(
     family: Annotated[Family | None, typer.Argument(help="One family; all without it.")] = None,
@@ -265,6 +366,90 @@ def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
 
     with err.status(f"loading preset {preset}"):
         return Pipeline(preset, overrides=overrides, device=device)
+
+
+def _benchmark(
+    dataset: str,
+    root: Path | None,
+    presets: list[str],
+    overrides: list[str],
+    protocol: str | None,
+    options: list[str],
+    split: Path | None,
+    limit: int | None,
+) -> Run:
+    """Check everything about a run before any image is read."""
+    import yaml
+
+    from redepth import protocols
+    from redepth.bench import Run
+    from redepth.config import load_preset
+    from redepth.pipeline import resolve
+
+    chosen = protocols.load_protocol(protocol or protocols.protocol_for(dataset))
+    given: dict[str, Any] = {"root": root} if root is not None else {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {option}: give KEY=VALUE")
+        given[key] = yaml.safe_load(value)
+    reader = protocols.open_dataset(chosen, dataset, given)
+    listed = protocols.read_names(split) if split is not None else None
+    if limit is not None:
+        listed = (listed or protocols.select(chosen, reader, partial=True)[1])[:limit]
+    pinned, images = protocols.select(chosen, reader, listed, partial=limit is not None)
+    resolved = {}
+    for name in presets:
+        preset = resolve(load_preset(name, overrides))
+        resolved[preset.name if preset.name not in resolved else name] = preset
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
+    return Run(dataset=dataset, options=plain, images=images, protocol=pinned, presets=resolved)
+
+
+@contextmanager
+def _bench_progress(total: int) -> Iterator[Callable[[Any, int, int], None]]:
+    """Show images done, the last one's result and time left on stderr."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("", total=total)
+
+        def on_done(done: Any, ended: int, of: int) -> None:
+            _, image = done.given
+            if done.result is None:
+                progress.console.print(Text(f"{image}: {done.error}", "red"))
+                said = f"{image} failed"
+            else:
+                sides = (done.result.initial, done.result.refined)
+                before, after = (side["metrics"]["silog"] for side in sides)
+                said = f"{image} SI-log {before:.2f} -> {after:.2f}"
+            progress.update(task, completed=ended, total=of, description=said)
+
+        yield on_done
+
+
+def _bench_table(
+    title: str, rows: Sequence[Summary], before: str = "initial", after: str = "refined"
+) -> Table:
+    table = _table(title, "metric", before, after, "change", "95 % interval", "improved")
+    for row in rows:
+        finite = row.change == row.change
+        table.add_row(
+            row.metric,
+            f"{row.initial:.4g}",
+            f"{row.refined:.4g}",
+            f"{row.change:+.1f} %" if finite else "-",
+            f"{row.low:+.1f} to {row.high:+.1f} %" if finite and row.images > 1 else "-",
+            f"{100 * row.wins:.0f} %",
+        )
+    return table
 
 
 def _ground_truth(path: Path | None, kind: Any, mask: Path | None, photos: int) -> GroundTruth | None:

@@ -19,6 +19,8 @@ EXTRAS = {
     "OpenEXR": "exr",
     "einops": "da3",
     "pillow_heif": "heic",
+    "h5py": "bench",
+    "skimage": "bench",
     "triton": "triton",
     "pytorch3d": "pytorch3d",
     "nvdiffrast": "nvdiffrast",

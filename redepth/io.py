@@ -516,6 +516,19 @@ def save_npy(path: StrPath, array: ArrayLike) -> None:
         np.save(file, np.asarray(array), allow_pickle=False)
 
 
+def save_npz(path: StrPath, arrays: Mapping[str, ArrayLike]) -> None:
+    """Write named arrays as compressed ``.npz``, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        plain: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
+        np.savez_compressed(file, **plain)
+
+
+def save_text(path: StrPath, text: str) -> None:
+    """Write UTF-8 text, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 def save_json(path: StrPath, value: Any) -> None:
     """Write JSON, indented by 2, atomically.
 
@@ -549,6 +562,13 @@ def to_uint8(image: ArrayLike | Image.Image) -> NDArray[np.uint8]:
         unit = np.clip(np.nan_to_num(array.astype(np.float32)), 0.0, 1.0)
         array = np.rint(unit * 255.0).astype(np.uint8)
     return array
+
+
+def save_jpeg(path: StrPath, image: ArrayLike | Image.Image, quality: int = 85) -> None:
+    """Write what `save_png` takes as JPEG, atomically."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(to_uint8(image))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="JPEG", quality=quality)
 
 
 def save_png(path: StrPath, image: ArrayLike | Image.Image) -> None:

@@ -19,9 +19,11 @@ from torch import Tensor
 from redepth import depth_models, io, priors, renderers
 from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import FollowsPhoto, HasNeeds, Objective
+from redepth.data import datasets
 from redepth.errors import ConfigError, InputError
 from redepth.optim import objectives
 from redepth.optim.refiner import OnStep, Refiner
+from redepth.protocols import load_protocol, protocol_names
 from redepth.refinement import GroundTruth, Refinement
 from redepth.registry import Registry
 
@@ -40,16 +42,20 @@ FAMILIES: dict[str, Registry] = {
 def list_components(family: str) -> dict[str, str]:
     """Return name -> one-line summary of a family's components, third-party ones included.
 
-    ``family`` is ``presets``, ``depth-models``, ``renderers``, ``priors`` or ``objectives``.
+    ``family`` is ``presets``, ``depth-models``, ``renderers``, ``priors``, ``objectives``, ``datasets`` or
+    ``protocols``.
 
     Raises:
         ConfigError: for another family.
     """
     if family == "presets":
         return {name: load_preset(name).description for name in preset_names()}
-    if family not in FAMILIES:
-        raise ConfigError(f"unknown family '{family}' (valid: presets, {', '.join(FAMILIES)})")
-    return {name: entry.summary for name, entry in FAMILIES[family].entries().items()}
+    if family == "protocols":
+        return {name: load_protocol(name).description for name in protocol_names()}
+    registries = {**FAMILIES, "datasets": datasets.REGISTRY}
+    if family not in registries:
+        raise ConfigError(f"unknown family '{family}' (valid: presets, {', '.join(registries)}, protocols)")
+    return {name: entry.summary for name, entry in registries[family].entries().items()}
 
 
 def resolve(preset: Preset) -> Preset:

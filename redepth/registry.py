@@ -190,7 +190,7 @@ class Registry:
         if lacking:
             raise ConfigError(
                 f"{self.family} '{name}' lacks {', '.join(lacking)}, which "
-                f"redepth.contracts.{self.contract.__name__} asks for"
+                f"{self.contract.__module__}.{self.contract.__name__} asks for"
             )
         return checked
 

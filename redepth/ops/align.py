@@ -1,9 +1,14 @@
-"""Least-squares alignment of an affine-invariant prediction to ground truth."""
+"""Alignment of a prediction to ground truth: least squares, medians, and a robust choice of pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+Fit = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""`scale_and_shift` or `scale_only`: (prediction, target, mask) -> (a, b)."""
 
 
 def scale_and_shift(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,14 +24,7 @@ def scale_and_shift(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[T
     Raises:
         ValueError: if shapes differ, or fewer than 2 entries count, or one of them is not finite.
     """
-    if not prediction.shape == target.shape == mask.shape:
-        shapes = f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
-        raise ValueError(f"prediction, target and mask must have one shape, got {shapes}")
-    p, t = prediction[mask].double(), target[mask].double()
-    if p.numel() < 2:
-        raise ValueError(f"{p.numel()} valid pixels are too few to align scale and shift")
-    if not bool(torch.isfinite(p).all() & torch.isfinite(t).all()):
-        raise ValueError("prediction or target is not finite inside the mask")
+    p, t = _entries(prediction, target, mask, 2)
     centred = p - p.mean()
     variance = (centred**2).mean()
     # Relative to the square of the values, so that a tiny but real signal is not taken for none.
@@ -34,3 +32,102 @@ def scale_and_shift(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[T
     covariance = (centred * (t - t.mean())).mean()
     scale = torch.where(flat, 0.0, covariance / torch.where(flat, 1.0, variance))
     return scale, t.mean() - scale * p.mean()
+
+
+def scale_only(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Return (a, 0), float64 scalars, where a minimises :math:`\sum_{mask} (a p - t)^2`.
+
+    Args:
+        prediction: any shape.
+        target: the same shape.
+        mask: bool, the same shape; which entries count.
+
+    Raises:
+        ValueError: if shapes differ, nothing counts, a value is not finite, or the prediction is 0
+            everywhere.
+    """
+    p, t = _entries(prediction, target, mask, 1)
+    square = (p**2).mean()
+    if not bool(square > 0):
+        raise ValueError("the prediction is 0 at every valid pixel: no scale aligns it")
+    return (p * t).mean() / square, torch.zeros_like(square)
+
+
+def median_ratio(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Return median(target) / median(prediction) over the mask, a float64 scalar.
+
+    The median of an even number of values is the mean of the middle two. Infinite predictions are allowed,
+    they are the largest.
+
+    Raises:
+        ValueError: if shapes differ, nothing counts, or the prediction's median is not positive and finite.
+    """
+    _same_shape(prediction, target, mask)
+    if not bool(mask.any()):
+        raise ValueError("0 valid pixels are too few to align the medians")
+    middle = _median(prediction[mask].double())
+    if not bool(torch.isfinite(middle) & (middle > 0)):
+        raise ValueError(f"the prediction's median is {float(middle):g}: no scale aligns it")
+    return _median(target[mask].double()) / middle
+
+
+def trimmed_mask(
+    fit: Fit, prediction: Tensor, target: Tensor, mask: Tensor, trim: float, *, rounds: int = 20
+) -> Tensor:
+    """Return the mask without the share ``trim`` of pixels that a robust fit takes for outliers.
+
+    Least trimmed squares by concentration: fit, keep the (1 - trim) of the mask with the smallest residuals
+    |a p + b - t|, fit to those, and so on until the choice stays or ``rounds`` are done. No round increases
+    the sum of the kept squares; the result is a local optimum, the one that plain least squares leads to.
+
+    Args:
+        fit: `scale_and_shift` or `scale_only`.
+        prediction: any shape.
+        target: the same shape.
+        mask: bool, the same shape.
+        trim: share in [0, 1) of the mask to leave out; 0 returns the mask.
+        rounds: how many fits at most.
+
+    Raises:
+        ValueError: as ``fit`` does, and for a trim outside [0, 1).
+
+    Source: Rousseeuw and Van Driessen, Computing LTS regression for large data sets, 2006 (C-steps).
+    """
+    if not 0 <= trim < 1:
+        raise ValueError(f"trim must be in [0, 1), got {trim}")
+    kept, count = mask, int(mask.sum())
+    keep = count - int(trim * count)
+    for _ in range(rounds if trim else 0):
+        a, b = fit(prediction, target, kept)
+        residual = (a * prediction[mask].double() + b - target[mask].double()).abs()
+        chosen = torch.zeros_like(residual, dtype=torch.bool)
+        # Exactly ``keep`` pixels, also where many residuals are the same.
+        chosen[residual.argsort(stable=True)[:keep]] = True
+        renewed = mask.masked_scatter(mask, chosen)
+        if torch.equal(renewed, kept):
+            break
+        kept = renewed
+    return kept
+
+
+def _same_shape(prediction: Tensor, target: Tensor, mask: Tensor) -> None:
+    if not prediction.shape == target.shape == mask.shape:
+        shapes = f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}"
+        raise ValueError(f"prediction, target and mask must have one shape, got {shapes}")
+
+
+def _entries(prediction: Tensor, target: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    """Return what counts, float64 and 1-D."""
+    _same_shape(prediction, target, mask)
+    p, t = prediction[mask].double(), target[mask].double()
+    if p.numel() < least:
+        raise ValueError(f"{p.numel()} valid pixels are too few to align")
+    if not bool(torch.isfinite(p).all() & torch.isfinite(t).all()):
+        raise ValueError("prediction or target is not finite inside the mask")
+    return p, t
+
+
+def _median(values: Tensor) -> Tensor:
+    ordered = values.sort().values
+    count = ordered.numel()
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2

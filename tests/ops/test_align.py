@@ -3,12 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from redepth.errors import InputError
-from redepth.metrics import depth_metrics, evaluate
-from redepth.ops.align import scale_and_shift
+from redepth.ops.align import median_ratio, scale_and_shift, scale_only, trimmed_mask
 from tests.helpers import seeded
 
-METRICS = ("a1", "a2", "a3", "abs_rel", "sq_rel", "rmse", "rmse_log", "log_10", "silog")
+EVERYWHERE = torch.ones(5, 5, dtype=torch.bool)
 
 
 def test_scale_and_shift_recovers_an_affine_map_over_the_mask_alone() -> None:
@@ -22,48 +20,69 @@ def test_scale_and_shift_recovers_an_affine_map_over_the_mask_alone() -> None:
 
 def test_a_constant_prediction_gives_the_mean() -> None:
     target = torch.rand(5, 5, generator=seeded())
-    a, b = scale_and_shift(torch.full((5, 5), 4.0), target, torch.ones(5, 5, dtype=torch.bool))
+    a, b = scale_and_shift(torch.full((5, 5), 4.0), target, EVERYWHERE)
     assert float(a) == 0
     assert float(b) == pytest.approx(float(target.mean()))
 
 
-def test_the_score_ignores_scale_and_shift_of_the_disparity() -> None:
-    truth = torch.rand(16, 16, generator=seeded()) + 1
-    raw = 1 / truth + 0.05 * torch.randn(16, 16, generator=seeded(1))
-    one, other = evaluate(raw, truth), evaluate(5 * raw + 3, truth)
-    assert other.metrics == pytest.approx(one.metrics, rel=1e-5)
-    assert evaluate(1 / truth, truth).metrics["silog"] < 1e-4
+def test_scale_only_is_the_projection_over_the_mask() -> None:
+    p = torch.tensor([[1.0, 2.0, 100.0]])
+    target = torch.tensor([[3.0, 5.0, -7.0]])
+    a, b = scale_only(p, target, torch.tensor([[True, True, False]]))
+    assert float(a) == pytest.approx((3 + 10) / (1 + 4))
+    assert float(b) == 0
 
 
-def test_depth_that_comes_out_negative_is_clipped_and_reported() -> None:
-    truth = torch.linspace(0.01, 1.0, 100).view(10, 10)
-    raw = truth.clone()
-    raw[5, 5] = -0.5
-    found = evaluate(raw, truth, predicts="depth")
-    assert found.aligned[5, 5] < 0
-    assert found.clipped >= 0.01
-    assert all(torch.isfinite(torch.tensor(v)) for v in found.metrics.values())
+def test_the_ratio_of_medians_takes_the_middle_of_an_even_number() -> None:
+    p = torch.tensor([[1.0, 3.0, 5.0, torch.inf]])
+    target = torch.tensor([[2.0, 10.0, 6.0, 30.0]])
+    assert float(median_ratio(p, target, torch.ones(1, 4, dtype=torch.bool))) == pytest.approx(8 / 4)
+    assert float(median_ratio(p, target, torch.tensor([[True, True, True, False]]))) == pytest.approx(6 / 3)
+
+
+def test_a_trimmed_fit_leaves_outliers_out() -> None:
+    p = torch.rand(20, 20, generator=seeded())
+    target = 2.0 * p + 1.0 + 1e-3 * torch.randn(20, 20, generator=seeded(2))
+    outliers = torch.rand(20, 20, generator=seeded(1)) < 0.15
+    dirty = torch.where(outliers, target + 5.0, target)
+    mask = torch.ones(20, 20, dtype=torch.bool)
+    kept = trimmed_mask(scale_and_shift, p, dirty, mask, 0.2)
+    assert int(kept.sum()) == 320
+    assert not bool((kept & outliers).any())
+    a, b = scale_and_shift(p, dirty, kept)
+    assert float(a) == pytest.approx(2.0, abs=2e-3)
+    assert float(b) == pytest.approx(1.0, abs=2e-3)
+    plain, _ = scale_and_shift(p, dirty, mask)
+    assert abs(float(plain) - 2.0) > 0.01
+
+
+def test_no_trim_keeps_the_mask_and_equal_residuals_do_not_change_the_number() -> None:
+    p = torch.rand(5, 5, generator=seeded())
+    mask = p > 0.2
+    assert trimmed_mask(scale_and_shift, p, p, mask, 0.0) is mask
+    kept = trimmed_mask(scale_and_shift, p, p, mask, 0.5)
+    assert int(kept.sum()) == int(mask.sum()) - int(0.5 * int(mask.sum()))
+    assert not bool((kept & ~mask).any())
 
 
 @pytest.mark.parametrize(
-    ("truth", "message"),
+    ("fit", "prediction", "mask", "message"),
     [
-        (torch.zeros(4, 4), "no known depth"),
-        (torch.ones(4, 4), "constant"),
-        (torch.full((4, 4), float("nan")), "no known depth"),
-        (torch.ones(4, 5), "sizes differ"),
+        (scale_and_shift, torch.ones(5, 4), EVERYWHERE, "one shape"),
+        (scale_and_shift, torch.ones(5, 5), ~EVERYWHERE, "0 valid pixels"),
+        (scale_and_shift, torch.full((5, 5), torch.nan), EVERYWHERE, "not finite"),
+        (scale_only, torch.zeros(5, 5), EVERYWHERE, "0 at every valid pixel"),
+        (scale_only, torch.ones(5, 5), ~EVERYWHERE, "0 valid pixels"),
+        (median_ratio, torch.zeros(5, 5), EVERYWHERE, "median is 0"),
+        (median_ratio, torch.full((5, 5), torch.inf), EVERYWHERE, "median is inf"),
+        (median_ratio, torch.ones(5, 5), ~EVERYWHERE, "0 valid pixels"),
     ],
 )
-def test_ground_truth_that_cannot_be_used_is_refused(truth: torch.Tensor, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        evaluate(torch.rand(4, 4, generator=seeded()), truth)
+def test_what_cannot_be_fitted_is_refused(fit, prediction, mask, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(prediction, torch.ones(5, 5), mask)
 
 
-def test_closed_forms() -> None:
-    truth = torch.tensor([1.0, 2.0, 4.0])
-    found = depth_metrics(2 * truth, truth)
-    assert found["silog"] == pytest.approx(0, abs=1e-5)
-    assert found["abs_rel"] == pytest.approx(1.0)
-    assert found["a3"] == 0.0
-    assert found["rmse_log"] == pytest.approx(0.693147, rel=1e-5)
-    assert found["log_10"] == pytest.approx(0.30103, rel=1e-4)
+def test_a_trim_outside_its_range_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        trimmed_mask(scale_and_shift, torch.ones(5, 5), torch.ones(5, 5), EVERYWHERE, 1.0)

@@ -1,0 +1,395 @@
+"""A benchmark run: images of a data set under presets and a protocol, resumable, by any executor.
+
+A run's folder::
+
+    bench.json                       what the run is: data set, images, protocol, presets, seed
+    images/PRESET/IMAGE.json         the row of an image, written as it ends; a killed run goes on here
+    images/PRESET/IMAGE.*.jpg        its pictures;  IMAGE.npz its arrays, if asked for
+    rows.jsonl  rows.csv  summary.json  report.html     made of the rows at the end
+"""
+
+from __future__ import annotations
+
+import csv
+import io as text_io
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from redepth import io
+from redepth.config import Preset
+from redepth.data.datasets import Dataset
+from redepth.errors import ConfigError, InputError
+from redepth.executors import Done, Resources, executor
+from redepth.metrics import bootstrap_interval, win_rate
+from redepth.pipeline import Pipeline
+from redepth.protocols import Measurement, Protocol, Row, difference, load_protocol, open_dataset
+from redepth.refinement import Refinement
+from redepth.report import image_pictures, write_report
+
+HIGHER_IS_BETTER = re.compile(r"a[123]|boundary_.*|normals_[0-9.]+")
+PICTURE_WIDTH = 480
+RESAMPLES_SEED = 0
+
+
+class Run(BaseModel):
+    """What decides a run's numbers; two runs in one folder must agree on it.
+
+    Attributes:
+        dataset: name of the data set.
+        options: of its reader.
+        images: names, in order.
+        protocol: pinned to these images.
+        presets: name -> resolved preset.
+        prompt: what a text-conditioned prior is told about every photo.
+        seed: of all random streams.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    options: dict[str, Any]
+    images: list[str]
+    protocol: Protocol
+    presets: dict[str, Preset]
+    prompt: str = ""
+    seed: int = 0
+
+    def reader(self) -> Dataset:
+        """Return the data set."""
+        return open_dataset(self.protocol, self.dataset, self.options)
+
+
+class Result(BaseModel):
+    """The row of one image under one preset.
+
+    Attributes:
+        image: its name.
+        preset: name of the preset.
+        initial: the frozen model's row, a `protocols.Row` as JSON.
+        refined: that after refinement.
+        diagnostics: failure signatures that were flagged, by name.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    image: str
+    preset: str
+    initial: dict[str, Any]
+    refined: dict[str, Any]
+    diagnostics: list[str] = []
+
+    def change(self, metric: str) -> float:
+        """Return the relative change of a metric in percent."""
+        before, after = self.initial["metrics"][metric], self.refined["metrics"][metric]
+        return 100 * (after / before - 1) if before else 0.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric of one preset over all images.
+
+    Attributes:
+        metric: its name.
+        initial: average before.
+        refined: average after.
+        change: relative change of the mean over images, in percent.
+        low: lower end of its 95 % interval (bootstrap over images).
+        high: upper end.
+        wins: share of images that improved.
+        images: how many have the metric.
+    """
+
+    metric: str
+    initial: float
+    refined: float
+    change: float
+    low: float
+    high: float
+    wins: float
+    images: int
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+Task = tuple[str, str]
+"""Preset and image."""
+
+
+def run_benchmark(
+    run: Run,
+    folder: Path,
+    resources: Resources,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    keep_arrays: bool = False,
+    on_done: Callable[[Done[Task, Result], int, int], None] = lambda done, ended, total: None,
+) -> tuple[list[Result], dict[Task, str]]:
+    """Refine and measure what is not done yet, write everything, and return rows and failures.
+
+    Args:
+        run: what to measure.
+        folder: of the run; a run that was killed goes on in it.
+        resources: where the work runs; the rows do not depend on it.
+        device: of each worker.
+        fresh: forget what the folder holds.
+        keep_arrays: also write each image's maps.
+        on_done: called after each image with its outcome, how many have ended, and how many there are.
+
+    Raises:
+        ConfigError: the folder holds another run, with the differences.
+    """
+    claim(run, folder, fresh=fresh)
+    tasks = [(preset, image) for preset in run.presets for image in run.images]
+    finished = {task: found for task in tasks if (found := _read(folder, task)) is not None}
+    left = [task for task in tasks if task not in finished]
+    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays)
+    failures: dict[Task, str] = {}
+    for done in executor(resources).run(make, left):
+        if done.result is None:
+            failures[done.given] = done.error
+        else:
+            finished[done.given] = done.result
+        on_done(done, len(finished) + len(failures), len(tasks))
+    results = [finished[task] for task in tasks if task in finished]
+    if results:
+        write_tables(run, results, folder)
+    return results, failures
+
+
+def claim(run: Run, folder: Path, *, fresh: bool = False) -> None:
+    """Make the folder this run's.
+
+    Raises:
+        ConfigError: if it holds another run and ``fresh`` is not set.
+    """
+    identity = folder / "bench.json"
+    if identity.is_file() and not fresh:
+        there = load_run(folder)
+        if found := differences(there, run):
+            raise ConfigError(
+                f"{folder} holds another run ({'; '.join(found)}): choose another --out, or forget it "
+                "with --fresh"
+            )
+    if fresh:
+        for path in sorted(folder.glob("images/*/*")):
+            path.unlink()
+    io.save_json(identity, run.model_dump(mode="json"))
+
+
+def load_run(folder: Path) -> Run:
+    """Read what a folder's run is.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    path = folder / "bench.json"
+    try:
+        return Run.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder} is no folder of a benchmark run: bench.json: {reason}") from None
+
+
+def differences(a: Run, b: Run) -> list[str]:
+    """Return in words what differs between two runs."""
+    found = difference(a.protocol, b.protocol)
+    for name in ("dataset", "options", "prompt", "seed"):
+        if getattr(a, name) != getattr(b, name):
+            found.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
+    if a.images != b.images and not found:
+        found.append(f"{len(a.images)} and {len(b.images)} images")
+    for name in sorted(set(a.presets) & set(b.presets)):
+        if a.presets[name] != b.presets[name]:
+            found.append(f"preset {name} has other settings")
+    missing = set(a.presets) - set(b.presets)
+    return [*found, *(f"preset {name} is left out" for name in sorted(missing))]
+
+
+def _make_worker(run: str, folder: str, device: str, keep_arrays: bool) -> Callable[[Task], Result]:
+    """Make what refines one image; each preset is loaded when its first image comes."""
+    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays)
+
+
+class _Worker:
+    def __init__(self, run: Run, folder: Path, device: str, keep_arrays: bool) -> None:
+        self.run, self.folder, self.device, self.keep_arrays = run, folder, device, keep_arrays
+        self.dataset = run.reader()
+        self.pipelines: dict[str, Pipeline] = {}
+
+    def __call__(self, task: Task) -> Result:
+        preset, image = task
+        started = time.perf_counter()
+        sample = self.run.protocol.prepare(self.dataset.load(image))
+        if preset not in self.pipelines:
+            # One preset at a time is in memory: the images of one come before those of the next.
+            self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
+        refinement = self.pipelines[preset].refine(
+            sample.pixels(), prompt=self.run.prompt, seed=self.run.seed
+        )
+        measured = {
+            when: self.run.protocol.measure(
+                raw[0, 0],
+                sample,
+                predicts=refinement.outcome.predicts,
+                invariance=refinement.outcome.invariance,
+            )
+            for when, raw in (
+                ("initial", refinement.outcome.initial),
+                ("refined", refinement.outcome.refined),
+            )
+        }
+        result = Result(
+            image=image,
+            preset=preset,
+            initial=measured["initial"].row.record(),
+            refined=measured["refined"].row.record(),
+        )
+        self._write(task, result, refinement, measured, time.perf_counter() - started)
+        return result
+
+    def _write(
+        self,
+        task: Task,
+        result: Result,
+        refinement: Refinement,
+        measured: Mapping[str, Measurement],
+        seconds: float,
+    ) -> None:
+        path = _row_path(self.folder, task)
+        for name, picture in image_pictures(refinement, measured, PICTURE_WIDTH).items():
+            io.save_jpeg(path.with_suffix(f".{name}.jpg"), picture)
+        if self.keep_arrays:
+            maps = {f"{when}_depth": m.depth.float().numpy() for when, m in measured.items()}
+            truth = {"truth": measured["initial"].truth.float().numpy()}
+            raw = {"initial_raw": refinement.outcome.initial, "members_raw": refinement.outcome.members}
+            io.save_npz(path.with_suffix(".npz"), {**maps, **truth, **{k: v.numpy() for k, v in raw.items()}})
+        # The row comes last: where it stands, all else of the image does.
+        io.save_json(path, {**result.model_dump(), "seconds": seconds, "components": refinement.components})
+
+
+def _row_path(folder: Path, task: Task) -> Path:
+    preset, image = (quote(part, safe=" ") for part in task)
+    return folder / "images" / preset / f"{image}.json"
+
+
+def _read(folder: Path, task: Task) -> Result | None:
+    """Return the row of an image that is done; a damaged file counts as none."""
+    try:
+        return Result.model_validate_json(_row_path(folder, task).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def summarize(protocol: Protocol, results: Sequence[Result]) -> dict[str, list[Summary]]:
+    """Return the table of each preset: every metric before and after.
+
+    Averages follow the protocol; interval and wins are over images.
+    """
+    found: dict[str, list[Summary]] = {}
+    for preset in dict.fromkeys(result.preset for result in results):
+        own = [result for result in results if result.preset == preset]
+        before, after = (
+            protocol.average([Row.from_record(getattr(r, when)) for r in own])
+            for when in ("initial", "refined")
+        )
+        found[preset] = [_summary(name, before[name], after[name], own) for name in before if name in after]
+    return found
+
+
+def _summary(metric: str, before: float, after: float, results: Sequence[Result]) -> Summary:
+    pairs = [
+        (r.initial["metrics"][metric], r.refined["metrics"][metric])
+        for r in results
+        if metric in r.initial["metrics"] and metric in r.refined["metrics"]
+    ]
+    first, second = ([pair[k] for pair in pairs] for k in (0, 1))
+    wins = win_rate(first, second, lower_is_better=not HIGHER_IS_BETTER.fullmatch(metric))
+    try:
+        interval = bootstrap_interval(first, second, generator=torch.Generator().manual_seed(RESAMPLES_SEED))
+    except InputError:  # a mean of 0 before: nothing is relative to it
+        nan = float("nan")
+        return Summary(metric, before, after, nan, nan, nan, wins, len(pairs))
+    return Summary(metric, before, after, interval.change, interval.low, interval.high, wins, len(pairs))
+
+
+def write_tables(run: Run, results: Sequence[Result], folder: Path) -> None:
+    """Write rows (JSON lines, CSV), the summary and the report."""
+    io.save_text(folder / "rows.jsonl", "".join(json.dumps(r.model_dump()) + "\n" for r in results))
+    io.save_text(folder / "rows.csv", _csv(results))
+    summaries = summarize(run.protocol, results)
+    table = {preset: [vars(row) for row in rows] for preset, rows in summaries.items()}
+    io.save_json(folder / "summary.json", table)
+    pictures = {(r.preset, r.image): _row_path(folder, (r.preset, r.image)) for r in results}
+    write_report(run, results, summaries, pictures, folder / "report.html")
+
+
+def _csv(results: Sequence[Result]) -> str:
+    metrics = list(dict.fromkeys(name for r in results for name in r.initial["metrics"]))
+    buffer = text_io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    sides = [f"{name}_{when}" for name in metrics for when in ("initial", "refined")]
+    writer.writerow(["image", "preset", "protocol", "protocol_sha256", *sides, "clipped_refined"])
+    for r in results:
+        values = [side["metrics"].get(name, "") for name in metrics for side in (r.initial, r.refined)]
+        protocol = [r.initial["protocol"], r.initial["protocol_sha256"]]
+        writer.writerow([r.image, r.preset, *protocol, *values, r.refined["clipped"]])
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How one run's refined metric differs from another's, over the images that both have."""
+
+    preset: str
+    other: str
+    summaries: list[Summary]
+
+
+def compare(a: Path, b: Path) -> Iterator[Comparison]:
+    """Compare the refined results of two runs, each preset of one with each of the other, image by image.
+
+    Raises:
+        ConfigError: their protocols differ, spelled out.
+        InputError: a folder holds no run, or they share no image.
+    """
+    runs = [load_run(folder) for folder in (a, b)]
+    if found := difference(runs[0].protocol, runs[1].protocol):
+        raise ConfigError(f"{a} and {b} were measured by different protocols: {'; '.join(found)}")
+    results = [
+        [r for preset in run.presets for image in run.images if (r := _read(folder, (preset, image)))]
+        for run, folder in zip(runs, (a, b), strict=True)
+    ]
+    pairs = [(p, q) for p in runs[0].presets for q in runs[1].presets]
+    for first, second in pairs:
+        ours = {r.image: r for r in results[0] if r.preset == first}
+        theirs = {r.image: r for r in results[1] if r.preset == second}
+        shared = [image for image in ours if image in theirs]
+        if not shared:
+            raise InputError(f"{a} and {b} have no finished image in common")
+        joined = [
+            Result(image=i, preset=second, initial=ours[i].refined, refined=theirs[i].refined) for i in shared
+        ]
+        (summaries,) = summarize(runs[0].protocol, joined).values()
+        yield Comparison(first, second, summaries)
+
+
+def default_protocol(dataset: str) -> Protocol:
+    """Return the protocol that belongs to a data set."""
+    from redepth.protocols import protocol_for
+
+    return load_protocol(protocol_for(dataset))

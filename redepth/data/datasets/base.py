@@ -1,0 +1,189 @@
+"""The contract of a data set, the record that it hands out, and what several readers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from redepth import io
+from redepth.contracts import Predicts
+from redepth.errors import InputError, nearest
+from redepth.ops.geometry import Camera
+
+Array = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+Unit = Literal["m", "relative"]
+"""Metres, or the data set's own unknown unit (its disparities: the inverse of it)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set with its ground truth.
+
+    Attributes:
+        name: unique within the data set, and the same on every machine.
+        photo: a file that `redepth.io.load_photo` reads, or (H, W, 3) sRGB in [0, 1].
+        truth: (H, W) depth or disparity; unknown where it is not finite or <= 0.
+        kind: whether the truth is depth or disparity.
+        unit: of the truth.
+        mask: (H, W) where the data set says that its truth holds; None is wherever it is known.
+        normals: (H, W, 3) true normals of any length, x right, y up, z to the viewer, 0 where unknown.
+        sky: (H, W) where the sky is, if the data set says so.
+        camera: what took the photo, if known; the normals of a predicted depth need it.
+    """
+
+    name: str
+    photo: Path | Array
+    truth: Array
+    kind: Predicts = "depth"
+    unit: Unit = "m"
+    mask: Mask | None = None
+    normals: Array | None = None
+    sky: Mask | None = None
+    camera: Camera | None = None
+
+    def pixels(self) -> Array:
+        """Return the photo, (H, W, 3) sRGB in [0, 1]. Raises InputError if the file cannot be read."""
+        return io.load_photo(self.photo) if isinstance(self.photo, Path) else self.photo
+
+    def depth(self) -> torch.Tensor:
+        """Return the truth as depth, (H, W) float64, 0 where it is unknown or masked out."""
+        values = torch.from_numpy(np.ascontiguousarray(self.truth)).double()
+        known = torch.isfinite(values) & (values > 0)
+        if self.mask is not None:
+            known &= torch.from_numpy(np.ascontiguousarray(self.mask))
+        safe = torch.where(known, values, 1.0)
+        return torch.where(known, 1 / safe if self.kind == "disparity" else safe, 0.0)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something that the official layout has and the folder lacks.
+
+    Attributes:
+        what: the file or folder, or how many of how many.
+        source: what to download, from where.
+    """
+
+    what: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.source}"
+
+
+class Dataset(Protocol):
+    """Images with ground truth. A constructor stores options and reads nothing."""
+
+    def check(self) -> list[Missing]:
+        """Return what is missing of the official layout and where to get it; empty if all is there."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return every image that is there with its ground truth, in a fixed order; decodes nothing.
+
+        Raises InputError if there is none.
+        """
+        ...
+
+    def load(self, name: str) -> Sample:
+        """Read one image. Raises InputError if it is unknown, missing or damaged."""
+        ...
+
+
+def require_some(names: Iterable[str], dataset: Dataset, where: Path) -> list[str]:
+    """Return the names as a list.
+
+    Raises:
+        InputError: if there is none, saying what is missing first.
+    """
+    found = list(names)
+    if not found:
+        lacking = dataset.check()
+        reason = f": {lacking[0]}" if lacking else ""
+        raise InputError(f"{where}: no image with ground truth there{reason}")
+    return found
+
+
+def require_file(path: Path, source: str) -> Path:
+    """Return the path. Raises InputError, saying where it comes from, if there is no such file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; {source}")
+    return path
+
+
+def split_name(name: str, parts: int, example: str) -> list[str]:
+    """Return the parts of an image's name. Raises InputError unless there are as many as in the example."""
+    found = name.split("/")
+    if len(found) != parts or not all(found) or ".." in found:
+        raise InputError(f"'{name}' is no image of this data set; names look like '{example}'")
+    return found
+
+
+def unknown_name(name: str, names: Sequence[str]) -> InputError:
+    """Return the error for a name that a data set does not have."""
+    return InputError(f"'{name}' is no image of this data set{nearest(name, names)}")
+
+
+def read_grey16(path: Path, source: str) -> NDArray[np.uint16]:
+    """Read the stored numbers of a 16-bit grey PNG, (H, W).
+
+    Raises:
+        InputError: the file is missing or damaged, or has been reduced to 8 bits or turned to colour.
+    """
+    require_file(path, source)
+    try:
+        with Image.open(path) as image:
+            mode = image.mode
+            values: NDArray[Any] = np.asarray(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise damaged(path, error) from None
+    if not mode.startswith("I"):
+        raise InputError(f"{path}: has mode {mode}, not 16-bit grey; an editor has changed it, copy it again")
+    return values.astype(np.uint16)
+
+
+def stored_pixels(path: Path, source: str) -> Array:
+    """Read a photo as it is stored, (H, W, 3) in [0, 1], whatever its EXIF block says of its orientation.
+
+    For data sets whose ground truth belongs to the stored pixels.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    require_file(path, source)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: object) -> InputError:
+    """Return the error for a file whose content cannot be used."""
+    return InputError(f"{path}: damaged or of another format ({' '.join(str(error).split())}); copy it again")
+
+
+def same_size(sample: Sample, photo: tuple[int, int]) -> Sample:
+    """Return the sample. Raises InputError unless its arrays have the photo's (height, width)."""
+    for what, array in (("truth", sample.truth), ("mask", sample.mask), ("normals", sample.normals)):
+        if array is not None and array.shape[:2] != photo:
+            raise InputError(f"{sample.name}: the {what} is {array.shape[:2]} and the photo {photo}")
+    return sample
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) from an image's header. Raises InputError if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError) as error:
+        raise damaged(path, error) from None

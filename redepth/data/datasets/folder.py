@@ -1,0 +1,112 @@
+"""Your own photos with depth or disparity, paired by their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from redepth import io
+from redepth.contracts import Predicts
+from redepth.data.datasets.base import Missing, Sample, Unit, require_some, unknown_name
+from redepth.errors import InputError
+
+Files = dict[str, Path]
+
+
+class Folder:
+    """Photos and depth maps of any folder, paired by what the wildcards of two patterns match.
+
+    ``photos="rgb/*.jpg"`` and ``truths="depth/*_depth.png"`` make ``rgb/a1.jpg`` and ``depth/a1_depth.png``
+    the image ``a1``; ``**`` matches folders. Ground truth is whatever `redepth.io.load_depth_map` reads,
+    times ``scale``; unknown where 0, negative or not finite.
+
+    Args:
+        root: the folder that the patterns start from.
+        photos: pattern of the photos.
+        truths: pattern of the ground truth.
+        masks: pattern of masks, one for each photo, or None.
+        kind: whether the ground truth is depth or disparity.
+        scale: what a stored number is multiplied by, such as 0.001 for millimetres.
+        unit: of the scaled numbers.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        photos: str = "photos/*.png",
+        truths: str = "depth/*.npy",
+        masks: str | None = None,
+        kind: Predicts = "depth",
+        scale: Annotated[float, Field(gt=0)] = 1.0,
+        unit: Unit = "m",
+    ) -> None:
+        for name, pattern in (("photos", photos), ("truths", truths), ("masks", masks)):
+            if pattern is not None and ("*" not in pattern or Path(pattern).is_absolute()):
+                raise ValueError(f"{name}: '{pattern}' must hold a * and start at the root")
+        self.root = root
+        self.patterns = {"photos": photos, "truths": truths} | ({"masks": masks} if masks else {})
+        self.kind = kind
+        self.scale = scale
+        self.unit = unit
+
+    def check(self) -> list[Missing]:
+        """Return the photos that lack ground truth or a mask."""
+        found = self._found()
+        if not found["photos"]:
+            what = f"{self.root}: no photo matches {self.patterns['photos']}"
+            return [Missing(what, "give the pattern of your photos")]
+        return [
+            Missing(f"{found['photos'][name]}: no {kind[:-1]} for '{name}'", f"expected {pattern}")
+            for kind, pattern in self.patterns.items()
+            for name in found["photos"]
+            if name not in found[kind]
+        ]
+
+    def names(self) -> list[str]:
+        """Return the images that are complete."""
+        return require_some(self._complete(self._found()), self, self.root)
+
+    def load(self, name: str) -> Sample:
+        """Read one image."""
+        found = self._found()
+        if name not in self._complete(found):
+            raise unknown_name(name, self._complete(found))
+        truth = io.load_depth_map(found["truths"][name]) * np.float32(self.scale)
+        mask = io.load_mask(found["masks"][name]) if "masks" in found else None
+        return Sample(name, found["photos"][name], truth, self.kind, self.unit, mask)
+
+    def _found(self) -> dict[str, Files]:
+        return {kind: _matches(self.root, pattern) for kind, pattern in self.patterns.items()}
+
+    def _complete(self, found: dict[str, Files]) -> list[str]:
+        return [name for name in found["photos"] if all(name in files for files in found.values())]
+
+
+def _matches(root: Path, pattern: str) -> Files:
+    """Return the files that match, sorted, by what the wildcards stand for.
+
+    Raises:
+        InputError: if two files have the same name.
+    """
+    expression = re.compile(_as_expression(pattern))
+    found: Files = {}
+    for path in sorted(path for path in root.glob(pattern) if path.is_file()):
+        match = expression.fullmatch(path.relative_to(root).as_posix())
+        if match is None:
+            continue
+        name = "/".join(part.strip("/") for part in match.groups() if part.strip("/"))
+        if name in found:
+            raise InputError(f"{path} and {found[name]} would both be '{name}'; give a narrower pattern")
+        found[name] = path
+    return found
+
+
+def _as_expression(pattern: str) -> str:
+    """Translate a glob pattern to a regular expression with a group for each wildcard."""
+    wildcards = {"**/": "((?:[^/]+/)*)", "**": "(.*)", "*": "([^/]*)", "?": "([^/])"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", Path(pattern).as_posix())
+    return "".join(wildcards.get(part, re.escape(part)) for part in parts)

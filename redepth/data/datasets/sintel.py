@@ -1,0 +1,116 @@
+"""MPI Sintel, its training scenes with depth."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from redepth.data.datasets.base import (
+    Array,
+    Missing,
+    Sample,
+    photo_size,
+    require_file,
+    require_some,
+    same_size,
+    split_name,
+)
+from redepth.errors import InputError
+
+IMAGES = "MPI-Sintel-training_images.zip or MPI-Sintel-complete.zip: http://sintel.is.tue.mpg.de/downloads"
+DEPTH = "MPI-Sintel-depth-training-20150305.zip: http://sintel.is.tue.mpg.de/depth"
+EXAMPLE = "alley_1/frame_0001"
+MAGIC = 202021.25
+SCENES = {
+    "alley_1": 50,
+    "alley_2": 50,
+    "ambush_2": 21,
+    "ambush_4": 33,
+    "ambush_5": 50,
+    "ambush_6": 20,
+    "ambush_7": 50,
+    "bamboo_1": 50,
+    "bamboo_2": 50,
+    "bandage_1": 50,
+    "bandage_2": 50,
+    "cave_2": 50,
+    "cave_4": 50,
+    "market_2": 50,
+    "market_5": 50,
+    "market_6": 40,
+    "mountain_1": 50,
+    "shaman_2": 50,
+    "shaman_3": 50,
+    "sleeping_1": 50,
+    "sleeping_2": 50,
+    "temple_2": 50,
+    "temple_3": 50,
+}
+"""The training scenes and how many frames each has, 1064 in all."""
+
+
+class Sintel:
+    """MPI Sintel's 23 training scenes of 1024 x 436 pixels, rendered depth (metres).
+
+    ::
+
+        ROOT/training/final/alley_1/frame_0001.png
+        ROOT/training/depth/alley_1/frame_0001.dpt
+
+    Args:
+        root: the folder above.
+        render: ``final`` has motion blur, defocus and atmosphere, ``clean`` has none of them.
+    """
+
+    def __init__(self, root: Path, render: Literal["final", "clean"] = "final") -> None:
+        self.root = root
+        self.render = render
+
+    def check(self) -> list[Missing]:
+        """Return the scenes that lack frames or depth."""
+        lacking = []
+        for scene, expected in SCENES.items():
+            for kind, suffix, source in ((self.render, "png", IMAGES), ("depth", "dpt", DEPTH)):
+                folder = self.root / "training" / kind / scene
+                found = len(list(folder.glob(f"frame_*.{suffix}")))
+                if found < expected:
+                    lacking.append(Missing(f"{folder}: {found} of {expected} .{suffix}", source))
+        return lacking
+
+    def names(self) -> list[str]:
+        """Return the frames that have depth."""
+        found = [
+            f"{scene}/{path.stem}"
+            for scene in SCENES
+            for path in sorted((self.root / "training" / "depth" / scene).glob("frame_*.dpt"))
+            if self._photo(scene, path.stem).is_file()
+        ]
+        return require_some(found, self, self.root)
+
+    def load(self, name: str) -> Sample:
+        """Read one frame; depth in metres."""
+        scene, frame = split_name(name, 2, EXAMPLE)
+        photo = require_file(self._photo(scene, frame), IMAGES)
+        path = require_file(self.root / "training" / "depth" / scene / f"{frame}.dpt", DEPTH)
+        return same_size(Sample(name, photo, read_dpt(path)), photo_size(photo))
+
+    def _photo(self, scene: str, frame: str) -> Path:
+        return self.root / "training" / self.render / scene / f"{frame}.png"
+
+
+def read_dpt(path: Path) -> Array:
+    """Read a ``.dpt``: float32 202021.25, int32 width, int32 height, float32 depth row by row, little-endian.
+
+    Raises:
+        InputError: for another magic number, or a length that does not fit the size.
+    """
+    content = path.read_bytes()
+    magic, width, height = struct.unpack("<fii", content[:12]) if len(content) >= 12 else (0.0, 0, 0)
+    if magic != MAGIC:
+        raise InputError(f"{path}: does not start with {MAGIC}, so it is no .dpt (or big-endian)")
+    if width <= 0 or height <= 0 or len(content) != 12 + 4 * width * height:
+        raise InputError(f"{path}: {len(content)} bytes do not hold {width} x {height} floats; copy it again")
+    return np.frombuffer(content, "<f4", offset=12).reshape(height, width).astype(np.float32)
