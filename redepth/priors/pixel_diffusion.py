@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from redepth.priors.pixel_unet import (
     condition_rows,
     light_vector,
 )
-from redepth.priors.scores import GuidanceBase, Weighting
+from redepth.priors.scores import RULES, Branch, GuidanceBase, Weighting
 
 FILES = (
     "scheduler/scheduler_config.json",
@@ -68,6 +69,8 @@ class PixelDiffusion(DiffusionPrior):
     weights: Literal["trained", "random"] = "trained"
     random_seed: int = 0
 
+    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
+
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
         hub.ensure_available(self.checkpoint, self.revision, FILES)
@@ -89,8 +92,7 @@ class PixelDiffusion(DiffusionPrior):
         layout = self._layout(source, unet.config.sample_size)
         if self.weights == "random":
             unet = _random_weights(known[class_name], unet.config, self.random_seed)
-        model = PixelUNet(unet, layout).eval().requires_grad_(False)
-        self.use(model, device)
+        self.use(PixelUNet(unet, layout), device)
         scheduler = hub.from_pretrained(DDIMScheduler, str(source / "scheduler"))
         self.use_schedule(scheduler.config, device)
         return self
@@ -117,40 +119,53 @@ class PixelDiffusion(DiffusionPrior):
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
         """Take a model that is already in memory."""
+        rule = RULES[self.score]
+        told = model.layout.relighting and self.tell != "nothing"
+        if rule.contrast and not told:
+            raise WeightsError(
+                f"score: {self.score} compares what the model predicts with and without being told, and "
+                f"'{self.checkpoint}' is told nothing; take a model that is, or another score"
+            )
         self._dtype = self.precision(device)
-        self._model = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.eval().requires_grad_(False).to(device, self._dtype)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
         """Keep the photo, (1,3,H,W) sRGB; a prompt is of no use here."""
         return Condition({"photo": image})
 
-    def draw(self, batch: int, generator: Generator) -> Noise:
-        """Draw timestep (batch,), diffusion noise (batch,3,S,S) and window (batch,3) in [0, 1)."""
+    def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw the window (batch,3) in [0, 1) and diffusion noise (batch,3,S,S)."""
         size = self._model.layout.size
-        timestep = self.draw_timesteps(batch, generator)
         window = torch.rand(batch, 3, generator=generator)
-        noise = torch.randn(batch, 3, size, size, generator=generator)
-        return Noise({"timestep": timestep, "window": window, "noise": noise})
+        return {"window": window, "noise": torch.randn(batch, 3, size, size, generator=generator)}
+
+    def network(self) -> torch.nn.Module:
+        """Return the UNet."""
+        return self._model.unet
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
         """Cut each picture's window at the model's size and map it to [-1, 1]."""
         return self._windows(relit, noise) * 2 - 1
 
-    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor | None]:
-        """Predict told and untold; an unconditional model has only one prediction."""
-        count, timestep = len(noisy), given.timestep
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        """Predict told (``text``, ``source``) and untold; a model that is told nothing has one prediction."""
         if not self._model.layout.relighting or self.tell == "nothing":
-            return self._run(noisy, timestep), None
+            return dict.fromkeys(branches, self._run(noisy, timestep))
+        count, kinds = len(noisy), [name != "uncond" for name in branches]
         photo = given.condition.tensors["photo"].expand(count, -1, -1, -1)
         photo = self._windows(photo, given.noise) * 2 - 1
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
         if self.tell == "photo+light":
             light = light_vector(given.illumination)
-        # Both predictions in one batch: the first half is told, the second is not.
-        told = torch.cat([noisy.new_ones(count), noisy.new_zeros(count)])
-        photo, vector = condition_rows(torch.cat([photo, photo]), torch.cat([light, light]), told, told)
-        out = self._run(torch.cat([noisy, noisy]), torch.cat([timestep, timestep]), photo, vector)
-        return out[:count], out[count:]
+        # All predictions in one batch.
+        told = torch.cat([noisy.new_full((count,), float(kind)) for kind in kinds])
+        many = len(kinds)
+        photo, vector = condition_rows(torch.cat([photo] * many), torch.cat([light] * many), told, told)
+        out = self._run(torch.cat([noisy] * many), torch.cat([timestep] * many), photo, vector)
+        return dict(zip(branches, out.chunk(many), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, kind, precision and rule for the run record."""

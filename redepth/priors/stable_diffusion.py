@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from redepth import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import InputError
 from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.priors.scores import Branch
 
 FILES = (
     "scheduler/scheduler_config.json",
@@ -31,6 +33,15 @@ FILES = (
 """What is loaded of a pipeline's repository."""
 
 
+NEGATIVE = (
+    "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+)
+"""Negative prompt of the scores that need one (arXiv 2310.17590, section 5)."""
+
+ARTEFACTS = "oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+"""What distilled pictures tend to look like (arXiv 2406.09417, section 5)."""
+
+
 @dataclass(kw_only=True, eq=False)
 class StableDiffusion(DiffusionPrior):
     """Stable Diffusion 1.x and 2.x checkpoints through diffusers.
@@ -42,7 +53,11 @@ class StableDiffusion(DiffusionPrior):
         checkpoint: hub id or local folder of a diffusers pipeline.
         revision: commit, tag or branch of the hub repository.
         size: side of the square picture, in pixels.
-        negative_prompt: what the unconditioned prediction is told.
+        negative_prompt: what the unconditioned prediction is told. For the scores that have a negative
+            prompt beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is that one, and empty
+            means `NEGATIVE`.
+        source_prompt: what the photo shows, for ``dds`` (empty: the prompt).
+        artefacts: what the picture is like before it is refined, said after the prompt, for ``sds-bridge``.
 
     Source: Rombach et al., arXiv 2112.10752; settings of arXiv 2512.17908.
     """
@@ -51,6 +66,10 @@ class StableDiffusion(DiffusionPrior):
     revision: str | None = None
     size: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
     negative_prompt: str = ""
+    source_prompt: str = ""
+    artefacts: str = ARTEFACTS
+
+    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "negative", "source", "artefacts"})
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
@@ -81,24 +100,38 @@ class StableDiffusion(DiffusionPrior):
         return self
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Embed the prompt and the negative prompt; the text encoder leaves the device afterwards.
+        """Embed what the rule asks for; the text encoder leaves the device afterwards.
 
         Raises:
-            InputError: if the prompt is longer than the text encoder reads.
+            InputError: if a prompt is longer than the text encoder reads.
         """
         self._text_encoder.to(self._device)
-        tensors = {"text": self._embed(prompt), "uncond": self._embed(self.negative_prompt)}
+        tensors = {name: self._embed(text) for name, text in self.prompts(prompt).items()}
         self._text_encoder.to("cpu")
-        return Condition(tensors)
+        return Condition({**tensors, "photo": image})
 
-    def draw(self, batch: int, generator: Generator) -> Noise:
-        """Draw timestep (batch,), posterior and diffusion noise (batch, C, size/8, size/8)."""
+    def prompts(self, prompt: str) -> dict[Branch, str]:
+        """Return what each branch that the rule asks for is told."""
+        contrasted = "negative" in self.asked
+        told = {
+            "text": prompt,
+            "uncond": "" if contrasted else self.negative_prompt,
+            "negative": self.negative_prompt or NEGATIVE,
+            "source": self.source_prompt or prompt,
+            "artefacts": ", ".join(part for part in (prompt, self.artefacts) if part),
+        }
+        return {name: text for name, text in told.items() if name in self.asked}
+
+    def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw posterior and diffusion noise, (batch, C, size/8, size/8)."""
         side = self.size // 8
         shape = (batch, self._vae.config.latent_channels, side, side)
-        timestep = self.draw_timesteps(batch, generator)
         posterior = torch.randn(shape, generator=generator)
-        noise = torch.randn(shape, generator=generator)
-        return Noise({"timestep": timestep, "posterior": posterior, "noise": noise})
+        return {"posterior": posterior, "noise": torch.randn(shape, generator=generator)}
+
+    def network(self) -> torch.nn.Module:
+        """Return the UNet."""
+        return self._unet
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
         """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,size/8,size/8), float32."""
@@ -112,17 +145,17 @@ class StableDiffusion(DiffusionPrior):
         latents = posterior.mean.float() + posterior.std.float() * noise["posterior"]
         return scale_gradient(latents * self._vae.config.scaling_factor, factor)
 
-    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor]:
-        """Predict under the prompt and under the negative prompt, in one batch."""
-        count = len(noisy)
-        embeddings = [given.condition.tensors[k].expand(count, -1, -1) for k in ("text", "uncond")]
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        """Predict under the prompt of each branch, in one batch."""
+        embeddings = [given.condition.tensors[k].expand(len(noisy), -1, -1) for k in branches]
         out = self._unet(
-            torch.cat([noisy, noisy]).to(self._dtype),
-            torch.cat([given.timestep, given.timestep]),
+            torch.cat([noisy] * len(branches)).to(self._dtype),
+            torch.cat([timestep] * len(branches)),
             encoder_hidden_states=torch.cat(embeddings),
         ).sample
-        told, untold = out.float().chunk(2)
-        return told, untold
+        return dict(zip(branches, out.float().chunk(len(branches)), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision, precision and rule for the run record."""

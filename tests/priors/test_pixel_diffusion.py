@@ -25,7 +25,7 @@ def test_the_loss_is_the_distance_to_the_guided_reconstruction() -> None:
     loss = prior(relit, condition, light(1), noise)
     u = noise["window"][0].tolist()
     x, seen = (cut_window(p[0], 16, "own-scale", *u)[None] * 2 - 1 for p in (relit, photo(40, 50)))
-    alpha = prior.alphas_cumprod[noise["timestep"]].view(1, 1, 1, 1)
+    alpha = (prior.schedule.a[noise["timestep"]] ** 2).view(1, 1, 1, 1)
     noisy = alpha.sqrt() * x + (1 - alpha).sqrt() * noise["noise"]
     vector = torch.cat([light_vector(light(1)), torch.ones(1, 1)], dim=1)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_saved_and_loaded_it_is_the_same_prior(tmp_path: Path) -> None:
     model.layout.write(tmp_path)
     prior = PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
     assert prior._model.layout == Layout(size=16, patch=2, relighting=True)
-    assert prior.prediction_type == "v_prediction"
+    assert prior.schedule.predicts == "v_prediction"
     relit, noise = photo(40, 50), tiny_prior().draw(2, seeded())
     both = [
         p(relit.expand(2, -1, -1, -1), p.condition(relit, ""), light(2), noise) for p in (prior, tiny_prior())
