@@ -15,14 +15,15 @@ from torch import Generator, Tensor
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import WeightsError
 from redepth.priors import scores
-from redepth.priors.lora import LearnedCopies
+from redepth.priors.lora import NEEDED, LearnedCopies
 from redepth.priors.schedule import TIMESTEPS, Schedule
 from redepth.priors.scores import RULES, Annealing, Branch, GuidanceBase, Query, Reduction, Score, Weighting
+from redepth.registry import require
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-TEXT_PRIORS = "stable-diffusion, stable-diffusion-xl, stable-diffusion-3"
+TEXT_PRIORS = "stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, stable-diffusion-3, ic-light"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,11 @@ class DiffusionPrior(ABC):
     @abstractmethod
     def network(self) -> torch.nn.Module:
         """Return the frozen denoiser."""
+
+    def check_packages(self) -> None:
+        """Raise MissingDependencyError now if the rule needs a package that is not installed."""
+        if RULES[self.score].learns:
+            require(*NEEDED)
 
     def begin(self, members: Sequence[int]) -> None:
         """Forget what was learned; called before a group of members starts (``vsd``)."""

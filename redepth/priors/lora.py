@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from redepth.registry import require
+
+NEEDED = ("peft", "vsd")
+"""The package, and the extra that brings it."""
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -29,7 +33,7 @@ class LearnedCopies:
     """
 
     def __init__(self, network: nn.Module, rank: int, rate: float) -> None:
-        self._peft = require("peft", "vsd")
+        self._peft = require(*NEEDED)
         self._network, self._rank, self._rate = network, rank, rate
         layers = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         self._targets = [n for n in layers if n.endswith(ATTENTION)] or layers
@@ -71,8 +75,10 @@ class LearnedCopies:
         config = self._peft.LoraConfig(
             r=self._rank, lora_alpha=self._rank, target_modules=self._targets, init_lora_weights=False
         )
-        with torch.random.fork_rng(devices=[]):
-            # Its own initialisation reads the global generator; `_reset` replaces it.
+        # Its own initialisation reads the global generator; `_reset` replaces it.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # Several adapters in one model are what is wanted here.
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             self._peft.inject_adapter_in_model(config, self._network, adapter_name=name)
         self._names.append(name)
 

@@ -10,6 +10,7 @@ from redepth.errors import ConfigError, WeightsError
 from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
+from tests.checkpoints import copy_of
 from tests.helpers import CPU, SCHEDULE, photo, seeded, tiny_prior, tiny_unet
 
 
@@ -108,14 +109,12 @@ def test_saved_and_loaded_it_is_the_same_prior(tmp_path: Path) -> None:
 
 
 def test_folders_that_hold_no_such_model_say_so(tmp_path: Path) -> None:
-    with pytest.raises(
-        WeightsError, match=r"no readable unet/config\.json.*folder with unet/ and scheduler/"
-    ):
+    with pytest.raises(WeightsError, match=r"has no unet/config\.json and 2 more: it is no whole checkpoint"):
         PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
-    (tmp_path / "unet").mkdir()
-    (tmp_path / "unet" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
-    with pytest.raises(WeightsError, match="is a 'AutoencoderKL', not one of UNet2DModel"):
-        PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
+    folder = copy_of("ddpm", tmp_path)
+    (folder / "unet" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    with pytest.raises(WeightsError, match="is of a 'AutoencoderKL', not UNet2DModel or UNet2DCond"):
+        PixelDiffusion(checkpoint=str(folder)).load(CPU)
     with pytest.raises(WeightsError, match="a noise schedule of 500 timesteps; 1000 are supported"):
         tiny_prior().use_schedule(SCHEDULE | {"num_train_timesteps": 500}, CPU)
 

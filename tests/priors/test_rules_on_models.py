@@ -14,26 +14,46 @@ from redepth.contracts import Illumination
 from redepth.errors import ConfigError, WeightsError
 from redepth.optim.refiner import Outcome
 from redepth.priors.distillation import Given
+from redepth.priors.ic_light import ICLight
+from redepth.priors.latent import ARTEFACTS, NEGATIVE
 from redepth.priors.pixel_diffusion import PixelDiffusion
-from redepth.priors.stable_diffusion import ARTEFACTS, NEGATIVE, StableDiffusion
+from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
+from redepth.priors.stable_diffusion_3 import StableDiffusion3
+from redepth.priors.stable_diffusion_xl import StableDiffusionXL
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.helpers import CPU, GOLDEN, make_refiner, photo, relative_error, seeded, tiny_prior
+from tests.checkpoints import SD, tiny
+from tests.helpers import CPU, make_refiner, photo, relative_error, seeded, tiny_prior
 
 PIXEL = ("sds", "sds-x0", "csd", "ism", "sdi", "dds", "vsd")
 LATENT = (*PIXEL, "nfsd", "sds-bridge")
 # Guided inversion of an untrained model multiplies float noise; without guidance it does not.
 FAST: dict[str, Any] = {"inversion_steps": 2, "inversion_guidance": 1.0, "guidance_scale": 2.0}
-# The tiny text encoder reads 24 tokens.
+# The recorded text encoder reads 24 tokens.
 SHORT: dict[str, Any] = {"negative_prompt": "dull", "artefacts": "noisy", "size": 64}
 
 
-def latent_prior(score: Any) -> StableDiffusion:
-    checkpoint = str(GOLDEN / "tiny-random-sd")
-    return StableDiffusion(checkpoint=checkpoint, score=score, **FAST, **SHORT).load(CPU)
+def latent_prior(score: Any, kind: str = "latent") -> Any:
+    """A prior of a family, or of Stable Diffusion with something else in it."""
+    cls, where = {
+        "latent": (StableDiffusion, {"checkpoint": SD}),
+        "sd 2.1": (StableDiffusion21, {"checkpoint": tiny("sd21")}),
+        "xl": (StableDiffusionXL, {"checkpoint": tiny("xl")}),
+        "sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3")}),
+        "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
+        "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
+        "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
+        "random": (StableDiffusion, {"checkpoint": SD, "weights": "random"}),
+    }[kind]
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
+    return cls(score=score, **options, **FAST, **SHORT).load(CPU)
 
 
 def make_prior(kind: str, score: str) -> Any:
-    return latent_prior(score) if kind == "latent" else tiny_prior(score=score, **FAST)
+    if kind == "pixel":
+        return tiny_prior(score=score, **FAST)
+    if kind == "ddpm":
+        return PixelDiffusion(checkpoint=str(tiny("ddpm")), score=score, **FAST).load(CPU)
+    return latent_prior(score, kind)
 
 
 def run(prior: Any, **optim: Any) -> Outcome:
@@ -42,6 +62,18 @@ def run(prior: Any, **optim: Any) -> Outcome:
 
 
 CASES = [("pixel", score) for score in PIXEL] + [("latent", score) for score in LATENT]
+# Each model once with a rule of one prediction, and with those that ask or learn more.
+FAMILIES = {
+    "sd 2.1": ("sds", "dds", "nfsd"),
+    "xl": ("sds", "csd", "vsd"),
+    "sd 3": ("sds", "rfds", "ism", "sds-bridge", "vsd"),
+    "sd 3, t5": ("rfds",),
+    "ic-light": ("sds", "csd", "dds"),
+    "tiny vae": ("sds", "sdi"),
+    "random": ("sds", "csd"),
+    "ddpm": ("sds", "sds-x0", "ism"),
+}
+CASES += [(kind, score) for kind, scores in FAMILIES.items() for score in scores]
 
 
 @pytest.mark.parametrize(("kind", "score"), CASES)
@@ -75,7 +107,8 @@ def test_rows_are_scored_independently(kind: str, score: str) -> None:
         own = slice(i, i + 1)
         alone = pictures[own].detach().requires_grad_()
         prior(alone, condition, light.rows(own), noise.rows(own)).sum().backward()
-        assert relative_error(pictures.grad[own], alone.grad) < 1e-4
+        # A contrast is the difference of predictions that nearly agree; mixed rows are off by about 1.
+        assert relative_error(pictures.grad[own], alone.grad) < 1e-3
 
 
 def loss(prior: Any, score: str, relit: torch.Tensor) -> torch.Tensor:
