@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from logging import CRITICAL
@@ -195,7 +196,7 @@ def locate(
         raise WeightsError(said)
     raise WeightsError(
         f"the weights of '{name}' are not in the cache and the Hugging Face hub cannot be reached: "
-        f"connect and run 'hf download {name} {' '.join(files)}', give a local folder instead, "
+        f"connect and run '{_download(name, revision, files)}', give a local folder instead, "
         "or run offline with --preset embedded"
     )
 
@@ -327,6 +328,8 @@ def _forms(name: str) -> list[str]:
     folder, slash, base = name.rpartition("/")
     if base in _VOCABULARIES:
         return [name, f"{folder}{slash}tokenizer.json"]
+    if base == "preprocessor_config.json":
+        return [name, f"{folder}{slash}processor_config.json"]
     if match := re.fullmatch(r"([\w-]+)((?:\.\w+)?)\.safetensors", base):
         return [name, f"{folder}{slash}{match[1]}.safetensors.index{match[2]}.json"]
     return [name]
@@ -343,6 +346,23 @@ def _lacking(find: Callable[[str], Path | None], files: Iterable[str]) -> list[s
             folder, slash, _ = name.rpartition("/")
             lacking += [s for part in _shards(found) if find(s := f"{folder}{slash}{part}") is None]
     return lacking
+
+
+def _download(repository: str, revision: str | None, files: Iterable[str]) -> str:
+    """Return the command that downloads files, by patterns: whether weights are sharded is not known here."""
+    patterns: dict[str, None] = {}
+    for name in files:
+        folder, slash, base = name.rpartition("/")
+        if base in _VOCABULARIES or base == "tokenizer_config.json":
+            new = [f"{folder}/*"] if slash else ["*.json", "*.txt"]
+        elif name.endswith(".safetensors"):
+            new = [f"{name}*", f"{name.removesuffix('.safetensors')}-*"]
+        else:
+            new = [name]
+        patterns |= dict.fromkeys(new)
+    quoted = (f'"{pattern}"' if "*" in pattern else pattern for pattern in patterns)
+    at = f" --revision {revision}" if revision else ""
+    return f"hf download {repository}{at} --include {' '.join(quoted)}"
 
 
 def _shards(index: Path) -> list[str]:
@@ -458,7 +478,10 @@ def _quiet() -> Iterator[None]:
     logging.set_verbosity(CRITICAL)
     diffusers_logging.set_verbosity(CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            # diffusers asks the hub's client with an argument of its former versions.
+            warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument", UserWarning)
+            yield
     finally:
         logging.set_verbosity(levels[0])
         diffusers_logging.set_verbosity(levels[1])

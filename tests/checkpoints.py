@@ -30,11 +30,11 @@ SCHEDULES = {
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def seed_weights(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+def seed_weights(model: torch.nn.Module, seed: int = 0, scale: float = 0.08) -> torch.nn.Module:
     """Fill all weights from a seed of their own, so that no layer is left at zero."""
     generator = seeded(seed)
     for name, parameter in model.named_parameters():
-        drawn = torch.randn(parameter.shape, generator=generator) * 0.08
+        drawn = torch.randn(parameter.shape, generator=generator) * scale
         # Scales of normalisations stay about 1.
         around = 1.0 if parameter.dim() == 1 and name.endswith("weight") else 0.0
         parameter.data = around + drawn
@@ -231,6 +231,77 @@ def save_ddpm(folder: Path, *, root: bool = False) -> None:
     save_schedule(folder if root else folder / "scheduler", "DDPMScheduler")
 
 
+WORDS = ("a", "an", "the", "photo", "of", "tiger", "cat", "stone", "red", "on", "in", "with", "light", "sky")
+
+
+def save_blip(folder: Path) -> None:
+    """BLIP's form; its captions are sequences of `WORDS`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import BertTokenizerFast, BlipConfig, BlipForConditionalGeneration, BlipProcessor
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *WORDS)
+    vocabulary = {name: i for i, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    ends = {"bos_token_id": 5, "pad_token_id": 0, "eos_token_id": 3, "sep_token_id": 3}
+    config = BlipConfig(
+        text_config={**NARROW, **ends, "encoder_hidden_size": 16, "vocab_size": len(vocabulary)},
+        vision_config={**NARROW, **VISION},
+        projection_dim=16,
+    )
+    seed_weights(BlipForConditionalGeneration(config)).save_pretrained(folder)
+    fast = BertTokenizerFast(tokenizer_object=tokenizer, bos_token="[DEC]")
+    size = {"height": 32, "width": 32}
+    BlipProcessor(BlipImageProcessorPil(size=size), fast).save_pretrained(folder)
+
+
+def save_blip2(folder: Path) -> None:
+    """BLIP-2's form with OPT; its captions are sequences of `WORDS`."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        PreTrainedTokenizerFast,
+    )
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    names = ("</s>", "<pad>", "<unk>", "<image>", *WORDS)
+    vocabulary = {name: i for i, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 0}
+    opt = {"model_type": "opt", "ffn_dim": 16, "word_embed_proj_dim": 16, "vocab_size": len(vocabulary)}
+    reader = {"vocab_size": 8, "encoder_hidden_size": 16, "cross_attention_frequency": 1}
+    config = Blip2Config(
+        text_config={**NARROW, **ends, **opt},
+        vision_config={**NARROW, **VISION},
+        qformer_config={**NARROW, **reader},
+        num_query_tokens=4,
+        image_token_index=3,
+    )
+    # With small weights it would repeat its last word, which stands for the picture and is not written.
+    seed_weights(Blip2ForConditionalGeneration(config), scale=0.5).save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    fast.add_tokens([AddedToken("<image>", normalized=False, special=True)], special_tokens=True)
+    size = {"height": 32, "width": 32}
+    Blip2Processor(BlipImageProcessorPil(size=size), fast, num_query_tokens=4).save_pretrained(folder)
+
+
+NARROW: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+}
+VISION: dict[str, Any] = {"image_size": 32, "patch_size": 16, "projection_dim": 16}
+
+
 def to_pickle(weights: Path) -> Path:
     """Turn a safetensors file to the pickle that old checkpoints have in its place."""
     from safetensors.torch import load_file
@@ -272,6 +343,8 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "ic-light": save_ic_light,
     "tiny-vae": save_tiny_vae,
     "ddpm": save_ddpm,
+    "blip": save_blip,
+    "blip2": save_blip2,
 }
 
 

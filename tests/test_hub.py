@@ -50,7 +50,9 @@ def test_weights_count_as_cached_when_all_that_is_loaded_is_there(
     fake_cache(tmp_path, "owner/whole", *needed)
     fake_cache(tmp_path, "owner/part", "model_index.json", "unet/config.json")
     hub.ensure_available("owner/whole", None, needed)
-    with pytest.raises(WeightsError, match=r"run 'hf download owner/part unet/config\.json unet/model"):
+    with pytest.raises(
+        WeightsError, match=r"run 'hf download owner/part --include unet/config\.json \"unet/model"
+    ):
         hub.ensure_available("owner/part", None, needed)
 
 

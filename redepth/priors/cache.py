@@ -36,7 +36,12 @@ def folder() -> Path:
 
 def key(*origin: Any) -> str:
     """Return the SHA-256, in hexadecimal, of what an entry is computed from (plain data)."""
-    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(origin, sort_keys=True).encode())
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_text(kind: str, name: str) -> str | None:
