@@ -506,4 +506,8 @@ def _spoken(error: BaseException) -> str | None:
 
 def _reason(error: Exception) -> str:
     """Return what a library's error says, on one line."""
-    return _spoken(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if said := _spoken(error):
+        return said
+    first, *more = str(error).strip().splitlines() or [type(error).__name__]
+    # A heading says nothing without what it heads.
+    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first

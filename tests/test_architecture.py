@@ -40,7 +40,17 @@ RANKS = (
     {"redepth.__main__"},
 )
 
-OPTIONAL = ("pillow_heif", "pytorch3d", "nvdiffrast", "triton", "skimage", "accelerate", "torchvision")
+OPTIONAL = (
+    "pillow_heif",
+    "pytorch3d",
+    "nvdiffrast",
+    "triton",
+    "skimage",
+    "accelerate",
+    "torchvision",
+    "peft",
+    "bitsandbytes",
+)
 
 
 def module_name(path: Path) -> str:
@@ -199,7 +209,8 @@ def test_a_bare_install_imports_every_module() -> None:
     assert done.returncode == 0, done.stderr
     built, imported = json.loads(done.stdout.splitlines()[-1])
     assert imported == []
-    core = {"depth-anything", "blinn-phong", "stable-diffusion", "pixel-diffusion", "smoothness"}
+    core = {"depth-anything", "blinn-phong", "pixel-diffusion", "smoothness", "ic-light"}
+    core |= {"stable-diffusion", "stable-diffusion-2.1", "stable-diffusion-xl", "stable-diffusion-3"}
     assert core <= set(built)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import subprocess
 import sys
@@ -239,6 +240,28 @@ def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
     (folder / "tokenizer" / "tokenizer.json").unlink()
     with pytest.raises(WeightsError, match=r"has no tokenizer/vocab\.json and 1 more"):
         StableDiffusion(checkpoint=str(folder)).ensure_available()
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_with_and_without_accelerate_a_model_is_whole_or_refused(
+    accelerate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file, save_file
+
+    if accelerate and importlib.util.find_spec("accelerate") is None:
+        pytest.skip("accelerate is not installed")
+    monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: object() if accelerate else None)
+    folder = copy_of("sd15", tmp_path)
+    weights = load_file(folder / WEIGHTS)
+    found = hub.whole_model(UNet2DConditionModel, str(folder), subfolder="unet").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+    for changed in ({"conv_in.bias": None}, {"conv_in.weight": torch.zeros(16, 9, 3, 3)}):
+        kept = {k: v for k, v in (weights | changed).items() if v is not None}
+        save_file(kept, folder / WEIGHTS, {"format": "pt"})
+        with pytest.raises(WeightsError, match=r"cannot load UNet2DConditionModel from .*conv_in") as error:
+            hub.whole_model(UNet2DConditionModel, str(folder), subfolder="unet")
+        assert "\n" not in str(error.value)
 
 
 # --- messages -------------------------------------------------------------------------------------
