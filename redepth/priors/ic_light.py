@@ -37,8 +37,8 @@ class ICLight(StableDiffusion):
     The published weights are offsets, to be added to the weights of an SD 1.5 UNet (in float32, before it
     is cast) whose first convolution was widened from 4 to 8 channels by zeros. The photo, fitted and padded
     as the re-lit picture is, is encoded to the posterior's mode. It stands beside the noisy latents in every
-    branch, also the unconditioned one, as in the published inference: the model never saw a picture
-    without. So guidance and the contrast of ``csd`` are between texts, that is, between lights too.
+    branch, also the unconditioned one, as in the published inference; what the model makes of a missing
+    photo is not known. So guidance and the contrast of ``csd`` are between texts, and thereby lights.
 
     Args:
         light_checkpoint: hub id or local folder of the offsets.

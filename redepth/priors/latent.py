@@ -223,13 +223,15 @@ class LatentDiffusion(DiffusionPrior):
             InputError: if a prompt is longer than a text encoder reads.
         """
         tensors = {"photo": image}
-        for branch, texts in self.texts(prompt).items():
-            rows = self._embeddings(texts)
-            tensors[branch] = torch.cat([row["embedding"] for row in rows])
-            if "pooled" in rows[0]:
-                tensors[f"{branch}.pooled"] = torch.cat([row["pooled"] for row in rows])
-        if self._encoders is not None:
-            self._encoders.release()
+        try:
+            for branch, texts in self.texts(prompt).items():
+                rows = self._embeddings(texts)
+                tensors[branch] = torch.cat([row["embedding"] for row in rows])
+                if "pooled" in rows[0]:
+                    tensors[f"{branch}.pooled"] = torch.cat([row["pooled"] for row in rows])
+        finally:
+            if self._encoders is not None:
+                self._encoders.release()
         return Condition(tensors)
 
     def prompts(self, prompt: str) -> dict[Branch, str]:
@@ -245,7 +247,7 @@ class LatentDiffusion(DiffusionPrior):
         return {name: text for name, text in told.items() if name in self.asked}
 
     def texts(self, prompt: str) -> dict[Branch, tuple[str, ...]]:
-        """Return the texts of each branch: one, or one for each thing that a row may be told apart."""
+        """Return the texts of each branch: one, or those of which `told` chooses for each row."""
         return {name: (text,) for name, text in self.prompts(prompt).items()}
 
     def _embeddings(self, texts: Iterable[str]) -> list[Told]:

@@ -159,6 +159,18 @@ def test_a_vae_with_the_names_of_old_diffusers_is_whole(tmp_path: Path) -> None:
     assert torch.equal(found, expected)
 
 
+def test_a_text_encoder_with_the_names_of_published_ones_is_whole(tmp_path: Path) -> None:
+    """Those have a prefix that transformers 5 does not write, and a buffer that it does not read."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of("sd15", tmp_path)
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = {f"text_model.{name.removeprefix('text_model.')}": v for name, v in load_file(file).items()}
+    save_file(weights | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, file)
+    found, expected = (small(f).load(CPU).embed_text("a tiger") for f in (folder, tiny("sd15")))
+    assert torch.equal(found["embedding"], expected["embedding"])
+
+
 # --- random weights -------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ import redepth
 from redepth.contracts import Illumination
 from redepth.errors import ConfigError, WeightsError
 from redepth.optim.refiner import Outcome
-from redepth.priors.distillation import Given
+from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import ARTEFACTS, NEGATIVE
 from redepth.priors.pixel_diffusion import PixelDiffusion
@@ -32,7 +32,7 @@ FAST: dict[str, Any] = {"inversion_steps": 2, "inversion_guidance": 1.0, "guidan
 SHORT: dict[str, Any] = {"negative_prompt": "dull", "artefacts": "noisy", "size": 64}
 
 
-def latent_prior(score: Any, kind: str = "latent") -> Any:
+def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, **more: Any) -> Any:
     """A prior of a family, or of Stable Diffusion with something else in it."""
     cls, where = {
         "latent": (StableDiffusion, {"checkpoint": SD}),
@@ -45,7 +45,7 @@ def latent_prior(score: Any, kind: str = "latent") -> Any:
         "random": (StableDiffusion, {"checkpoint": SD, "weights": "random"}),
     }[kind]
     options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
-    return cls(score=score, **options, **FAST, **SHORT).load(CPU)
+    return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
 
 
 def make_prior(kind: str, score: str) -> Any:
@@ -109,6 +109,25 @@ def test_rows_are_scored_independently(kind: str, score: str) -> None:
         prior(alone, condition, light.rows(own), noise.rows(own)).sum().backward()
         # A contrast is the difference of predictions that nearly agree; mixed rows are off by about 1.
         assert relative_error(pictures.grad[own], alone.grad) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "ddpm"])
+def test_in_half_precision_the_gradient_points_the_same_way(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light = BlinnPhong().sample(1, seeded()).flatten()
+
+    def gradient(precision: torch.dtype) -> torch.Tensor:
+        monkeypatch.setattr(DiffusionPrior, "precision", lambda *_: precision)
+        prior, picture = latent_prior("sds", kind), photo().requires_grad_()
+        assert prior._denoiser.dtype is precision
+        prior(picture, prior.condition(photo(), "a tiger"), light, prior.draw(1, seeded())).sum().backward()
+        return picture.grad.flatten()
+
+    half, full = gradient(dtype), gradient(torch.float32)
+    assert torch.isfinite(half).all()
+    assert torch.cosine_similarity(half, full, dim=0) > 0.99
 
 
 def loss(prior: Any, score: str, relit: torch.Tensor) -> torch.Tensor:
