@@ -2,8 +2,8 @@
 
     python examples/re_depth.py photo.jpg "a photo of a statue"
 
-Needs a GPU and, the first time, a network for the weights. Add "embedded" as a third argument to run the
-same script offline with the small models.
+Needs a GPU and, the first time, a network for the weights. Without a prompt BLIP-2 writes it, as in the
+paper. Add "embedded" as a third argument to run the same script offline with the small models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import redepth
 
 
-def main(photo: str, prompt: str = "", preset: str = "re-depth-anything") -> None:
+def main(photo: str, prompt: str | None = None, preset: str = "re-depth-anything") -> None:
     settings = redepth.load_preset(preset)
     print(f"{settings.name}: {settings.optim.members} members of {settings.optim.steps} steps")
 

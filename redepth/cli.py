@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from redepth.bench import Run, Summary
     from redepth.optim.refiner import StepReport
     from redepth.pipeline import Pipeline
+    from redepth.priors.prompts import Prompt
     from redepth.refinement import GroundTruth, Refinement
 
 EXIT_ERROR = 2
@@ -71,6 +72,14 @@ class MapKind(str, Enum):
     metric_depth = "metric-depth"
 
 
+class Captioner(str, Enum):
+    """Who writes the prompt."""
+
+    none = "none"
+    blip = "blip"
+    blip2 = "blip2"
+
+
 class TruthKind(str, Enum):
     """What the ground truth holds."""
 
@@ -108,7 +117,11 @@ def refine(
     photos: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB...")],
     preset: Annotated[str, typer.Option(help="Preset name or YAML file.")] = "re-depth-anything",
     overrides: Overrides = None,
-    prompt: Annotated[str, typer.Option(help="What the prior is told about the photo.")] = "",
+    prompt: Annotated[str | None, typer.Option(help="What the prior is told about the photos.")] = None,
+    caption: Annotated[
+        Captioner | None,
+        typer.Option(help="Model that writes the prompt of each photo; by default the preset's."),
+    ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("out"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
@@ -130,6 +143,7 @@ def refine(
     """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
     from redepth import io
 
+    overrides = [*(overrides or []), *_prompt_overrides(prompt, caption)]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind.value, mask, len(paths))
     given = _given_map(depth, predicts, len(paths))
@@ -140,8 +154,9 @@ def refine(
     total = len(paths) + rejected
     if not usable:
         raise typer.Exit(EXIT_ERROR)
-    pipeline = _load(preset, [*given, *(overrides or [])], device.value)
-    job = _Job(pipeline, prompt, seed, max_pixels, truth)
+    pipeline = _load(preset, [*given, *overrides], device.value)
+    prompts = _prompts(pipeline, usable, prompt, max_pixels)
+    job = _Job(pipeline, prompts, seed, max_pixels, truth)
     folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
     results: dict[Path, Refinement] = {}
     interrupted = False
@@ -281,31 +296,36 @@ def bench_compare(
 def list_(
     family: Annotated[Family | None, typer.Argument(help="One family; all without it.")] = None,
 ) -> None:
-    """List presets and components, those of installed third-party packages included."""
+    """List presets and components, those of other packages included; one family with what each lacks here."""
+    from redepth import doctor as checks
     from redepth.pipeline import list_components
 
     for name in [family.value] if family else [f.value for f in Family]:
-        if name == Family.depth_models.value:
-            out.print(_depth_models())
-            continue
-        table = _table(name, "name", "what it is")
+        # Only the family that was asked for is tried: that imports its components and may ask the hub.
+        needs = {check.what: check for check in checks.family(name)} if family else {}
+        licences = _licences(name)
+        columns = [*(["licence of the weights"] if licences else []), *(["to run it here"] if family else [])]
+        table = _table(name, "name", "what it is", *columns)
         for component, summary in list_components(name).items():
-            table.add_row(Text(component), Text(summary))
+            row = [Text(component), Text(summary)]
+            if licences:
+                row.append(Text(licences[component]))
+            if component in needs:
+                # What is missing; `doctor` has the rest of the line, what to do about it.
+                row.append(Text(needs[component].cure.partition(": ")[0] or "nothing more"))
+            table.add_row(*row)
         out.print(table)
+        if any(check.cure for check in needs.values()):
+            out.print("redepth doctor says how to get what is missing.", highlight=False)
 
 
-def _depth_models() -> Table:
-    """List the depth models with the licence of their weights and what is missing to run them here."""
-    from redepth import doctor
-    from redepth.depth_models import REGISTRY
+def _licences(family: str) -> dict[str, str]:
+    """Return the licence of each component's weights, where those of a family have any."""
+    from redepth.pipeline import FAMILIES
 
-    table = _table("depth-models", "name", "what it is", "licence of the weights", "to run it here")
-    for name, entry in REGISTRY.entries().items():
-        # A component of another package is not imported to be listed.
-        ours = isinstance(entry.target, str) and entry.target.startswith("redepth.")
-        lacks = doctor.obstacle(REGISTRY, entry) if ours else ""
-        table.add_row(Text(name), Text(entry.summary), Text(entry.licence), Text(lacks))
-    return table
+    entries = FAMILIES[family].entries() if family in FAMILIES else {}
+    found = {name: entry.licence for name, entry in entries.items()}
+    return found if any(found.values()) else {}
 
 
 @app.command()
@@ -343,7 +363,7 @@ class _Job:
     """What is the same for all photos of a call."""
 
     pipeline: Pipeline
-    prompt: str
+    prompts: dict[Path, Prompt]
     seed: int
     max_pixels: int
     truth: GroundTruth | None
@@ -353,12 +373,37 @@ class _Job:
         with _progress(path.name, optim.steps, optim.members) as on_step:
             return self.pipeline.refine(
                 path,
-                prompt=self.prompt,
+                prompt=self.prompts[path],
                 seed=self.seed,
                 on_step=on_step,
                 ground_truth=self.truth,
                 max_pixels=self.max_pixels,
             )
+
+
+def _prompt_overrides(prompt: str | None, caption: Captioner | None) -> list[str]:
+    """Return what the options say of the preset's captioner."""
+    if prompt is not None and caption is not None:
+        raise ConfigError("--prompt and --caption exclude each other: the prompt is given, or it is written")
+    if prompt is not None:
+        return ["prompt.captioner=none"]
+    return [] if caption is None else [f"prompt.captioner={caption.value}"]
+
+
+def _prompts(
+    pipeline: Pipeline, paths: list[Path], prompt: str | None, max_pixels: int
+) -> dict[Path, Prompt]:
+    """Return what the prior is told about each photo; captions are all written first, and shown."""
+    from redepth.priors.prompts import Prompt
+
+    if prompt is not None:
+        return dict.fromkeys(paths, Prompt(prompt))
+    with err.status("captioning"):
+        found = pipeline.captions(paths, max_pixels=max_pixels)
+    for path, told in zip(paths, found, strict=True):
+        if told.text:
+            out.print(f"{path}: {told.text} ({told.origin['from']})", markup=False, highlight=False)
+    return dict(zip(paths, found, strict=True))
 
 
 def _load(preset: str, overrides: list[str], device: str) -> Pipeline:

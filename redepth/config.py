@@ -88,14 +88,31 @@ class Optim(_Section):
     early_stop: EarlyStop = EarlyStop()
 
 
+class Prompting(_Section):
+    """Where the prompt is from where none is given by hand.
+
+    ``captioner`` writes one: ``blip2`` (the paper's), ``blip`` or ``none`` (an empty prompt); ``checkpoint``
+    and ``revision`` are another one of that kind. ``fallback`` says what happens where it cannot be had: an
+    ``error``, or on with ``none``.
+    """
+
+    captioner: Literal["none", "blip", "blip2"] = "none"
+    checkpoint: str | None = None
+    revision: str | None = None
+    local_files_only: bool = False
+    dtype: Literal["auto", "int8", "float16", "bfloat16", "float32"] = "auto"
+    fallback: Literal["error", "none"] = "error"
+
+
 class Preset(_Section):
-    """Everything that defines a refinement, apart from the photo, the prompt and the seed."""
+    """Everything that defines a refinement, apart from the photo, a prompt given by hand and the seed."""
 
     name: str = "unnamed"
     description: str = ""
     depth_model: Component
     renderer: Component
     prior: Component
+    prompt: Prompting = Prompting()
     optim: Optim = Optim()
 
     def to_yaml(self) -> str:

@@ -216,8 +216,11 @@ class Prior(Protocol):
         """Once per photo: (1,3,H,W) sRGB and the prompt -> what each step reads."""
         ...
 
-    def draw(self, batch: int, generator: torch.Generator) -> Noise:
-        """Draw what ``batch`` pictures need on the CPU, tensors (batch, ...)."""
+    def draw(self, batch: int, generator: torch.Generator, progress: float = 0.0) -> Noise:
+        """Draw what ``batch`` pictures need on the CPU, tensors (batch, ...).
+
+        ``progress`` is the share of the run's steps that are done, in [0, 1).
+        """
         ...
 
     def __call__(
@@ -259,6 +262,15 @@ class Surface:
     raw: Tensor
     depth: Tensor
     image: Tensor
+
+
+@runtime_checkable
+class LearnsByMember(Protocol):
+    """A prior that learns while a member is refined, for each member apart."""
+
+    def begin(self, members: Sequence[int]) -> None:
+        """Forget what was learned: these members start. Rows of later calls are theirs, in this order."""
+        ...
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ EXTRAS = {
     "pillow_heif": "heic",
     "h5py": "bench",
     "skimage": "bench",
+    "peft": "vsd",
+    "bitsandbytes": "int8",
     "triton": "triton",
     "pytorch3d": "pytorch3d",
     "nvdiffrast": "nvdiffrast",
@@ -117,7 +119,7 @@ def _hub() -> list[Check]:
 
 
 def _preset(name: str) -> Check:
-    from redepth.pipeline import FAMILIES
+    from redepth.pipeline import FAMILIES, captioner_of, choose_device
 
     preset = load_preset(name)
     problems = []
@@ -127,37 +129,50 @@ def _preset(name: str) -> Check:
             _available(FAMILIES[family].build(component.name, component.options))
         except RedepthError as error:
             problems.append(str(error))
+    captioner = captioner_of(preset, choose_device())
+    if captioner is not None:
+        try:
+            captioner.ensure_available()
+        except RedepthError as error:
+            problems.append(str(error))
     return Check(name, not problems, "can run" if not problems else "cannot run", "; ".join(problems))
+
+
+def family(name: str) -> list[Check]:
+    """Return whether each preset or component of a family, by its name, can run here."""
+    from redepth.pipeline import FAMILIES
+
+    if name == "presets":
+        return [_preset(preset) for preset in preset_names()]
+    registry = FAMILIES.get(name)
+    if registry is None:  # data sets and protocols run anywhere
+        return []
+    return [_component(registry, component, entry) for component, entry in registry.entries().items()]
 
 
 def _components() -> list[Check]:
     from redepth.pipeline import FAMILIES
 
     checks = []
-    for family, registry in FAMILIES.items():
-        for name, entry in registry.entries().items():
-            missing = entry.missing()
-            cure = f'pip install "redepth[{",".join(missing)}]"' if missing else ""
-            found = "missing package" if missing else "can run"
-            if not missing:
-                try:
-                    _available(registry.build(name, {}))
-                except RedepthError as error:
-                    found, cure = "needs options, weights or a package", _briefly(entry, error)
-                except Exception as error:  # a third-party component may do anything; the report goes on
-                    found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
-            checks.append(Check(f"{family}: {name}", not cure, found, cure))
-            checks += _backends(f"{family}: {name}", entry)
+    for name, registry in FAMILIES.items():
+        for check, entry in zip(family(name), registry.entries().values(), strict=True):
+            what = f"{name}: {check.what}"
+            checks += [replace(check, what=what), *_backends(what, entry)]
     return checks
 
 
-def obstacle(registry: Registry, entry: Entry) -> str:
-    """Return what keeps a component with its default options from running here, briefly; empty if nothing."""
-    try:
-        _available(registry.build(entry.name, {}))
-    except RedepthError as error:
-        return _briefly(entry, error)
-    return ""
+def _component(registry: Registry, name: str, entry: Entry) -> Check:
+    missing = entry.missing()
+    cure = f'pip install "redepth[{",".join(missing)}]"' if missing else ""
+    found = "missing package" if missing else "can run"
+    if not missing:
+        try:
+            _available(registry.build(name, {}))
+        except RedepthError as error:
+            found, cure = "needs options, weights or a package", _briefly(entry, error)
+        except Exception as error:  # a third-party component may do anything; the report goes on
+            found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
+    return Check(name, not cure, found, cure)
 
 
 def _briefly(entry: Entry, error: RedepthError) -> str:

@@ -23,6 +23,7 @@ from redepth.data import datasets
 from redepth.errors import ConfigError, InputError
 from redepth.optim import objectives
 from redepth.optim.refiner import OnStep, Refiner
+from redepth.priors.prompts import Captioner, Prompt
 from redepth.protocols import load_protocol, protocol_names
 from redepth.refinement import GroundTruth, Refinement
 from redepth.registry import Registry
@@ -136,6 +137,9 @@ class Pipeline:
         for component in (depth_model, renderer, prior):
             if isinstance(component, HasNeeds):
                 component.ensure_available()
+        self._captioner = captioner_of(self.preset, self.device)
+        if self._captioner is not None:
+            self._captioner.ensure_available()
         self.refiner = Refiner(
             depth_model.load(self.device),
             renderer,
@@ -151,13 +155,16 @@ class Pipeline:
         self,
         photo: str | Path | ArrayLike,
         *,
-        prompt: str = "",
+        prompt: str | Prompt | None = None,
         seed: int = 0,
         on_step: OnStep | None = None,
         ground_truth: GroundTruth | None = None,
         max_pixels: int = io.MAX_PIXELS,
     ) -> Refinement:
         """Refine one photo: a path, or an array (H, W, 3) of sRGB in [0, 1] or uint8.
+
+        Without a prompt the preset's captioner writes one (`captions`); for several photos, let it write all
+        first, as it is loaded anew by each call.
 
         Raises:
             InputError: if the photo cannot be read or used.
@@ -168,19 +175,37 @@ class Pipeline:
         if isinstance(model := self.refiner.depth_model, FollowsPhoto):
             model.next_photo(Path(photo) if isinstance(photo, str | Path) else None)
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt, seed=seed, on_step=on_step)
+        if prompt is None:
+            (prompt,) = self.captions([pixels])
+        elif isinstance(prompt, str):
+            prompt = Prompt(prompt)
+        outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step)
         return Refinement(
             photo=pixels,
             outcome=outcome,
             preset=self.preset,
             seed=seed,
-            prompt=prompt,
+            prompt=prompt.text,
+            prompt_origin=prompt.origin,
             device=str(self.device),
             source=str(Path(photo).resolve()) if isinstance(photo, str | Path) else None,
             components=self.components,
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
         )
+
+    def captions(
+        self, photos: Sequence[str | Path | ArrayLike], *, max_pixels: int = io.MAX_PIXELS
+    ) -> list[Prompt]:
+        """Return what the preset's captioner says of each photo; empty prompts where it has none.
+
+        Raises:
+            InputError: if a photo cannot be read or used.
+            WeightsError: if the captioner's weights cannot be loaded.
+        """
+        if self._captioner is None:
+            return [Prompt("", {"from": "none"}) for _ in photos]
+        return self._captioner.captions(_pixels(photo, max_pixels) for photo in photos)
 
     def _describe(self) -> dict[str, Any]:
         """Return what a run record must name about the components, the machine and the software."""
@@ -200,7 +225,7 @@ def refine(
     photo: str | Path | ArrayLike,
     preset: str | Path | Mapping[str, Any] | Preset = DEFAULT_PRESET,
     *,
-    prompt: str = "",
+    prompt: str | None = None,
     seed: int = 0,
     overrides: Sequence[str] = (),
     device: str = "auto",
@@ -213,7 +238,7 @@ def refine(
     Args:
         photo: path, or array (H, W, 3) of sRGB in [0, 1] or uint8.
         preset: name, YAML file, mapping or `Preset`.
-        prompt: what a text-conditioned prior is told about the photo.
+        prompt: what a text-conditioned prior is told about the photo; none: what the preset's captioner says.
         seed: the same seed gives the same result.
         overrides: ``key.path=value`` strings, such as ``"optim.members=3"``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
@@ -227,6 +252,8 @@ def refine(
     if isinstance(photo, str | Path):
         # A bad photo is found before seconds or minutes go into loading weights.
         io.load_photo(photo, max_pixels=max_pixels)
+    if prompt is not None:
+        overrides = [*overrides, "prompt.captioner=none"]
     pipeline = Pipeline(preset, overrides=overrides, device=device)
     return pipeline.refine(
         photo,
@@ -247,6 +274,22 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed as a package"
     return found
+
+
+def captioner_of(preset: Preset, device: torch.device) -> Captioner | None:
+    """Return the captioner that a preset names, not loaded."""
+    chosen = preset.prompt
+    if chosen.captioner == "none":
+        return None
+    return Captioner(
+        chosen.captioner,
+        device,
+        checkpoint=chosen.checkpoint,
+        revision=chosen.revision,
+        local_files_only=chosen.local_files_only,
+        dtype=chosen.dtype,
+        fallback=chosen.fallback,
+    )
 
 
 def _built(registry: Registry, component: Component) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,8 @@ class Refinement:
         preset: resolved.
         seed: of the run.
         prompt: of the run.
+        prompt_origin: where the prompt is from: ``from`` is ``user``, ``none`` or a captioner, with its
+            checkpoint.
         device: of the run.
         source: the photo's path, if it came from a file.
         components: checkpoints, revisions, precision, hardware, versions.
@@ -101,6 +104,7 @@ class Refinement:
     preset: Preset
     seed: int = 0
     prompt: str = ""
+    prompt_origin: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     source: str | None = None
     components: dict[str, Any] = field(default_factory=dict)
@@ -242,6 +246,7 @@ class Refinement:
             "reason": outcome.reason,
             "seed": self.seed,
             "prompt": self.prompt,
+            "prompt_origin": dict(self.prompt_origin),
             "device": self.device,
             "members_done": len(outcome.members),
             "members_per_batch": outcome.members_per_batch,

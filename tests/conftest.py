@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# What tests cache is theirs; processes that they start inherit it.
+os.environ["REDEPTH_CACHE"] = tempfile.mkdtemp(prefix="redepth-tests-")
 
 import pytest
 import torch
@@ -17,6 +22,12 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 PHOTOS = ("brick", "coins", "gravel", "moon", "motorcycle_left")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_goes_away() -> Iterator[None]:
+    yield
+    shutil.rmtree(os.environ["REDEPTH_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

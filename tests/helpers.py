@@ -119,7 +119,7 @@ class TargetPrior:
     def condition(self, image: Tensor, prompt: str) -> Condition:
         return Condition()
 
-    def draw(self, batch: int, generator: Generator) -> Noise:
+    def draw(self, batch: int, generator: Generator, progress: float = 0.0) -> Noise:
         return Noise({"jitter": torch.rand(batch, generator=generator)})
 
     def __call__(

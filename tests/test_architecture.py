@@ -45,11 +45,13 @@ OPTIONAL = (
     "OpenEXR",
     "accelerate",
     "addict",
+    "bitsandbytes",
     "depth_anything_3",
     "einops",
     "h5py",
     "nvdiffrast",
     "omegaconf",
+    "peft",
     "pillow_heif",
     "pytorch3d",
     "ray",
@@ -219,7 +221,8 @@ def test_a_bare_install_imports_every_module() -> None:
     built, imported = json.loads(done.stdout.splitlines()[-1])
     assert imported == []
     core = {"depth-anything", "dpt", "marigold", "precomputed"}
-    core |= {"blinn-phong", "stable-diffusion", "pixel-diffusion", "smoothness"}
+    core |= {"blinn-phong", "pixel-diffusion", "smoothness", "ic-light"}
+    core |= {"stable-diffusion", "stable-diffusion-2.1", "stable-diffusion-xl", "stable-diffusion-3"}
     assert core <= set(built)
 
 

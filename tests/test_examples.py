@@ -72,6 +72,33 @@ def test_the_custom_depth_model_is_used(tmp_path: Path, real_photos: Mapping[str
 
 
 @pytest.mark.slow
+def test_the_custom_prior_is_used(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
+    run(tmp_path, str(EXAMPLES / "custom_prior.py"), str(real_photos["coins"]), "smoke")
+    out = tmp_path / "out" / "custom_prior"
+    used = [json.loads((out / n / "run.json").read_text()) for n in ("pixel-diffusion", "smooth-shading")]
+    assert used[1]["preset"]["prior"] == {"name": "smooth-shading", "edges": 20.0}
+    assert used[0]["losses"] != used[1]["losses"]
+
+
+@pytest.mark.slow
+def test_the_ablation_compares_weights_and_nothing_else(
+    tmp_path: Path, real_photos: Mapping[str, Path], motorcycle_disparity: Path
+) -> None:
+    photo, truth = real_photos["motorcycle_left"], ["--gt", str(motorcycle_disparity)]
+    printed = run(tmp_path, str(EXAMPLES / "prior_ablation.py"), str(photo), "--preset", "smoke", *truth)
+    assert "SI-log" in printed
+    out = tmp_path / "out" / "prior_ablation"
+    records = [json.loads((out / name / "run.json").read_text()) for name in ("trained", "random")]
+    presets = [record["preset"] for record in records]
+    assert [preset["prior"].pop("weights") for preset in presets] == ["trained", "random"]
+    assert presets[0] == presets[1]
+    table = json.loads((out / "table.json").read_text())
+    assert table["trained"]["silog_initial"] == table["random"]["silog_initial"]
+    assert table["trained"]["silog_refined"] != table["random"]["silog_refined"]
+    assert (out / "normals.png").is_file()
+
+
+@pytest.mark.slow
 def test_the_demo_writes_its_record_and_pictures(tmp_path: Path) -> None:
     photos = ["--photo", "moon", "--photo", "motorcycle_left"]
     printed = run(tmp_path, str(EXAMPLES / "demo.py"), *photos)

@@ -10,8 +10,12 @@ import torch
 import redepth
 from redepth.contracts import Illumination
 from redepth.depth_models.depth_anything import DepthAnything
+from redepth.priors.prompts import Captioner
 from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.renderers.blinn_phong import BlinnPhong
+from tests.checkpoints import WORDS, tiny
 from tests.helpers import GOLDEN, make_refiner, photo, relative_error, seeded, tiny_unet
+from tests.priors.test_rules_on_models import latent_prior
 from tests.test_pipeline import TINY_PAPER, array
 
 pytestmark = pytest.mark.gpu
@@ -61,6 +65,32 @@ def test_half_precision_scores_point_the_way_of_full_precision() -> None:
         return picture.grad.flatten()
 
     assert torch.cosine_similarity(gradient("float16"), gradient("float32"), dim=0) > 0.95
+
+
+@pytest.mark.parametrize("kind", ["sd 2.1", "xl", "sd 3", "sd 3, t5", "ic-light", "tiny vae", "random"])
+def test_every_family_scores_in_half_precision_as_in_full(kind: str) -> None:
+    light = BlinnPhong().sample(1, seeded()).flatten().to(CUDA)
+
+    def gradient(dtype: Any) -> torch.Tensor:
+        prior = latent_prior("sds", kind, dtype=dtype, device=CUDA)
+        picture = photo().to(CUDA).requires_grad_()
+        noise = prior.draw(1, seeded()).to(CUDA)
+        prior(picture, prior.condition(picture.detach(), "a tiger"), light, noise).sum().backward()
+        return picture.grad.flatten()
+
+    half, full = gradient("float16"), gradient("float32")
+    assert torch.isfinite(half).all()
+    assert torch.cosine_similarity(half, full, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("name", ["blip", "blip2"])
+def test_a_captioner_writes_on_the_gpu_and_leaves_it(name: Any) -> None:
+    before = torch.cuda.memory_allocated()
+    dtype: Any = "float16" if name == "blip2" else "auto"
+    captioner = Captioner(name, CUDA, checkpoint=str(tiny(name)), dtype=dtype)
+    (prompt,) = captioner.captions([array()])
+    assert set(prompt.text.split()) <= set(WORDS)
+    assert torch.cuda.memory_allocated() <= before
 
 
 def test_the_pixel_unet_gives_the_cpus_prediction() -> None:

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
+import importlib.util
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from redepth import hub
 from redepth.errors import WeightsError
+from redepth.priors.stable_diffusion import StableDiffusion
+from tests.checkpoints import COMMIT, copy_of, tiny, to_cache, to_pickle, to_shards
+from tests.helpers import CPU
 
 
 def test_names_resolve_to_embedded_local_and_hub_sources(tmp_path: Path) -> None:
@@ -42,13 +51,16 @@ def test_weights_count_as_cached_when_all_that_is_loaded_is_there(
     fake_cache(tmp_path, "owner/whole", *needed)
     fake_cache(tmp_path, "owner/part", "model_index.json", "unet/config.json")
     hub.ensure_available("owner/whole", None, needed)
-    with pytest.raises(WeightsError, match=r"run 'hf download owner/part unet/config\.json unet/model"):
+    with pytest.raises(
+        WeightsError, match=r"run 'hf download owner/part --include unet/config\.json \"unet/model"
+    ):
         hub.ensure_available("owner/part", None, needed)
 
 
 def test_local_folders_and_a_reachable_hub_are_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "config.json").write_text("{}")
     hub.ensure_available(str(tmp_path), None, ["config.json"])
     with pytest.raises(WeightsError, match=r"--preset embedded"):
         hub.ensure_available("owner/name", None, ["config.json"])
@@ -76,6 +88,200 @@ def test_an_unreachable_endpoint_is_no_crash(monkeypatch: pytest.MonkeyPatch) ->
     hub.hub_reachable.cache_clear()
     assert not hub.hub_reachable()
     hub.hub_reachable.cache_clear()
+
+
+# --- what the hub says ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the hub reachable, and answer with a listing or an error of its own client's."""
+    import huggingface_hub
+    from huggingface_hub.hf_api import ModelInfo
+
+    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
+    hub._ask_hub.cache_clear()
+
+    def answer(*names: str, error: str | None = None) -> None:
+        def model_info(_api: Any, repository: str, **_: Any) -> ModelInfo:
+            if error is not None:
+                cls = getattr(huggingface_hub.errors, error)
+                # Its constructor wants a response of the HTTP library of that version.
+                raise cls.__new__(cls, "said the hub")
+            return ModelInfo(id=repository, sha=COMMIT, siblings=[{"rfilename": name} for name in names])
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+
+    return answer
+
+
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def test_before_a_download_the_listing_is_checked_and_its_commit_taken(listing: Callable[..., None]) -> None:
+    listing("unet/config.json", f"{WEIGHTS}.index.json", "tokenizer/tokenizer.json")
+    needed = ("unet/config.json", WEIGHTS, "tokenizer/vocab.json", "tokenizer/merges.txt")
+    assert hub.locate("owner/listed", "v1", needed).describe() == {
+        "checkpoint": "owner/listed",
+        "revision": "v1",
+        "commit": COMMIT,
+    }
+    with pytest.raises(WeightsError, match=r"'owner/listed' has no vae/config\.json"):
+        hub.locate("owner/listed", None, [*needed, "vae/config.json"])
+
+
+def test_a_repository_of_pickles_is_refused_before_the_download(listing: Callable[..., None]) -> None:
+    listing("unet/config.json", "unet/diffusion_pytorch_model.bin", "vae/other.bin")
+    with pytest.raises(WeightsError, match=r"has unet/diffusion_pytorch_model\.bin only, a pickle.*convert"):
+        hub.locate("owner/pickled", None, ["unet/config.json", WEIGHTS])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("RepositoryNotFoundError", "no such repository, or it is private: check the spelling"),
+        ("GatedRepoError", "licence has to be accepted first"),
+        ("RevisionNotFoundError", "at revision 'v2': the repository has no such revision"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_line(listing: Callable[..., None], error: str, words: str) -> None:
+    listing(error=error)
+    with pytest.raises(WeightsError, match=words) as raised:
+        hub.ensure_available("owner/refused", "v2", ["config.json"])
+    assert "\n" not in str(raised.value)
+    assert "owner/refused" in str(raised.value)
+
+
+def test_local_files_only_never_asks(listing: Callable[..., None]) -> None:
+    listing(error="RepositoryNotFoundError")
+    with pytest.raises(WeightsError, match="not in the cache"):
+        hub.locate("owner/name", None, ["config.json"], local_files_only=True)
+    assert not hub.holds("owner/name", "config.json", local_files_only=True)
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize("local_files_only", [False, True])
+def test_a_cached_repository_loads_offline_and_names_its_commit(
+    hub_cache: Path, local_files_only: bool
+) -> None:
+    to_cache(tiny("sd15"), hub_cache, "owner/sd")
+    prior = StableDiffusion(checkpoint="owner/sd", size=64, local_files_only=local_files_only)
+    prior.ensure_available()
+    found = prior.load(CPU).describe()
+    assert (found["revision"], found["commit"]) == (None, COMMIT)
+    prior.condition(torch.zeros(1, 3, 64, 64), "nothing cached")
+    other = StableDiffusion(checkpoint="owner/sd", size=64, revision="v2")
+    with pytest.raises(WeightsError, match="not in the cache"):
+        other.ensure_available()
+
+
+def test_a_cached_repository_of_pickles_is_refused(hub_cache: Path, tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+    to_pickle(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    to_cache(folder, hub_cache, "owner/old")
+    with pytest.raises(WeightsError, match="is a pickle, which can run code"):
+        StableDiffusion(checkpoint="owner/old").ensure_available()
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def test_shards_count_as_the_whole_and_a_missing_one_does_not(tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+    for name in (WEIGHTS, "text_encoder/model.safetensors"):
+        to_shards(folder / name)
+    prior = StableDiffusion(checkpoint=str(folder), size=64).load(CPU)
+    prior.condition(torch.zeros(1, 3, 64, 64), "read by shards")
+    next((folder / "unet").glob("*-00002-of-*")).unlink()
+    with pytest.raises(
+        WeightsError, match=r"has no unet/diffusion_pytorch_model-00002-of-00002\.safetensors"
+    ):
+        prior.ensure_available()
+
+
+def test_a_pickle_is_refused_with_a_command_that_converts_it(tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+    pickle = to_pickle(folder / WEIGHTS)
+    prior = StableDiffusion(checkpoint=str(folder), size=64)
+    for refused in (prior.ensure_available, lambda: prior.load(CPU)):
+        with pytest.raises(WeightsError, match="is a pickle, which can run code when it is read") as error:
+            refused()
+    assert "\n" not in str(error.value)
+    assert str(pickle) in str(error.value)
+    command = str(error.value).partition("convert it: ")[2].replace("python", sys.executable, 1)
+    subprocess.run(shlex.split(command), check=True)
+    prior.load(CPU)
+
+
+def test_files_of_a_variant_are_asked_for_and_loaded(tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+    prior = StableDiffusion(checkpoint=str(folder), size=64, variant="fp16")
+    with pytest.raises(WeightsError, match=r"has no text_encoder/model\.fp16\.safetensors and 2 more"):
+        prior.ensure_available()
+    for file in folder.rglob("*.safetensors"):
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    prior.load(CPU).condition(torch.zeros(1, 3, 64, 64), "of a variant")
+    assert prior.describe()["variant"] == "fp16"
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path: Path) -> None:
+    """transformers would make an empty one."""
+    folder = copy_of("sd15", tmp_path)
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match=r"has no tokenizer/vocab\.json and 1 more"):
+        StableDiffusion(checkpoint=str(folder)).ensure_available()
+
+
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_with_and_without_accelerate_a_model_is_whole_or_refused(
+    accelerate: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file, save_file
+
+    if accelerate and importlib.util.find_spec("accelerate") is None:
+        pytest.skip("accelerate is not installed")
+    monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: object() if accelerate else None)
+    folder = copy_of("sd15", tmp_path)
+    weights = load_file(folder / WEIGHTS)
+    found = hub.whole_model(UNet2DConditionModel, str(folder), subfolder="unet").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+    for changed in ({"conv_in.bias": None}, {"conv_in.weight": torch.zeros(16, 9, 3, 3)}):
+        kept = {k: v for k, v in (weights | changed).items() if v is not None}
+        save_file(kept, folder / WEIGHTS, {"format": "pt"})
+        with pytest.raises(WeightsError, match=r"cannot load UNet2DConditionModel from .*conv_in") as error:
+            hub.whole_model(UNet2DConditionModel, str(folder), subfolder="unet")
+        assert "\n" not in str(error.value)
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def test_the_cause_of_a_librarys_error_is_told_where_it_is_known() -> None:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    class Model:
+        @classmethod
+        def from_pretrained(cls, *_: Any, **__: Any) -> None:
+            try:
+                raise OfflineModeIsEnabled("cannot reach")
+            except OfflineModeIsEnabled as error:
+                raise OSError("We couldn't connect\nand more") from error
+
+    with pytest.raises(
+        WeightsError, match=r"^cannot load Model .*: it is not in the cache and HF_HUB_OFFLINE"
+    ):
+        hub.from_pretrained(Model, "owner/name")
 
 
 def test_what_a_library_raises_becomes_one_line_that_names_class_and_place() -> None:

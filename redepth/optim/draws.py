@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +19,22 @@ def member_generator(seed: int, member: int) -> Generator:
     return torch.Generator().manual_seed(int(state) >> 1)
 
 
-def draw_steps(renderer: Renderer, prior: Prior, seed: int, members: Sequence[int]) -> Iterator[StepDraws]:
-    """Yield the draws of step 0, 1, ... for some members, a row each, without end.
+def draw_steps(
+    renderer: Renderer, prior: Prior, seed: int, members: Sequence[int], steps: int
+) -> Iterator[StepDraws]:
+    """Yield the draws of step 0, 1, ..., steps - 1 for some members, a row each.
 
-    A member's numbers depend on the seed and its index alone: running members together, one by one or
-    on another device sees the same ones.
+    A member's numbers depend on the seed, its index and the number of steps alone: running members
+    together, one by one or on another device sees the same ones.
     """
     generators = [member_generator(seed, member) for member in members]
-    while True:
-        yield StepDraws.cat(
-            [StepDraws(renderer.sample(1, g), prior.draw(renderer.lights, g).as_member()) for g in generators]
-        )
+    for step in range(steps):
+        yield StepDraws.cat([_draw(renderer, prior, g, step / steps) for g in generators])
+
+
+def _draw(renderer: Renderer, prior: Prior, generator: Generator, progress: float) -> StepDraws:
+    light = renderer.sample(1, generator)
+    return StepDraws(light, prior.draw(renderer.lights, generator, progress).as_member())
 
 
 def record_draws(renderer: Renderer, prior: Prior, seed: int, members: int, steps: int) -> list[StepDraws]:
@@ -38,7 +42,7 @@ def record_draws(renderer: Renderer, prior: Prior, seed: int, members: int, step
 
     They depend on the seed and on what renderer and prior sample, and not on how the run goes.
     """
-    return list(islice(draw_steps(renderer, prior, seed, range(members)), steps))
+    return list(draw_steps(renderer, prior, seed, range(members), steps))
 
 
 def save_draws(path: Path, draws: Sequence[StepDraws]) -> None:

@@ -18,6 +18,7 @@ from redepth.contracts import (
     DepthModel,
     Features,
     Invariance,
+    LearnsByMember,
     Objective,
     Predicts,
     Prior,
@@ -372,6 +373,8 @@ class _Run:
         log.warning("out of memory: going on with %d members at a time", self.refiner.batch)
 
     def _new_group(self, members: range) -> _Group:
+        if isinstance(self.refiner.prior, LearnsByMember):
+            self.refiner.prior.begin(members)
         state = Parameterization(
             self.optim.parameterization,
             self.refiner.depth_model,
@@ -386,7 +389,7 @@ class _Run:
     def _draws(self, members: range) -> Iterator[StepDraws]:
         if self.replay is not None:
             return (d.rows(slice(members.start, members.stop)) for d in self.replay)
-        return draw_steps(self.refiner.renderer, self.refiner.prior, self.seed, members)
+        return draw_steps(self.refiner.renderer, self.refiner.prior, self.seed, members, self.optim.steps)
 
     def _optimise(self, group: _Group) -> None:
         draws = self._draws(group.members)

@@ -9,12 +9,32 @@ REGISTRY = Registry("prior", "redepth.priors", Prior)
 REGISTRY.add(
     "stable-diffusion",
     "redepth.priors.stable_diffusion:StableDiffusion",
-    "latent, text-conditioned: Stable Diffusion 1.x/2.x class checkpoints (diffusers)",
+    "latent, told a prompt: Stable Diffusion 1.x and 2.x; 1.5 is the paper's",
+)
+REGISTRY.add(
+    "stable-diffusion-2.1",
+    "redepth.priors.stable_diffusion:StableDiffusion21",
+    "the same at 768 x 768 with Stable Diffusion 2.1, which predicts v",
+)
+REGISTRY.add(
+    "stable-diffusion-xl",
+    "redepth.priors.stable_diffusion_xl:StableDiffusionXL",
+    "latent, told a prompt by two text encoders, and its size: SDXL",
+)
+REGISTRY.add(
+    "stable-diffusion-3",
+    "redepth.priors.stable_diffusion_3:StableDiffusion3",
+    "latent flow matching, told a prompt by two or three text encoders: SD 3 and 3.5",
+)
+REGISTRY.add(
+    "ic-light",
+    "redepth.priors.ic_light:ICLight",
+    "re-lighting, told the photo in latents and the light in words: IC-Light on SD 1.5",
 )
 REGISTRY.add(
     "pixel-diffusion",
     "redepth.priors.pixel_diffusion:PixelDiffusion",
-    "pixel space: UNet2DModel, or a re-lighting UNet told the photo and the light (diffusers)",
+    "pixel space: UNet2DModel (DDPM), or a re-lighting UNet told the photo and the light",
 )
 
 register = REGISTRY.register

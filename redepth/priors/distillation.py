@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -14,10 +15,15 @@ from torch import Generator, Tensor
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import WeightsError
 from redepth.priors import scores
-from redepth.priors.scores import GuidanceBase, Reduction, Weighting
+from redepth.priors.lora import NEEDED, LearnedCopies
+from redepth.priors.schedule import TIMESTEPS, Schedule
+from redepth.priors.scores import RULES, Annealing, Branch, GuidanceBase, Query, Reduction, Score, Weighting
+from redepth.registry import require
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+TEXT_PRIORS = "stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, stable-diffusion-3, ic-light"
 
 
 @dataclass(frozen=True)
@@ -33,52 +39,123 @@ class Given:
         """The noise level t of each row, (N,)."""
         return self.noise["timestep"]
 
+    def rows(self, rows: slice) -> Given:
+        """Return what some rows depend on."""
+        return Given(self.condition, self.illumination.rows(rows), self.noise.rows(rows))
+
 
 @dataclass(kw_only=True, eq=False)
 class DiffusionPrior(ABC):
-    """A frozen diffusion model under a score rule.
+    r"""A frozen diffusion model under a score rule.
+
+    The loss of a picture x (in the model's space) is half the squared distance to x - g, with the rule's
+    gradient g = w(t) (...); its derivative is g. `redepth.priors.scores` has each rule's equation and source.
 
     Args:
-        score: the rule; see `redepth.priors.scores`.
+        score: the rule.
         guidance_scale: g of classifier-free guidance.
         guidance_base: which prediction guidance starts from; see `scores.guide`.
         weighting: w(t); see `scores.weight`.
         t_min: least timestep as a fraction of the schedule's length T.
         t_max: largest one; t is uniform over the integers between.
+        t_annealing: how t_max falls to t_min over the run: ``constant`` not at all, ``linear``, or ``sqrt``
+            with the square root of the share that is done (fast at first).
         reduction: whether a picture's loss is the mean or the sum over its entries.
+        clip: largest root mean square of a picture's gradient; none: not clipped. Non-finite entries are 0.
+        negative_scale: omega_2 of ``csd``.
+        inversion_steps: of ``ism`` and ``sdi``; each asks the model once (``sdi``: under guidance).
+        inversion_guidance: of ``sdi``.
+        interval: timesteps between the two levels of ``ism``.
+        lora_rank: of ``vsd``'s learned copy.
+        lora_rate: its learning rate.
         dtype: precision of the frozen model. ``auto`` is float16 on CUDA and float32 elsewhere; float16
             on a CPU runs in float32.
     """
 
-    score: Literal["sds"] = "sds"
+    score: Score = "sds"
     guidance_scale: Annotated[float, Field(ge=0)] = 50.0
     guidance_base: GuidanceBase = "text"
     weighting: Weighting = "uniform"
     t_min: Fraction = 0.02
     t_max: Fraction = 0.60
+    t_annealing: Annealing = "constant"
     reduction: Reduction = "mean"
+    clip: Annotated[float, Field(gt=0)] | None = None
+    negative_scale: Annotated[float, Field(ge=0)] = 0.0
+    inversion_steps: Annotated[int, Field(ge=1, le=100)] = 5
+    inversion_guidance: float = -7.5
+    interval: Annotated[int, Field(ge=1, le=500)] = 50
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 4
+    lora_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
     dtype: Precision = "auto"
 
-    alphas_cumprod: Tensor = field(init=False, repr=False)
-    prediction_type: str = field(init=False, repr=False)
-    timesteps: ClassVar[int] = 1000
+    schedule: Schedule = field(init=False, repr=False)
+    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
+    """The branches that this kind of model can be asked for."""
 
     def __post_init__(self) -> None:
         if self.t_min > self.t_max:
             raise ValueError(f"t_min {self.t_min} is above t_max {self.t_max}")
+        if missing := self.asked - self.answers - {"learned"}:
+            raise ValueError(
+                f"score: {self.score} needs a prompt ({', '.join(sorted(missing))}), which this prior "
+                f"cannot be told; these can: {TEXT_PRIORS}"
+            )
+        self._copies: LearnedCopies | None = None
+
+    @property
+    def asked(self) -> frozenset[Branch]:
+        """The branches that the rule asks for under these options."""
+        away = self.score == "csd" and self.negative_scale > 0
+        return RULES[self.score].asks | (frozenset({"negative"}) if away else frozenset())
 
     @abstractmethod
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
         """Differentiable: (N,3,H,W) sRGB [0,1] to what the model denoises, float32."""
 
     @abstractmethod
-    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor | None]:
-        """Return the conditioned prediction and the unconditioned one (None: there is no condition)."""
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+    ) -> Mapping[Branch, Tensor]:
+        """Return what the model predicts of x_t (N, ...) at t (N,), told each branch's condition."""
 
-    def draw_timesteps(self, batch: int, generator: Generator) -> Tensor:
-        """Draw t uniform over the integers of [t_min T, t_max T], (batch,)."""
-        low, high = int(self.timesteps * self.t_min), int(self.timesteps * self.t_max)
-        high = min(high, self.timesteps - 1)
+    @abstractmethod
+    def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw ``noise`` and what else the way into the model's space needs, tensors (batch, ...)."""
+
+    @abstractmethod
+    def network(self) -> torch.nn.Module:
+        """Return the frozen denoiser."""
+
+    def check_packages(self) -> None:
+        """Raise MissingDependencyError now if the rule needs a package that is not installed."""
+        if RULES[self.score].learns:
+            require(*NEEDED)
+
+    def begin(self, members: Sequence[int]) -> None:
+        """Forget what was learned; called before a group of members starts (``vsd``)."""
+        if not RULES[self.score].learns:
+            return
+        if self._copies is None:
+            self._copies = LearnedCopies(self.network(), self.lora_rank, self.lora_rate)
+        self._copies.begin(members)
+
+    def draw(self, batch: int, generator: Generator, progress: float = 0.0) -> Noise:
+        """Draw timestep, noise and what else a step needs for ``batch`` pictures, tensors (batch, ...)."""
+        drawn = {"timestep": self.draw_timesteps(batch, generator, progress)}
+        drawn |= self.draw_model(batch, generator)
+        drawn["progress"] = torch.full((batch,), float(progress))
+        if RULES[self.score].learns:
+            drawn["learned_timestep"] = torch.randint(0, TIMESTEPS, (batch,), generator=generator)
+            drawn["learned_noise"] = torch.randn(drawn["noise"].shape, generator=generator)
+        return Noise(drawn)
+
+    def draw_timesteps(self, batch: int, generator: Generator, progress: float = 0.0) -> Tensor:
+        """Draw t uniform over the integers of [t_min T, t_max T], the end annealed, (batch,)."""
+        done = {"constant": 0.0, "linear": progress, "sqrt": progress**0.5}[self.t_annealing]
+        end = self.t_max - (self.t_max - self.t_min) * done
+        low = min(int(TIMESTEPS * self.t_min), TIMESTEPS - 1)
+        high = min(max(int(TIMESTEPS * end), low), TIMESTEPS - 1)
         return torch.randint(low, high + 1, (batch,), generator=generator)
 
     def __call__(
@@ -86,24 +163,67 @@ class DiffusionPrior(ABC):
     ) -> Tensor:
         """Score (N,3,H,W) sRGB [0,1]: a loss (N,) whose gradient is the rule's."""
         x = self.to_model_space(relit, noise)
+        given = Given(condition, illumination, noise)
         with torch.no_grad():
-            gradient = self._gradient(x.detach(), Given(condition, illumination, noise))
+            gradient = scores.clip(RULES[self.score].gradient(self._query(x.detach(), given)), self.clip)
+        if self._copies is not None:
+            self._teach(x.detach(), given)
         return scores.distillation_loss(x, gradient, self.reduction)
 
-    def _gradient(self, x: Tensor, given: Given) -> Tensor:
-        eps = given.noise["noise"]
-        alpha_bar = self.alphas_cumprod[given.timestep]
-        noisy = scores.add_noise(x, eps, alpha_bar)
-        told, untold = self.predict(noisy, given)
-        guided = told if untold is None else self._guide(told, untold)
-        if self.prediction_type == "v_prediction":
-            guided = scores.noise_from_velocity(guided, noisy, alpha_bar)
-        elif self.prediction_type == "sample":
-            guided = scores.noise_from_sample(guided, noisy, alpha_bar)
-        return scores.sds_gradient(guided, eps, scores.weight(alpha_bar, self.weighting))
+    def _query(self, x: Tensor, given: Given) -> Query:
+        settings = scores.Settings(
+            self.guidance_scale,
+            self.guidance_base,
+            self.weighting,
+            self.negative_scale,
+            self.inversion_steps,
+            self.inversion_guidance,
+            self.interval,
+        )
+        return Query(
+            x=x,
+            noise=given.noise["noise"],
+            timestep=given.timestep,
+            progress=given.noise.tensors.get("progress", torch.zeros(len(x), device=x.device)),
+            schedule=self.schedule,
+            ask=partial(self._ask, given),
+            photo=partial(self._photo, given, len(x)),
+            settings=settings,
+        )
 
-    def _guide(self, told: Tensor, untold: Tensor) -> Tensor:
-        return scores.guide(told, untold, self.guidance_scale, self.guidance_base)
+    def _ask(
+        self, given: Given, noisy: Tensor, timestep: Tensor, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        if tuple(branches) == ("learned",):
+            predicted: Mapping[Branch, Tensor] = {"learned": self._ask_copies(noisy, timestep, given)}
+        else:
+            predicted = self.predict(noisy, timestep, given, branches)
+        return {name: self.schedule.noise_of(p, noisy, timestep) for name, p in predicted.items()}
+
+    def _ask_copies(self, noisy: Tensor, timestep: Tensor, given: Given) -> Tensor:
+        """Return each member's own copy's prediction of its rows."""
+        if self._copies is None:
+            self.begin(range(1))
+        assert self._copies is not None
+        rows = [
+            self.predict(noisy[own], timestep[own], given.rows(own), ("text",))["text"]
+            for own in self._copies.turns(len(noisy))
+        ]
+        return torch.cat(rows)
+
+    def _teach(self, x: Tensor, given: Given) -> None:
+        """Take one step of each member's copy towards the distribution of its pictures."""
+        assert self._copies is not None
+        timestep, noise = given.noise["learned_timestep"], given.noise["learned_noise"]
+        noisy, target = self.schedule.add_noise(x, noise, timestep), self.schedule.target(x, noise, timestep)
+        with torch.enable_grad():
+            for own in self._copies.turns(len(x)):
+                told = self.predict(noisy[own], timestep[own], given.rows(own), ("text",))["text"]
+                self._copies.learn((told - target[own]).square().mean())
+
+    def _photo(self, given: Given, rows: int) -> Tensor:
+        photo = given.condition.tensors["photo"]
+        return self.to_model_space(photo.expand(rows, -1, -1, -1), given.noise)
 
     def precision(self, device: torch.device) -> torch.dtype:
         """Return the dtype of the frozen model on a device."""
@@ -114,16 +234,14 @@ class DiffusionPrior(ABC):
         return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[self.dtype]
 
     def use_schedule(self, scheduler_config: Mapping[str, Any], device: torch.device) -> None:
-        """Take alpha_bar and the prediction type from a checkpoint's scheduler configuration.
+        """Take the noise schedule of a checkpoint's scheduler configuration.
 
         Raises:
-            WeightsError: if the schedule is not of 1000 timesteps.
+            WeightsError: if it is not supported, or the score rule does not go with it.
         """
-        from diffusers import DDIMScheduler
-
-        scheduler = DDIMScheduler.from_config(dict(scheduler_config))
-        if scheduler.config.num_train_timesteps != self.timesteps:
-            found = scheduler.config.num_train_timesteps
-            raise WeightsError(f"a noise schedule of {found} timesteps; {self.timesteps} are supported")
-        self.alphas_cumprod = scheduler.alphas_cumprod.to(device)
-        self.prediction_type = scheduler.config.prediction_type
+        self.schedule = Schedule.from_config(scheduler_config).to(device)
+        if RULES[self.score].flow_only and not self.schedule.flow:
+            raise WeightsError(
+                f"score: {self.score} is defined for flow-matching models, and this checkpoint predicts "
+                f"'{self.schedule.predicts}'; take prior.name=stable-diffusion-3, or another score"
+            )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +24,10 @@ from redepth.priors.pixel_unet import (
     condition_rows,
     light_vector,
 )
-from redepth.priors.scores import GuidanceBase, Weighting
+from redepth.priors.scores import RULES, Branch, GuidanceBase, Weighting
 
-FILES = (
-    "scheduler/scheduler_config.json",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-)
-"""What is loaded of a repository, with `pixel_unet.LAYOUT_FILE` where there is one."""
+FOLDERS = (("unet", "scheduler"), ("", ""))
+"""Where a repository has UNet and schedule: in folders, or, as the first DDPM ones, all at its root."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,8 +41,10 @@ class PixelDiffusion(DiffusionPrior):
     reconstruction and guided mildly: what was measured to suit a small model.
 
     Args:
-        checkpoint: hub id, local folder or ``embedded:NAME``; a folder with ``unet/`` and ``scheduler/``.
+        checkpoint: hub id, local folder or ``embedded:NAME``; with ``unet/`` and ``scheduler/``, or both at
+            the root.
         revision: commit, tag or branch of the hub repository.
+        local_files_only: never ask the hub.
         view: side of the scored window, at a random place: ``own-scale`` the model's own size in pixels
             of the picture; ``whole`` the picture's shorter side, resampled to the model's size;
             ``multiscale`` uniform between the two.
@@ -63,101 +60,131 @@ class PixelDiffusion(DiffusionPrior):
     t_max: Fraction = 0.95
     checkpoint: str = "embedded:relief-relighting-prior"
     revision: str | None = None
+    local_files_only: bool = False
     view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
     tell: Literal["photo+light", "photo", "nothing"] = "photo+light"
     weights: Literal["trained", "random"] = "trained"
     random_seed: int = 0
 
+    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._source = hub.Source(self.checkpoint, self.revision, local_files_only=self.local_files_only)
+
     def ensure_available(self) -> None:
-        """Raise WeightsError now if the weights cannot be had."""
-        hub.ensure_available(self.checkpoint, self.revision, FILES)
+        """Raise WeightsError now if the weights cannot be had, MissingDependencyError for a package."""
+        self.check_packages()
+        self._locate()
 
     def load(self, device: torch.device) -> Self:
         """Load the UNet, frozen and in eval mode.
 
         Raises:
-            WeightsError: missing, unreachable, corrupted or of another class.
+            WeightsError: missing, unreachable, corrupted, pickled or of another class.
         """
         from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
-        source = Path(self._local_folder())
-        class_name = self._read_json(source / "unet" / "config.json").get("_class_name")
+        self._source, (folder, schedule) = self._locate()
+        name = _path(folder, "config.json")
+        class_name = self._source.json(name).get("_class_name")
         known = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
         if class_name not in known:
-            raise WeightsError(f"'{self.checkpoint}/unet' is a '{class_name}', not one of {', '.join(known)}")
-        unet = hub.from_pretrained(known[class_name], str(source / "unet"), use_safetensors=True)
-        layout = self._layout(source, unet.config.sample_size)
+            raise WeightsError(f"'{self.checkpoint}/{name}' is of a '{class_name}', not {' or '.join(known)}")
         if self.weights == "random":
-            unet = _random_weights(known[class_name], unet.config, self.random_seed)
-        model = PixelUNet(unet, layout).eval().requires_grad_(False)
-        self.use(model, device)
-        scheduler = hub.from_pretrained(DDIMScheduler, str(source / "scheduler"))
-        self.use_schedule(scheduler.config, device)
+            unet = self._source.random_model(known[class_name], folder, self.random_seed)
+        else:
+            unet = self._source.model(known[class_name], folder)
+        self.use(PixelUNet(unet, self._layout(unet.config)), device)
+        self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
         return self
 
-    def _layout(self, source: Path, sample_size: Any) -> Layout:
-        if (source / LAYOUT_FILE).is_file():
-            try:
-                return Layout(**self._read_json(source / LAYOUT_FILE))
-            except TypeError as error:
-                raise WeightsError(f"'{source / LAYOUT_FILE}': {error}") from None
-        if not isinstance(sample_size, int):
-            raise WeightsError(f"'{source}': sample_size {sample_size}; only square models are supported")
-        return Layout(size=sample_size)
+    def _locate(self) -> tuple[hub.Source, tuple[str, str]]:
+        """Return the source, and the folders of UNet and schedule."""
+        found = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
+        unet, schedule = next(found, FOLDERS[0])
+        files = [_path(unet, "config.json"), _path(schedule, "scheduler_config.json")]
+        if self.weights == "trained":
+            files.append(_path(unet, "diffusion_pytorch_model.safetensors"))
+        offline = self.local_files_only
+        source = hub.locate(self.checkpoint, self.revision, files, local_files_only=offline)
+        return source, (unet, schedule)
 
-    def _read_json(self, path: Path) -> dict[str, Any]:
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+    def _layout(self, config: Mapping[str, Any]) -> Layout:
+        """Return how pictures enter the UNet, once its input has the channels for it."""
+        if self._source.holds(LAYOUT_FILE):
+            try:
+                layout = Layout(**self._source.json(LAYOUT_FILE))
+            except TypeError as error:
+                raise WeightsError(f"'{self.checkpoint}/{LAYOUT_FILE}': {error}") from None
+        elif not isinstance(size := config["sample_size"], int):
+            raise WeightsError(f"'{self.checkpoint}': sample_size {size}; only square models are supported")
+        else:
+            layout = Layout(size=size)
+        reads, needed = config["in_channels"], 3 * layout.patch**2 * (2 if layout.relighting else 1)
+        if reads != needed or ("cross_attention_dim" in config) != layout.relighting:
+            kind = "a re-lighting" if layout.relighting else "an unconditional"
             raise WeightsError(
-                f"'{self.checkpoint}' has no readable {path.parent.name}/{path.name} ({error}); give a "
-                "diffusers folder with unet/ and scheduler/"
-            ) from None
-        return dict(found)
+                f"'{self.checkpoint}': a {config['_class_name']} of {reads} channels does not make {kind} "
+                f"prior of pixels, which has {needed} channels; {LAYOUT_FILE}, if there is one, says its form"
+            )
+        return layout
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
         """Take a model that is already in memory."""
+        rule = RULES[self.score]
+        told = model.layout.relighting and self.tell != "nothing"
+        if rule.contrast and not told:
+            raise WeightsError(
+                f"score: {self.score} compares what the model predicts with and without being told, and "
+                f"'{self.checkpoint}' is told nothing; take a model that is, or another score"
+            )
         self._dtype = self.precision(device)
-        self._model = model.to(device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.eval().requires_grad_(False).to(device, self._dtype)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
         """Keep the photo, (1,3,H,W) sRGB; a prompt is of no use here."""
         return Condition({"photo": image})
 
-    def draw(self, batch: int, generator: Generator) -> Noise:
-        """Draw timestep (batch,), diffusion noise (batch,3,S,S) and window (batch,3) in [0, 1)."""
+    def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw the window (batch,3) in [0, 1) and diffusion noise (batch,3,S,S)."""
         size = self._model.layout.size
-        timestep = self.draw_timesteps(batch, generator)
         window = torch.rand(batch, 3, generator=generator)
-        noise = torch.randn(batch, 3, size, size, generator=generator)
-        return Noise({"timestep": timestep, "window": window, "noise": noise})
+        return {"window": window, "noise": torch.randn(batch, 3, size, size, generator=generator)}
+
+    def network(self) -> torch.nn.Module:
+        """Return the UNet."""
+        return self._model.unet
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
         """Cut each picture's window at the model's size and map it to [-1, 1]."""
         return self._windows(relit, noise) * 2 - 1
 
-    def predict(self, noisy: Tensor, given: Given) -> tuple[Tensor, Tensor | None]:
-        """Predict told and untold; an unconditional model has only one prediction."""
-        count, timestep = len(noisy), given.timestep
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        """Predict told (``text``, ``source``) and untold; a model that is told nothing has one prediction."""
         if not self._model.layout.relighting or self.tell == "nothing":
-            return self._run(noisy, timestep), None
+            return dict.fromkeys(branches, self._run(noisy, timestep))
+        count, kinds = len(noisy), [name != "uncond" for name in branches]
         photo = given.condition.tensors["photo"].expand(count, -1, -1, -1)
         photo = self._windows(photo, given.noise) * 2 - 1
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
         if self.tell == "photo+light":
             light = light_vector(given.illumination)
-        # Both predictions in one batch: the first half is told, the second is not.
-        told = torch.cat([noisy.new_ones(count), noisy.new_zeros(count)])
-        photo, vector = condition_rows(torch.cat([photo, photo]), torch.cat([light, light]), told, told)
-        out = self._run(torch.cat([noisy, noisy]), torch.cat([timestep, timestep]), photo, vector)
-        return out[:count], out[count:]
+        # All predictions in one batch.
+        told = torch.cat([noisy.new_full((count,), float(kind)) for kind in kinds])
+        many = len(kinds)
+        photo, vector = condition_rows(torch.cat([photo] * many), torch.cat([light] * many), told, told)
+        out = self._run(torch.cat([noisy] * many), torch.cat([timestep] * many), photo, vector)
+        return dict(zip(branches, out.chunk(many), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, kind, precision and rule for the run record."""
         layout = self._model.layout
         return {
-            "checkpoint": self.checkpoint,
-            "revision": self.revision,
+            **self._source.describe(),
             "kind": "re-lighting prior" if layout.relighting else "unconditional prior",
             "weights": self.weights,
             "dtype": str(self._dtype).removeprefix("torch."),
@@ -179,20 +206,9 @@ class PixelDiffusion(DiffusionPrior):
         rows = zip(pictures, noise["window"].tolist(), strict=True)
         return torch.stack([cut_window(p, size, self.view, *u) for p, u in rows])
 
-    def _local_folder(self) -> str:
-        source = hub.resolve(self.checkpoint)
-        if Path(source).is_dir():
-            return source
-        from huggingface_hub import snapshot_download
 
-        try:
-            return snapshot_download(
-                source,
-                revision=self.revision,
-                allow_patterns=["*.json", "unet/*.safetensors"],
-            )
-        except Exception as error:  # network, permission and name errors mean the same to the user
-            raise WeightsError(f"cannot fetch '{source}': {error}") from error
+def _path(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 def cut_window(picture: Tensor, size: int, view: str, scale: float, top: float, left: float) -> Tensor:
@@ -211,10 +227,3 @@ def cut_window(picture: Tensor, size: int, view: str, scale: float, top: float, 
         return window
     resampled = F.interpolate(window[None], size=(size, size), mode="bilinear", antialias=side > size)
     return resampled[0]
-
-
-def _random_weights(cls: Any, config: Any, seed: int) -> Any:
-    """Build the same architecture with fresh weights, leaving the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return cls.from_config(config)

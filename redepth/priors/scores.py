@@ -1,37 +1,88 @@
-"""Score distillation rules: pure functions from a frozen model's predictions to a gradient, and its loss.
+r"""Score distillation rules: from a frozen model's predictions to a gradient, and its loss.
 
-Notation: x the clean picture or latent, eps the noise, alpha_bar_t the cumulative noise schedule,
-x_t = sqrt(alpha_bar_t) x + sqrt(1 - alpha_bar_t) eps, e the prediction of eps.
+Notation: x the clean picture or latent, eps the noise, x_t = a_t x + s_t eps (`schedule.Schedule`),
+e_y(x_t) the noise that the frozen model predicts when it is told y, g the guidance scale, w(t) a weighting.
+
+Each rule is a pure function of predictions and a small class that asks the model for them. A rule asks by
+branch: ``text`` the prompt (or whatever the model is told of photo and light), ``uncond`` the other side of
+guidance (the negative prompt, by default empty; or told nothing), ``negative`` a prompt of what is
+unwanted, ``source`` what the photo shows, ``artefacts`` a prompt of what the picture is like now.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from redepth.priors.schedule import Schedule
+
 GuidanceBase = Literal["text", "uncond"]
 Weighting = Literal["uniform", "sds", "fantasia3d", "x0"]
 Reduction = Literal["mean", "sum"]
+Annealing = Literal["constant", "linear", "sqrt"]
+Score = Literal["sds", "sds-x0", "csd", "nfsd", "ism", "sdi", "dds", "sds-bridge", "vsd", "rfds"]
+
+Branch = str
+Ask = Callable[[Tensor, Tensor, Sequence[Branch]], Mapping[Branch, Tensor]]
 
 
-def add_noise(x: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """x_t = sqrt(alpha_bar) x + sqrt(1 - alpha_bar) eps; ``alpha_bar`` (N,)."""
-    a = _broadcast(alpha_bar, x)
-    return a.sqrt() * x + (1 - a).sqrt() * noise
+@dataclass(frozen=True)
+class Settings:
+    """The options of the rules, as `distillation.DiffusionPrior` has and describes them."""
+
+    guidance_scale: float
+    guidance_base: GuidanceBase
+    weighting: Weighting
+    negative_scale: float
+    inversion_steps: int
+    inversion_guidance: float
+    interval: int
 
 
-def noise_from_velocity(velocity: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
-    """E = sqrt(alpha_bar) v + sqrt(1 - alpha_bar) x_t (Salimans and Ho, arXiv 2202.00512)."""
-    a = _broadcast(alpha_bar, noisy)
-    return a.sqrt() * velocity + (1 - a).sqrt() * noisy
+@dataclass(frozen=True)
+class Query:
+    """One picture batch and the frozen model, as a rule sees them. Everything is without gradient.
 
+    Attributes:
+        x: (N, ...) what the model denoises, clean.
+        noise: eps of the same shape.
+        timestep: (N,) t.
+        progress: (N,) share of the run that is done, in [0, 1).
+        schedule: of the frozen model.
+        ask: (x_t, t, branches) -> branch -> predicted noise.
+        photo: returns the original photo in the model's space, cut and sampled as x was.
+        settings: the options.
+    """
 
-def noise_from_sample(sample: Tensor, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
-    """E = (x_t - sqrt(alpha_bar) x0) / sqrt(1 - alpha_bar)."""
-    a = _broadcast(alpha_bar, noisy)
-    return (noisy - a.sqrt() * sample) / (1 - a).sqrt()
+    x: Tensor
+    noise: Tensor
+    timestep: Tensor
+    progress: Tensor
+    schedule: Schedule
+    ask: Ask
+    photo: Callable[[], Tensor]
+    settings: Settings
+
+    @property
+    def noisy(self) -> Tensor:
+        """Return x_t."""
+        return self.schedule.add_noise(self.x, self.noise, self.timestep)
+
+    @property
+    def weights(self) -> Tensor:
+        """Return w(t), shaped to multiply x."""
+        return weight(*self.schedule.at(self.timestep, self.x), self.settings.weighting)
+
+    def guided(self, noisy: Tensor, timestep: Tensor, *, told: Branch = "text") -> Tensor:
+        """Return the guided prediction, `guide`."""
+        found = self.ask(noisy, timestep, (told, "uncond"))
+        scale, base = self.settings.guidance_scale, self.settings.guidance_base
+        return guide(found[told], found["uncond"], scale, base)
 
 
 def guide(conditioned: Tensor, unconditioned: Tensor, scale: float, base: GuidanceBase = "text") -> Tensor:
@@ -46,29 +97,300 @@ def guide(conditioned: Tensor, unconditioned: Tensor, scale: float, base: Guidan
     return start + scale * (conditioned - unconditioned)
 
 
-def weight(alpha_bar: Tensor, weighting: Weighting) -> Tensor:
-    r"""Return w(t), (N,).
+def weight(a: Tensor, s: Tensor, weighting: Weighting) -> Tensor:
+    r"""Return w(t) of the noise level (a, s).
 
-    ``uniform`` 1; ``sds`` 1 - alpha_bar (DreamFusion, arXiv 2209.14988); ``fantasia3d``
-    sqrt(alpha_bar) (1 - alpha_bar) (arXiv 2303.13873); ``x0`` sqrt((1 - alpha_bar) / alpha_bar), which
-    makes the gradient x - x0_pred, the distance to the model's one-step reconstruction.
+    ``uniform`` 1; ``sds`` s^2, which is 1 - alpha_bar (DreamFusion, arXiv 2209.14988); ``fantasia3d`` a s^2
+    (arXiv 2303.13873); ``x0`` s / a, which makes the sds gradient x - x0_pred, the distance to the
+    model's one-step reconstruction.
     """
     if weighting == "uniform":
-        return torch.ones_like(alpha_bar)
+        return torch.ones_like(a)
     if weighting == "sds":
-        return 1 - alpha_bar
+        return s**2
     if weighting == "fantasia3d":
-        return alpha_bar.sqrt() * (1 - alpha_bar)
-    return ((1 - alpha_bar) / alpha_bar).sqrt()
+        return a * s**2
+    return s / a.clamp(min=1e-3)
 
 
-def sds_gradient(predicted: Tensor, noise: Tensor, w: Tensor) -> Tensor:
-    r"""Score distillation sampling: w(t) (e - eps), non-finite entries 0.
+def sds(guided: Tensor, noise: Tensor) -> Tensor:
+    r"""Score distillation sampling: e - eps (DreamFusion, arXiv 2209.14988, equation 3)."""
+    return guided - noise
 
-    Source: DreamFusion, arXiv 2209.14988, equation 3.
+
+def sds_x0(x: Tensor, reconstruction: Tensor) -> Tensor:
+    r"""Score distillation in its reconstruction form: x - x0_pred, with x0_pred = (x_t - s e) / a.
+
+    The same direction as `sds`, times s / a: the loss is half the squared distance to what the model would
+    have drawn (HiFA, arXiv 2305.18766, equation 8).
     """
-    gradient = _broadcast(w, noise) * (predicted - noise)
-    return torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    return x - reconstruction
+
+
+def csd(text: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    r"""Classifier score distillation: g (e_text - e_uncond), the guidance term alone.
+
+    Source: Yu et al., arXiv 2310.19415, equation 5.
+    """
+    return scale * (text - uncond)
+
+
+def csd_negative(
+    text: Tensor, uncond: Tensor, negative: Tensor, scale: float, negative_scale: Tensor | float
+) -> Tensor:
+    r"""Classifier score distillation away from a negative prompt.
+
+    .. math:: \omega_1 e_{text} + (\omega_2 - \omega_1) e_{uncond} - \omega_2 e_{negative}
+
+    with omega_1 = g. Source: Yu et al., arXiv 2310.19415, equation 8; the paper anneals omega_2 towards 0.
+    """
+    return scale * text + (negative_scale - scale) * uncond - negative_scale * negative
+
+
+def nfsd(text: Tensor, uncond: Tensor, negative: Tensor, timestep: Tensor, scale: float) -> Tensor:
+    r"""Noise-free score distillation: delta_D + g (e_text - e_uncond).
+
+    delta_D = e_uncond for t < 200, where the model's noise is nearly the true one and cancels, and
+    e_uncond - e_negative above. Source: Katzir et al., arXiv 2310.17590, equations 8 and 9.
+    """
+    small = (timestep < 200).view(-1, *[1] * (text.dim() - 1))
+    domain = torch.where(small, uncond, uncond - negative)
+    return domain + scale * (text - uncond)
+
+
+def ism(guided: Tensor, inverted: Tensor) -> Tensor:
+    r"""Interval score matching: e_text(x_t, t) - e_uncond(x_s, s), both on the inverted path.
+
+    Source: LucidDreamer, arXiv 2311.11284, equation 17.
+    """
+    return guided - inverted
+
+
+def dds(guided: Tensor, source: Tensor) -> Tensor:
+    r"""Delta denoising score: the guided prediction minus that of the photo at the same t and noise.
+
+    What the model would change in the photo itself, its bias, cancels. Source: Hertz et al.,
+    arXiv 2304.07090, equation 3.
+    """
+    return guided - source
+
+
+def bridge(text: Tensor, artefacts: Tensor, scale: float) -> Tensor:
+    r"""Score distillation as a bridge: g (e_text - e_artefacts), from what the picture is like to the prompt.
+
+    Source: McAllister et al., arXiv 2406.09417, equation 11, its second stage.
+    """
+    return scale * (text - artefacts)
+
+
+def vsd(guided: Tensor, learned: Tensor) -> Tensor:
+    r"""Variational score distillation: the guided prediction minus that of a model of the pictures so far.
+
+    Source: ProlificDreamer, arXiv 2305.16213, equation 9.
+    """
+    return guided - learned
+
+
+def rfds(velocity: Tensor, x: Tensor, noise: Tensor) -> Tensor:
+    r"""Rectified flow distillation sampling: u_guided - (eps - x).
+
+    Source: Yang et al., arXiv 2406.03293, equation 8.
+    """
+    return velocity - (noise - x)
+
+
+class Rule(ABC):
+    """A score rule: which branches it asks for, and the gradient by x.
+
+    Attributes:
+        asks: branches without which it cannot work.
+        flow_only: whether it is defined for flow-matching models alone.
+        contrast: whether it is empty for a model that is told nothing (an unconditional one).
+        learns: whether it trains a copy of the model on the fly.
+    """
+
+    asks: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
+    flow_only: ClassVar[bool] = False
+    contrast: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
+
+    @abstractmethod
+    def gradient(self, query: Query) -> Tensor:
+        """Return the gradient by x, weighted, (N, ...)."""
+
+
+class SDS(Rule):
+    """`sds`, the paper's."""
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (e - eps)."""
+        return query.weights * sds(query.guided(query.noisy, query.timestep), query.noise)
+
+
+class SDSX0(Rule):
+    """`sds_x0`."""
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (x - x0_pred)."""
+        noisy = query.noisy
+        guided = query.guided(noisy, query.timestep)
+        return query.weights * sds_x0(query.x, query.schedule.sample_of(guided, noisy, query.timestep))
+
+
+class CSD(Rule):
+    """`csd`, or `csd_negative` where ``negative_scale`` is above 0; that falls linearly to 0 over the run."""
+
+    contrast = True
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) g (e_text - e_uncond), with the negative prompt's term."""
+        scale, start = query.settings.guidance_scale, query.settings.negative_scale
+        if not start:
+            found = query.ask(query.noisy, query.timestep, ("text", "uncond"))
+            return query.weights * csd(found["text"], found["uncond"], scale)
+        found = query.ask(query.noisy, query.timestep, ("text", "uncond", "negative"))
+        away = start * (1 - query.progress).view(-1, *[1] * (query.x.dim() - 1))
+        parts = found["text"], found["uncond"], found["negative"]
+        return query.weights * csd_negative(*parts, scale, away)
+
+
+class NFSD(Rule):
+    """`nfsd`."""
+
+    asks = frozenset({"text", "uncond", "negative"})
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (delta_D + g (e_text - e_uncond))."""
+        found = query.ask(query.noisy, query.timestep, ("text", "uncond", "negative"))
+        parts = found["text"], found["uncond"], found["negative"]
+        return query.weights * nfsd(*parts, query.timestep, query.settings.guidance_scale)
+
+
+class ISM(Rule):
+    """`ism`: x is inverted to s = t - ``interval`` in ``inversion_steps`` steps without prompt, then to t."""
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (e_guided(x_t) - e_uncond(x_s))."""
+        before = (query.timestep - query.settings.interval).clamp(min=0)
+
+        def untold(noisy: Tensor, timestep: Tensor) -> Tensor:
+            return query.ask(noisy, timestep, ("uncond",))["uncond"]
+
+        noisy = invert(query, before, untold)
+        inverted = untold(noisy, before)
+        noisy = query.schedule.step(noisy, inverted, before, query.timestep)
+        return query.weights * ism(query.guided(noisy, query.timestep), inverted)
+
+
+class SDI(Rule):
+    r"""Score distillation via inversion: sds whose noise is what inverting x yields, not a random one.
+
+    .. math:: w(t) \big(e(x_t) - \kappa\big), \qquad \kappa = \frac{x_t - a_t x}{s_t}
+
+    with x_t from x by DDIM inversion under the guidance ``inversion_guidance``. Source: Lukoianov et al.,
+    arXiv 2405.15891, equations 12 and 13.
+    """
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (e_guided(x_t) - kappa)."""
+        scale = query.settings.inversion_guidance
+
+        def told(noisy: Tensor, timestep: Tensor) -> Tensor:
+            found = query.ask(noisy, timestep, ("text", "uncond"))
+            return guide(found["text"], found["uncond"], scale, "uncond")
+
+        noisy = invert(query, query.timestep, told)
+        a, s = query.schedule.at(query.timestep, noisy)
+        kappa = (noisy - a * query.x) / s
+        return query.weights * sds(query.guided(noisy, query.timestep), kappa)
+
+
+class DDS(Rule):
+    """`dds`: the source branch sees the photo under ``source_prompt``, or the prompt where none is given."""
+
+    asks = frozenset({"text", "uncond", "source"})
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (e_guided(x_t) - e_guided(photo_t))."""
+        photo = query.schedule.add_noise(query.photo(), query.noise, query.timestep)
+        source = query.guided(photo, query.timestep, told="source")
+        return query.weights * dds(query.guided(query.noisy, query.timestep), source)
+
+
+class SDSBridge(Rule):
+    """`bridge`."""
+
+    asks = frozenset({"text", "artefacts"})
+    contrast = True
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) g (e_text - e_artefacts)."""
+        found = query.ask(query.noisy, query.timestep, ("text", "artefacts"))
+        return query.weights * bridge(found["text"], found["artefacts"], query.settings.guidance_scale)
+
+
+class VSD(Rule):
+    """`vsd`: the branch ``learned`` is a LoRA'd copy that is trained on the pictures (`priors.lora`)."""
+
+    asks = frozenset({"text", "uncond", "learned"})
+    learns = True
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (e_guided(x_t) - e_learned(x_t))."""
+        noisy = query.noisy
+        learned = query.ask(noisy, query.timestep, ("learned",))["learned"]
+        return query.weights * vsd(query.guided(noisy, query.timestep), learned)
+
+
+class RFDS(Rule):
+    """`rfds`."""
+
+    flow_only = True
+
+    def gradient(self, query: Query) -> Tensor:
+        """Return w(t) (u_guided - (eps - x))."""
+        noisy = query.noisy
+        guided = query.guided(noisy, query.timestep)
+        sample = query.schedule.sample_of(guided, noisy, query.timestep)
+        return query.weights * rfds(guided - sample, query.x, query.noise)
+
+
+RULES: dict[str, Rule] = {
+    "sds": SDS(),
+    "sds-x0": SDSX0(),
+    "csd": CSD(),
+    "nfsd": NFSD(),
+    "ism": ISM(),
+    "sdi": SDI(),
+    "dds": DDS(),
+    "sds-bridge": SDSBridge(),
+    "vsd": VSD(),
+    "rfds": RFDS(),
+}
+assert set(RULES) == set(get_args(Score))
+
+
+def invert(query: Query, end: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Carry x to the noise level ``end`` (N,) by DDIM inversion in ``inversion_steps`` equal steps.
+
+    At each step the noise is predicted at the level that is reached (at the first one: at level 0).
+    """
+    noisy, level = query.x, torch.full_like(end, -1)
+    for k in range(1, query.settings.inversion_steps + 1):
+        following = ((end + 1) * k) // query.settings.inversion_steps - 1
+        predicted = predict(noisy, level.clamp(min=0))
+        noisy = query.schedule.step(noisy, predicted, level, following)
+        level = following
+    return noisy
+
+
+def clip(gradient: Tensor, limit: float | None) -> Tensor:
+    """Set non-finite entries to 0 and scale rows of a larger root mean square down to ``limit``."""
+    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    if limit is None:
+        return gradient
+    size = gradient.flatten(1).square().mean(dim=1).sqrt().clamp(min=1e-12)
+    return gradient * (limit / size).clamp(max=1.0).view(-1, *[1] * (gradient.dim() - 1))
 
 
 def distillation_loss(x: Tensor, gradient: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -81,7 +403,3 @@ def distillation_loss(x: Tensor, gradient: Tensor, reduction: Reduction = "mean"
     squares = 0.5 * (x - (x - gradient).detach()) ** 2
     flat = squares.flatten(1)
     return flat.mean(dim=1) if reduction == "mean" else flat.sum(dim=1)
-
-
-def _broadcast(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.dim() - 1))

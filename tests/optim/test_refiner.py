@@ -65,7 +65,7 @@ def test_every_parameterization_lowers_the_loss_and_moves_only_what_it_names(nam
     refiner = make_refiner(parameterization=name, members=1, steps=25, objectives={})
     refiner.objectives = {}
     before = [p.clone() for p in refiner.depth_model.decoder_parameters().values()]
-    outcome = refiner.run(photo(), draws=[next(draw_steps(refiner.renderer, refiner.prior, 0, [0]))] * 25)
+    outcome = refiner.run(photo(), draws=[next(draw_steps(refiner.renderer, refiner.prior, 0, [0], 1))] * 25)
     losses = outcome.history["total"][0]
     assert losses[-1] < losses[0]
     # The shared model itself stays frozen, whatever a member learns.
@@ -162,8 +162,8 @@ def test_a_run_is_recorded_and_replayed(tmp_path: Path) -> None:
 
 def test_a_members_draws_depend_on_the_seed_and_its_index_alone() -> None:
     renderer, prior = BlinnPhong(lights=2), tiny_prior()
-    together = draw_steps(renderer, prior, 7, range(3))
-    alone = draw_steps(renderer, prior, 7, [2])
+    together = draw_steps(renderer, prior, 7, range(3), 3)
+    alone = draw_steps(renderer, prior, 7, [2], 3)
     for _ in range(3):
         all_rows, row = next(together), next(alone)
         assert torch.equal(all_rows.noise["noise"][2:], row.noise["noise"])
@@ -173,7 +173,7 @@ def test_a_members_draws_depend_on_the_seed_and_its_index_alone() -> None:
 
 def test_a_replay_that_does_not_fit_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
     refiner = make_refiner()
-    short = [next(draw_steps(refiner.renderer, refiner.prior, 0, range(2)))]
+    short = [next(draw_steps(refiner.renderer, refiner.prior, 0, range(2), 1))]
     with pytest.raises(RedepthError, match="holds 1 steps of 2 members; 3 steps of 3 members"):
         refiner.run(photo(), draws=short)
     (tmp_path / "x.safetensors").write_bytes(b"nothing")

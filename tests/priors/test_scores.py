@@ -1,77 +1,269 @@
+"""The rules against an analytic prior: for data N(mu, sigma^2) the model's noise is known exactly."""
+
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
+from torch import Generator, Tensor
 
+from redepth.contracts import Condition, Illumination, Noise
+from redepth.errors import WeightsError
 from redepth.priors import scores
-from tests.helpers import relative_error, seeded
+from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.priors.schedule import Schedule
+from redepth.priors.scores import RULES, Branch
+from tests.helpers import CPU, SCHEDULE, seeded
 
-ALPHA = torch.tensor([0.9, 0.5, 0.1])
+MEANS = {"text": 0.8, "uncond": 0.3, "negative": -0.5, "source": 0.8, "artefacts": -0.2}
+SIGMA = 0.5
+PHOTO = 0.1
+X = 1.2
+SAMPLES = 400_000
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
 
 
-def pictures(seed: int) -> torch.Tensor:
-    return torch.randn(3, 3, 4, 4, dtype=torch.float64, generator=seeded(seed))
+@dataclass(kw_only=True, eq=False)
+class GaussianPrior(DiffusionPrior):
+    """The optimal denoiser of N(mu_branch, SIGMA^2), on rows of one million independent numbers."""
+
+    answers: ClassVar[frozenset[Branch]] = frozenset(MEANS)
+    samples: int = SAMPLES
+
+    def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
+        return relit.flatten(1)[:, :1].expand(-1, self.samples).double()
+
+    def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
+        return {"noise": torch.randn(batch, self.samples, generator=generator, dtype=torch.float64)}
+
+    def network(self) -> torch.nn.Module:
+        return torch.nn.Identity()
+
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+    ) -> Mapping[Branch, Tensor]:
+        a, s = self.schedule.at(timestep, noisy)
+        found = {}
+        for name in branches:
+            noise = s * (noisy - a * MEANS[name]) / (a**2 * SIGMA**2 + s**2)
+            clean = (noisy - s * noise) / a
+            found[name] = noise - clean if self.schedule.flow else noise
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, device: torch.device) -> GaussianPrior:
+        return self
 
 
-def test_conversions_between_noise_velocity_and_sample_agree() -> None:
-    x, eps, alpha = pictures(0), pictures(1), ALPHA.double()
-    noisy = scores.add_noise(x, eps, alpha)
-    a = alpha.view(-1, 1, 1, 1)
-    velocity = a.sqrt() * eps - (1 - a).sqrt() * x
-    assert torch.allclose(scores.noise_from_velocity(velocity, noisy, alpha), eps)
-    assert torch.allclose(scores.noise_from_sample(x, noisy, alpha), eps)
+def gaussian(score: str, *, flow: bool = False, **options: Any) -> GaussianPrior:
+    prior = GaussianPrior(score=score, reduction="sum", **options)  # type: ignore[arg-type]
+    prior.use_schedule(FLOW if flow else SCHEDULE | {"prediction_type": "epsilon"}, CPU)
+    return prior
+
+
+def gradient(prior: GaussianPrior, x: float = X, photo: float = PHOTO, progress: float = 0.0) -> float:
+    """The mean over the numbers of the gradient that reaches the picture's one value."""
+    picture = torch.full((1, 3, 1, 1), x, dtype=torch.float64, requires_grad=True)
+    condition = Condition({"photo": torch.full((1, 3, 1, 1), photo, dtype=torch.float64)})
+    prior(picture, condition, Illumination(), prior.draw(1, seeded(), progress)).sum().backward()
+    assert picture.grad is not None
+    return float(picture.grad.sum()) / prior.samples
+
+
+LEVEL = {"t_min": 0.4, "t_max": 0.4}
+
+
+def level(flow: bool = False, t: int = 400) -> tuple[float, float, float]:
+    """a, s and the variance of x_t / of the data at the level that `LEVEL` fixes."""
+    schedule = Schedule.from_config(FLOW if flow else SCHEDULE | {"prediction_type": "epsilon"})
+    a, s = float(schedule.a[t]), float(schedule.s[t])
+    return a, s, a**2 * SIGMA**2 + s**2
+
+
+def guided_mean(scale: float, base: str) -> float:
+    start = MEANS["text"] if base == "text" else MEANS["uncond"]
+    return start + scale * (MEANS["text"] - MEANS["uncond"])
+
+
+@pytest.mark.parametrize("base", ["text", "uncond"])
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+def test_sds_pulls_towards_the_guided_mean(base: Any, scale: float) -> None:
+    a, s, variance = level()
+    found = gradient(gaussian("sds", guidance_scale=scale, guidance_base=base, **LEVEL))
+    expected = a * s * (X - guided_mean(scale, base)) / variance
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_sds_x0_is_sds_times_s_over_a() -> None:
+    _, s, variance = level()
+    found = gradient(gaussian("sds-x0", guidance_scale=2.0, **LEVEL))
+    assert found == pytest.approx(s**2 * (X - guided_mean(2.0, "text")) / variance, abs=0.01)
+    weighted = gradient(gaussian("sds", guidance_scale=2.0, weighting="x0", **LEVEL))
+    assert found == pytest.approx(weighted, rel=1e-5)
+
+
+def test_csd_is_the_guidance_term_without_the_picture() -> None:
+    a, s, variance = level()
+    expected = 3 * a * s * (MEANS["uncond"] - MEANS["text"]) / variance
+    for x in (X, -2.0):
+        assert gradient(gaussian("csd", guidance_scale=3.0, **LEVEL), x) == pytest.approx(expected, rel=1e-4)
+    assert gradient(gaussian("csd", guidance_scale=0.0, **LEVEL)) == 0
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.75])
+def test_csds_negative_prompt_fades_out(progress: float) -> None:
+    a, s, variance = level()
+    away = 2.0 * (1 - progress)
+    mean = 3 * MEANS["text"] + (away - 3) * MEANS["uncond"] - away * MEANS["negative"]
+    found = gradient(gaussian("csd", guidance_scale=3.0, negative_scale=2.0, **LEVEL), progress=progress)
+    assert found == pytest.approx(-a * s * mean / variance, rel=1e-4)
+
+
+def test_nfsd_has_no_noise_in_it() -> None:
+    a, s, variance = level()
+    mean = MEANS["uncond"] - MEANS["negative"] + 2 * (MEANS["text"] - MEANS["uncond"])
+    found = gradient(gaussian("nfsd", guidance_scale=2.0, **LEVEL))
+    assert found == pytest.approx(-a * s * mean / variance, rel=1e-4)
+    low = {"t_min": 0.1, "t_max": 0.1}
+    a, s, variance = level(t=100)
+    expected = a * s * (X - MEANS["uncond"] - 2 * (MEANS["text"] - MEANS["uncond"])) / variance
+    assert gradient(gaussian("nfsd", guidance_scale=2.0, **low)) == pytest.approx(expected, abs=0.01)
+
+
+def on_the_path(mean: float, t: int) -> float:
+    """Where the deterministic path from X under N(mean, SIGMA^2) passes the level t."""
+    a, _, variance = level(t=t)
+    return a * mean + (X - mean) * variance**0.5 / SIGMA
+
+
+def test_ism_compares_two_levels_of_the_inverted_path() -> None:
+    options: dict[str, Any] = {"guidance_scale": 2.0, "inversion_steps": 100, "interval": 40, "samples": 1}
+    found = gradient(gaussian("ism", **options, **LEVEL))
+    a, s, variance = level()
+    told = s * (on_the_path(MEANS["uncond"], 400) - a * guided_mean(2.0, "text")) / variance
+    a, s, variance = level(t=360)
+    untold = s * (on_the_path(MEANS["uncond"], 360) - a * MEANS["uncond"]) / variance
+    assert found == pytest.approx(told - untold, rel=0.03)
+
+
+def test_sdi_takes_its_noise_from_inverting_the_picture() -> None:
+    # Guidance 1 over uncond is the prompt alone: then the path is the one of N(mu_text, SIGMA^2).
+    options: dict[str, Any] = {"inversion_steps": 100, "inversion_guidance": 1.0, "samples": 1}
+    found = gradient(gaussian("sdi", guidance_scale=2.0, **options, **LEVEL))
+    a, s, variance = level()
+    noisy = on_the_path(MEANS["text"], 400)
+    expected = s * (noisy - a * guided_mean(2.0, "text")) / variance - (noisy - a * X) / s
+    assert found == pytest.approx(expected, rel=0.05)
+
+
+def test_dds_is_the_difference_to_the_photo_and_zero_at_it() -> None:
+    a, s, variance = level()
+    found = gradient(gaussian("dds", guidance_scale=3.0, **LEVEL))
+    assert found == pytest.approx(a * s * (X - PHOTO) / variance, rel=1e-4)
+    assert gradient(gaussian("dds", guidance_scale=3.0, **LEVEL), x=PHOTO) == 0
+
+
+def test_the_bridge_leads_from_the_artefacts_to_the_prompt() -> None:
+    a, s, variance = level()
+    found = gradient(gaussian("sds-bridge", guidance_scale=3.0, **LEVEL))
+    assert found == pytest.approx(3 * a * s * (MEANS["artefacts"] - MEANS["text"]) / variance, rel=1e-4)
+
+
+def test_rfds_pulls_towards_the_guided_mean() -> None:
+    _, s, variance = level(flow=True)
+    found = gradient(gaussian("rfds", flow=True, guidance_scale=2.0, **LEVEL))
+    assert found == pytest.approx(s * (X - guided_mean(2.0, "text")) / variance, abs=0.01)
+
+
+@pytest.mark.parametrize("score", ["sds", "csd", "dds", "sds-x0"])
+def test_flow_models_are_scored_by_the_other_rules_too(score: str) -> None:
+    a, s, variance = level(flow=True)
+    expected = {
+        "sds": a * s * (X - guided_mean(2.0, "text")) / variance,
+        "sds-x0": s**2 * (X - guided_mean(2.0, "text")) / variance,
+        "csd": 2 * a * s * (MEANS["uncond"] - MEANS["text"]) / variance,
+        "dds": a * s * (X - PHOTO) / variance,
+    }
+    found = gradient(gaussian(score, flow=True, guidance_scale=2.0, **LEVEL))
+    assert found == pytest.approx(expected[score], abs=0.01)
+
+
+def test_rfds_is_refused_for_another_kind_of_model() -> None:
+    with pytest.raises(WeightsError, match=r"rfds is defined for flow-matching models.*'epsilon'"):
+        gaussian("rfds")
+
+
+# --- what the rules share ---------------------------------------------------------------------------
+
+
+def test_every_score_has_a_rule_and_a_source() -> None:
+    assert set(RULES) == set(get_args(scores.Score))
+    functions = (scores.sds, scores.sds_x0, scores.csd, scores.nfsd, scores.ism, scores.dds, scores.bridge)
+    for function in (*functions, scores.vsd, scores.rfds, scores.SDI):
+        assert "arXiv" in (function.__doc__ or "")
+
+
+def test_weightings_scale_the_gradient() -> None:
+    a, s, _ = level()
+    plain = gradient(gaussian("csd", **LEVEL))
+    for weighting, factor in {"uniform": 1.0, "sds": s**2, "fantasia3d": a * s**2, "x0": s / a}.items():
+        found = gradient(gaussian("csd", weighting=weighting, **LEVEL))
+        assert found == pytest.approx(factor * plain, rel=1e-5)
 
 
 def test_guidance_over_text_is_guidance_plus_one_over_uncond() -> None:
-    text, uncond = pictures(0), pictures(1)
+    text, uncond = (torch.randn(3, 4, generator=seeded(k)) for k in (0, 1))
     assert torch.allclose(
-        scores.guide(text, uncond, 50.0, "text"), scores.guide(text, uncond, 51.0, "uncond")
+        scores.guide(text, uncond, 50.0, "text"), scores.guide(text, uncond, 51.0, "uncond"), atol=1e-4
     )
     assert torch.equal(scores.guide(text, uncond, 0.0, "text"), text)
 
 
-def test_weightings() -> None:
-    assert scores.weight(ALPHA, "uniform").tolist() == [1, 1, 1]
-    assert torch.allclose(scores.weight(ALPHA, "sds"), 1 - ALPHA)
-    assert torch.allclose(scores.weight(ALPHA, "fantasia3d"), ALPHA.sqrt() * (1 - ALPHA))
-
-
-def test_x0_weighting_makes_the_gradient_the_distance_to_the_reconstruction() -> None:
-    x, eps, sample, alpha = pictures(0), pictures(1), pictures(2), ALPHA.double()
-    noisy = scores.add_noise(x, eps, alpha)
-    predicted = scores.noise_from_sample(sample, noisy, alpha)
-    gradient = scores.sds_gradient(predicted, eps, scores.weight(alpha, "x0"))
-    assert relative_error(gradient, x - sample) < 1e-10
-
-
-def test_non_finite_predictions_push_nowhere() -> None:
-    predicted = pictures(0)
-    predicted[0, 0, 0, 0], predicted[1, 0, 0, 0] = float("nan"), float("inf")
-    gradient = scores.sds_gradient(predicted, pictures(1), torch.ones(3))
-    assert gradient[0, 0, 0, 0] == 0
-    assert gradient[1, 0, 0, 0] == 0
-    assert torch.isfinite(gradient).all()
+def test_clipping_bounds_rows_and_non_finite_predictions_push_nowhere() -> None:
+    given = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), float("inf")]])
+    clipped = scores.clip(given, 1.0)
+    assert clipped[0].square().mean().sqrt().item() == pytest.approx(1.0)
+    assert torch.allclose(clipped[0] / clipped[0].norm(), torch.tensor([0.6, 0.8]))
+    assert torch.equal(clipped[1], given[1])
+    assert clipped[2].tolist() == [0.0, 0.0]
+    assert torch.equal(scores.clip(given[:2], None), given[:2])
+    assert abs(gradient(gaussian("csd", clip=0.01, **LEVEL))) == pytest.approx(0.01, rel=1e-4)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_losss_derivative_is_the_gradient(reduction: str) -> None:
-    x, gradient = pictures(0).requires_grad_(), pictures(1)
-    loss = scores.distillation_loss(x, gradient, reduction)  # type: ignore[arg-type]
+def test_the_losss_derivative_is_the_gradient(reduction: Any) -> None:
+    x = torch.randn(3, 3, 4, 4, generator=seeded()).double().requires_grad_()
+    gradient = torch.randn(3, 3, 4, 4, generator=seeded(1)).double()
+    loss = scores.distillation_loss(x, gradient, reduction)
     assert loss.shape == (3,)
     loss.sum().backward()
     share = x[0].numel() if reduction == "mean" else 1
     assert torch.allclose(x.grad, gradient / share)
-    expected = 0.5 * (gradient**2).flatten(1).sum(dim=1) / share
-    assert torch.allclose(loss, expected)
+    assert torch.allclose(loss, 0.5 * (gradient**2).flatten(1).sum(dim=1) / share)
 
 
-def test_the_expected_gradient_under_a_gaussian_prior_is_its_score() -> None:
-    """For data N(mu, s^2) the optimal e is known, so E[e - eps] over eps is too."""
-    mu, s, x, alpha = 0.3, 0.5, 1.2, torch.tensor([0.4], dtype=torch.float64)
-    eps = torch.randn(1, 200_000, dtype=torch.float64, generator=seeded())
-    noisy = scores.add_noise(torch.full_like(eps, x), eps, alpha)
-    variance = float(alpha * s**2 + 1 - alpha)
-    optimal = (1 - alpha).sqrt() * (noisy - alpha.sqrt() * mu) / variance
-    found = scores.sds_gradient(optimal, eps, torch.ones(1)).mean()
-    expected = float((1 - alpha).sqrt() * alpha.sqrt()) * (x - mu) / variance
-    assert float(found) == pytest.approx(expected, abs=0.01)
+@pytest.mark.parametrize(
+    ("annealing", "progress", "highest"),
+    [("constant", 0.9, 600), ("linear", 0.5, 350), ("sqrt", 0.25, 350), ("sqrt", 1.0, 100)],
+)
+def test_timesteps_fall_as_their_annealing_says(annealing: Any, progress: float, highest: int) -> None:
+    prior = gaussian("sds", t_min=0.1, t_max=0.6, t_annealing=annealing)
+    drawn = prior.draw_timesteps(20_000, seeded(), progress)
+    assert int(drawn.min()) == 100
+    assert int(drawn.max()) == highest
+
+
+def test_a_rule_without_its_prompt_is_refused_and_the_others_named() -> None:
+    @dataclass(kw_only=True, eq=False)
+    class Untold(GaussianPrior):
+        answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
+
+    for score, options in (("nfsd", {}), ("sds-bridge", {}), ("csd", {"negative_scale": 1.0})):
+        with pytest.raises(ValueError, match=f"{score} needs a prompt .*stable-diffusion-xl"):
+            Untold(score=score, **options)  # type: ignore[arg-type]
+    Untold(score="csd")

@@ -1,101 +1,154 @@
+"""Each family against diffusers' own pipeline of the same checkpoint."""
+
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from redepth.contracts import Illumination, Noise
-from redepth.errors import InputError, WeightsError
-from redepth.priors.stable_diffusion import StableDiffusion, fit_square, scale_gradient
-from tests.helpers import CPU, GOLDEN, photo, seeded
+from redepth.contracts import Illumination
+from redepth.priors.distillation import Given
+from redepth.priors.latent import LatentDiffusion
+from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
+from redepth.priors.stable_diffusion_3 import T5_TOKENS, StableDiffusion3
+from redepth.priors.stable_diffusion_xl import StableDiffusionXL
+from tests.checkpoints import tiny
+from tests.helpers import CPU, photo, relative_error, seeded
 
-CHECKPOINT = GOLDEN / "tiny-random-sd"
-
-
-@pytest.fixture(scope="module")
-def prior() -> StableDiffusion:
-    return StableDiffusion(checkpoint=str(CHECKPOINT)).load(CPU)
-
-
-def test_the_frozen_model_is_in_eval_mode_and_gets_no_gradient(prior: StableDiffusion) -> None:
-    for model in (prior._unet, prior._vae, prior._text_encoder):
-        assert not model.training
-        assert not any(p.requires_grad for p in model.parameters())
+BOUND = 1e-5
+SIZE = 64
 
 
-def test_rows_are_scored_independently(prior: StableDiffusion) -> None:
-    pictures = torch.cat([photo(seed=s) for s in range(2)])
-    condition = prior.condition(pictures[:1], "a tiger")
-    noise = prior.draw(2, seeded())
-    together = prior(pictures, condition, Illumination(), noise)
-    for i in range(2):
-        row = Noise({k: v[i : i + 1] for k, v in noise.tensors.items()})
-        alone = prior(pictures[i : i + 1], condition, Illumination(), row)
-        assert float(alone) == pytest.approx(float(together[i]), rel=1e-4)
+def xl(**options: Any) -> StableDiffusionXL:
+    return StableDiffusionXL(checkpoint=str(tiny("xl")), size=SIZE, **options).load(CPU)
 
 
-def test_timesteps_cover_their_range_and_nothing_else(prior: StableDiffusion) -> None:
-    drawn = prior.draw_timesteps(5000, seeded())
-    assert int(drawn.min()) == 20
-    assert int(drawn.max()) == 600
+def sd3(**options: Any) -> StableDiffusion3:
+    return StableDiffusion3(checkpoint=str(tiny("sd3")), size=SIZE, **options).load(CPU)
 
 
-def test_a_prompt_that_is_too_long_is_refused(prior: StableDiffusion) -> None:
-    with pytest.raises(InputError, match="tokens long and the text encoder reads 24"):
-        prior.condition(photo(), "a very long prompt " * 20)
+def pipeline(name: str, checkpoint: str, **parts: Any) -> Any:
+    import diffusers
+
+    found = getattr(diffusers, name).from_pretrained(tiny(checkpoint), **parts)
+    found.set_progress_bar_config(disable=True)
+    return found
 
 
-def test_float16_on_a_cpu_runs_in_float32() -> None:
-    assert StableDiffusion(dtype="float16").precision(CPU) is torch.float32
-    assert StableDiffusion(dtype="float16").precision(torch.device("cuda")) is torch.float16
+def predictions(prior: LatentDiffusion, prompt: str, noisy: Tensor, t: int) -> dict[str, Tensor]:
+    given = Given(prior.condition(photo(), prompt), Illumination(), prior.draw(1, seeded()))
+    with torch.no_grad():
+        return dict(prior.predict(noisy, torch.tensor([t]), given, ("text", "uncond")))
 
 
-def test_scaling_the_gradient_there_and_back_changes_nothing() -> None:
-    x = torch.rand(3, generator=seeded()).requires_grad_()
-    (scale_gradient(scale_gradient(x, 1 / 64) ** 2, 64.0)).sum().backward()
-    assert torch.allclose(x.grad, 2 * x)
+def first_call(pipe: Any, denoiser: torch.nn.Module, **arguments: Any) -> tuple[dict[str, Any], Tensor]:
+    """What a pipeline hands to its denoiser first, and what that answers: the empty prompt, the prompt."""
+    seen: list[tuple[dict[str, Any], Tensor]] = []
+
+    def record(_module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        names = dict(zip(("sample", "timestep"), args, strict=False))
+        seen.append(({**names, **kwargs}, output[0]))
+
+    hook = denoiser.register_forward_hook(record, with_kwargs=True)
+    pipe(height=SIZE, width=SIZE, output_type="latent", generator=seeded(), **arguments)
+    hook.remove()
+    return seen[0]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_in_half_precision_the_gradient_is_finite_and_points_the_same_way(
-    dtype: torch.dtype, reduction: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gradient(precision: torch.dtype) -> torch.Tensor:
-        monkeypatch.setattr(StableDiffusion, "precision", lambda *_: precision)
-        options: dict[str, Any] = {"size": 64, "guidance_scale": 2.0, "reduction": reduction}
-        prior = StableDiffusion(checkpoint=str(CHECKPOINT), **options).load(CPU)
-        picture = photo().requires_grad_()
-        condition, noise = prior.condition(photo(), "a tiger"), prior.draw(1, seeded())
-        prior(picture, condition, Illumination(), noise).sum().backward()
-        return picture.grad.flatten()
-
-    half, full = gradient(dtype), gradient(torch.float32)
-    assert torch.isfinite(half).all()
-    assert torch.cosine_similarity(half, full, dim=0) > 0.95
-    assert half.norm() == pytest.approx(float(full.norm()), rel=0.1)
+@pytest.mark.parametrize(("cls", "name"), [(StableDiffusion, "sd15"), (StableDiffusion21, "sd21")])
+def test_sd_is_told_and_predicts_what_the_pipeline_does(cls: Any, name: str) -> None:
+    prior = cls(checkpoint=str(tiny(name)), size=SIZE).load(CPU)
+    pipe = pipeline("StableDiffusionPipeline", name, safety_checker=None, feature_extractor=None)
+    call, output = first_call(pipe, pipe.unet, prompt="a tiger", num_inference_steps=2)
+    found = predictions(prior, "a tiger", call["sample"][:1], int(call["timestep"]))
+    assert relative_error(found["uncond"], output[:1]) < BOUND
+    assert relative_error(found["text"], output[1:]) < BOUND
+    assert relative_error(found["text"], output[:1]) > 100 * BOUND
+    assert prior.schedule.predicts == pipe.scheduler.config.prediction_type
 
 
-def test_fit_square_keeps_the_aspect_ratio_and_centres() -> None:
-    fitted = fit_square(torch.ones(1, 3, 56, 70), 512)
-    assert fitted.shape == (1, 3, 512, 512)
-    rows = fitted[0, 0, :, 256].nonzero()[:, 0]
-    assert (int(rows[0]), len(rows)) == (51, 410)
+def test_the_published_sizes() -> None:
+    sizes = {cls: cls().size for cls in (StableDiffusion, StableDiffusion21, StableDiffusionXL)}
+    assert list(sizes.values()) == [512, 768, 1024]
+    assert StableDiffusion3().size == 1024
 
 
-def test_a_missing_and_a_corrupted_checkpoint_say_so(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="no such folder"):
-        StableDiffusion(checkpoint=str(tmp_path / "nothing")).load(CPU)
-    broken = tmp_path / "sd"
-    shutil.copytree(CHECKPOINT, broken)
-    (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not safetensors")
-    with pytest.raises(WeightsError, match="UNet2DConditionModel"):
-        StableDiffusion(checkpoint=str(broken)).load(CPU)
+# --- SDXL -----------------------------------------------------------------------------------------
 
 
-def test_a_hub_id_offline_says_what_to_do() -> None:
-    with pytest.raises(WeightsError, match="--preset embedded"):
-        StableDiffusion().ensure_available()
+def test_xl_is_told_and_predicts_what_the_pipeline_does() -> None:
+    pipe = pipeline("StableDiffusionXLPipeline", "xl", add_watermarker=False)
+    call, output = first_call(pipe, pipe.unet, prompt="a tiger", num_inference_steps=2)
+    found = predictions(xl(), "a tiger", call["sample"][:1], int(call["timestep"]))
+    assert relative_error(found["uncond"], output[:1]) < BOUND
+    assert relative_error(found["text"], output[1:]) < BOUND
+    assert relative_error(found["text"], output[:1]) > 100 * BOUND
+    told = call["added_cond_kwargs"]
+    assert told["time_ids"][0].tolist() == [SIZE, SIZE, 0, 0, SIZE, SIZE]
+    # Nothing is zeros, for the prompt as well.
+    empty = xl().condition(photo(), "").tensors
+    assert not empty["text"].any()
+    assert torch.equal(empty["text"], call["encoder_hidden_states"][:1])
+    assert torch.equal(empty["text.pooled"], told["text_embeds"][:1])
+
+
+def test_xl_with_a_negative_prompt_is_told_it() -> None:
+    pipe = pipeline("StableDiffusionXLPipeline", "xl", add_watermarker=False)
+    told = pipe.encode_prompt("a tiger", negative_prompt="dull")
+    found = xl(negative_prompt="dull").condition(photo(), "a tiger").tensors
+    names = ("text", "uncond", "text.pooled", "uncond.pooled")
+    for name, expected in zip(names, told, strict=True):
+        assert relative_error(found[name], expected.detach()) < BOUND
+
+
+def test_xls_vae_runs_in_float32_where_float16_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StableDiffusionXL, "precision", lambda *_: torch.float16)
+    prior = xl()
+    assert prior._vae.dtype is torch.float32
+    assert prior.vae_precision({}) is torch.float32
+    assert prior.vae_precision({"force_upcast": False}) is torch.float16
+    prior._dtype = torch.bfloat16
+    assert prior.vae_precision({"force_upcast": True}) is torch.bfloat16
+
+
+# --- SD 3 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t5", [False, True])
+def test_sd3_is_told_and_predicts_what_the_pipeline_does(t5: bool) -> None:
+    without = {} if t5 else {"text_encoder_3": None, "tokenizer_3": None}
+    pipe = pipeline("StableDiffusion3Pipeline", "sd3", **without)
+    call, output = first_call(pipe, pipe.transformer, prompt="a tiger", num_inference_steps=2)
+    prior = sd3(t5=t5)
+    # The pipeline's first time is 1000, and t counts from 0.
+    time = call["timestep"].tolist()
+    assert time == [1000.0, 1000.0]
+    found = predictions(prior, "a tiger", call["hidden_states"][:1], 999)
+    assert relative_error(found["uncond"], output[:1]) < BOUND
+    assert relative_error(found["text"], output[1:]) < BOUND
+    assert relative_error(found["text"], output[:1]) > 100 * BOUND
+    told = prior.condition(photo(), "a tiger").tensors["text"]
+    assert told.shape == (1, 77 + T5_TOKENS, 64)
+    assert bool(told[:, 77:].any()) == t5
+
+
+def test_sd3s_latents_are_shifted_and_scaled_and_its_time_is_sigma() -> None:
+    prior = sd3()
+    config = prior._vae.config
+    square = torch.rand(1, 3, SIZE, SIZE, generator=seeded())
+    posterior = prior._vae.encode(square * 2 - 1).latent_dist
+    expected = (posterior.mode() - config.shift_factor) * config.scaling_factor
+    assert torch.allclose(prior.encode(square, None), expected, atol=1e-6)
+    assert config.latent_channels == 16
+    seen: list[Tensor] = []
+    prior._denoiser.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["timestep"]), with_kwargs=True
+    )
+    noisy = torch.randn(2, 16, 8, 8, generator=seeded())
+    given = Given(prior.condition(photo(), "a"), Illumination(), prior.draw(2, seeded()))
+    t = torch.tensor([0, 499])
+    prior.predict(noisy, t, given, ("text",))
+    assert seen[0].tolist() == pytest.approx([1.0, 500.0])
+    assert (1000 * prior.schedule.s[t]).tolist() == pytest.approx([1.0, 500.0])

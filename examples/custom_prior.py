@@ -1,0 +1,76 @@
+"""A prior from outside the package, without a network: shading is smooth where the photo is.
+
+python examples/custom_prior.py photo.jpg
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Generator, Tensor
+
+import redepth
+from redepth.contracts import Condition, Illumination, Noise
+
+SCALES = (1, 2, 4)
+
+
+@redepth.priors.register("smooth-shading")
+@dataclass(kw_only=True, eq=False)
+class SmoothShading:
+    """Shading, the re-lit picture over the photo, has edges only where the photo has.
+
+    The loss of a picture is the mean of exp(-k |d log photo|) (d log shading)^2 over both directions d, at a
+    scale that is drawn anew at each step.
+
+    Args:
+        edges: k, how much an edge of the photo excuses one of the shading.
+    """
+
+    edges: Annotated[float, Field(ge=0)] = 20.0
+
+    def load(self, device: torch.device) -> SmoothShading:
+        return self
+
+    def condition(self, image: Tensor, prompt: str) -> Condition:
+        return Condition({"photo": log_grey(image)})
+
+    def draw(self, batch: int, generator: Generator, progress: float = 0.0) -> Noise:
+        return Noise({"scale": torch.randint(len(SCALES), (batch,), generator=generator)})
+
+    def __call__(
+        self, relit: Tensor, condition: Condition, illumination: Illumination, noise: Noise
+    ) -> Tensor:
+        rows = zip(log_grey(relit), noise["scale"].tolist(), strict=True)
+        return torch.stack([self.loss(row[None], condition.tensors["photo"], SCALES[i]) for row, i in rows])
+
+    def loss(self, relit: Tensor, photo: Tensor, scale: int) -> Tensor:
+        relit, photo = F.avg_pool2d(relit, scale), F.avg_pool2d(photo, scale)
+        found = relit.new_zeros(())
+        for axis in (2, 3):
+            excused = torch.exp(-self.edges * photo.diff(dim=axis).abs())
+            found = found + (excused * (relit - photo).diff(dim=axis) ** 2).mean()
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        return {"edges": self.edges}
+
+
+def log_grey(pictures: Tensor) -> Tensor:
+    """(N, 3, H, W) sRGB to (N, 1, H, W), the logarithm of its mean."""
+    return pictures.mean(dim=1, keepdim=True).clamp(min=0.02).log()
+
+
+def main(photo: str, preset: str = "embedded") -> None:
+    for name in ("pixel-diffusion", "smooth-shading"):
+        result = redepth.refine(photo, preset, overrides=[f"prior.name={name}", "optim.members=2"])
+        print(name, "written to", result.save(f"out/custom_prior/{name}"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,383 @@
+"""What all latent, text-conditioned priors share: components, the way into the latents, prompts."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Generator, Tensor
+from typing_extensions import Self
+
+from redepth import hub
+from redepth.contracts import Condition, Noise
+from redepth.errors import WeightsError
+from redepth.priors import cache
+from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.priors.scores import Branch
+from redepth.priors.text import TextEncoders, TextPart
+
+NEGATIVE = (
+    "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+)
+"""Negative prompt of the scores that need one (arXiv 2310.17590, section 5)."""
+
+ARTEFACTS = "oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
+"""What distilled pictures tend to look like (arXiv 2406.09417, section 5)."""
+
+PIPELINES = {
+    "StableDiffusionPipeline": "stable-diffusion",
+    "StableDiffusionXLPipeline": "stable-diffusion-xl",
+    "StableDiffusion3Pipeline": "stable-diffusion-3",
+}
+"""Pipelines of diffusers, and the prior that reads their checkpoints."""
+
+LATENT_SCALE = 8
+"""Pixels along a side of a latent; the same in all these families."""
+
+Told = dict[str, Tensor]
+"""What a denoiser is told in words: ``embedding`` (N, tokens, C), in some families ``pooled`` (N, P)."""
+
+
+@dataclass(kw_only=True, eq=False)
+class LatentDiffusion(DiffusionPrior):
+    """A latent diffusion model of diffusers that is told a text.
+
+    The picture is scaled to fit ``size`` x ``size`` (bilinear, corners aligned), padded with 0 to the
+    square, mapped to [-1, 1], and encoded by the VAE: a sample of the posterior, shifted and scaled as the
+    model was trained. The tiny VAE (`AutoencoderTiny`) has no posterior; its latents are taken as they are,
+    and the same numbers are drawn, so that a seed means the same noise under both.
+
+    Text encoders are loaded for prompts whose embeddings are not in the cache (`priors.cache`), and leave
+    the device after use.
+
+    Args:
+        checkpoint: hub id or local folder of a diffusers pipeline.
+        revision: commit, tag or branch of the hub repository.
+        variant: weights of another kind in the same repository, such as ``fp16`` (half the download).
+        local_files_only: never ask the hub.
+        size: side of the square picture, in pixels.
+        vae: the pipeline's ``own``, or a ``tiny`` one, about nine times cheaper.
+        vae_checkpoint: hub id or local folder of another VAE of that kind; none: the pipeline's own, or
+            the tiny one of the family.
+        vae_revision: commit, tag or branch of its repository.
+        weights: ``trained``, or ``random`` for the ablation: the same denoiser with random weights; VAE and
+            text encoders stay trained.
+        random_seed: seed of random weights.
+        negative_prompt: what the unconditioned prediction is told. For the scores that have a negative
+            prompt beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is that one, and empty
+            means `NEGATIVE`.
+        source_prompt: what the photo shows, for ``dds`` (empty: the prompt).
+        artefacts: what the picture is like before it is refined, said after the prompt, for ``sds-bridge``.
+    """
+
+    checkpoint: str
+    revision: str | None = None
+    variant: Annotated[str, Field(pattern=r"^\w+$")] | None = None
+    local_files_only: bool = False
+    size: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
+    vae: Literal["own", "tiny"] = "own"
+    vae_checkpoint: str | None = None
+    vae_revision: str | None = None
+    weights: Literal["trained", "random"] = "trained"
+    random_seed: int = 0
+    negative_prompt: str = ""
+    source_prompt: str = ""
+    artefacts: str = ARTEFACTS
+
+    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "negative", "source", "artefacts"})
+    family: ClassVar[str]
+    """The registered name whose pipelines it reads."""
+    denoiser: ClassVar[tuple[str, str]] = ("UNet2DConditionModel", "unet")
+    """The class of the denoiser in diffusers, and its folder."""
+    tiny_vae: ClassVar[str]
+    """Hub id of the family's `AutoencoderTiny`."""
+    changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """What differs from the checkpoint's configuration in a denoiser of random weights."""
+
+    @property
+    @abstractmethod
+    def text_parts(self) -> tuple[TextPart, ...]:
+        """The text encoders."""
+
+    @abstractmethod
+    def embed(self, outputs: list[Any]) -> Told:
+        """Join the text encoders' outputs to what the denoiser is told, one row."""
+
+    @abstractmethod
+    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
+        """Run the denoiser on rows (N, C, size/8, size/8) that are told these rows."""
+
+    # --- loading ------------------------------------------------------------------------------
+
+    def ensure_available(self) -> None:
+        """Raise WeightsError now if the weights cannot be had, MissingDependencyError for a package."""
+        self.check_packages()
+        self._locate()
+
+    def load(self, device: torch.device) -> Self:
+        """Load VAE, denoiser and schedule, frozen and in eval mode; text encoders when they are needed.
+
+        Raises:
+            WeightsError: missing, unreachable, corrupted, pickled or of another class.
+        """
+        import diffusers
+
+        self._device, self._dtype = device, self.precision(device)
+        self._encoders: TextEncoders | None = None
+        self._source, self._vae_source = self._locate()
+        self._pipeline = self._read_pipeline()
+        self._vae = self._load_vae(device)
+        self._denoiser = self.load_denoiser(getattr(diffusers, self.denoiser[0]), self._dtype)
+        self._check_channels()
+        self._denoiser = _frozen(self._denoiser, device, self._dtype)
+        self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
+        return self
+
+    def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
+        """Return the denoiser on the CPU; one of random weights is in float32."""
+        if self.weights == "random":
+            return self._source.random_model(cls, self.denoiser[1], self.random_seed, self.changes)
+        return self._model(cls, self.denoiser[1], torch_dtype=dtype)
+
+    def _scheduler_class(self) -> Any:
+        from diffusers import DDIMScheduler
+
+        return DDIMScheduler
+
+    def _locate(self) -> tuple[hub.Source, hub.Source]:
+        """Return the sources of the checkpoint and of the VAE."""
+        text = [name for part in self.text_parts for name in part.files]
+        names = [f"{self.denoiser[1]}/config.json", "scheduler/scheduler_config.json", *text]
+        if self.weights == "trained":
+            names.append(f"{self.denoiser[1]}/diffusion_pytorch_model.safetensors")
+        vae = ("config.json", "diffusion_pytorch_model.safetensors")
+        other = self._other_vae()
+        if other is None:
+            names += [f"vae/{name}" for name in vae]
+        files = [self._variant_of(name) for name in names]
+        offline = self.local_files_only
+        source = hub.locate(self.checkpoint, self.revision, files, local_files_only=offline)
+        if other is None:
+            return source, source
+        return source, hub.locate(other, self.vae_revision, vae, local_files_only=offline)
+
+    def _variant_of(self, name: str) -> str:
+        return name.replace(".safetensors", f".{self.variant}.safetensors") if self.variant else name
+
+    def _other_vae(self) -> str | None:
+        return self.vae_checkpoint or (self.tiny_vae if self.vae == "tiny" else None)
+
+    def _read_pipeline(self) -> Mapping[str, Any]:
+        """Return ``model_index.json``, empty without one, once it is of this family."""
+        if not self._source.holds("model_index.json"):
+            return {}
+        found = self._source.json("model_index.json")
+        name = str(found.get("_class_name"))
+        if (family := PIPELINES.get(name, self.family)) != self.family:
+            raise WeightsError(f"'{self.checkpoint}' is a {name}: take prior.name={family}")
+        return found
+
+    def _load_vae(self, device: torch.device) -> Any:
+        from diffusers import AutoencoderKL, AutoencoderTiny
+
+        cls = AutoencoderTiny if self.vae == "tiny" else AutoencoderKL
+        own = self._vae_source is self._source
+        vae = self._model(cls, "vae") if own else self._vae_source.model(cls, None)
+        self._vae_dtype = self.vae_precision(vae.config)
+        # The score needs the VAE's encoder alone.
+        del vae.decoder
+        return _frozen(vae, device, self._vae_dtype)
+
+    def vae_precision(self, config: Mapping[str, Any]) -> torch.dtype:
+        """Return the dtype that the VAE runs in."""
+        return self._dtype
+
+    def denoiser_channels(self) -> int:
+        """Return how many channels of its input are the noisy latents."""
+        return int(self._denoiser.config.in_channels)
+
+    def _check_channels(self) -> None:
+        reads, makes = self.denoiser_channels(), self._vae.config.latent_channels
+        if reads != makes:
+            raise WeightsError(
+                f"'{self.checkpoint}': its denoiser reads {reads} channels and the VAE makes {makes}: take a "
+                f"text-to-image checkpoint of {self.family}, and a VAE made for it"
+            )
+
+    def _model(self, cls: Any, folder: str, **options: Any) -> Any:
+        """Load a model of the pipeline, in the variant that was asked for."""
+        return self._source.model(cls, folder, **options, **({"variant": v} if (v := self.variant) else {}))
+
+    # --- once per photo -----------------------------------------------------------------------
+
+    def condition(self, image: Tensor, prompt: str) -> Condition:
+        """Embed what the rule asks for; the text encoders leave the device afterwards.
+
+        Raises:
+            InputError: if a prompt is longer than a text encoder reads.
+        """
+        tensors = {"photo": image}
+        try:
+            for branch, texts in self.texts(prompt).items():
+                rows = self._embeddings(texts)
+                tensors[branch] = torch.cat([row["embedding"] for row in rows])
+                if "pooled" in rows[0]:
+                    tensors[f"{branch}.pooled"] = torch.cat([row["pooled"] for row in rows])
+        finally:
+            if self._encoders is not None:
+                self._encoders.release()
+        return Condition(tensors)
+
+    def prompts(self, prompt: str) -> dict[Branch, str]:
+        """Return what each branch that the rule asks for is told."""
+        contrasted = "negative" in self.asked
+        told = {
+            "text": prompt,
+            "uncond": "" if contrasted else self.negative_prompt,
+            "negative": self.negative_prompt or NEGATIVE,
+            "source": self.source_prompt or prompt,
+            "artefacts": ", ".join(part for part in (prompt, self.artefacts) if part),
+        }
+        return {name: text for name, text in told.items() if name in self.asked}
+
+    def texts(self, prompt: str) -> dict[Branch, tuple[str, ...]]:
+        """Return the texts of each branch: one, or those of which `told` chooses for each row."""
+        return {name: (text,) for name, text in self.prompts(prompt).items()}
+
+    def _embeddings(self, texts: Iterable[str]) -> list[Told]:
+        """Return what the denoiser is told for each text, from the cache where it is known."""
+        rows = []
+        for text in texts:
+            name = cache.key(*self.text_origin(), text)
+            row = cache.load_tensors("embeddings", name)
+            if row is None or "embedding" not in row:
+                row = self.embed_text(text)
+                cache.save_tensors("embeddings", name, row)
+            rows.append({k: v.to(self._device) for k, v in row.items()})
+        return rows
+
+    def text_origin(self) -> tuple[str, ...]:
+        """Return all that an embedding depends on beside its text."""
+        from transformers import __version__
+
+        files = [self._variant_of(name) for part in self.text_parts for name in part.files]
+        source = self._source.identity(files)
+        kinds = [f"{part.encoder}{part.number}/{part.tokens}" for part in self.text_parts]
+        return (self.family, *kinds, source, str(self._dtype), self._device.type, __version__)
+
+    def embed_text(self, text: str) -> Told:
+        """Embed a text by the text encoders, one row."""
+        if self._encoders is None:
+
+            def model(cls: Any, subfolder: str) -> Any:
+                return self._model(cls, subfolder, dtype=self._dtype).eval().requires_grad_(False)
+
+            self._encoders = TextEncoders(self.text_parts, self._source.load, model)
+        return self.embed(self._encoders.read(text, self._device))
+
+    # --- each step ----------------------------------------------------------------------------
+
+    def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
+        """Draw posterior and diffusion noise, (batch, C, size/8, size/8)."""
+        side = self.size // LATENT_SCALE
+        shape = (batch, self._vae.config.latent_channels, side, side)
+        posterior = torch.randn(shape, generator=generator)
+        return {"posterior": posterior, "noise": torch.randn(shape, generator=generator)}
+
+    def network(self) -> torch.nn.Module:
+        """Return the denoiser."""
+        return self._denoiser
+
+    def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
+        """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,size/8,size/8), float32."""
+        # In half precision the gradient of a mean over the latents underflows inside the VAE, so it passes
+        # through it multiplied by their number, and is divided again on the way out.
+        scaled = self._vae_dtype == torch.float16 and self.reduction == "mean"
+        factor = float(noise["noise"][0].numel()) if scaled else 1.0
+        latents = self.encode(scale_gradient(relit, 1.0 / factor), noise["posterior"])
+        return scale_gradient(latents, factor)
+
+    def encode(self, pictures: Tensor, posterior_noise: Tensor | None) -> Tensor:
+        """Fit, pad and encode pictures; without noise to the posterior's mode."""
+        square = fit_square(pictures, self.size) * 2 - 1
+        encoded = self._vae.encode(square.to(self._vae_dtype))
+        config = self._vae.config
+        if self.vae == "tiny":
+            latents = encoded.latents.float()
+        else:
+            posterior = encoded.latent_dist
+            latents = posterior.mean.float()
+            if posterior_noise is not None:
+                latents = latents + posterior.std.float() * posterior_noise
+        return (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        """Predict under the prompt of each branch, in one batch."""
+        rows = [self.told(branch, given, len(noisy)) for branch in branches]
+        told = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        many = len(branches)
+        out = self.denoise(
+            torch.cat([noisy] * many).to(self._dtype), torch.cat([timestep] * many), told, given
+        )
+        return dict(zip(branches, out.float().chunk(many), strict=True))
+
+    def told(self, branch: Branch, given: Given, rows: int) -> Told:
+        """Return what each row is told in a branch."""
+        tensors = given.condition.tensors
+        names = {"embedding": branch, "pooled": f"{branch}.pooled"}
+        found = {k: tensors[name] for k, name in names.items() if name in tensors}
+        return {k: v.expand(rows, *v.shape[1:]) for k, v in found.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Return checkpoint, revision, commit, VAE, precision, weights and rule for the run record."""
+        found = {
+            **self._source.describe(),
+            "variant": self.variant,
+            "vae": self.vae,
+            "weights": self.weights,
+            "dtype": str(self._dtype).removeprefix("torch."),
+            "score": self.score,
+        }
+        if self._vae_source is not self._source:
+            found |= {f"vae_{name}": value for name, value in self._vae_source.describe().items()}
+        return found
+
+
+def _frozen(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    # diffusers' own `to` warns of modules that have to stay in float32 even where, as here, there are none.
+    return torch.nn.Module.to(model.eval().requires_grad_(False), device, dtype)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Return x, whose gradient is multiplied by a factor on the way back."""
+    return x if factor == 1.0 else _ScaleGradient.apply(x, factor)
+
+
+def fit_square(picture: Tensor, size: int) -> Tensor:
+    """Scale (N,3,H,W) to fit a square (bilinear, corners aligned) and pad with 0, picture in the middle."""
+    height, width = picture.shape[-2:]
+    scale = size / max(height, width)
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    fitted = F.interpolate(picture, size=(h, w), mode="bilinear", align_corners=True)
+    top, left = (size - h) // 2, (size - w) // 2
+    return F.pad(fitted, (left, size - w - left, top, size - h - top))

@@ -1,0 +1,113 @@
+"""Noise schedules, and the conversions between what diffusion models predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from redepth.errors import WeightsError
+
+Predicted = Literal["epsilon", "v_prediction", "sample", "flow"]
+
+TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    r"""How noise is added, x_t = a_t x + s_t eps, and what the frozen model was trained to predict.
+
+    Variance-preserving models (DDPM): a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar). Flow matching:
+    a = 1 - sigma, s = sigma with sigma = (t + 1) / T; the shift of a sampler's timesteps plays no part, as t
+    is drawn by the prior.
+
+    Attributes:
+        a: (T,) share of the clean picture at t = 0 ... T - 1.
+        s: (T,) share of the noise.
+        predicts: ``epsilon`` the noise; ``sample`` x; ``v_prediction`` v = a eps - s x (arXiv 2202.00512);
+            ``flow`` the velocity u = eps - x (arXiv 2210.02747).
+    """
+
+    a: Tensor
+    s: Tensor
+    predicts: Predicted
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
+        """Read a diffusers scheduler configuration.
+
+        Raises:
+            WeightsError: if the schedule is not of 1000 timesteps or predicts something unknown.
+        """
+        steps = config.get("num_train_timesteps", TIMESTEPS)
+        if steps != TIMESTEPS:
+            raise WeightsError(f"a noise schedule of {steps} timesteps; {TIMESTEPS} are supported")
+        if str(config.get("_class_name", "")).startswith("FlowMatch"):
+            sigma = torch.arange(1, TIMESTEPS + 1, dtype=torch.float32) / TIMESTEPS
+            return cls(1 - sigma, sigma, "flow")
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler.from_config(dict(config))
+        predicts = scheduler.config.prediction_type
+        if predicts not in ("epsilon", "v_prediction", "sample"):
+            raise WeightsError(f"the scheduler's prediction_type is '{predicts}', which is not supported")
+        alpha_bar = scheduler.alphas_cumprod
+        return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), predicts)
+
+    @property
+    def flow(self) -> bool:
+        """Whether the model is of flow matching."""
+        return self.predicts == "flow"
+
+    def to(self, device: torch.device) -> Schedule:
+        """Return a copy on the device."""
+        return replace(self, a=self.a.to(device), s=self.s.to(device))
+
+    def at(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a_t and s_t of each row, shaped to multiply ``like``; t = -1 is the clean picture."""
+        shape = (-1, *[1] * (like.dim() - 1))
+        index = timestep.clamp(min=0)
+        clean = timestep < 0
+        a = torch.where(clean, torch.ones_like(self.a[index]), self.a[index])
+        s = torch.where(clean, torch.zeros_like(self.s[index]), self.s[index])
+        return a.view(shape), s.view(shape)
+
+    def add_noise(self, x: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """x_t = a_t x + s_t eps, rows (N, ...), timestep (N,)."""
+        a, s = self.at(timestep, x)
+        return a * x + s * noise
+
+    def noise_of(self, prediction: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """Return the noise e that a prediction stands for."""
+        a, s = self.at(timestep, noisy)
+        if self.predicts == "sample":
+            return (noisy - a * prediction) / s
+        if self.predicts == "v_prediction":
+            return a * prediction + s * noisy
+        if self.predicts == "flow":
+            return noisy + a * prediction
+        return prediction
+
+    def sample_of(self, noise: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """Return the clean picture that a predicted noise stands for, x = (x_t - s e) / a."""
+        a, s = self.at(timestep, noisy)
+        return (noisy - s * noise) / a.clamp(min=1e-3)
+
+    def target(self, x: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """Return what the model should predict for x_t = a x + s eps: the regression target of training."""
+        a, s = self.at(timestep, x)
+        targets = {"sample": x, "v_prediction": a * noise - s * x, "flow": noise - x, "epsilon": noise}
+        return targets[self.predicts]
+
+    def step(self, noisy: Tensor, noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        r"""Move from one noise level to another along the deterministic (DDIM) path.
+
+        .. math:: x_{end} = a_{end} \frac{x_{start} - s_{start} e}{a_{start}} + s_{end} e
+
+        ``end`` above ``start`` inverts. Source: Song et al., arXiv 2010.02502, equation 12 with eta = 0.
+        """
+        clean = self.sample_of(noise, noisy, start)
+        return self.add_noise(clean, noise, end)

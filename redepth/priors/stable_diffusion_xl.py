@@ -1,0 +1,85 @@
+"""Stable Diffusion XL as the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from redepth.errors import WeightsError
+from redepth.priors.distillation import Given
+from redepth.priors.latent import LatentDiffusion, Told
+from redepth.priors.text import TextPart
+
+
+@dataclass(kw_only=True, eq=False)
+class StableDiffusionXL(LatentDiffusion):
+    """SDXL checkpoints through diffusers: two text encoders, told the picture's size.
+
+    The UNet is told the penultimate hidden states of both encoders side by side, the pooled text of the
+    second, and six numbers: original size, corner of the crop, target size; here (size, size), (0, 0),
+    (size, size), a picture of the model's own size that was not cropped. Where the checkpoint says so
+    (``force_zeros_for_empty_prompt``, as the base model does) an empty prompt is zeros, in every branch.
+
+    The VAE overflows in float16, so that it runs in float32 there, unless its configuration says that it
+    need not (``force_upcast: false``, as in madebyollin/sdxl-vae-fp16-fix).
+
+    The options are those of `latent.LatentDiffusion`.
+
+    Source: Podell et al., arXiv 2307.01952, sections 2.1 and 2.2.
+    """
+
+    checkpoint: str = "stabilityai/stable-diffusion-xl-base-1.0"
+    size: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 1024
+
+    family: ClassVar[str] = "stable-diffusion-xl"
+    tiny_vae: ClassVar[str] = "madebyollin/taesdxl"
+
+    @property
+    def text_parts(self) -> tuple[TextPart, ...]:
+        """CLIP's, and OpenCLIP's with its projection."""
+        return TextPart("", "CLIPTextModel"), TextPart("_2", "CLIPTextModelWithProjection")
+
+    def embed(self, outputs: list[Any]) -> Told:
+        """Return the penultimate hidden states side by side, and the second encoder's pooled text."""
+        states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        return {"embedding": states, "pooled": outputs[1].text_embeds}
+
+    def embed_text(self, text: str) -> Told:
+        """Embed a text; nothing is zeros where the model was trained so."""
+        told = super().embed_text(text)
+        if not text and self._pipeline.get("force_zeros_for_empty_prompt", True):
+            return {name: torch.zeros_like(value) for name, value in told.items()}
+        return told
+
+    def text_origin(self) -> tuple[str, ...]:
+        """Return all that an embedding depends on beside its text."""
+        return (*super().text_origin(), str(self._pipeline.get("force_zeros_for_empty_prompt", True)))
+
+    def vae_precision(self, config: Mapping[str, Any]) -> torch.dtype:
+        """Return float32 in place of float16 for a VAE that overflows in it."""
+        upcast = self._dtype == torch.float16 and config.get("force_upcast", True)
+        return torch.float32 if upcast else self._dtype
+
+    def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
+        """Return the UNet on the CPU, once it is told text and size."""
+        unet = super().load_denoiser(cls, dtype)
+        if unet.config.addition_embed_type != "text_time":
+            raise WeightsError(
+                f"'{self.checkpoint}': its UNet is not told the picture's size, so it is not SDXL's; for "
+                "Stable Diffusion 1.x and 2.x take prior.name=stable-diffusion"
+            )
+        return unet
+
+    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
+        """Run the UNet."""
+        size = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=noisy.device)
+        added = {"text_embeds": told["pooled"], "time_ids": size.to(noisy.dtype).expand(len(noisy), 6)}
+        embedding = told["embedding"]
+        return self._denoiser(
+            noisy, timestep, encoder_hidden_states=embedding, added_cond_kwargs=added
+        ).sample

@@ -1,0 +1,87 @@
+"""The text encoders of latent priors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from redepth.errors import InputError
+
+Component = Callable[..., Any]
+"""Loads one component of a pipeline: (loader, class, subfolder, options)."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """A tokenizer and its text encoder, as folders of a pipeline.
+
+    Attributes:
+        number: what their folders' names end in: nothing, ``_2`` or ``_3``.
+        encoder: the class in transformers.
+        tokens: length that a text is padded to; None is the most that the tokenizer says.
+    """
+
+    number: str
+    encoder: Literal["CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"]
+    tokens: int | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is loaded of it; the first ones are the encoder's weights and configuration."""
+        tokenizer, encoder = f"tokenizer{self.number}", f"text_encoder{self.number}"
+        vocabulary = ("spiece.model",) if self.encoder == "T5EncoderModel" else ("vocab.json", "merges.txt")
+        names = ("tokenizer_config.json", *vocabulary)
+        return (
+            f"{encoder}/model.safetensors",
+            f"{encoder}/config.json",
+            *(f"{tokenizer}/{name}" for name in names),
+        )
+
+
+class TextEncoders:
+    """The text encoders of a pipeline; they are on the device only while they read.
+
+    Args:
+        parts: which.
+        tokenizer: loads a tokenizer, (class, subfolder).
+        model: loads an encoder, frozen, (class, subfolder).
+
+    Raises:
+        WeightsError: missing, corrupted or of another class.
+    """
+
+    def __init__(self, parts: Sequence[TextPart], tokenizer: Component, model: Component) -> None:
+        import transformers
+
+        self._parts = []
+        for part in parts:
+            kind = "T5TokenizerFast" if part.encoder == "T5EncoderModel" else "CLIPTokenizer"
+            reader = tokenizer(getattr(transformers, kind), f"tokenizer{part.number}")
+            encoder = model(getattr(transformers, part.encoder), f"text_encoder{part.number}")
+            self._parts.append((part.tokens or reader.model_max_length, reader, encoder))
+
+    @torch.no_grad()
+    def read(self, text: str, device: torch.device) -> list[Any]:
+        """Return each encoder's output for a text, with all its hidden states.
+
+        Raises:
+            InputError: if one of them cannot read a text of this length.
+        """
+        outputs = []
+        for limit, tokenizer, encoder in self._parts:
+            if (length := len(tokenizer(text, verbose=False).input_ids)) > limit:
+                raise InputError(
+                    f"the prompt '{text[:32]}...' is {length} tokens long and the text encoder reads "
+                    f"{limit}: shorten it"
+                )
+            tokens = tokenizer(text, padding="max_length", max_length=limit, return_tensors="pt").input_ids
+            outputs.append(encoder.to(device)(tokens.to(device), output_hidden_states=True))
+        return outputs
+
+    def release(self) -> None:
+        """Move the encoders off the device."""
+        for _, _, encoder in self._parts:
+            encoder.to("cpu")

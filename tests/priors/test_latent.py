@@ -1,0 +1,339 @@
+"""What all latent priors share: the way into the latents, precision, VAEs, prompts, the cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from redepth.contracts import Condition, Illumination, Noise
+from redepth.errors import InputError, WeightsError
+from redepth.priors import text
+from redepth.priors.latent import fit_square, scale_gradient
+from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.priors.stable_diffusion_xl import StableDiffusionXL
+from tests.checkpoints import SD, copy_of, save_tiny_vae, tiny
+from tests.helpers import CPU, photo, relative_error, seeded
+
+
+@pytest.fixture(scope="module")
+def prior() -> StableDiffusion:
+    return StableDiffusion(checkpoint=str(SD)).load(CPU)
+
+
+def small(checkpoint: Path = SD, **options: Any) -> StableDiffusion:
+    return StableDiffusion(checkpoint=str(checkpoint), **{"size": 64, "guidance_scale": 2.0, **options})
+
+
+def score(prior: StableDiffusion, picture: torch.Tensor, prompt: str = "a tiger") -> torch.Tensor:
+    return prior(picture, prior.condition(photo(), prompt), Illumination(), prior.draw(1, seeded()))
+
+
+def refusal(prior: StableDiffusion) -> str:
+    """What loading says, in one line."""
+    with pytest.raises(WeightsError) as error:
+        prior.load(CPU)
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
+
+
+def test_the_frozen_model_is_in_eval_mode_and_gets_no_gradient(prior: StableDiffusion) -> None:
+    prior.condition(photo(), "not asked before")
+    assert prior._encoders is not None
+    encoders = [encoder for _, _, encoder in prior._encoders._parts]
+    for model in (prior._denoiser, prior._vae, *encoders):
+        assert not model.training
+        assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_rows_are_scored_independently(prior: StableDiffusion) -> None:
+    pictures = torch.cat([photo(seed=s) for s in range(2)])
+    condition = prior.condition(pictures[:1], "a tiger")
+    noise = prior.draw(2, seeded())
+    together = prior(pictures, condition, Illumination(), noise)
+    for i in range(2):
+        row = Noise({k: v[i : i + 1] for k, v in noise.tensors.items()})
+        alone = prior(pictures[i : i + 1], condition, Illumination(), row)
+        assert float(alone) == pytest.approx(float(together[i]), rel=1e-4)
+
+
+def test_timesteps_cover_their_range_and_nothing_else(prior: StableDiffusion) -> None:
+    drawn = prior.draw_timesteps(5000, seeded())
+    assert int(drawn.min()) == 20
+    assert int(drawn.max()) == 600
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def test_fit_square_keeps_the_aspect_ratio_and_centres() -> None:
+    fitted = fit_square(torch.ones(1, 3, 56, 70), 512)
+    assert fitted.shape == (1, 3, 512, 512)
+    rows = fitted[0, 0, :, 256].nonzero()[:, 0]
+    assert (int(rows[0]), len(rows)) == (51, 410)
+
+
+def test_scaling_the_gradient_there_and_back_changes_nothing() -> None:
+    x = torch.rand(3, generator=seeded()).requires_grad_()
+    (scale_gradient(scale_gradient(x, 1 / 64) ** 2, 64.0)).sum().backward()
+    assert torch.allclose(x.grad, 2 * x)
+
+
+def test_float16_on_a_cpu_runs_in_float32() -> None:
+    assert StableDiffusion(dtype="float16").precision(CPU) is torch.float32
+    assert StableDiffusion(dtype="float16").precision(torch.device("cuda")) is torch.float16
+
+
+@pytest.mark.parametrize("vae", ["own", "tiny"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_in_half_precision_the_gradient_is_finite_and_points_the_same_way(
+    dtype: torch.dtype, reduction: Any, vae: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradient(precision: torch.dtype) -> torch.Tensor:
+        monkeypatch.setattr(StableDiffusion, "precision", lambda *_: precision)
+        other = str(tiny("tiny-vae")) if vae == "tiny" else None
+        prior = small(reduction=reduction, vae=vae, vae_checkpoint=other).load(CPU)
+        picture = photo().requires_grad_()
+        score(prior, picture).sum().backward()
+        return picture.grad.flatten()
+
+    half, full = gradient(dtype), gradient(torch.float32)
+    assert torch.isfinite(half).all()
+    assert torch.cosine_similarity(half, full, dim=0) > 0.95
+    assert half.norm() == pytest.approx(float(full.norm()), rel=0.1)
+
+
+# --- the VAE --------------------------------------------------------------------------------------
+
+
+def test_the_tiny_vaes_latents_are_taken_as_they_are_and_the_noise_is_the_same() -> None:
+    from diffusers import AutoencoderTiny
+
+    folder = tiny("tiny-vae")
+    prior = small(vae="tiny", vae_checkpoint=str(folder)).load(CPU)
+    noise = prior.draw(2, seeded())
+    own = small().load(CPU).draw(2, seeded())
+    assert all(torch.equal(noise[name], own[name]) for name in own.tensors)
+    square = torch.rand(2, 3, 64, 64, generator=seeded())
+    expected = AutoencoderTiny.from_pretrained(folder).encode(square * 2 - 1).latents
+    assert torch.allclose(prior.to_model_space(square, noise), expected, atol=1e-6)
+    assert prior.describe()["vae_checkpoint"] == str(folder)
+
+
+def test_a_vae_of_other_latents_is_refused(tmp_path: Path) -> None:
+    save_tiny_vae(tmp_path / "vae", channels=16)
+    said = refusal(small(vae="tiny", vae_checkpoint=str(tmp_path / "vae")))
+    assert "its denoiser reads 4 channels and the VAE makes 16" in said
+    said = refusal(small(vae="own", vae_checkpoint=str(tiny("tiny-vae"))))
+    assert "is a 'AutoencoderTiny', and AutoencoderKL is needed" in said
+
+
+def test_a_vae_in_place_of_the_pipelines_own_is_used(tmp_path: Path) -> None:
+    vae = shutil.copytree(tiny("sd21") / "vae", tmp_path / "vae")
+    spoiled = copy_of("sd15", tmp_path)
+    shutil.rmtree(spoiled / "vae")
+    prior = small(spoiled, vae_checkpoint=str(vae)).load(CPU)
+    assert torch.isfinite(score(prior, photo())).all()
+
+
+def test_a_vae_with_the_names_of_old_diffusers_is_whole(tmp_path: Path) -> None:
+    """The published VAE of Stable Diffusion 1.5 names its attention query, key, value and proj_attn."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of("sd15", tmp_path)
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    renamed = {}
+    for name, value in load_file(file).items():
+        for new, former in old.items():
+            name = name.replace(f"attentions.0.{new}.", f"attentions.0.{former}.")
+        renamed[name] = value
+    assert any(".query." in name for name in renamed)
+    save_file(renamed, file, {"format": "pt"})
+    expected, found = (score(small(f).load(CPU), photo()) for f in (tiny("sd15"), folder))
+    assert torch.equal(found, expected)
+
+
+def test_a_text_encoder_with_the_names_of_published_ones_is_whole(tmp_path: Path) -> None:
+    """Those have a prefix that transformers 5 does not write, and a buffer that it does not read."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of("sd15", tmp_path)
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = {f"text_model.{name.removeprefix('text_model.')}": v for name, v in load_file(file).items()}
+    save_file(weights | {"text_model.embeddings.position_ids": torch.arange(77)[None]}, file)
+    found, expected = (small(f).load(CPU).embed_text("a tiger") for f in (folder, tiny("sd15")))
+    assert torch.equal(found["embedding"], expected["embedding"])
+
+
+# --- random weights -------------------------------------------------------------------------------
+
+
+def test_random_weights_are_the_same_architecture_seeded_and_need_no_weights_file(tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    state = torch.random.get_rng_state()
+    first, again, other = (small(folder, weights="random", random_seed=seed).load(CPU) for seed in (3, 3, 4))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    trained = small(tiny("sd15")).load(CPU)
+    weights = [p._denoiser.state_dict() for p in (first, again, other, trained)]
+    shapes = [{k: v.shape for k, v in w.items()} for w in weights]
+    assert shapes[0] == shapes[3]
+    name = "mid_block.resnets.0.conv1.weight"
+    assert torch.equal(weights[0][name], weights[1][name])
+    assert not torch.equal(weights[0][name], weights[2][name])
+    assert not torch.equal(weights[0][name], weights[3][name])
+    # The way into the latents is the trained one.
+    noise = trained.draw(1, seeded())
+    assert torch.equal(first.to_model_space(photo(), noise), trained.to_model_space(photo(), noise))
+    assert first.describe()["weights"] == "random"
+
+
+# --- prompts --------------------------------------------------------------------------------------
+
+
+def test_a_prompt_that_is_too_long_is_refused(prior: StableDiffusion) -> None:
+    with pytest.raises(InputError, match="tokens long and the text encoder reads 24: shorten it"):
+        prior.condition(photo(), "a very long prompt " * 20)
+
+
+class Unwanted:
+    """Text encoders that must not be loaded."""
+
+    def __init__(self, *_: Any) -> None:
+        raise AssertionError("loaded the text encoders")
+
+
+def entries(cache: Path) -> list[Path]:
+    return sorted((cache / "embeddings").glob("*.safetensors"))
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("REDEPTH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_an_embedding_is_computed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = small().load(CPU).condition(photo(), "../../etc: a tiger?")
+    assert len(entries(cache)) == 2
+    monkeypatch.setattr("redepth.priors.latent.TextEncoders", Unwanted)
+    known = small().load(CPU).condition(photo(), "../../etc: a tiger?")
+    assert all(torch.equal(first.tensors[k], known.tensors[k]) for k in first.tensors)
+    with pytest.raises(AssertionError, match="loaded the text encoders"):
+        small().load(CPU).condition(photo(), "a lion")
+    assert all(len(path.stem) == 64 for path in entries(cache))
+
+
+def test_an_embedding_belongs_to_text_weights_and_precision(cache: Path, tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+
+    def count(**options: Any) -> int:
+        small(folder, **options).load(CPU).condition(photo(), "a")
+        return len(entries(cache))
+
+    # The prompt and the empty one.
+    assert count() == 2
+    assert count(weighting="sds", score="csd") == 2
+    assert count(negative_prompt="dull") == 3
+    assert count(dtype="bfloat16") == 5
+    shutil.copytree(tiny("xl") / "text_encoder", folder / "text_encoder", dirs_exist_ok=True)
+    (folder / "text_encoder" / "config.json").touch()
+    assert count() == 7
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
+def test_a_damaged_entry_is_ignored_and_written_anew(cache: Path, damage: bytes) -> None:
+    expected = small().load(CPU).condition(photo(), "a")
+    whole = [path.read_bytes() for path in entries(cache)]
+    for path in entries(cache):
+        path.write_bytes(damage)
+    found = small().load(CPU).condition(photo(), "a")
+    assert torch.equal(found.tensors["text"], expected.tensors["text"])
+    assert [path.read_bytes() for path in entries(cache)] == whole
+
+
+def test_a_cache_that_cannot_be_written_to_costs_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("REDEPTH_CACHE", str(tmp_path / "file"))
+    condition = small().load(CPU).condition(photo(), "a")
+    assert isinstance(condition, Condition)
+    assert "cannot be written to" in caplog.text
+    assert "REDEPTH_CACHE" in caplog.text
+
+
+def test_the_encoders_leave_the_device_after_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[bool] = []
+    release = text.TextEncoders.release
+    monkeypatch.setattr(text.TextEncoders, "release", lambda self: (released.append(True), release(self)))
+    prior = small().load(CPU)
+    prior.condition(photo(), "not asked so far")
+    assert released == [True]
+
+
+# --- checkpoints that cannot be used --------------------------------------------------------------
+
+
+def test_a_missing_and_a_corrupted_checkpoint_say_so(tmp_path: Path) -> None:
+    assert "no such folder" in refusal(small(tmp_path / "nothing"))
+    folder = copy_of("sd15", tmp_path)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"not safetensors")
+    said = refusal(small(folder))
+    assert "UNet2DConditionModel" in said
+    assert "damaged" in said
+    (folder / "vae" / "config.json").unlink()
+    assert "has no vae/config.json: it is no whole checkpoint" in refusal(small(folder))
+    (folder / "vae" / "config.json").write_text("{")
+    assert "is not JSON" in refusal(small(folder))
+
+
+def test_a_checkpoint_of_another_class_names_the_prior_that_reads_it(tmp_path: Path) -> None:
+    assert "is a StableDiffusionXLPipeline: take prior.name=stable-diffusion-xl" in refusal(small(tiny("xl")))
+    said = refusal(StableDiffusionXL(checkpoint=str(tiny("sd15")), vae_checkpoint=None))
+    assert "has no text_encoder_2/model.safetensors" in said
+    # Without an index, as somebody's own folder may be, the UNet tells.
+    folder = copy_of("xl", tmp_path)
+    (folder / "model_index.json").unlink()
+    assert "for SDXL take prior.name=stable-diffusion-xl" in refusal(small(folder))
+    shutil.copytree(tiny("sd15") / "unet", folder / "unet", dirs_exist_ok=True)
+    assert "for Stable Diffusion 1.x and 2.x take" in refusal(StableDiffusionXL(checkpoint=str(folder)))
+
+
+def test_a_denoiser_of_another_class_or_with_other_channels_is_refused(tmp_path: Path) -> None:
+    folder = copy_of("sd15", tmp_path)
+    shutil.rmtree(folder / "unet")
+    shutil.copytree(tiny("ddpm") / "unet", folder / "unet")
+    said = refusal(small(folder))
+    assert "unet' is a 'UNet2DModel', and UNet2DConditionModel is needed" in said
+    config = json.loads((tiny("sd15") / "unet" / "config.json").read_text())
+    (folder / "unet" / "config.json").write_text(json.dumps(config | {"in_channels": 9}))
+    assert "UNet2DConditionModel" in refusal(small(folder))
+    assert "reads 9 channels and the VAE makes 4" in refusal(small(folder, weights="random"))
+
+
+def test_a_model_that_lacks_weights_is_refused_not_filled_up(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = copy_of("sd15", tmp_path)
+    for part in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        file = folder / f"{part}.safetensors"
+        whole = load_file(file)
+        kept = {k: v for k, v in whole.items() if not k.endswith("conv_in.bias") and "layers.1" not in k}
+        assert len(kept) < len(whole)
+        save_file(kept, file, {"format": "pt"})
+        with pytest.raises(WeightsError, match=r"of its weights\s+are missing .*damaged or of another"):
+            small(folder).load(CPU).condition(photo(), "a thing for which nothing is cached")
+        save_file(whole, file, {"format": "pt"})
+    assert relative_error(*(score(small(f).load(CPU), photo()) for f in (folder, tiny("sd15")))) == 0
+
+
+def test_a_hub_id_offline_says_what_to_do() -> None:
+    with pytest.raises(WeightsError, match="--preset embedded"):
+        StableDiffusion().ensure_available()

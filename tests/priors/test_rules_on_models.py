@@ -1,0 +1,217 @@
+"""Every rule through real refinement steps on tiny checkpoints of the real model classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import redepth
+from redepth.contracts import Illumination
+from redepth.errors import ConfigError, WeightsError
+from redepth.optim.refiner import Outcome
+from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.priors.ic_light import ICLight
+from redepth.priors.latent import ARTEFACTS, NEGATIVE
+from redepth.priors.pixel_diffusion import PixelDiffusion
+from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
+from redepth.priors.stable_diffusion_3 import StableDiffusion3
+from redepth.priors.stable_diffusion_xl import StableDiffusionXL
+from redepth.renderers.blinn_phong import BlinnPhong
+from tests.checkpoints import SD, tiny
+from tests.helpers import CPU, make_refiner, photo, relative_error, seeded, tiny_prior
+
+PIXEL = ("sds", "sds-x0", "csd", "ism", "sdi", "dds", "vsd")
+LATENT = (*PIXEL, "nfsd", "sds-bridge")
+# Guided inversion of an untrained model multiplies float noise; without guidance it does not.
+FAST: dict[str, Any] = {"inversion_steps": 2, "inversion_guidance": 1.0, "guidance_scale": 2.0}
+# The recorded text encoder reads 24 tokens.
+SHORT: dict[str, Any] = {"negative_prompt": "dull", "artefacts": "noisy", "size": 64}
+
+
+def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, **more: Any) -> Any:
+    """A prior of a family, or of Stable Diffusion with something else in it."""
+    cls, where = {
+        "latent": (StableDiffusion, {"checkpoint": SD}),
+        "sd 2.1": (StableDiffusion21, {"checkpoint": tiny("sd21")}),
+        "xl": (StableDiffusionXL, {"checkpoint": tiny("xl")}),
+        "sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3")}),
+        "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
+        "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
+        "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
+        "random": (StableDiffusion, {"checkpoint": SD, "weights": "random"}),
+    }[kind]
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
+    return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
+
+
+def make_prior(kind: str, score: str) -> Any:
+    if kind == "pixel":
+        return tiny_prior(score=score, **FAST)
+    if kind == "ddpm":
+        return PixelDiffusion(checkpoint=str(tiny("ddpm")), score=score, **FAST).load(CPU)
+    return latent_prior(score, kind)
+
+
+def run(prior: Any, **optim: Any) -> Outcome:
+    settings: dict[str, Any] = {"parameterization": "embeddings", "steps": 3, "members": 2}
+    return make_refiner(prior, 2, **(settings | optim)).run(photo(), prompt="a tiger", seed=1)
+
+
+CASES = [("pixel", score) for score in PIXEL] + [("latent", score) for score in LATENT]
+# Each model once with a rule of one prediction, and with those that ask or learn more.
+FAMILIES = {
+    "sd 2.1": ("sds", "dds", "nfsd"),
+    "xl": ("sds", "csd", "vsd"),
+    "sd 3": ("sds", "rfds", "ism", "sds-bridge", "vsd"),
+    "sd 3, t5": ("rfds",),
+    "ic-light": ("sds", "csd", "dds"),
+    "tiny vae": ("sds", "sdi"),
+    "random": ("sds", "csd"),
+    "ddpm": ("sds", "sds-x0", "ism"),
+}
+CASES += [(kind, score) for kind, scores in FAMILIES.items() for score in scores]
+
+
+@pytest.mark.parametrize(("kind", "score"), CASES)
+def test_a_few_steps_change_the_depth_the_same_way_each_time(kind: str, score: str) -> None:
+    prior = make_prior(kind, score)
+    first, again = run(prior), run(prior)
+    assert not first.partial
+    assert (first.members != first.initial).any()
+    assert torch.equal(first.members, again.members)
+    assert not any(p.requires_grad for n, p in prior.network().named_parameters() if "lora" not in n)
+    assert not prior.network().training
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+@pytest.mark.parametrize("score", ["vsd", "dds"])
+def test_members_together_are_members_one_by_one(kind: str, score: str) -> None:
+    prior = make_prior(kind, score)
+    together, alone = run(prior), run(prior, members_per_batch=1)
+    change = float((together.members - together.initial).norm())
+    assert float((together.members - alone.members).norm()) < 0.01 * change
+
+
+@pytest.mark.parametrize(("kind", "score"), [case for case in CASES if case[1] != "vsd"])
+def test_rows_are_scored_independently(kind: str, score: str) -> None:
+    prior = make_prior(kind, score)
+    pictures = torch.cat([photo(seed=s) for s in range(3)]).requires_grad_()
+    condition, light = prior.condition(photo(), "a tiger"), BlinnPhong(lights=3).sample(1, seeded()).flatten()
+    noise = prior.draw(3, seeded())
+    prior(pictures, condition, light, noise).sum().backward()
+    for i in range(3):
+        own = slice(i, i + 1)
+        alone = pictures[own].detach().requires_grad_()
+        prior(alone, condition, light.rows(own), noise.rows(own)).sum().backward()
+        # A contrast is the difference of predictions that nearly agree; mixed rows are off by about 1.
+        assert relative_error(pictures.grad[own], alone.grad) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "ddpm"])
+def test_in_half_precision_the_gradient_points_the_same_way(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    light = BlinnPhong().sample(1, seeded()).flatten()
+
+    def gradient(precision: torch.dtype) -> torch.Tensor:
+        monkeypatch.setattr(DiffusionPrior, "precision", lambda *_: precision)
+        prior, picture = latent_prior("sds", kind), photo().requires_grad_()
+        assert prior._denoiser.dtype is precision
+        prior(picture, prior.condition(photo(), "a tiger"), light, prior.draw(1, seeded())).sum().backward()
+        return picture.grad.flatten()
+
+    half, full = gradient(dtype), gradient(torch.float32)
+    assert torch.isfinite(half).all()
+    assert torch.cosine_similarity(half, full, dim=0) > 0.99
+
+
+def loss(prior: Any, score: str, relit: torch.Tensor) -> torch.Tensor:
+    condition = prior.condition(photo(), "a tiger")
+    light = BlinnPhong().sample(1, seeded()).flatten()
+    return prior(relit, condition, light, prior.draw(1, seeded()))
+
+
+@pytest.mark.parametrize("kind", ["pixel", "latent"])
+def test_dds_is_zero_at_the_photo_and_csd_without_guidance(kind: str) -> None:
+    assert float(loss(make_prior(kind, "dds"), "dds", photo())) < 1e-12
+    assert float(loss(make_prior(kind, "dds"), "dds", photo(seed=1))) > 1e-8
+    prior = make_prior(kind, "csd")
+    prior.guidance_scale = 0.0
+    assert float(loss(prior, "csd", photo(seed=1))) == 0
+
+
+def test_vsds_copy_starts_as_the_model_and_learns_its_pictures() -> None:
+    """With an untrained copy vsd is guidance alone; teaching it lowers its error on the pictures."""
+    pytest.importorskip("peft")
+    prior = tiny_prior(score="vsd", guidance_scale=2.0, guidance_base="text", lora_rate=1e-2)
+    prior.begin([0])
+    contrast = tiny_prior(score="csd", guidance_scale=2.0)
+    relit = photo(seed=1)
+    assert float(loss(prior, "vsd", relit)) == pytest.approx(float(loss(contrast, "csd", relit)), rel=1e-4)
+    copies = prior._copies
+    assert copies is not None
+    x, errors = torch.randn(4, 3, 16, 16, generator=seeded()) * 0.1, []
+    with torch.enable_grad():
+        for _ in range(30):
+            for own in copies.turns(4):
+                light = torch.zeros(4, 8)
+                noise, t = torch.randn(x.shape, generator=seeded(5)), torch.full((4,), 500)
+                noisy = prior.schedule.add_noise(x, noise, t)[own]
+                told = prior._model(noisy, t, None, light)
+                error = (told - prior.schedule.target(x, noise, t)).square().mean()
+                copies.learn(error)
+                errors.append(float(error.detach()))
+    assert errors[-1] < 0.9 * errors[0]
+    assert float(loss(tiny_prior(score="csd", guidance_scale=2.0), "csd", relit)) > 0
+
+
+def test_vsd_leaves_the_frozen_model_as_it_was() -> None:
+    pytest.importorskip("peft")
+    prior, plain = latent_prior("vsd"), latent_prior("sds")
+    for _ in range(2):
+        run(prior)
+    given = Given(plain.condition(photo(), "a tiger"), Illumination(), plain.draw(1, seeded()))
+    noisy, t = given.noise["noise"], given.timestep
+    found, expected = (p.predict(noisy, t, given, ("text",))["text"] for p in (prior, plain))
+    assert torch.equal(found, expected)
+
+
+def test_prompts_of_each_branch() -> None:
+    told = StableDiffusion(negative_prompt="blurry").prompts("a tiger")
+    assert told == {"text": "a tiger", "uncond": "blurry"}
+    assert StableDiffusion(score="nfsd").prompts("a") == {"text": "a", "uncond": "", "negative": NEGATIVE}
+    mine = StableDiffusion(score="csd", negative_scale=1.0, negative_prompt="dull").prompts("a")
+    assert mine == {"text": "a", "uncond": "", "negative": "dull"}
+    assert StableDiffusion(score="dds", source_prompt="a cat").prompts("a")["source"] == "a cat"
+    assert StableDiffusion(score="dds").prompts("a")["source"] == "a"
+    bridge = StableDiffusion(score="sds-bridge").prompts("")
+    assert bridge == {"text": "", "artefacts": ARTEFACTS}
+
+
+def test_an_unconditional_model_is_refused_for_a_rule_of_contrast() -> None:
+    with pytest.raises(
+        WeightsError, match="csd compares what the model predicts with and without being told"
+    ):
+        tiny_prior(relighting=False, score="csd")
+    with pytest.raises(WeightsError, match="csd compares"):
+        tiny_prior(tell="nothing", score="csd")
+
+
+@pytest.mark.parametrize("score", ["nfsd", "sds-bridge"])
+def test_a_rule_that_needs_text_names_the_priors_that_read_it(score: str) -> None:
+    with pytest.raises(ConfigError, match=f"{score} needs a prompt .*these can: stable-diffusion"):
+        redepth.Pipeline("smoke", overrides=[f"prior.score={score}"])
+    assert "text" in PixelDiffusion.answers
+
+
+@pytest.mark.parametrize("score", PIXEL)
+def test_the_embedded_prior_refines_a_real_photo_by_it(score: str, real_photos: Mapping[str, Path]) -> None:
+    overrides = [f"prior.score={score}", "prior.inversion_steps=2", "optim.steps=2"]
+    result = redepth.refine(real_photos["coins"], "smoke", overrides=overrides)
+    assert not result.partial
+    assert (result.refined != result.initial).any()

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from redepth.errors import WeightsError
+from redepth.priors.schedule import Schedule
+from tests.helpers import SCHEDULE, seeded
+
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+KINDS = ("epsilon", "v_prediction", "sample", "flow")
+T = torch.tensor([10, 500, 990])
+
+
+def schedule(kind: str) -> Schedule:
+    return Schedule.from_config(FLOW if kind == "flow" else SCHEDULE | {"prediction_type": kind})
+
+
+def pictures(seed: int) -> Tensor:
+    return torch.randn(3, 3, 4, 4, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_training_target_stands_for_the_noise_and_the_picture(kind: str) -> None:
+    x, eps, found = pictures(0), pictures(1), schedule(kind)
+    noisy = found.add_noise(x, eps, T)
+    prediction = found.target(x, eps, T)
+    noise = found.noise_of(prediction, noisy, T)
+    assert torch.allclose(noise, eps, atol=2e-3)
+    assert torch.allclose(found.sample_of(eps, noisy, T), x, atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_with_the_true_noise_lands_on_the_noisier_picture(kind: str) -> None:
+    x, eps, found = pictures(0), pictures(1), schedule(kind)
+    clean = torch.full_like(T, -1)
+    noisy = found.step(x, eps, clean, T)
+    assert torch.allclose(noisy, found.add_noise(x, eps, T), atol=1e-5)
+    assert torch.allclose(found.step(noisy, eps, T, clean), x, atol=2e-3)
+
+
+def test_variance_preserving_and_flow_levels() -> None:
+    vp, flow = schedule("epsilon"), schedule("flow")
+    assert torch.allclose(vp.a**2 + vp.s**2, torch.ones(1000))
+    assert torch.allclose(flow.a + flow.s, torch.ones(1000))
+    for found in (vp, flow):
+        assert (found.s.diff() > 0).all()
+    assert flow.flow
+    assert not vp.flow
+    assert flow.s[-1] == 1
+
+
+def test_the_level_before_0_is_the_clean_picture() -> None:
+    x = pictures(0)
+    assert torch.equal(schedule("epsilon").add_noise(x, pictures(1), torch.full((3,), -1)), x)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_train_timesteps": 500}, "a noise schedule of 500 timesteps; 1000 are supported"),
+        ({"prediction_type": "score"}, "prediction_type is 'score'"),
+    ],
+)
+def test_another_schedule_is_refused(change: dict[str, object], words: str) -> None:
+    with pytest.raises(WeightsError, match=words):
+        Schedule.from_config(SCHEDULE | change)
