@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 import redepth
 from redepth.contracts import Illumination
-from redepth.errors import ConfigError, WeightsError
+from redepth.errors import ConfigError, MissingDependencyError, WeightsError
 from redepth.optim.refiner import Outcome
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.ic_light import ICLight
@@ -170,6 +171,15 @@ def test_vsds_copy_starts_as_the_model_and_learns_its_pictures() -> None:
     assert float(loss(tiny_prior(score="csd", guidance_scale=2.0), "csd", relit)) > 0
 
 
+def test_vsd_without_its_package_says_so_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    for prior in (StableDiffusion(checkpoint=str(SD), score="vsd"), PixelDiffusion(score="vsd")):
+        with pytest.raises(MissingDependencyError, match=r'pip install "redepth\[vsd\]"'):
+            prior.ensure_available()
+        type(prior)(checkpoint=prior.checkpoint).ensure_available()
+
+
+@pytest.mark.filterwarnings("error:Already found a `peft_config`")
 def test_vsd_leaves_the_frozen_model_as_it_was() -> None:
     pytest.importorskip("peft")
     prior, plain = latent_prior("vsd"), latent_prior("sds")
