@@ -43,7 +43,14 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
         "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
         "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
+        "tiny vae, sd 3": (
+            StableDiffusion3,
+            {"checkpoint": tiny("sd3"), "vae": "tiny", "vae_checkpoint": tiny("tiny-vae-16")},
+        ),
         "random": (StableDiffusion, {"checkpoint": SD, "weights": "random"}),
+        "random xl": (StableDiffusionXL, {"checkpoint": tiny("xl"), "weights": "random"}),
+        "random sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3"), "weights": "random"}),
+        "random ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "weights": "random"}),
     }[kind]
     options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
     return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
@@ -71,7 +78,11 @@ FAMILIES = {
     "sd 3, t5": ("rfds",),
     "ic-light": ("sds", "csd", "dds"),
     "tiny vae": ("sds", "sdi"),
+    "tiny vae, sd 3": ("rfds",),
     "random": ("sds", "csd"),
+    "random xl": ("sds",),
+    "random sd 3": ("sds",),
+    "random ic-light": ("sds",),
     "ddpm": ("sds", "sds-x0", "ism"),
 }
 CASES += [(kind, score) for kind, scores in FAMILIES.items() for score in scores]
