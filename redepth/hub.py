@@ -379,13 +379,12 @@ def _download(repository: str, revision: str | None, files: Iterable[str]) -> st
         if base in _VOCABULARIES or base == "tokenizer_config.json":
             new = [f"{folder}/*"] if slash else ["*.json", "*.txt"]
         elif name.endswith(".safetensors"):
-            new = [f"{name}*", f"{name.removesuffix('.safetensors')}-*"]
+            new = [f"{name}*", f"{name.removesuffix('.safetensors')}-*.safetensors"]
         else:
             new = [name]
         patterns |= dict.fromkeys(new)
-    quoted = (f'"{pattern}"' if "*" in pattern else pattern for pattern in patterns)
     at = f" --revision {revision}" if revision else ""
-    return f"hf download {repository}{at} --include {' '.join(quoted)}"
+    return f"hf download {repository}{at}" + "".join(f' --include "{pattern}"' for pattern in patterns)
 
 
 def _shards(index: Path) -> list[str]:

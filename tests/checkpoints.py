@@ -342,6 +342,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "sd3": save_sd3,
     "ic-light": save_ic_light,
     "tiny-vae": save_tiny_vae,
+    "tiny-vae-16": lambda folder: save_tiny_vae(folder, 16),
     "ddpm": save_ddpm,
     "blip": save_blip,
     "blip2": save_blip2,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 from redepth import hub
 from redepth.errors import WeightsError
 from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.priors.stable_diffusion_3 import StableDiffusion3
 from tests.checkpoints import COMMIT, copy_of, tiny, to_cache, to_pickle, to_shards
 from tests.helpers import CPU
 
@@ -52,9 +55,48 @@ def test_weights_count_as_cached_when_all_that_is_loaded_is_there(
     fake_cache(tmp_path, "owner/part", "model_index.json", "unet/config.json")
     hub.ensure_available("owner/whole", None, needed)
     with pytest.raises(
-        WeightsError, match=r"run 'hf download owner/part --include unet/config\.json \"unet/model"
+        WeightsError, match=r"run 'hf download owner/part --include \"unet/config\.json\" --inc"
     ):
         hub.ensure_available("owner/part", None, needed)
+
+
+def test_the_command_downloads_what_is_loaded_and_little_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given to the hub's own command line."""
+    import huggingface_hub.cli.download
+    from click.testing import CliRunner
+    from huggingface_hub.cli.hf import app
+
+    with pytest.raises(WeightsError) as error:
+        StableDiffusion3(t5=True, revision="v1").ensure_available()
+    command = re.findall("run '(hf download .*?)',", str(error.value))
+    words = shlex.split(command[0])[1:]
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        huggingface_hub.cli.download, "snapshot_download", lambda **options: str(given.update(options))
+    )
+    CliRunner().invoke(app, words)
+    assert (given["repo_id"], given["revision"]) == ("stabilityai/stable-diffusion-3-medium-diffusers", "v1")
+    wanted = (
+        "transformer/diffusion_pytorch_model.safetensors",
+        "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+        "text_encoder_3/model.safetensors.index.json",
+        "text_encoder_3/model-00001-of-00002.safetensors",
+        "tokenizer_3/spiece.model",
+        "tokenizer_2/merges.txt",
+        "vae/config.json",
+    )
+    unwanted = (
+        "text_encoder/model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+        "sd3_medium.safetensors",
+        "text_encoder_3/model.fp16-00001-of-00002.safetensors",
+    )
+
+    def taken(name: str) -> bool:
+        return any(fnmatch.fnmatch(name, pattern) for pattern in given["allow_patterns"])
+
+    assert all(map(taken, wanted))
+    assert not any(map(taken, unwanted))
 
 
 def test_local_folders_and_a_reachable_hub_are_enough(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 import redepth
 from redepth.contracts import Illumination
-from redepth.errors import ConfigError, WeightsError
+from redepth.errors import ConfigError, MissingDependencyError, WeightsError
 from redepth.optim.refiner import Outcome
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.ic_light import ICLight
@@ -42,7 +43,14 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
         "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
         "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
+        "tiny vae, sd 3": (
+            StableDiffusion3,
+            {"checkpoint": tiny("sd3"), "vae": "tiny", "vae_checkpoint": tiny("tiny-vae-16")},
+        ),
         "random": (StableDiffusion, {"checkpoint": SD, "weights": "random"}),
+        "random xl": (StableDiffusionXL, {"checkpoint": tiny("xl"), "weights": "random"}),
+        "random sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3"), "weights": "random"}),
+        "random ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "weights": "random"}),
     }[kind]
     options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
     return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
@@ -70,7 +78,11 @@ FAMILIES = {
     "sd 3, t5": ("rfds",),
     "ic-light": ("sds", "csd", "dds"),
     "tiny vae": ("sds", "sdi"),
+    "tiny vae, sd 3": ("rfds",),
     "random": ("sds", "csd"),
+    "random xl": ("sds",),
+    "random sd 3": ("sds",),
+    "random ic-light": ("sds",),
     "ddpm": ("sds", "sds-x0", "ism"),
 }
 CASES += [(kind, score) for kind, scores in FAMILIES.items() for score in scores]
@@ -170,6 +182,15 @@ def test_vsds_copy_starts_as_the_model_and_learns_its_pictures() -> None:
     assert float(loss(tiny_prior(score="csd", guidance_scale=2.0), "csd", relit)) > 0
 
 
+def test_vsd_without_its_package_says_so_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    for prior in (StableDiffusion(checkpoint=str(SD), score="vsd"), PixelDiffusion(score="vsd")):
+        with pytest.raises(MissingDependencyError, match=r'pip install "redepth\[vsd\]"'):
+            prior.ensure_available()
+        type(prior)(checkpoint=prior.checkpoint).ensure_available()
+
+
+@pytest.mark.filterwarnings("error:Already found a `peft_config`")
 def test_vsd_leaves_the_frozen_model_as_it_was() -> None:
     pytest.importorskip("peft")
     prior, plain = latent_prior("vsd"), latent_prior("sds")
