@@ -460,7 +460,7 @@ def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(hub, "is_cached", lambda *_: False)
-    # A component of another package is listed without being imported.
+    # A component of another package that cannot be imported does not stop the listing.
     foreign = Entry("foreign", "no_such_module:Foreign", "from package foreign")
     monkeypatch.setitem(DEPTH_MODELS._entries, "foreign", foreign)
     done = call("list", "depth-models")
@@ -475,7 +475,7 @@ def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
             assert rows[name][4].strip().startswith("hf download")
     assert rows["depth-anything-v2-base"][3].strip() == "CC-BY-NC-4.0"
     assert "depth_model.path" in rows["precomputed"][4]
-    assert rows["foreign"][4].strip() == ""
+    assert "component 'foreign'" in rows["foreign"][4]
     # With the weights at hand nothing is missing.
     monkeypatch.setattr(hub, "is_cached", lambda *_: True)
     assert "hf download" not in call("list", "depth-models").out

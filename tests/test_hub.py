@@ -352,7 +352,7 @@ def test_a_repository_that_is_not_there_is_said_in_words() -> None:
 
 
 def test_a_revision_is_part_of_the_command_that_downloads() -> None:
-    with pytest.raises(WeightsError, match=r"'hf download owner/name config\.json --revision refs/pr/5'"):
+    with pytest.raises(WeightsError, match=r"--revision refs/pr/5 --include \"config\.json\"'"):
         hub.ensure_available("owner/name", "refs/pr/5", ["config.json"])
 
 
