@@ -23,7 +23,10 @@ from redepth import __version__
 from redepth.errors import ConfigError, RedepthError
 
 if TYPE_CHECKING:
+    from redepth.batch import Refined
     from redepth.bench import Run, Summary
+    from redepth.config import Preset
+    from redepth.executors import Resources
     from redepth.optim.refiner import StepReport
     from redepth.pipeline import Pipeline
     from redepth.priors.prompts import Prompt
@@ -139,9 +142,17 @@ def refine(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse photos with more pixels than this.")
     ] = 100_000_000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one model copy each.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Ray cluster: its address, auto, or local to start one here.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Of several photos, also refine those done.")
+    ] = False,
 ) -> None:
     """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
     from redepth import io
+    from redepth.batch import Refined
 
     overrides = [*(overrides or []), *_prompt_overrides(prompt, caption)]
     paths, rejected = _find_photos(photos)
@@ -154,11 +165,21 @@ def refine(
     total = len(paths) + rejected
     if not usable:
         raise typer.Exit(EXIT_ERROR)
+    folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
+    wanted = _resolved(preset, [*given, *overrides])
+    if len(paths) > 1 and not fresh:
+        usable = _not_done(usable, folders, wanted, seed, prompt)
+    if workers > 1 or ray is not None:
+        where = _resources(workers, ray, None, device)
+        job_options = {"device": device.value, "seed": seed, "prompt": prompt, "max_pixels": max_pixels}
+        failed |= _refine_elsewhere(wanted, usable, folders, where, truth, job_options)
+        raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
+    if not usable:
+        raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
     pipeline = _load(preset, [*given, *overrides], device.value)
     prompts = _prompts(pipeline, usable, prompt, max_pixels)
     job = _Job(pipeline, prompts, seed, max_pixels, truth)
-    folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
-    results: dict[Path, Refinement] = {}
+    results: dict[Path, Refined] = {}
     interrupted = False
     for path in usable:
         try:
@@ -177,7 +198,7 @@ def refine(
             _complain(_about(path, error))
             failed.add(path)
             continue
-        results[path] = result
+        results[path] = Refined.of(result)
         if result.partial:
             _complain(_about(path, f"{result.outcome.reason}; what was done is kept, marked partial"))
             failed.add(path)
@@ -244,18 +265,14 @@ def bench_run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")] = False,
 ) -> None:
     """Refine and measure every image; a run that was killed goes on where it stopped."""
-    import torch
-
     from redepth import bench as benchmark
-    from redepth.executors import Resources
 
     named = presets or ["embedded"]
     run = _benchmark(dataset, root, named, overrides or [], protocol, options or [], split, limit)
     run = run.model_copy(update={"prompt": prompt, "seed": seed})
     where = folder or Path("out/bench") / dataset
     _check_writable(where)
-    gpus = torch.cuda.device_count() if device.value in ("auto", "cuda") else 0
-    resources = Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
+    resources = _resources(workers, ray, threads, device)
     with _bench_progress(len(run.images) * len(run.presets)) as on_done:
         results, failures = benchmark.run_benchmark(
             run,
@@ -406,6 +423,69 @@ def _prompts(
     return dict(zip(paths, found, strict=True))
 
 
+def _resolved(preset: str, overrides: list[str]) -> Preset:
+    from redepth.config import load_preset
+    from redepth.pipeline import resolve
+
+    return resolve(load_preset(preset, overrides))
+
+
+def _resources(workers: int, ray: str | None, threads: int | None, device: Device) -> Resources:
+    import torch
+
+    from redepth.executors import Resources
+
+    gpus = torch.cuda.device_count() if device in (Device.auto, Device.cuda) else 0
+    return Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
+
+
+def _not_done(
+    paths: list[Path], folders: dict[Path, Path], preset: Preset, seed: int, prompt: str | None
+) -> list[Path]:
+    """Return the photos that a former call has not refined already; the others are counted."""
+    from redepth.batch import Photo, is_done
+
+    left = [path for path in paths if not is_done(Photo(path, folders[path]), preset, seed, prompt)]
+    if len(left) < len(paths):
+        out.print(
+            f"{len(paths) - len(left)} of {len(paths)} photos are done already (--fresh does them again)"
+        )
+    return left
+
+
+def _refine_elsewhere(
+    preset: Preset,
+    paths: list[Path],
+    folders: dict[Path, Path],
+    resources: Resources,
+    truth: GroundTruth | None,
+    options: dict[str, Any],
+) -> set[Path]:
+    """Refine photos in other processes, print what became of them, and return those that failed."""
+    from rich.progress import track
+
+    from redepth.batch import Photo, refine_photos
+
+    if truth is not None:
+        raise ConfigError("--gt belongs to one photo: leave --workers and --ray out")
+    photos = [Photo(path, folders[path]) for path in paths]
+    results, failed = {}, set()
+    outcomes = refine_photos(preset, photos, resources, **options)
+    for done in track(outcomes, "refining", total=len(photos), console=err):
+        path = done.given.path
+        if done.result is None:
+            _complain(_about(path, done.error))
+            failed.add(path)
+            continue
+        results[path] = done.result
+        if done.result.reason:
+            _complain(_about(path, f"{done.result.reason}; what was done is kept, marked partial"))
+            failed.add(path)
+    if results:
+        out.print(_summary({path: results[path] for path in paths if path in results}, folders))
+    return failed
+
+
 def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
     from redepth.pipeline import Pipeline
 
@@ -428,8 +508,6 @@ def _benchmark(
 
     from redepth import protocols
     from redepth.bench import Run
-    from redepth.config import load_preset
-    from redepth.pipeline import resolve
 
     chosen = protocols.load_protocol(protocol or protocols.protocol_for(dataset))
     given: dict[str, Any] = {"root": root} if root is not None else {}
@@ -445,7 +523,7 @@ def _benchmark(
     pinned, images = protocols.select(chosen, reader, listed, partial=limit is not None)
     resolved = {}
     for name in presets:
-        preset = resolve(load_preset(name, overrides))
+        preset = _resolved(name, overrides)
         resolved[preset.name if preset.name not in resolved else name] = preset
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
     return Run(dataset=dataset, options=plain, images=images, protocol=pinned, presets=resolved)
@@ -600,20 +678,16 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
         yield on_step
 
 
-def _summary(results: dict[Path, Refinement], folders: dict[Path, Path]) -> Table:
+def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
     table = _table("", "photo", "size", "members x steps", "change", "SI-log", "seconds", "folder")
     for path, result in results.items():
-        height, width = result.photo.shape[:2]
-        span = float(result.initial.max() - result.initial.min())
-        change = float(abs(result.refined - result.initial).mean()) / span if span else 0.0
-        scores = [e.metrics["silog"] for e in result.evaluations.values()]
         table.add_row(
-            Text.assemble(path.name, (" (partial)", "yellow") if result.partial else ""),
-            f"{width} x {height}",
-            f"{len(result.outcome.members)} x {max(result.outcome.steps_done)}",
-            f"{100 * change:.1f} %",
-            f"{scores[0]:.2f} -> {scores[1]:.2f}" if scores else "-",
-            f"{result.outcome.seconds:.1f}",
+            Text.assemble(path.name, (" (partial)", "yellow") if result.reason else ""),
+            f"{result.size[1]} x {result.size[0]}",
+            f"{result.members} x {result.steps}",
+            f"{100 * result.change:.1f} %",
+            f"{result.silog[0]:.2f} -> {result.silog[1]:.2f}" if result.silog else "-",
+            f"{result.seconds:.1f}",
             Text(str(folders[path])),
         )
     return table

@@ -36,7 +36,7 @@ RANKS = (
     {"redepth.refinement", "redepth.protocols"},
     {"redepth.pipeline", "redepth.executors"},
     {"redepth.doctor", "redepth.report"},
-    {"redepth.bench"},
+    {"redepth.batch", "redepth.bench"},
     {"redepth.cli"},
     {"redepth.__main__"},
 )

@@ -1,0 +1,104 @@
+"""Several photos: which are refined already, and the rest by any executor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from redepth.config import Preset
+from redepth.executors import Done, Resources, executor
+from redepth.pipeline import Pipeline
+from redepth.refinement import Refinement
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo and the folder of its results."""
+
+    path: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What a listing shows of one refinement.
+
+    Attributes:
+        size: height and width of the photo.
+        members: of the ensemble.
+        steps: that the longest member took.
+        change: mean absolute change over the range of the initial output.
+        silog: before and after, with ground truth.
+        seconds: of the optimisation.
+        reason: why it is partial, if it is.
+    """
+
+    size: tuple[int, int]
+    members: int
+    steps: int
+    change: float
+    silog: tuple[float, float] | None
+    seconds: float
+    reason: str = ""
+
+    @classmethod
+    def of(cls, result: Refinement) -> Refined:
+        """Sum up a refinement."""
+        span = float(result.initial.max() - result.initial.min())
+        scores = [e.metrics["silog"] for e in result.evaluations.values()]
+        return cls(
+            size=(result.photo.shape[0], result.photo.shape[1]),
+            members=len(result.outcome.members),
+            steps=max(result.outcome.steps_done),
+            change=float(abs(result.refined - result.initial).mean()) / span if span else 0.0,
+            silog=(scores[0], scores[1]) if scores else None,
+            seconds=result.outcome.seconds,
+            reason=result.outcome.reason if result.partial else "",
+        )
+
+
+def is_done(photo: Photo, preset: Preset, seed: int, prompt: str | None) -> bool:
+    """Return whether the folder holds this refinement, complete: of this file, preset, seed and prompt."""
+    try:
+        record = json.loads((photo.folder / "run.json").read_text(encoding="utf-8"))
+        same = (
+            record["photo"]["source"] == str(photo.path.resolve())
+            and record["preset"] == preset.model_dump(mode="json")
+            and record["seed"] == seed
+            and not record["partial"]
+        )
+        told = record["prompt"] == prompt if prompt is not None else record["prompt_origin"]["from"] != "user"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(same and told)
+
+
+def refine_photos(
+    preset: Preset,
+    photos: Sequence[Photo],
+    resources: Resources,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    prompt: str | None = None,
+    max_pixels: int,
+) -> Iterator[Done[Photo, Refined]]:
+    """Refine photos and write their folders, yielding each outcome as it ends."""
+    make = partial(_make_worker, preset.model_dump_json(), device, seed, prompt, max_pixels)
+    return executor(resources).run(make, photos)
+
+
+def _make_worker(
+    preset: str, device: str, seed: int, prompt: str | None, max_pixels: int
+) -> Callable[[Photo], Refined]:
+    pipeline = Pipeline(Preset.model_validate_json(preset), device=device)
+
+    def work(photo: Photo) -> Refined:
+        result = pipeline.refine(photo.path, prompt=prompt, seed=seed, max_pixels=max_pixels)
+        result.save(photo.folder)
+        return Refined.of(result)
+
+    return work
