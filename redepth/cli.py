@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth import __version__
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, InputError, RedepthError
 
 if TYPE_CHECKING:
     from redepth.optim.refiner import StepReport
@@ -105,6 +105,10 @@ def refine(
     ] = None,
     gt_kind: Annotated[TruthKind, typer.Option(help="What it holds.")] = TruthKind.depth,
     mask: Annotated[Path | None, typer.Option(help="Where to measure: picture or npy.")] = None,
+    sky_mask: Annotated[
+        Path | None,
+        typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
+    ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse photos with more pixels than this.")
     ] = 100_000_000,
@@ -114,15 +118,16 @@ def refine(
 
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind.value, mask, len(paths))
+    masks = None if sky_mask is None else io.companions(paths, sky_mask, "--sky-mask")
     _check_writable(folder)
     # What cannot be used is found before minutes go into loading weights.
-    failed = {path for path in paths if _unusable(path, max_pixels, truth)}
+    failed = {path for path in paths if _unusable(path, max_pixels, truth, masks)}
     usable = [path for path in paths if path not in failed]
     total = len(paths) + rejected
     if not usable:
         raise typer.Exit(EXIT_ERROR)
     pipeline = _load(preset, overrides or [], device.value)
-    job = _Job(pipeline, prompt, seed, max_pixels, truth)
+    job = _Job(pipeline, prompt, seed, max_pixels, truth, masks)
     folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
     results: dict[Path, Refinement] = {}
     interrupted = False
@@ -214,8 +219,14 @@ class _Job:
     seed: int
     max_pixels: int
     truth: GroundTruth | None
+    sky_masks: dict[Path, Path] | None
 
     def run(self, path: Path) -> Refinement:
+        from redepth import io
+
+        sky = None
+        if self.sky_masks is not None:
+            sky = io.load_mask(self.sky_masks[path], max_pixels=self.max_pixels, may_be_empty=True)
         optim = self.pipeline.preset.optim
         with _progress(path.name, optim.steps, optim.members) as on_step:
             return self.pipeline.refine(
@@ -225,6 +236,7 @@ class _Job:
                 on_step=on_step,
                 ground_truth=self.truth,
                 max_pixels=self.max_pixels,
+                sky_mask=sky,
             )
 
 
@@ -266,7 +278,9 @@ def _find_photos(inputs: list[str]) -> tuple[list[Path], int]:
     return io.find_photos(found), rejected
 
 
-def _unusable(path: Path, max_pixels: int, truth: GroundTruth | None) -> bool:
+def _unusable(
+    path: Path, max_pixels: int, truth: GroundTruth | None, sky_masks: dict[Path, Path] | None
+) -> bool:
     """Say why a photo cannot be refined, if it cannot."""
     from redepth import io
 
@@ -275,10 +289,23 @@ def _unusable(path: Path, max_pixels: int, truth: GroundTruth | None) -> bool:
         photo = io.load_photo(path, max_pixels=max_pixels)
         if truth is not None:
             truth.check(*photo.shape[:2])
+        if sky_masks is not None:
+            _check_sky_mask(sky_masks.get(path), max_pixels, *photo.shape[:2])
     except RedepthError as error:
         _complain(_about(path, error))
         return True
     return False
+
+
+def _check_sky_mask(path: Path | None, max_pixels: int, height: int, width: int) -> None:
+    from redepth import io
+
+    if path is None:
+        raise InputError(
+            "--sky-mask: its folder must hold one file of this photo's name, whatever the suffix"
+        )
+    mask = io.load_mask(path, max_pixels=max_pixels, may_be_empty=True)
+    io.check_size(f"sky mask '{path}'", mask.shape, height, width)
 
 
 def _check_writable(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from redepth.ops import geometry
 from redepth.ops.color import luma
 from redepth.ops.filters import gaussian_blur, gradient, grown, length
 from redepth.ops.statistics import nearness
@@ -31,13 +32,14 @@ def sky_mask(image: Tensor, raw: Tensor, predicts: Literal["disparity", "depth"]
     are not found: give a mask for them.
 
     Args:
-        image: (1, 3, H, W) sRGB in [0, 1].
+        image: (1, 3, h, w) sRGB in [0, 1], any size.
         raw: (1, 1, H, W) the depth model's own prediction, finite.
         predicts: what ``raw`` is.
 
     Returns:
         (1, 1, H, W) bool; nowhere for a constant prediction, which tells nothing of what is far.
     """
+    image = geometry.resize(image, *raw.shape[-2:], antialias=True)
     grain = 0.01 * min(raw.shape[-2:])
     change = length(gradient(gaussian_blur(luma(image), max(0.5, grain / 2)))) * grain
     near = nearness(raw, predicts)

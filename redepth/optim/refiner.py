@@ -27,6 +27,7 @@ from redepth.contracts import (
 )
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
+from redepth.ops.sky import sky_mask
 from redepth.optim.draws import draw_steps
 from redepth.optim.parameterizations import Parameterization, check_supported
 
@@ -83,6 +84,8 @@ class Outcome:
         partial: whether the run ended before all members had taken all steps (early stop apart).
         reason: why, if so.
         seconds: wall time of the optimisation.
+        sky: (1,1,H,W) bool, where the photo shows sky; None if nobody looked.
+        sky_given: whether the sky was given rather than found.
     """
 
     predicts: Predicts
@@ -98,6 +101,8 @@ class Outcome:
     partial: bool = False
     reason: str = ""
     seconds: float = 0.0
+    sky: Tensor | None = None
+    sky_given: bool = False
 
     @property
     def refined(self) -> Tensor:
@@ -199,6 +204,7 @@ class Refiner:
         seed: int = 0,
         on_step: OnStep | None = None,
         draws: Sequence[StepDraws] | None = None,
+        sky: Tensor | None = None,
     ) -> Outcome:
         """Refine one photo.
 
@@ -208,6 +214,8 @@ class Refiner:
             seed: of all members' random streams.
             on_step: called after each step of each group of members.
             draws: recorded draws to replay, a record per step with a row per member.
+            sky: (1,1,h,w) bool, any size, True where there is sky; without it the sky is looked for in the
+                photo and the initial output (`ops.sky.sky_mask`).
 
         Raises:
             RedepthError: if a replay does not fit, the first step already gives no finite loss or
@@ -221,7 +229,7 @@ class Refiner:
         condition = self.prior.condition(image, prompt)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
-        run = _Run(self, image, features, initial, condition, seed, on_step, draws)
+        run = _Run(self, image, features, initial, condition, seed, on_step, draws, sky)
         reason = run.all_groups()
         return run.outcome(reason, time.perf_counter() - started)
 
@@ -232,6 +240,7 @@ class Refiner:
         linear: Tensor,
         condition: Condition,
         draws: StepDraws,
+        sky: Tensor | None = None,
     ) -> tuple[Losses, Surface, Tensor]:
         """One deterministic forward pass: losses per member, the surface and the re-lit pictures."""
         raw = state.raw()
@@ -240,7 +249,7 @@ class Refiner:
         scored = self.prior(
             relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
         )
-        surface = Surface(raw, depth, image)
+        surface = Surface(raw, depth, image, self.depth_model.predicts, sky)
         losses = {"prior": scored.view(relit.shape[:2]).mean(dim=1)}
         total = self.optim.prior_weight * losses["prior"]
         for name, (weight, objective) in self.objectives.items():
@@ -287,12 +296,14 @@ class _Run:
         seed: int,
         on_step: OnStep | None,
         replay: Sequence[StepDraws] | None,
+        sky: Tensor | None,
     ) -> None:
         self.refiner, self.optim = refiner, refiner.optim
         self.image, self.features, self.initial = image, features, initial
         self.linear = color.srgb_to_linear(image)
         self.condition, self.seed, self.on_step = condition, seed, on_step
         self.replay = self._checked(replay)
+        self.sky, self.sky_given = self._network_sky(sky), sky is not None
         self.finished: list[_Group] = []
 
     def _checked(self, replay: Sequence[StepDraws] | None) -> Sequence[StepDraws] | None:
@@ -305,6 +316,12 @@ class _Run:
                 f"{self.optim.steps} steps of {self.optim.members} members are asked for"
             )
         return replay
+
+    def _network_sky(self, given: Tensor | None) -> Tensor:
+        if given is None:
+            return sky_mask(self.image, self.initial, self.refiner.depth_model.predicts)
+        share = given.to(self.initial.device, torch.float32)
+        return geometry.resize(share, *self.initial.shape[-2:], antialias=True) >= 0.5
 
     def all_groups(self) -> str:
         """Run every member; return why it ended early, or an empty string."""
@@ -374,7 +391,7 @@ class _Run:
             for params in group.optimizer.param_groups:
                 params["lr"] = params["base"] * self.refiner.rate_factor(step)
             losses, surface, relit = self.refiner.step(
-                group.state, self.image, self.linear, self.condition, drawn
+                group.state, self.image, self.linear, self.condition, drawn, self.sky
             )
             group.optimizer.zero_grad(set_to_none=True)
             losses["total"].sum().backward()
@@ -480,6 +497,8 @@ class _Run:
             partial=bool(reason),
             reason=reason,
             seconds=seconds,
+            sky=self.sky.cpu(),
+            sky_given=self.sky_given,
         )
 
 
