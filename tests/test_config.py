@@ -71,6 +71,7 @@ PAPER = {
     "optim.weight_decay": 0.01,
     "optim.prior_weight": 1.0,
     "optim.objectives.smoothness.weight": 1.0,
+    "optim.blend": "none",
     "optim.early_stop.enabled": False,
 }
 
@@ -219,7 +220,10 @@ def test_an_override_of_the_wrong_form_is_named(override: str) -> None:
         ("rendrer.lights=3", ("unknown key 'rendrer'", "did you mean 'renderer'?")),
         ("optim.early_stop.windw=3", ("'optim.early_stop.windw'", "did you mean 'window'?")),
         ("optim.learning_rates.decodr=1", ("'optim.learning_rates.decodr'", "did you mean 'decoder'?")),
-        ("renderer.lihgts=3", ("unknown key 'renderer.lihgts'", "did you mean 'lights'?", "(valid: ambient, backend,")),
+        (
+            "renderer.lihgts=3",
+            ("unknown key 'renderer.lihgts'", "did you mean 'lights'?", "(valid: ambient, backend,"),
+        ),
         ("renderer.nmae=x", ("'renderer.nmae'", "did you mean 'name'?")),
         ("optim.objectives.smoothness.wieght=1", ("'optim.objectives.smoothness.wieght'", "'weight'?")),
         ("optim.objectives.smothness.weight=1", ("objective 'smothness'", "did you mean 'smoothness'?")),

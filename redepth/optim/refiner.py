@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from redepth.config import Optim
+from redepth.config import Blend, Optim
 from redepth.contracts import (
     Condition,
     DepthModel,
@@ -28,6 +29,7 @@ from redepth.contracts import (
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
 from redepth.ops.sky import sky_mask
+from redepth.ops.statistics import agreement_weight
 from redepth.optim.draws import draw_steps
 from redepth.optim.parameterizations import Parameterization, check_supported
 
@@ -84,6 +86,8 @@ class Outcome:
         partial: whether the run ended before all members had taken all steps (early stop apart).
         reason: why, if so.
         seconds: wall time of the optimisation.
+        blend: how the members' mean and the initial output are combined, as `Optim.blend` says.
+        blend_tolerance: of ``agreement``.
         sky: (1,1,H,W) bool, where the photo shows sky; None if nobody looked.
         sky_given: whether the sky was given rather than found.
     """
@@ -101,18 +105,33 @@ class Outcome:
     partial: bool = False
     reason: str = ""
     seconds: float = 0.0
+    blend: Blend = "none"
+    blend_tolerance: float = 0.1
     sky: Tensor | None = None
     sky_given: bool = False
 
     @property
     def refined(self) -> Tensor:
-        """The ensemble's answer: the mean of the members' raw outputs, (1,1,H,W)."""
-        return self.members.mean(dim=0, keepdim=True)
+        """The ensemble's answer, (1,1,H,W): the members' mean, or its blend with the initial output."""
+        return self._blended(self.initial, self.members.mean(dim=0, keepdim=True))
 
     @property
     def refined_depth(self) -> Tensor:
-        """The mean of the members' relative depths, (1,1,H,W)."""
-        return self.member_depths.mean(dim=0, keepdim=True)
+        """The mean of the members' relative depths, (1,1,H,W), blended as `refined` is."""
+        return self._blended(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
+
+    @cached_property
+    def blend_weight(self) -> Tensor:
+        """The members' share w in ``refined = initial + w (mean - initial)``, (1,1,H,W) in [0, 1].
+
+        1 everywhere under ``blend: none``; under ``agreement``, `ops.statistics.agreement_weight`.
+        """
+        if self.blend == "none":
+            return torch.ones_like(self.initial)
+        return agreement_weight(self.initial, self.members, self.blend_tolerance)
+
+    def _blended(self, initial: Tensor, mean: Tensor) -> Tensor:
+        return mean if self.blend == "none" else initial + self.blend_weight * (mean - initial)
 
     @property
     def uncertainty(self) -> Tensor:
@@ -497,6 +516,8 @@ class _Run:
             partial=bool(reason),
             reason=reason,
             seconds=seconds,
+            blend=self.optim.blend,
+            blend_tolerance=self.optim.blend_tolerance,
             sky=self.sky.cpu(),
             sky_given=self.sky_given,
         )
