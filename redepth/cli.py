@@ -149,6 +149,8 @@ def refine(
             failed.add(path)
             continue
         results[path] = result
+        for signature in result.flagged:
+            _warn(f"{path}: {signature.warning}")
         if result.partial:
             _complain(_about(path, f"{result.outcome.reason}; what was done is kept, marked partial"))
             failed.add(path)
@@ -382,5 +384,13 @@ def _about(path: Path, problem: Exception | str) -> str:
 
 
 def _complain(message: str) -> None:
-    err.print("[bold red]error:[/] ", end="")
+    _say("[bold red]error:[/] ", message)
+
+
+def _warn(message: str) -> None:
+    _say("[bold yellow]warning:[/] ", message)
+
+
+def _say(kind: str, message: str) -> None:
+    err.print(kind, end="")
     err.print(" ".join(message.split()), markup=False, highlight=False, soft_wrap=True)
