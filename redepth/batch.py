@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from redepth import io
 from redepth.config import Preset
 from redepth.executors import Done, Resources, executor
 from redepth.pipeline import Pipeline
@@ -16,10 +17,11 @@ from redepth.refinement import Refinement
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo and the folder of its results."""
+    """A photo, the folder of its results, and where its sky is, if that is given."""
 
     path: Path
     folder: Path
+    sky_mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Refined:
         silog: before and after, with ground truth.
         seconds: of the optimisation.
         reason: why it is partial, if it is.
+        warnings: failure signatures that were flagged.
     """
 
     size: tuple[int, int]
@@ -43,6 +46,7 @@ class Refined:
     silog: tuple[float, float] | None
     seconds: float
     reason: str = ""
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: Refinement) -> Refined:
@@ -57,6 +61,7 @@ class Refined:
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",
+            warnings=tuple(signature.warning for signature in result.flagged),
         )
 
 
@@ -97,7 +102,10 @@ def _make_worker(
     pipeline = Pipeline(Preset.model_validate_json(preset), device=device)
 
     def work(photo: Photo) -> Refined:
-        result = pipeline.refine(photo.path, prompt=prompt, seed=seed, max_pixels=max_pixels)
+        sky = None
+        if photo.sky_mask is not None:
+            sky = io.load_mask(photo.sky_mask, max_pixels=max_pixels, may_be_empty=True)
+        result = pipeline.refine(photo.path, prompt=prompt, seed=seed, max_pixels=max_pixels, sky_mask=sky)
         result.save(photo.folder)
         return Refined.of(result)
 

@@ -255,6 +255,7 @@ class _Worker:
             preset=preset,
             initial=measured["initial"].row.record(),
             refined=measured["refined"].row.record(),
+            diagnostics=[signature.name for signature in refinement.flagged],
         )
         self._write(task, result, refinement, measured, time.perf_counter() - started)
         return result

@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth import __version__
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, InputError, RedepthError
 
 if TYPE_CHECKING:
-    from redepth.batch import Refined
+    from redepth.batch import Photo, Refined
     from redepth.bench import Run, Summary
     from redepth.config import Preset
     from redepth.executors import Resources
@@ -139,6 +139,10 @@ def refine(
         typer.Option(help="Refine this map of another tool; for several photos, a folder of maps."),
     ] = None,
     predicts: Annotated[MapKind | None, typer.Option(help="What --depth holds.")] = None,
+    sky_mask: Annotated[
+        Path | None,
+        typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
+    ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse photos with more pixels than this.")
     ] = 100_000_000,
@@ -152,33 +156,36 @@ def refine(
 ) -> None:
     """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
     from redepth import io
-    from redepth.batch import Refined
+    from redepth.batch import Photo, Refined
 
     overrides = [*(overrides or []), *_prompt_overrides(prompt, caption)]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind.value, mask, len(paths))
     given = _given_map(depth, predicts, len(paths))
+    masks = None if sky_mask is None else io.companions(paths, sky_mask, "--sky-mask")
     _check_writable(folder)
     # What cannot be used is found before minutes go into loading weights.
-    failed = {path for path in paths if _unusable(path, max_pixels, truth)}
+    failed = {path for path in paths if _unusable(path, max_pixels, truth, masks)}
     usable = [path for path in paths if path not in failed]
     total = len(paths) + rejected
     if not usable:
         raise typer.Exit(EXIT_ERROR)
     folders = dict(zip(paths, io.output_folders(paths, folder), strict=True))
     wanted = _resolved(preset, [*given, *overrides])
-    if len(paths) > 1 and not fresh:
+    # What a former call was told of the sky is not on record.
+    if len(paths) > 1 and not fresh and masks is None:
         usable = _not_done(usable, folders, wanted, seed, prompt)
     if workers > 1 or ray is not None:
         where = _resources(workers, ray, None, device)
         job_options = {"device": device.value, "seed": seed, "prompt": prompt, "max_pixels": max_pixels}
-        failed |= _refine_elsewhere(wanted, usable, folders, where, truth, job_options)
+        photos = [Photo(path, folders[path], masks and masks[path]) for path in usable]
+        failed |= _refine_elsewhere(wanted, photos, where, truth, job_options)
         raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
     if not usable:
         raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
     pipeline = _load(preset, [*given, *overrides], device.value)
     prompts = _prompts(pipeline, usable, prompt, max_pixels)
-    job = _Job(pipeline, prompts, seed, max_pixels, truth)
+    job = _Job(pipeline, prompts, seed, max_pixels, truth, masks)
     results: dict[Path, Refined] = {}
     interrupted = False
     for path in usable:
@@ -199,6 +206,8 @@ def refine(
             failed.add(path)
             continue
         results[path] = Refined.of(result)
+        for warning in results[path].warnings:
+            _warn(f"{path}: {warning}")
         if result.partial:
             _complain(_about(path, f"{result.outcome.reason}; what was done is kept, marked partial"))
             failed.add(path)
@@ -384,8 +393,14 @@ class _Job:
     seed: int
     max_pixels: int
     truth: GroundTruth | None
+    sky_masks: dict[Path, Path] | None
 
     def run(self, path: Path) -> Refinement:
+        from redepth import io
+
+        sky = None
+        if self.sky_masks is not None:
+            sky = io.load_mask(self.sky_masks[path], max_pixels=self.max_pixels, may_be_empty=True)
         optim = self.pipeline.preset.optim
         with _progress(path.name, optim.steps, optim.members) as on_step:
             return self.pipeline.refine(
@@ -395,6 +410,7 @@ class _Job:
                 on_step=on_step,
                 ground_truth=self.truth,
                 max_pixels=self.max_pixels,
+                sky_mask=sky,
             )
 
 
@@ -455,8 +471,7 @@ def _not_done(
 
 def _refine_elsewhere(
     preset: Preset,
-    paths: list[Path],
-    folders: dict[Path, Path],
+    photos: list[Photo],
     resources: Resources,
     truth: GroundTruth | None,
     options: dict[str, Any],
@@ -464,11 +479,10 @@ def _refine_elsewhere(
     """Refine photos in other processes, print what became of them, and return those that failed."""
     from rich.progress import track
 
-    from redepth.batch import Photo, refine_photos
+    from redepth.batch import refine_photos
 
     if truth is not None:
         raise ConfigError("--gt belongs to one photo: leave --workers and --ray out")
-    photos = [Photo(path, folders[path]) for path in paths]
     results, failed = {}, set()
     outcomes = refine_photos(preset, photos, resources, **options)
     for done in track(outcomes, "refining", total=len(photos), console=err):
@@ -478,11 +492,14 @@ def _refine_elsewhere(
             failed.add(path)
             continue
         results[path] = done.result
+        for warning in done.result.warnings:
+            _warn(f"{path}: {warning}")
         if done.result.reason:
             _complain(_about(path, f"{done.result.reason}; what was done is kept, marked partial"))
             failed.add(path)
     if results:
-        out.print(_summary({path: results[path] for path in paths if path in results}, folders))
+        folders = {photo.path: photo.folder for photo in photos}
+        out.print(_summary({path: results[path] for path in folders if path in results}, folders))
     return failed
 
 
@@ -623,7 +640,9 @@ def _find_photos(inputs: list[str]) -> tuple[list[Path], int]:
     return io.find_photos(found), rejected
 
 
-def _unusable(path: Path, max_pixels: int, truth: GroundTruth | None) -> bool:
+def _unusable(
+    path: Path, max_pixels: int, truth: GroundTruth | None, sky_masks: dict[Path, Path] | None
+) -> bool:
     """Say why a photo cannot be refined, if it cannot."""
     from redepth import io
 
@@ -632,10 +651,23 @@ def _unusable(path: Path, max_pixels: int, truth: GroundTruth | None) -> bool:
         photo = io.load_photo(path, max_pixels=max_pixels)
         if truth is not None:
             truth.check(*photo.shape[:2])
+        if sky_masks is not None:
+            _check_sky_mask(sky_masks.get(path), max_pixels, *photo.shape[:2])
     except RedepthError as error:
         _complain(_about(path, error))
         return True
     return False
+
+
+def _check_sky_mask(path: Path | None, max_pixels: int, height: int, width: int) -> None:
+    from redepth import io
+
+    if path is None:
+        raise InputError(
+            "--sky-mask: its folder must hold one file of this photo's name, whatever the suffix"
+        )
+    mask = io.load_mask(path, max_pixels=max_pixels, may_be_empty=True)
+    io.check_size(f"sky mask '{path}'", mask.shape, height, width)
 
 
 def _check_writable(folder: Path) -> None:
@@ -708,5 +740,13 @@ def _about(path: Path, problem: Exception | str) -> str:
 
 
 def _complain(message: str) -> None:
-    err.print("[bold red]error:[/] ", end="")
+    _say("[bold red]error:[/] ", message)
+
+
+def _warn(message: str) -> None:
+    _say("[bold yellow]warning:[/] ", message)
+
+
+def _say(kind: str, message: str) -> None:
+    err.print(kind, end="")
     err.print(" ".join(message.split()), markup=False, highlight=False, soft_wrap=True)

@@ -18,6 +18,9 @@ DEFAULT_PRESET = "re-depth-anything"
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
+Blend = Literal["none", "agreement"]
+"""How the members' mean and the initial output make the answer: the mean, or `agreement_weight`'s blend."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -85,6 +88,8 @@ class Optim(_Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     objectives: dict[str, Term] = Field(default_factory=dict)
+    blend: Blend = "none"
+    blend_tolerance: Annotated[float, Field(gt=0)] = 0.1
     early_stop: EarlyStop = EarlyStop()
 
 

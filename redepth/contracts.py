@@ -254,14 +254,21 @@ class FollowsPhoto(Protocol):
 
 @dataclass(frozen=True)
 class Surface:
-    """What an objective sees of one step: raw output, relative depth and the photo at network size.
+    """What an objective sees of one step, at network size.
 
-    The raw output is in the photo's unit where the depth model's scale is ``auto``.
+    Attributes:
+        raw: (B,1,H,W) raw outputs of the members, in the photo's unit where the scale is ``auto``.
+        depth: (B,1,H,W) relative depth of them.
+        image: (1,3,H,W) the photo, sRGB.
+        predicts: what ``raw`` is.
+        sky: (1,1,H,W) bool, where the photo shows sky; None if that is not known.
     """
 
     raw: Tensor
     depth: Tensor
     image: Tensor
+    predicts: Predicts = "disparity"
+    sky: Tensor | None = None
 
 
 @runtime_checkable

@@ -306,6 +306,36 @@ def _is_photo(path: Path) -> bool:
     return visible and path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
 
 
+def companions(photos: Sequence[StrPath], given: StrPath, what: str) -> dict[Path, Path]:
+    """Return for each photo the file that belongs to it: the one given, or that of its stem in a folder.
+
+    Args:
+        photos: the photos.
+        given: a file, for a single photo; or a folder.
+        what: the file's part in messages, such as ``sky mask``.
+
+    Returns:
+        Photo -> file; a photo whose stem the folder lacks, or has twice, is left out.
+
+    Raises:
+        InputError: one file is given for several photos.
+    """
+    given = Path(given)
+    if not given.is_dir():
+        if len(photos) != 1:
+            raise InputError(
+                f"{given}: a {what} belongs to one photo, {len(photos)} were given; give a folder with a "
+                "file of each photo's name"
+            )
+        return {Path(photos[0]): given}
+    files: dict[str, list[Path]] = {}
+    for file in given.iterdir():
+        if not file.name.startswith(".") and file.is_file():
+            files.setdefault(file.stem, []).append(file)
+    own = {Path(photo): files.get(Path(photo).stem, []) for photo in photos}
+    return {photo: found[0] for photo, found in own.items() if len(found) == 1}
+
+
 def output_folders(photos: Sequence[StrPath], out: StrPath) -> list[Path]:
     """Return one folder per photo, ``out/<stem>``.
 
@@ -377,19 +407,29 @@ def load_depth_map(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np
     return depth
 
 
-def load_mask(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
+def check_size(what: str, shape: tuple[int, ...], height: int, width: int) -> None:
+    """Raise InputError unless an array that belongs to a photo has the photo's size."""
+    if shape != (height, width):
+        size = f"{shape[1]} x {shape[0]} pixels" if len(shape) == 2 else f"of shape {shape}"
+        raise InputError(f"the {what} is {size} and the photo {width} x {height}: they must be one size")
+
+
+def load_mask(
+    path: StrPath, *, max_pixels: int = MAX_PIXELS, may_be_empty: bool = False
+) -> NDArray[np.bool_]:
     """Read a mask.
 
     Args:
         path: ``.npy``, or an image as `load_photo` reads them. A pixel is selected where it is
             above zero (not black); in a JPEG, whose black is never exact, where it is above 127.
         max_pixels: as for `load_photo`.
+        may_be_empty: whether a mask that selects nothing is an answer rather than a mistake.
 
     Returns:
         (H, W) bool.
 
     Raises:
-        InputError: the file is missing, damaged or of another shape, or selects no pixel.
+        InputError: the file is missing, damaged or of another shape, or selects no pixel though it has to.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -404,7 +444,7 @@ def load_mask(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool
         values = np.asarray(image if as_stored else image.convert("L"))
         threshold = 127 if image.format in ("JPEG", "MPO") else 0
     mask: NDArray[np.bool_] = values > threshold
-    if not mask.any():
+    if not (mask.any() or may_be_empty):
         raise InputError(f"{path}: the mask selects no pixel; check that it is not inverted")
     return mask
 

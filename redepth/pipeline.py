@@ -160,16 +160,21 @@ class Pipeline:
         on_step: OnStep | None = None,
         ground_truth: GroundTruth | None = None,
         max_pixels: int = io.MAX_PIXELS,
+        sky_mask: ArrayLike | None = None,
     ) -> Refinement:
         """Refine one photo: a path, or an array (H, W, 3) of sRGB in [0, 1] or uint8.
 
         Without a prompt the preset's captioner writes one (`captions`); for several photos, let it write all
         first, as it is loaded anew by each call.
 
+        ``sky_mask`` is (H, W), of the photo's size, above 0 where there is sky; without it the sky is looked
+        for.
+
         Raises:
-            InputError: if the photo cannot be read or used.
+            InputError: if the photo or the mask cannot be read or used.
         """
         pixels = _pixels(photo, max_pixels)
+        sky = None if sky_mask is None else _sky_tensor(sky_mask, *pixels.shape[:2])
         if ground_truth is not None:
             ground_truth.check(*pixels.shape[:2])
         if isinstance(model := self.refiner.depth_model, FollowsPhoto):
@@ -179,7 +184,9 @@ class Pipeline:
             (prompt,) = self.captions([pixels])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        outcome = self.refiner.run(_as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step)
+        outcome = self.refiner.run(
+            _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+        )
         return Refinement(
             photo=pixels,
             outcome=outcome,
@@ -232,6 +239,7 @@ def refine(
     on_step: OnStep | None = None,
     ground_truth: GroundTruth | None = None,
     max_pixels: int = io.MAX_PIXELS,
+    sky_mask: ArrayLike | None = None,
 ) -> Refinement:
     """Refine the depth of one photo; for several photos, make a `Pipeline` once.
 
@@ -245,13 +253,15 @@ def refine(
         on_step: called after each step with a `StepReport`.
         ground_truth: to measure against.
         max_pixels: refuse photos with more pixels than this.
+        sky_mask: (H, W), of the photo's size, above 0 where there is sky; looked for without it.
 
     Raises:
         RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
     """
-    if isinstance(photo, str | Path):
-        # A bad photo is found before seconds or minutes go into loading weights.
-        io.load_photo(photo, max_pixels=max_pixels)
+    # A bad photo or mask is found before seconds or minutes go into loading weights.
+    pixels = _pixels(photo, max_pixels)
+    if sky_mask is not None:
+        _sky_tensor(sky_mask, *pixels.shape[:2])
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
     pipeline = Pipeline(preset, overrides=overrides, device=device)
@@ -262,6 +272,7 @@ def refine(
         on_step=on_step,
         ground_truth=ground_truth,
         max_pixels=max_pixels,
+        sky_mask=sky_mask,
     )
 
 
@@ -321,3 +332,10 @@ def _pixels(photo: str | Path | ArrayLike, max_pixels: int) -> NDArray[np.float3
 
 def _as_tensor(pixels: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+
+
+def _sky_tensor(mask: ArrayLike, height: int, width: int) -> Tensor:
+    """Return a sky mask as (1, 1, H, W) bool."""
+    values = np.asarray(mask)
+    io.check_size("sky mask", values.shape, height, width)
+    return torch.from_numpy(values > 0)[None, None]

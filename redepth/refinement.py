@@ -17,6 +17,7 @@ from torch import Tensor
 from redepth import io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
+from redepth.diagnostics import Signature, diagnose
 from redepth.errors import InputError
 from redepth.metrics import Evaluation, evaluate
 from redepth.ops import geometry
@@ -55,11 +56,8 @@ class GroundTruth:
     def check(self, height: int, width: int) -> None:
         """Raise InputError unless a photo of this size can be measured against it."""
         for name, array in (("ground truth", self.values), ("mask", self.mask)):
-            if array is not None and array.shape != (height, width):
-                raise InputError(
-                    f"the {name} is {array.shape[1]} x {array.shape[0]} pixels and the photo "
-                    f"{width} x {height}: they must be one size"
-                )
+            if array is not None:
+                io.check_size(name, array.shape, height, width)
         # Measured against itself it shows now what would spoil the measurement after the refinement.
         depth = self.depth
         evaluate(depth, depth, self._mask, predicts="depth")
@@ -138,7 +136,7 @@ class Refinement:
 
     @cached_property
     def refined(self) -> Array:
-        """The mean of the members' raw outputs, (H, W)."""
+        """The ensemble's answer, (H, W): the mean of the members' raw outputs, or `blend` of it."""
         return self._at_photo_size(self.outcome.refined)
 
     @cached_property
@@ -148,7 +146,7 @@ class Refinement:
 
     @cached_property
     def depth(self) -> Array:
-        """The mean of the members' relative depths, (H, W), larger is farther."""
+        """The ensemble's relative depth, (H, W), larger is farther."""
         return self._at_photo_size(self.outcome.refined_depth)
 
     @cached_property
@@ -171,6 +169,24 @@ class Refinement:
             name: evaluate(torch.from_numpy(raw), truth.depth, truth._mask, predicts=self.predicts)
             for name, raw in (("initial", self.initial), ("refined", self.refined))
         }
+
+    @cached_property
+    def diagnostics(self) -> dict[str, Signature]:
+        """The failure signatures of this refinement by name (`redepth.diagnostics`)."""
+        outcome = self.outcome
+        return diagnose(
+            torch.from_numpy(self.photo).permute(2, 0, 1)[None],
+            outcome.initial,
+            outcome.members,
+            refined=outcome.refined,
+            predicts=self.predicts,
+            sky=outcome.sky,
+        )
+
+    @property
+    def flagged(self) -> list[Signature]:
+        """The failure signatures above their thresholds."""
+        return [signature for signature in self.diagnostics.values() if signature.flagged]
 
     def comparison(self) -> Image.Image:
         """Draw photo, initial, refined, difference and the normals before and after."""
@@ -241,6 +257,7 @@ class Refinement:
                 "invariance": self.invariance,
                 "meaning": self.meaning,
                 "unit": outcome.unit,
+                "blend": self._blend_record(),
             },
             "partial": self.partial,
             "reason": outcome.reason,
@@ -253,6 +270,8 @@ class Refinement:
             "steps_done": outcome.steps_done,
             "timings": {**self.timings, "optimise_seconds": outcome.seconds},
             "scale_offsets": outcome.offsets.tolist(),
+            "sky_mask": "given" if outcome.sky_given else "looked for",
+            "diagnostics": {name: signature.record() for name, signature in self.diagnostics.items()},
             **self.components,
             "preset": self.preset.model_dump(),
             "losses": outcome.history,
@@ -263,6 +282,17 @@ class Refinement:
                 "clipped_share": evaluation.clipped,
             }
         return record
+
+    def _blend_record(self) -> dict[str, Any]:
+        outcome = self.outcome
+        if outcome.blend == "none":
+            return {"rule": "none", "refined": "mean of the members"}
+        return {
+            "rule": outcome.blend,
+            "refined": "initial + w (mean of the members - initial), w = 1 / (1 + (std / (t spread))^2)",
+            "t": outcome.blend_tolerance,
+            "mean_w": float(outcome.blend_weight.mean()),
+        }
 
     def _subtitle(self) -> str:
         outcome = self.outcome
@@ -275,6 +305,8 @@ class Refinement:
         if self.evaluations:
             before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
             parts.append(f"SI-log {before:.2f} to {after:.2f}")
+        if self.flagged:
+            parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)
 
     def _at_photo_size(self, values: Tensor) -> Array:

@@ -32,7 +32,7 @@ RANKS = (
     {"redepth", "redepth.errors"},
     {"redepth.ops", "redepth.contracts", "redepth.registry", "redepth.hub", "redepth.io"},
     {"redepth.config", *FAMILIES},
-    {"redepth.optim", "redepth.data", "redepth.metrics", "redepth.viz"},
+    {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},
     {"redepth.pipeline", "redepth.executors"},
     {"redepth.doctor", "redepth.report"},

@@ -21,7 +21,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from redepth import __version__, cli, doctor, hub, metrics
+from redepth import __version__, cli, diagnostics, doctor, hub, metrics
 from redepth.config import load_preset, preset_names
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
 from redepth.pipeline import FAMILIES, Pipeline, list_components, resolve
@@ -332,6 +332,54 @@ def test_ground_truth_that_does_not_fit_is_refused_before_the_weights_load(
     one_line(call("refine", coins, *SMOKE, "--gt", tmp_path / "flat.npy"), str(coins), "constant")
     done = call("refine", coins, moto, *SMOKE, "--gt", motorcycle_disparity)
     one_line(done, "--gt belongs to one photo, 2 were given")
+
+
+# --- the sky, and failure signatures --------------------------------------------------------------
+
+
+def test_a_sky_mask_is_used_and_what_is_flagged_is_a_line(
+    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One mask is given and one says that there is none; a threshold of 0 flags whatever can be measured."""
+    monkeypatch.setitem(diagnostics.THRESHOLDS, "sky_geometry", 0.0)
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    sky = np.zeros((303, 384), np.uint8)
+    sky[:150] = 255
+    Image.fromarray(sky).save(masks / "coins.png")
+    np.save(masks / "moon.npy", np.zeros((512, 512), bool))
+    photos = [real_photos[name] for name in ("coins", "moon")]
+    settings = ("-s", "optim.steps=1", "-s", "optim.members=1", "-s", "optim.objectives.sky.weight=1")
+    done = call("refine", *photos, *SMOKE, *settings, "--sky-mask", masks, "--out", tmp_path / "out")
+    assert done.code == 0, done
+    with_sky, without = (record(tmp_path / "out" / name) for name in ("coins", "moon"))
+    assert with_sky["sky_mask"] == without["sky_mask"] == "given"
+    assert with_sky["diagnostics"]["sky_geometry"]["parts"]["share"] == pytest.approx(0.5, abs=0.02)
+    assert with_sky["diagnostics"]["sky_geometry"]["flagged"]
+    assert with_sky["losses"]["sky"][0][0] > 0
+    assert without["diagnostics"]["sky_geometry"]["value"] is None
+    assert without["losses"]["sky"] == [[0.0]]
+    assert len(done.complaints) == 1
+    line = done.complaints[0]
+    assert line.startswith(f"warning: {real_photos['coins']}: sky geometry: ")
+    assert "optim.objectives.sky.weight=1" in line
+
+
+@pytest.mark.usefixtures("never_loads")
+def test_a_sky_mask_that_does_not_fit_is_refused_before_the_weights_load(
+    real_photos: dict[str, Path], tmp_path: Path
+) -> None:
+    coins, moon = real_photos["coins"], real_photos["moon"]
+    one_line(call("refine", coins, *SMOKE, "--sky-mask", moon), str(coins), "512 x 512", "384 x 303")
+    done = call("refine", coins, moon, *SMOKE, "--sky-mask", moon)
+    one_line(done, str(moon), "--sky-mask belongs to one photo", "2 were given", "folder")
+    one_line(call("refine", coins, *SMOKE, "--sky-mask", tmp_path / "no.png"), "no.png", "no such file")
+    done = call("refine", coins, moon, *SMOKE, "--sky-mask", tmp_path)
+    assert done.code == 2
+    assert [str(path) in line for path, line in zip((coins, moon), done.complaints, strict=False)] == [
+        True
+    ] * 2
+    assert all("--sky-mask" in line and "this photo's name" in line for line in done.complaints[:2])
 
 
 # --- runs that end early --------------------------------------------------------------------------

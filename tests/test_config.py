@@ -71,6 +71,7 @@ PAPER = {
     "optim.weight_decay": 0.01,
     "optim.prior_weight": 1.0,
     "optim.objectives.smoothness.weight": 1.0,
+    "optim.blend": "none",
     "optim.early_stop.enabled": False,
 }
 

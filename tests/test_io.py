@@ -699,3 +699,32 @@ def test_importing_io_stays_light() -> None:
     code = "import sys, redepth.io; print({'torch', 'matplotlib', 'trimesh'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# --- files that belong to photos ------------------------------------------------------------------
+
+
+def test_a_mask_may_say_that_there_is_nothing(tmp_path: Path) -> None:
+    Image.new("L", (20, 10)).save(tmp_path / "black.png")
+    assert not io.load_mask(tmp_path / "black.png", may_be_empty=True).any()
+
+
+def test_a_companion_is_the_file_given_or_that_of_the_photos_name(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name in ("a.png", "b.npy", "twice.png", "twice.npy", ".hidden.png"):
+        (folder / name).touch()
+    (folder / "e").mkdir()
+    photos = [Path(name) for name in ("x/a.jpg", "b.jpg", "twice.jpg", "none.jpg", "e.jpg")]
+    assert io.companions(photos, folder, "mask") == {photos[0]: folder / "a.png", photos[1]: folder / "b.npy"}
+    assert io.companions(photos[:1], tmp_path / "any.png", "mask") == {photos[0]: tmp_path / "any.png"}
+    with pytest.raises(
+        InputError, match=r"any\.png: a mask belongs to one photo, 5 were given; give a folder"
+    ):
+        io.companions(photos, tmp_path / "any.png", "mask")
+
+
+def test_a_size_is_named_when_it_does_not_fit() -> None:
+    io.check_size("mask", (10, 20), 10, 20)
+    with pytest.raises(InputError, match="the mask is 21 x 10 pixels and the photo 20 x 10"):
+        io.check_size("mask", (10, 21), 10, 20)

@@ -11,6 +11,7 @@ import torch
 import redepth
 from redepth import io
 from redepth.depth_models.depth_anything import DepthAnything
+from redepth.diagnostics import THRESHOLDS, Signature
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import choose_device, resolve
 from redepth.refinement import GroundTruth
@@ -200,3 +201,55 @@ def test_another_photo_of_the_same_name_does_not_take_an_earlier_ones_folder(tmp
     assert io.output_folders([first], out) == [out / "x"]
     assert io.output_folders([second], out) == [out / "x-2"]
     assert io.output_folders([first, second], out) == [out / "x", out / "x-2"]
+
+
+# --- diagnostics, the sky and blending ------------------------------------------------------------
+
+
+def test_the_record_holds_the_failure_signatures(paper: redepth.Refinement) -> None:
+    record = paper.record()
+    assert set(record["diagnostics"]) == set(THRESHOLDS)
+    for name, found in record["diagnostics"].items():
+        assert found == paper.diagnostics[name].record()
+        assert found["flagged"] == (found["value"] is not None and found["value"] > THRESHOLDS[name])
+    assert record["sky_mask"] == "looked for"
+    assert record["output"]["blend"] == {"rule": "none", "refined": "mean of the members"}
+
+
+def test_what_is_flagged_is_written_over_the_comparison(
+    paper: redepth.Refinement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = [s.title for s in paper.flagged]
+    assert ("FLAGGED: " + ", ".join(titles) in paper._subtitle()) == bool(titles)
+    collapsed = Signature("geometry_collapse", 0.9, 0.4)
+    monkeypatch.setitem(paper.__dict__, "diagnostics", {"geometry_collapse": collapsed})
+    assert paper._subtitle().endswith("FLAGGED: geometry collapse")
+
+
+def test_a_sky_mask_and_blending_reach_the_record() -> None:
+    settings = ["optim.blend=agreement", "optim.objectives.sky.weight=2", "optim.steps=1"]
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=[*TINY_PAPER, *settings], device="cpu")
+    mask = np.zeros((60, 90), np.uint8)
+    mask[:30] = 255
+    result = pipeline.refine(array(), sky_mask=mask)
+    record = result.record()
+    assert record["sky_mask"] == "given"
+    share = record["diagnostics"]["sky_geometry"]["parts"]["share"]
+    assert share == pytest.approx(0.5, abs=0.02)
+    assert set(record["losses"]) == {"prior", "smoothness", "sky", "total"}
+    assert record["preset"]["optim"]["objectives"]["sky"] == {"weight": 2.0, "tolerance": 0.0}
+    blend = record["output"]["blend"]
+    assert (blend["rule"], blend["t"]) == ("agreement", 0.1)
+    assert 0 < blend["mean_w"] <= 1
+    assert "initial + w (mean of the members - initial)" in blend["refined"]
+    assert result.refined.shape == (60, 90)
+
+
+def test_a_sky_mask_of_another_size_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redepth.Pipeline, "__init__", lambda *_, **__: pytest.fail("loaded weights"))
+    with pytest.raises(InputError, match="the sky mask is 90 x 61 pixels and the photo 90 x 60"):
+        redepth.refine(array(), "smoke", sky_mask=np.zeros((61, 90), bool))
+    with pytest.raises(InputError, match=r"the sky mask is of shape \(60, 90, 3\)"):
+        redepth.refine(array(), "smoke", sky_mask=np.zeros((60, 90, 3), np.uint8))

@@ -15,3 +15,12 @@ def srgb_to_linear(image: Tensor) -> Tensor:
 def linear_to_srgb(image: Tensor, floor: float = 1e-3) -> Tensor:
     """I = clip(I_lin^(1/2.2), floor, 1); ``floor`` keeps the derivative finite at black."""
     return (image.clamp(min=floor) ** (1.0 / GAMMA)).clamp(floor, 1.0)
+
+
+def luma(image: Tensor) -> Tensor:
+    """Return the brightness as it is seen, 0.2126 R + 0.7152 G + 0.0722 B of sRGB values, (B, 1, H, W).
+
+    Source: the weights of ITU-R BT.709, on gamma-encoded values.
+    """
+    red, green, blue = image.split(1, dim=1)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from redepth.contracts import Objective, Surface
@@ -16,6 +18,11 @@ REGISTRY.add(
     "smoothness",
     "redepth.optim.objectives:Smoothness",
     "mean |Laplacian| of the min-max normalised raw output (the paper's)",
+)
+REGISTRY.add(
+    "sky",
+    "redepth.optim.objectives:Sky",
+    "mean nearness inside the sky: keeps it far (not the paper's)",
 )
 
 register = REGISTRY.register
@@ -48,3 +55,29 @@ class Smoothness:
     def __call__(self, surface: Surface) -> Tensor:
         """Return one value per member, (B,)."""
         return laplacian(normalize_range(surface.raw)).abs().mean(dim=(1, 2, 3))
+
+
+@dataclass(kw_only=True, eq=False)
+class Sky:
+    r"""Mean nearness inside the sky, above a tolerance.
+
+    .. math:: \mathcal{L} = \frac{1}{|S|} \sum_S \max(0, n - \tau), \qquad
+        n = \frac{D - \min D}{\max D - \min D}
+
+    over the sky S, for a disparity D; of a depth, D is its negative. Minimum and maximum are detached: the
+    sky sinks to the farthest level, the rest does not rise from it. 0 without sky and for a constant D. The
+    paper leaves open how to keep geometry out of the sky; this term is redepth's own.
+
+    Args:
+        tolerance: tau, the nearness that costs nothing, in [0, 1).
+    """
+
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        if surface.sky is None:
+            return surface.raw.new_zeros(len(surface.raw))
+        near = normalize_range(surface.raw if surface.predicts == "disparity" else -surface.raw)
+        excess = (near - self.tolerance).clamp(min=0) * surface.sky
+        return excess.sum(dim=(1, 2, 3)) / surface.sky.sum().clamp(min=1)

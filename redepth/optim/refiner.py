@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from redepth.config import Optim
+from redepth.config import Blend, Optim
 from redepth.contracts import (
     Condition,
     DepthModel,
@@ -28,6 +29,8 @@ from redepth.contracts import (
 )
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
+from redepth.ops.sky import sky_mask
+from redepth.ops.statistics import agreement_weight
 from redepth.optim.draws import draw_steps
 from redepth.optim.parameterizations import Parameterization, check_supported
 
@@ -85,6 +88,10 @@ class Outcome:
         reason: why, if so.
         seconds: wall time of the optimisation.
         unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
+        blend: how the members' mean and the initial output are combined, as `Optim.blend` says.
+        blend_tolerance: of ``agreement``.
+        sky: (1,1,H,W) bool, where the photo shows sky; None if nobody looked.
+        sky_given: whether the sky was given rather than found.
     """
 
     predicts: Predicts
@@ -101,16 +108,33 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
     unit: float = 1.0
+    blend: Blend = "none"
+    blend_tolerance: float = 0.1
+    sky: Tensor | None = None
+    sky_given: bool = False
 
     @property
     def refined(self) -> Tensor:
-        """The ensemble's answer: the mean of the members' raw outputs, (1,1,H,W)."""
-        return self.members.mean(dim=0, keepdim=True)
+        """The ensemble's answer, (1,1,H,W): the members' mean, or its blend with the initial output."""
+        return self._blended(self.initial, self.members.mean(dim=0, keepdim=True))
 
     @property
     def refined_depth(self) -> Tensor:
-        """The mean of the members' relative depths, (1,1,H,W)."""
-        return self.member_depths.mean(dim=0, keepdim=True)
+        """The mean of the members' relative depths, (1,1,H,W), blended as `refined` is."""
+        return self._blended(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
+
+    @cached_property
+    def blend_weight(self) -> Tensor:
+        """The members' share w in ``refined = initial + w (mean - initial)``, (1,1,H,W) in [0, 1].
+
+        1 everywhere under ``blend: none``; under ``agreement``, `ops.statistics.agreement_weight`.
+        """
+        if self.blend == "none":
+            return torch.ones_like(self.initial)
+        return agreement_weight(self.initial, self.members, self.blend_tolerance)
+
+    def _blended(self, initial: Tensor, mean: Tensor) -> Tensor:
+        return mean if self.blend == "none" else initial + self.blend_weight * (mean - initial)
 
     @property
     def uncertainty(self) -> Tensor:
@@ -202,6 +226,7 @@ class Refiner:
         seed: int = 0,
         on_step: OnStep | None = None,
         draws: Sequence[StepDraws] | None = None,
+        sky: Tensor | None = None,
     ) -> Outcome:
         """Refine one photo.
 
@@ -211,6 +236,8 @@ class Refiner:
             seed: of all members' random streams.
             on_step: called after each step of each group of members.
             draws: recorded draws to replay, a record per step with a row per member.
+            sky: (1,1,h,w) bool, any size, True where there is sky; without it the sky is looked for in the
+                photo and the initial output (`ops.sky.sky_mask`).
 
         Raises:
             RedepthError: if a replay does not fit, the first step already gives no finite loss or
@@ -224,7 +251,7 @@ class Refiner:
         condition = self.prior.condition(image, prompt)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
-        run = _Run(self, image, features, initial, condition, seed, on_step, draws)
+        run = _Run(self, image, features, initial, condition, seed, on_step, draws, sky)
         reason = run.all_groups()
         return run.outcome(reason, time.perf_counter() - started)
 
@@ -235,6 +262,7 @@ class Refiner:
         linear: Tensor,
         condition: Condition,
         draws: StepDraws,
+        sky: Tensor | None = None,
     ) -> tuple[Losses, Surface, Tensor]:
         """One deterministic forward pass: losses per member, the surface and the re-lit pictures."""
         raw = state.raw()
@@ -243,7 +271,7 @@ class Refiner:
         scored = self.prior(
             relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
         )
-        surface = Surface(raw, depth, image)
+        surface = Surface(raw, depth, image, self.depth_model.predicts, sky)
         losses = {"prior": scored.view(relit.shape[:2]).mean(dim=1)}
         total = self.optim.prior_weight * losses["prior"]
         for name, (weight, objective) in self.objectives.items():
@@ -307,6 +335,7 @@ class _Run:
         seed: int,
         on_step: OnStep | None,
         replay: Sequence[StepDraws] | None,
+        sky: Tensor | None,
     ) -> None:
         self.refiner, self.optim = refiner, refiner.optim
         self.prediction, self.unit = initial, refiner.unit(initial)
@@ -314,6 +343,7 @@ class _Run:
         self.linear = color.srgb_to_linear(image)
         self.condition, self.seed, self.on_step = condition, seed, on_step
         self.replay = self._checked(replay)
+        self.sky, self.sky_given = self._network_sky(sky), sky is not None
         self.finished: list[_Group] = []
 
     def _checked(self, replay: Sequence[StepDraws] | None) -> Sequence[StepDraws] | None:
@@ -326,6 +356,12 @@ class _Run:
                 f"{self.optim.steps} steps of {self.optim.members} members are asked for"
             )
         return replay
+
+    def _network_sky(self, given: Tensor | None) -> Tensor:
+        if given is None:
+            return sky_mask(self.image, self.initial, self.refiner.depth_model.predicts)
+        share = given.to(self.initial.device, torch.float32)
+        return geometry.resize(share, *self.initial.shape[-2:], antialias=True) >= 0.5
 
     def all_groups(self) -> str:
         """Run every member; return why it ended early, or an empty string."""
@@ -398,7 +434,7 @@ class _Run:
             for params in group.optimizer.param_groups:
                 params["lr"] = params["base"] * self.refiner.rate_factor(step)
             losses, surface, relit = self.refiner.step(
-                group.state, self.image, self.linear, self.condition, drawn
+                group.state, self.image, self.linear, self.condition, drawn, self.sky
             )
             group.optimizer.zero_grad(set_to_none=True)
             losses["total"].sum().backward()
@@ -505,6 +541,10 @@ class _Run:
             reason=reason,
             seconds=seconds,
             unit=self.unit,
+            blend=self.optim.blend,
+            blend_tolerance=self.optim.blend_tolerance,
+            sky=self.sky.cpu(),
+            sky_given=self.sky_given,
         )
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from redepth.contracts import Surface
-from redepth.optim.objectives import Smoothness, laplacian, normalize_range
+from redepth.optim.objectives import Sky, Smoothness, laplacian, normalize_range
 from tests.helpers import seeded
 
 
@@ -45,3 +46,40 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(fixed_range, (other,))
     fixed_range(other).backward()
     assert torch.allclose(probe.grad, other.grad)
+
+
+def sky_surface(raw: torch.Tensor, predicts: str = "disparity") -> Surface:
+    """The upper two of four rows are sky."""
+    sky = torch.zeros(1, 1, *raw.shape[-2:], dtype=torch.bool)
+    sky[..., :2, :] = True
+    return Surface(raw, raw, raw, predicts, sky)  # type: ignore[arg-type]
+
+
+def test_the_sky_term_is_the_mean_nearness_of_the_sky_per_member() -> None:
+    raw = torch.zeros(2, 1, 4, 5)
+    raw[:, :, 2:] = 2.0
+    raw[1, 0, 0, 0] = 1.0
+    assert Sky()(sky_surface(raw)).tolist() == pytest.approx([0.0, 0.5 / 10])
+    assert Sky()(sky_surface(300 * raw + 7)).tolist() == pytest.approx([0.0, 0.5 / 10])
+    assert Sky()(sky_surface(9 - raw, "depth")).tolist() == pytest.approx([0.0, 0.5 / 10])
+    assert Sky(tolerance=0.2)(sky_surface(raw)).tolist() == pytest.approx([0.0, 0.3 / 10])
+    assert Sky(tolerance=0.6)(sky_surface(raw)).tolist() == [0.0, 0.0]
+
+
+def test_the_sky_term_moves_the_sky_alone() -> None:
+    raw = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()).requires_grad_()
+    Sky()(sky_surface(raw)).sum().backward()
+    span = float(raw.detach().max() - raw.detach().min())
+    assert torch.allclose(raw.grad[..., :2, :], torch.full((2, 5), 1 / (10 * span), dtype=torch.float64))
+    assert not raw.grad[..., 2:, :].any()
+
+
+@pytest.mark.parametrize("sky", [None, torch.zeros(1, 1, 4, 5, dtype=torch.bool)])
+def test_the_sky_term_is_zero_without_sky_and_for_a_constant(sky: torch.Tensor | None) -> None:
+    raw = torch.rand(3, 1, 4, 5, generator=seeded())
+    assert Sky()(Surface(raw, raw, raw, "disparity", sky)).tolist() == [0.0, 0.0, 0.0]
+    constant = torch.ones(1, 1, 4, 5, requires_grad=True)
+    loss = Sky()(sky_surface(constant))
+    loss.sum().backward()
+    assert loss.tolist() == [0.0]
+    assert torch.isfinite(constant.grad).all()

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from redepth.contracts import StepDraws
+from redepth.contracts import StepDraws, Surface
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.ops.statistics import agreement_weight
 from redepth.optim.draws import draw_steps, load_draws, record_draws, save_draws
+from redepth.optim.objectives import Sky
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
 from redepth.optim.refiner import Refiner, StepReport
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -349,3 +351,71 @@ def test_unknown_and_unsupported_parameterizations_say_what_is_possible() -> Non
 def test_a_photo_of_the_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(1, 3, H, W\)"):
         make_refiner().run(torch.rand(3, 56, 70))
+
+
+# --- the sky, and blending ------------------------------------------------------------------------
+
+
+def upper_sky(height: int = 56, width: int = 70) -> torch.Tensor:
+    sky = torch.zeros(1, 1, height, width, dtype=torch.bool)
+    sky[..., : height // 2, :] = True
+    return sky
+
+
+def test_a_given_sky_reaches_objectives_and_outcome_at_network_size() -> None:
+    seen: list[Surface] = []
+
+    class Watching:
+        def __call__(self, surface: Surface) -> torch.Tensor:
+            seen.append(surface)
+            return surface.raw.new_zeros(len(surface.raw))
+
+    refiner = make_refiner(steps=1)
+    refiner.objectives = {"watching": (1.0, Watching())}
+    outcome = refiner.run(photo(), sky=upper_sky(112, 140))
+    assert outcome.sky_given
+    assert torch.equal(outcome.sky, upper_sky())
+    assert outcome.sky.shape == outcome.initial.shape
+    assert torch.equal(seen[0].sky, outcome.sky)
+    assert seen[0].predicts == "disparity"
+    looked_for = refiner.run(photo())
+    assert not looked_for.sky_given
+    assert looked_for.sky.dtype == torch.bool
+    assert looked_for.sky.shape == outcome.sky.shape
+
+
+def nearness_of_sky(raw: torch.Tensor) -> torch.Tensor:
+    low, high = raw.amin(dim=(1, 2, 3)), raw.amax(dim=(1, 2, 3))
+    return (raw[:, :, :28].mean(dim=(1, 2, 3)) - low) / (high - low)
+
+
+def test_the_sky_objective_keeps_the_sky_far_and_alters_nothing_without_one() -> None:
+    plain, kept = make_refiner(steps=12), make_refiner(steps=12)
+    kept.objectives = {**kept.objectives, "sky": (5.0, Sky())}
+    outcome, other = kept.run(photo(), sky=upper_sky()), plain.run(photo(), sky=upper_sky())
+    assert (nearness_of_sky(outcome.members) < 0.8 * nearness_of_sky(other.members)).all()
+    assert [row[-1] < row[0] for row in outcome.history["sky"]] == [True] * 3
+    without = kept.run(photo(), sky=torch.zeros_like(upper_sky()))
+    assert torch.equal(without.members, other.members)
+    assert {loss for row in without.history["sky"] for loss in row} == {0.0}
+
+
+def test_blending_by_agreement_changes_the_answer_and_not_the_members() -> None:
+    mean, blended = make_refiner(), make_refiner(blend="agreement", blend_tolerance=0.05)
+    first, second = (refiner.run(photo(), seed=2) for refiner in (mean, blended))
+    assert torch.equal(first.members, second.members)
+    assert torch.equal(first.refined, first.members.mean(dim=0, keepdim=True))
+    assert torch.equal(first.blend_weight, torch.ones_like(first.initial))
+    weight = agreement_weight(first.initial, first.members, 0.05)
+    assert torch.equal(second.blend_weight, weight)
+    assert 0 < float(weight.min()) < float(weight.max()) < 1
+    expected = first.initial + weight * (first.refined - first.initial)
+    assert torch.allclose(second.refined, expected)
+    deep = first.initial_depth + weight * (first.refined_depth - first.initial_depth)
+    assert torch.allclose(second.refined_depth, deep)
+    assert torch.equal(first.uncertainty, second.uncertainty)
+
+
+def test_a_single_member_has_nothing_to_disagree_with() -> None:
+    outcome = make_refiner(members=1, blend="agreement").run(photo())
+    assert torch.allclose(outcome.refined, outcome.members)

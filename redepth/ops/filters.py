@@ -1,0 +1,49 @@
+"""Separable smoothing and gradients of maps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from redepth.ops.geometry import difference
+
+
+def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
+    r"""Convolve each channel of (B, C, H, W) with a Gaussian.
+
+    .. math:: k(t) \propto e^{-t^2 / (2 \sigma^2)}, \quad |t| \le \lceil 3 \sigma \rceil
+
+    The kernel sums to 1 and the border is repeated, so that a constant stays what it is. ``sigma`` > 0 is in
+    pixels; what is not finite spreads over the kernel's reach.
+    """
+    reach = math.ceil(3 * sigma)
+    t = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
+    kernel = torch.exp(-(t**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    # One picture with many channels of their own: on a CPU far faster than a batch of one channel each.
+    planes = values.flatten(0, 1)[None]
+    count = planes.shape[1]
+    for shape, pad in (((1, 1, 1, -1), (reach, reach, 0, 0)), ((1, 1, -1, 1), (0, 0, reach, reach))):
+        weight = kernel.view(shape).expand(count, -1, -1, -1).contiguous()
+        planes = F.conv2d(F.pad(planes, pad, mode="replicate"), weight, groups=count)
+    return planes.view(values.shape)
+
+
+def gradient(values: Tensor) -> Tensor:
+    """Return the derivatives along columns and rows of (B, 1, H, W) per pixel, (B, 2, H, W)."""
+    return torch.cat([difference(values, -1), difference(values, -2)], dim=1)
+
+
+def length(vectors: Tensor) -> Tensor:
+    """Return the Euclidean length over the channels of (B, C, H, W), (B, 1, H, W)."""
+    return (vectors * vectors).sum(dim=1, keepdim=True).sqrt()
+
+
+def grown(values: Tensor, radius: int) -> Tensor:
+    """Return the largest value of (B, 1, H, W) in the square of this radius around each pixel."""
+    side = 2 * radius + 1
+    rows = F.max_pool2d(values, (side, 1), stride=1, padding=(radius, 0))
+    return F.max_pool2d(rows, (1, side), stride=1, padding=(0, radius))
