@@ -178,8 +178,9 @@ def refine(
     if workers > 1 or ray is not None:
         where = _resources(workers, ray, None, device)
         job_options = {"device": device.value, "seed": seed, "prompt": prompt, "max_pixels": max_pixels}
-        photos = [Photo(path, folders[path], masks and masks[path]) for path in usable]
-        failed |= _refine_elsewhere(wanted, photos, where, truth, job_options)
+        skies: dict[Path, Path] = masks or {}
+        tasks = [Photo(path, folders[path], skies.get(path)) for path in usable]
+        failed |= _refine_elsewhere(wanted, tasks, where, truth, job_options)
         raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
     if not usable:
         raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
