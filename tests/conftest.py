@@ -13,6 +13,8 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 # What tests cache is theirs; processes that they start inherit it.
 os.environ["REDEPTH_CACHE"] = tempfile.mkdtemp(prefix="redepth-tests-")
+# Tiny models gain nothing from threads, and threads that wait for each other crawl on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
