@@ -50,7 +50,8 @@ class Run(BaseModel):
         images: names, in order.
         protocol: pinned to these images.
         presets: name -> resolved preset.
-        prompt: what a text-conditioned prior is told about every photo.
+        prompt: what a text-conditioned prior is told about every photo; None is what the preset's captioner
+            says of each.
         seed: of all random streams.
     """
 
@@ -61,7 +62,7 @@ class Run(BaseModel):
     images: list[str]
     protocol: Protocol
     presets: dict[str, Preset]
-    prompt: str = ""
+    prompt: str | None = None
     seed: int = 0
 
     def reader(self) -> Dataset:

@@ -269,7 +269,9 @@ def bench_run(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    prompt: Annotated[str, typer.Option(help="What the prior is told about every photo.")] = "",
+    prompt: Annotated[
+        str | None, typer.Option(help="What the prior is told about every photo, instead of captions.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
     arrays: Annotated[bool, typer.Option("--arrays", help="Also keep every image's maps.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")] = False,
