@@ -25,11 +25,10 @@ from redepth.io import load_depth_map, save_json, save_png
 
 def figures(result: redepth.Refinement) -> dict[str, float]:
     """Return what one refinement came to."""
-    cosine = (result.normals_before * result.normals_after).sum(axis=-1)
     moved = np.abs(result.refined - result.initial).mean() / np.ptp(result.initial)
     found = {
         "moved_percent": 100 * float(moved),
-        "normals_turned": float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean()),
+        "normals_turned": result.turn,
         "seconds": result.outcome.seconds,
     }
     for when, evaluation in result.evaluations.items():

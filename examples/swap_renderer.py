@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -21,15 +20,9 @@ from redepth.errors import MissingDependencyError
 from redepth.io import load_depth_map, save_json
 
 
-def turned(result: redepth.Refinement) -> float:
-    """Return the mean angle by which refinement turned the normals, in degrees."""
-    cosine = (result.normals_before * result.normals_after).sum(axis=-1)
-    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
-
-
 def figures(result: redepth.Refinement) -> dict[str, float]:
     """Return what one refinement came to."""
-    found = {"seconds": result.outcome.seconds, "normals_turned": turned(result)}
+    found = {"seconds": result.outcome.seconds, "normals_turned": result.turn}
     for when, evaluation in result.evaluations.items():
         found[f"silog_{when}"] = evaluation.metrics["silog"]
     return found

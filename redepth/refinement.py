@@ -159,6 +159,12 @@ class Refinement:
         """Unit normals of the refined surface, likewise."""
         return _display_normals(self.outcome.refined_depth)
 
+    @property
+    def turn(self) -> float:
+        """Mean angle by which refinement turned the normals, in degrees."""
+        cosine = (self.normals_before * self.normals_after).sum(axis=-1)
+        return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
         """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""

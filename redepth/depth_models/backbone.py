@@ -279,6 +279,15 @@ def without_class_token(states: Sequence[Tensor], grid: tuple[int, int]) -> Feat
     return Features(maps=tuple(maps), constants=tuple(t[:, :1] for t in tokens), grid=grid)
 
 
+class NeckAndHead(nn.Module):
+    """The two parts of the libraries' decoders: features fused across scales, and what reads them."""
+
+    def __init__(self, neck: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.neck = neck
+        self.head = head
+
+
 def with_class_token(features: Features) -> list[Tensor]:
     """Return the states that `without_class_token` took apart."""
     constants = iter(features.constants)

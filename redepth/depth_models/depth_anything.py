@@ -13,7 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from redepth.contracts import Features
-from redepth.depth_models.backbone import Backbone, Rule, with_class_token, without_class_token
+from redepth.depth_models.backbone import (
+    Backbone,
+    NeckAndHead,
+    Rule,
+    with_class_token,
+    without_class_token,
+)
 
 V2_SMALL, V2_SMALL_SCALE = "depth-anything/Depth-Anything-V2-Small-hf", 7.0
 """The paper's checkpoint and its s. The others' raw outputs are up to 60 times as large."""
@@ -66,12 +72,7 @@ class DinoEncoder(nn.Module):
         return without_class_token(self.backbone(pixels).feature_maps, grid)
 
 
-class _Decoder(nn.Module):
-    def __init__(self, neck: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.neck = neck
-        self.head = head
-
+class _Decoder(NeckAndHead):
     def forward(self, features: Features) -> Tensor:
         fused = self.neck(with_class_token(features), *features.grid)
         return self.head(fused, *features.grid)[:, None]

@@ -9,7 +9,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from redepth.contracts import Features
-from redepth.depth_models.backbone import Backbone, Preprocessing, with_class_token, without_class_token
+from redepth.depth_models.backbone import (
+    Backbone,
+    NeckAndHead,
+    Preprocessing,
+    with_class_token,
+    without_class_token,
+)
 from redepth.errors import WeightsError
 
 MIDAS_ENCODERS = ("beit", "swinv2")
@@ -51,12 +57,7 @@ class _ViTEncoder(nn.Module):
         return without_class_token(states, (height // self.patch, width // self.patch))
 
 
-class _Decoder(nn.Module):
-    def __init__(self, neck: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.neck = neck
-        self.head = head
-
+class _Decoder(NeckAndHead):
     def forward(self, features: Features) -> Tensor:
         return self.head(self.neck(with_class_token(features), *features.grid))[:, None]
 

@@ -13,18 +13,13 @@ from torch import Tensor, nn
 
 from redepth import io
 from redepth.contracts import Features, Predicts
-from redepth.depth_models.backbone import Backbone, Preprocessing, with_class_token
+from redepth.depth_models.backbone import Backbone, NeckAndHead, Preprocessing, with_class_token
 from redepth.depth_models.depth_anything import DinoEncoder
 from redepth.depth_models.files import PhotoFile
 from redepth.errors import InputError
 
 
-class _Decoder(nn.Module):
-    def __init__(self, neck: nn.Module, head: nn.Module) -> None:
-        super().__init__()
-        self.neck = neck
-        self.head = head
-
+class _Decoder(NeckAndHead):
     def forward(self, features: Features) -> Tensor:
         # The last two constants are the prompt in [0, 1] and its (near, far), if there is one.
         tokens = len(features.maps)
