@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -397,6 +398,8 @@ def test_ctrl_c_keeps_what_is_done(real_photos: dict[str, Path], tmp_path: Path)
         stdout=subprocess.PIPE,
         stderr=stderr,
         start_new_session=True,
+        # A suite that was started in the background has Ctrl-C ignored, and its children would inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     os.close(stderr)
     shown = b""
