@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from pathlib import Path
 from redepth import io
 from redepth.config import Preset
 from redepth.executors import Done, Resources, executor
-from redepth.pipeline import Pipeline
+from redepth.pipeline import Pipeline, captioner_of, choose_device
+from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
 
 
@@ -92,12 +93,23 @@ def refine_photos(
     max_pixels: int,
 ) -> Iterator[Done[Photo, Refined]]:
     """Refine photos and write their folders, yielding each outcome as it ends."""
-    make = partial(_make_worker, preset.model_dump_json(), device, seed, prompt, max_pixels)
+    told: dict[Path, Prompt] = {}
+    captioner = captioner_of(preset, choose_device(device)) if prompt is None else None
+    if captioner is not None:
+        # Here and once: a worker would load the captioner again for each photo.
+        pixels = (io.load_photo(photo.path, max_pixels=max_pixels) for photo in photos)
+        told = dict(zip((p.path for p in photos), captioner.captions(pixels), strict=True))
+    make = partial(_make_worker, preset.model_dump_json(), device, seed, prompt, told, max_pixels)
     return executor(resources).run(make, photos)
 
 
 def _make_worker(
-    preset: str, device: str, seed: int, prompt: str | None, max_pixels: int
+    preset: str,
+    device: str,
+    seed: int,
+    prompt: str | None,
+    told: Mapping[Path, Prompt],
+    max_pixels: int,
 ) -> Callable[[Photo], Refined]:
     pipeline = Pipeline(Preset.model_validate_json(preset), device=device)
 
@@ -105,7 +117,13 @@ def _make_worker(
         sky = None
         if photo.sky_mask is not None:
             sky = io.load_mask(photo.sky_mask, max_pixels=max_pixels, may_be_empty=True)
-        result = pipeline.refine(photo.path, prompt=prompt, seed=seed, max_pixels=max_pixels, sky_mask=sky)
+        result = pipeline.refine(
+            photo.path,
+            prompt=told.get(photo.path, prompt),
+            seed=seed,
+            max_pixels=max_pixels,
+            sky_mask=sky,
+        )
         result.save(photo.folder)
         return Refined.of(result)
 

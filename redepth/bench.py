@@ -28,10 +28,11 @@ from pydantic import BaseModel, ConfigDict
 from redepth import io
 from redepth.config import Preset
 from redepth.data.datasets import Dataset
-from redepth.errors import ConfigError, InputError
+from redepth.data.datasets.base import Array
+from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.executors import Done, Resources, executor
 from redepth.metrics import bootstrap_interval, win_rate
-from redepth.pipeline import Pipeline
+from redepth.pipeline import Pipeline, captioner_of, choose_device
 from redepth.protocols import Measurement, Protocol, Row, difference, load_protocol, open_dataset
 from redepth.refinement import Refinement
 from redepth.report import image_pictures, write_report
@@ -78,6 +79,7 @@ class Result(BaseModel):
         preset: name of the preset.
         initial: the frozen model's row, a `protocols.Row` as JSON.
         refined: that after refinement.
+        prompt: what the prior was told about the photo.
         diagnostics: failure signatures that were flagged, by name.
     """
 
@@ -87,6 +89,7 @@ class Result(BaseModel):
     preset: str
     initial: dict[str, Any]
     refined: dict[str, Any]
+    prompt: str = ""
     diagnostics: list[str] = []
 
     def change(self, metric: str) -> float:
@@ -155,7 +158,8 @@ def run_benchmark(
     tasks = [(preset, image) for preset in run.presets for image in run.images]
     finished = {task: found for task in tasks if (found := _read(folder, task)) is not None}
     left = [task for task in tasks if task not in finished]
-    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays)
+    prompts = _prompts(run, left, device)
+    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, prompts)
     failures: dict[Task, str] = {}
     for done in executor(resources).run(make, left):
         if done.result is None:
@@ -218,13 +222,45 @@ def differences(a: Run, b: Run) -> list[str]:
     return [*found, *(f"preset {name} is left out" for name in sorted(missing))]
 
 
-def _make_worker(run: str, folder: str, device: str, keep_arrays: bool) -> Callable[[Task], Result]:
+def _make_worker(
+    run: str, folder: str, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+) -> Callable[[Task], Result]:
     """Make what refines one image; each preset is loaded when its first image comes."""
-    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays)
+    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays, prompts)
+
+
+def _prompts(run: Run, tasks: Sequence[Task], device: str) -> dict[Task, str]:
+    """Return what the prior is told in each task; a preset's captioner is loaded once for all its photos."""
+    if run.prompt is not None:
+        return dict.fromkeys(tasks, run.prompt)
+    found = dict.fromkeys(tasks, "")
+    for name, preset in run.presets.items():
+        captioner = captioner_of(preset, choose_device(device))
+        if captioner is None:
+            continue
+        readable: list[Task] = []
+        told = captioner.captions(_readable(run, [task for task in tasks if task[0] == name], readable))
+        found |= {task: prompt.text for task, prompt in zip(readable, told, strict=True)}
+    return found
+
+
+def _readable(run: Run, tasks: Sequence[Task], readable: list[Task]) -> Iterator[Array]:
+    """Yield photos one by one, noting whose they are; a worker will say why one cannot be read."""
+    reader = run.reader()
+    for task in tasks:
+        try:
+            pixels = run.protocol.prepare(reader.load(task[1])).pixels()
+        except RedepthError:
+            continue
+        readable.append(task)
+        yield pixels
 
 
 class _Worker:
-    def __init__(self, run: Run, folder: Path, device: str, keep_arrays: bool) -> None:
+    def __init__(
+        self, run: Run, folder: Path, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+    ) -> None:
+        self.prompts = prompts
         self.run, self.folder, self.device, self.keep_arrays = run, folder, device, keep_arrays
         self.dataset = run.reader()
         self.pipelines: dict[str, Pipeline] = {}
@@ -237,7 +273,7 @@ class _Worker:
             # One preset at a time is in memory: the images of one come before those of the next.
             self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
         refinement = self.pipelines[preset].refine(
-            sample.pixels(), prompt=self.run.prompt, seed=self.run.seed
+            sample.pixels(), prompt=self.prompts[task], seed=self.run.seed
         )
         measured = {
             when: self.run.protocol.measure(
@@ -256,6 +292,7 @@ class _Worker:
             preset=preset,
             initial=measured["initial"].row.record(),
             refined=measured["refined"].row.record(),
+            prompt=self.prompts[task],
             diagnostics=[signature.name for signature in refinement.flagged],
         )
         self._write(task, result, refinement, measured, time.perf_counter() - started)

@@ -19,6 +19,7 @@ import pytest
 from redepth import bench
 from redepth.errors import ConfigError, InputError
 from redepth.executors import Resources
+from redepth.priors.prompts import Prompt
 from redepth.protocols import load_protocol, open_dataset, select
 from tests.command import ENVIRONMENT, call
 
@@ -169,6 +170,25 @@ def test_a_failed_image_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     results, failures = bench.run_benchmark(run, tmp_path, ONE_THREAD)
     assert len(results) == 3
+
+
+def test_captions_are_written_once_for_all_photos_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    class Captioner:
+        def captions(self, photos: Any) -> list[Prompt]:
+            found = [Prompt(f"relief {k}") for k, _ in enumerate(photos)]
+            calls.append(len(found))
+            return found
+
+    monkeypatch.setattr(bench, "captioner_of", lambda *_: Captioner())
+    results, _ = bench.run_benchmark(make_run(), tmp_path, ONE_THREAD)
+    assert calls == [3]
+    assert [r.prompt for r in results] == ["relief 0", "relief 1", "relief 2"]
+    bench.run_benchmark(make_run(prompt="mine"), tmp_path, ONE_THREAD, fresh=True)
+    assert calls == [3], "a prompt that is given is not written"
 
 
 def test_compare_pairs_images_and_refuses_another_protocol(
