@@ -1,12 +1,14 @@
 """Train the embedded pair from scratch on procedural scenes: resumable, seeded, one command.
 
-    python tools/train_embedded.py all            # everything below, one after the other
-    python tools/train_embedded.py depth          # the depth model, narrow domain
-    python tools/train_embedded.py prior          # the re-lighting prior, broad domain
-    python tools/train_embedded.py export         # half-precision safetensors to redepth/weights
+    python tools/train_embedded.py all                      # everything below, one after the other
+    python tools/train_embedded.py depth                    # the depth model, narrow domain
+    python tools/train_embedded.py prior relighting         # told photo and light, broad domain
+    python tools/train_embedded.py prior unconditional      # told nothing, broad domain: the paper's kind
+    python tools/train_embedded.py prior narrow             # told photo and light, the narrow domain alone
+    python tools/train_embedded.py export                   # half-precision safetensors to redepth/weights
 
-Each writes checkpoints and a log of its losses (JSON lines) to ``runs/<name>``; started again it goes
-on from the last checkpoint.
+Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``;
+started again it goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +30,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Generator, Tensor, nn
 
 from redepth.contracts import Illumination
-from redepth.data.synthetic import Scenes, scenes
+from redepth.data.synthetic import Domain, Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.doctor import CHECKSUMS, sha256
 from redepth.ops.color import srgb_to_linear
+from redepth.ops.filters import gaussian_blur
 from redepth.ops.geometry import normals_from_depth, relative_depth
 from redepth.priors.pixel_unet import (
     LIGHT_CHANNELS,
@@ -45,7 +49,17 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 SIZE = 96
 WEIGHTS = Path(__file__).parents[1] / "redepth" / "weights"
-DEPTH_NAME, PRIOR_NAME = "relief-depth", "relief-relighting-prior"
+Kind = Literal["relighting", "unconditional", "narrow"]
+DEPTH_NAME = "relief-depth"
+PRIOR_NAMES: dict[Kind, str] = {
+    "relighting": "relief-relighting-prior",
+    "unconditional": "relief-prior",
+    "narrow": "smooth-relighting-prior",
+}
+SAMPLES: dict[Kind, int] = {"relighting": 256_000, "unconditional": 160_000, "narrow": 128_000}
+BATCH = 32
+VALIDATION_SEED, VALIDATION_SCENES, VALIDATION_STEPS = 5_000, 32, 1000
+VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -88,29 +102,44 @@ def build_depth_model(seed: int) -> Any:
     return model
 
 
-def build_prior(seed: int) -> PixelUNet:
-    """Return the re-lighting UNet with fresh weights."""
-    from diffusers import UNet2DConditionModel
+def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:
+    """Return a UNet of one kind of prior with fresh weights."""
+    from diffusers import UNet2DConditionModel, UNet2DModel
 
     torch.manual_seed(seed)  # diffusers initialises from the global generator
     patch = 4
+    shape: dict[str, Any] = {
+        "sample_size": SIZE // patch,
+        "out_channels": 3 * patch**2,
+        "block_out_channels": (48, 96, 160),
+        "layers_per_block": 1,
+        "norm_num_groups": 16,
+        "attention_head_dim": 32,
+        "resnet_time_scale_shift": "scale_shift",
+    }
+    if kind == "unconditional":
+        unet = UNet2DModel(
+            in_channels=3 * patch**2,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            **shape,
+        )
+        return PixelUNet(unet, Layout(size=SIZE, patch=patch))
     unet = UNet2DConditionModel(
-        sample_size=SIZE // patch,
         in_channels=2 * 3 * patch**2,
-        out_channels=3 * patch**2,
-        block_out_channels=(64, 112, 160),
-        layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         mid_block_type="UNetMidBlock2D",
-        norm_num_groups=16,
-        attention_head_dim=32,
         cross_attention_dim=8,
-        resnet_time_scale_shift="scale_shift",
         class_embed_type="projection",
         projection_class_embeddings_input_dim=LIGHT_CHANNELS,
+        **shape,
     )
     return PixelUNet(unet, Layout(size=SIZE, patch=patch, relighting=True))
+
+
+DEPTH_SHAPES = ((0.1, 128, 160, 8), (0.2, 160, 128, 8), (0.3, 192, 192, 4), (1.0, SIZE, SIZE, 16))
+"""Cumulative share of the training steps, height, width and pictures of a batch."""
 
 
 def depth_loss(disparity: Tensor, batch: Scenes) -> Tensor:
@@ -131,12 +160,10 @@ def depth_steps(model: Any, generator: Generator, batch: int, device: torch.devi
     depth_model.use(model, device)
 
     def step() -> Tensor:
-        # Photos have all shapes: one batch in five is wider and larger than the square ones.
-        large = float(torch.rand((), generator=generator)) < 0.2
-        shape, count = ((128, 160), batch // 2) if large else ((SIZE, SIZE), batch)
-        if large and float(torch.rand((), generator=generator)) < 0.5:
-            shape = (shape[1], shape[0])
-        drawn = with_mirrored(scenes(count // 2, "mid", generator, height=shape[0], width=shape[1]))
+        # Photos have all shapes: one batch in five is wider, one in ten larger than the square ones.
+        kind = float(torch.rand((), generator=generator))
+        height, width, count = next(shape for share, *shape in DEPTH_SHAPES if kind < share)
+        drawn = with_mirrored(scenes(count // 2, "mid", generator, height=height, width=width))
         drawn = drawn.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             features = depth_model.encode(drawn.image)
@@ -176,38 +203,134 @@ class PriorBatch:
         return PriorBatch(**{k: v.to(device) for k, v in vars(self).items()})
 
 
-def prior_batch(drawn: Scenes, generator: Generator, alphas: Tensor) -> PriorBatch:
-    """Re-light true geometry, add noise, drop conditions at random; the target is v."""
-    count = len(drawn.image)
-    light = BlinnPhong().sample(count, generator)
-    relit = BlinnPhong()(drawn.depth, srgb_to_linear(drawn.image), light)[:, 0]
-    clean, photo = relit * 2 - 1, drawn.image * 2 - 1
+@dataclass(frozen=True)
+class Composites:
+    """Re-lit pictures of true surfaces: (N,3,S,S) ``relit`` and ``photo`` in [-1, 1], (N,7) ``light``."""
+
+    relit: Tensor
+    photo: Tensor
+    light: Tensor
+
+
+def composites(count: int, domain: Domain, generator: Generator) -> Composites:
+    """Draw scenes and re-light them, half of the pictures mirrored.
+
+    A third of the batches are quarters of scenes of twice the side: what the prior is shown of a photo
+    that is larger than its window.
+    """
+    large = float(torch.rand((), generator=generator)) < 1 / 3
+    side, tiles = (2 * SIZE, 4) if large else (SIZE, 1)
+    drawn = with_mirrored(scenes(count // (2 * tiles), domain, generator, height=side, width=side))
+    illumination = BlinnPhong().sample(len(drawn.image), generator)
+    relit = BlinnPhong()(drawn.depth, srgb_to_linear(drawn.image), illumination)[:, 0]
+    light = light_vector(Illumination({k: v[:, 0] for k, v in illumination.tensors.items()}))
+    return Composites(
+        windows(relit) * 2 - 1, windows(drawn.image) * 2 - 1, light.repeat_interleave(tiles, dim=0)
+    )
+
+
+def windows(pictures: Tensor) -> Tensor:
+    """Cut pictures of any multiple of `SIZE` into windows of it, (N * tiles, C, S, S)."""
+    tiles = pictures.unfold(2, SIZE, SIZE).unfold(3, SIZE, SIZE).permute(0, 2, 3, 1, 4, 5)
+    return tiles.reshape(-1, pictures.shape[1], SIZE, SIZE)
+
+
+def prior_batch(seen: Composites, generator: Generator, alphas: Tensor) -> PriorBatch:
+    """Noise the composites at random timesteps and drop conditions at random.
+
+    Both are told in 70 %, the photo alone in 15 %, nothing in 15 %.
+    """
+    count = len(seen.relit)
     timestep = draw_timesteps(count, generator)
-    noise = torch.randn(clean.shape, generator=generator)
+    noise = torch.randn(seen.relit.shape, generator=generator)
     alpha = alphas[timestep].view(-1, 1, 1, 1)
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    target = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    noisy = alpha.sqrt() * seen.relit + (1 - alpha).sqrt() * noise
+    target = alpha.sqrt() * noise - (1 - alpha).sqrt() * seen.relit
     chance = torch.rand(count, generator=generator)
-    tell_photo, tell_light = (chance < 0.9).float(), (chance < 0.7).float()
-    vector = light_vector(Illumination({k: v[:, 0] for k, v in light.tensors.items()}))
-    photo, vector = condition_rows(photo, vector, tell_photo, tell_light)
-    return PriorBatch(clean, noisy, target, timestep, photo, vector)
+    tell_photo, tell_light = (chance < 0.85).float(), (chance < 0.7).float()
+    photo, vector = condition_rows(seen.photo, seen.light, tell_photo, tell_light)
+    return PriorBatch(seen.relit, noisy, target, timestep, photo, vector)
 
 
 def prior_steps(
-    model: PixelUNet, generator: Generator, batch: int, device: torch.device
+    model: PixelUNet,
+    generator: Generator,
+    batch: int,
+    device: torch.device,
+    kind: Kind = "relighting",
+    forward: Callable[..., Tensor] | None = None,
 ) -> Callable[[], Tensor]:
-    """Return a function that computes the loss of the next batch."""
-    alphas = noise_schedule()
+    """Return a function that computes the loss of the next batch, by a compiled ``forward`` if given."""
+    alphas, predict = noise_schedule(), forward or model
 
     def step() -> Tensor:
-        drawn = with_mirrored(scenes(batch // 2, "broad", generator, height=SIZE, width=SIZE))
-        b = prior_batch(drawn, generator, alphas).to(device)
+        b = prior_batch(composites(batch, DOMAINS[kind], generator), generator, alphas).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            prediction = model(b.noisy, b.timestep, b.photo, b.light)
+            prediction = predict(b.noisy, b.timestep, b.photo, b.light)
         return F.mse_loss(prediction.float(), b.target)
 
     return step
+
+
+DOMAINS: dict[Kind, Domain] = {"relighting": "broad", "unconditional": "broad", "narrow": "mid"}
+
+
+@torch.no_grad()
+def validate_prior(model: PixelUNet, kind: Kind, device: torch.device) -> dict[str, Any]:
+    """Measure on fixed scenes of the broad domain, by t: the loss, and how well x0 points to the truth.
+
+    The picture x is re-lit from a wrong surface, the true one blurred and half as high; its one-step
+    reconstruction x0 should lie in the direction of the true composite. Reported is the mean cosine
+    between x0 - x and truth - x, told all that the model can be told and told nothing.
+    """
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    drawn = scenes(VALIDATION_SCENES, "broad", generator, height=SIZE, width=SIZE)
+    lights = BlinnPhong().sample(VALIDATION_SCENES, generator)
+    linear = srgb_to_linear(drawn.image)
+    wrong = 1 + 0.5 * (gaussian_blur(drawn.depth, 4.0) - 1)
+    truth, x = (BlinnPhong()(depth, linear, lights)[:, 0] * 2 - 1 for depth in (drawn.depth, wrong))
+    vector = light_vector(Illumination({k: v[:, 0] for k, v in lights.tensors.items()}))
+    noise, alphas = torch.randn(x.shape, generator=generator), noise_schedule()
+    found: dict[str, Any] = {}
+    for told in (1.0, 0.0) if kind != "unconditional" else (0.0,):
+        flag = torch.full((VALIDATION_SCENES,), told)
+        photo, light = (v.to(device) for v in condition_rows(drawn.image * 2 - 1, vector, flag, flag))
+        cosines, losses = [], []
+        for t in VALIDATION_TIMESTEPS:
+            a, b = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
+            timestep = torch.full((VALIDATION_SCENES,), t, device=device)
+            v = [
+                model((a * picture + b * noise).to(device), timestep, photo, light).float().cpu()
+                for picture in (x, truth)
+            ]
+            x0 = a * (a * x + b * noise) - b * v[0]
+            cosines.append(float(F.cosine_similarity((x0 - x).flatten(1), (truth - x).flatten(1)).mean()))
+            losses.append(float(F.mse_loss(v[1], a * noise - b * truth)))
+        found["told" if told else "untold"] = {"cosine": cosines, "loss": losses}
+    return {"timesteps": list(VALIDATION_TIMESTEPS), **found}
+
+
+@torch.no_grad()
+def validate_depth(model: Any, device: torch.device) -> dict[str, Any]:
+    """Measure SI-log and normal error on fixed scenes of both domains."""
+    depth_model = DepthAnything()
+    depth_model.use(model, device)
+    found: dict[str, Any] = {}
+    for domain in get_args(Domain):
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        drawn = scenes(VALIDATION_SCENES, domain, generator, height=SIZE, width=SIZE)
+        depth = relative_depth(depth_model.decode(depth_model.encode(drawn.image.to(device))).cpu())
+        logs = depth.log() - drawn.depth.log()
+        found[domain] = {
+            "silog": float(100 * logs.std(dim=(1, 2, 3)).mean()),
+            "normals": float(angles(normals_from_depth(depth), normals_from_depth(drawn.depth)).mean()),
+        }
+    return found
+
+
+def angles(a: Tensor, b: Tensor) -> Tensor:
+    """Angles in degrees between unit normals, (B,3,H,W) each."""
+    return torch.rad2deg(torch.acos((a * b).sum(dim=1).clamp(-1, 1)))
 
 
 def noise_schedule() -> Tensor:
@@ -220,7 +343,17 @@ def noise_schedule() -> Tensor:
 class Training:
     """The loop: AdamW with warm-up and cosine decay, an exponential moving average, checkpoints."""
 
-    def __init__(self, model: nn.Module, folder: Path, *, rate: float, samples: int, batch: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: Path,
+        *,
+        rate: float,
+        samples: int,
+        batch: int,
+        validate: Callable[[nn.Module], dict[str, Any]],
+    ) -> None:
+        self.validate = validate
         # Convolutions of few channels run about twice as fast on the CPU in this layout.
         self.model = model.to(memory_format=torch.channels_last)
         self.folder, self.log = folder, folder / "log.jsonl"
@@ -250,8 +383,10 @@ class Training:
             self.step += 1
             self._update_average()
             losses.append(loss.item())
-            if self.step % 100 == 0 or self.step == self.total:
-                self._log(sum(losses) / len(losses), time.time() - started)
+            last = self.step == self.total
+            if self.step % 100 == 0 or last:
+                more = self._validated() if self.step % VALIDATION_STEPS == 0 or last else {}
+                self._log(sum(losses) / len(losses), time.time() - started, more)
                 losses.clear()
             if self.step % 500 == 0 or self.step == self.total:
                 self.save()
@@ -261,12 +396,19 @@ class Training:
         for name, value in self.model.state_dict().items():
             self.average[name].lerp_(value.detach(), 1 - decay)
 
-    def _log(self, loss: float, seconds: float) -> None:
+    def _validated(self) -> dict[str, Any]:
+        """Validate the averaged weights, in float32 and eval mode."""
+        average = deepcopy(self.model).eval()
+        average.load_state_dict(self.average)
+        return {"validation": self.validate(average)}
+
+    def _log(self, loss: float, seconds: float, more: dict[str, Any]) -> None:
         row = {
             "step": self.step,
             "samples": self.step * self.batch,
             "loss": loss,
             "seconds": seconds,
+            **more,
         }
         with self.log.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -323,6 +465,9 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or mps; scenes are always d
 Runs = Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")]
 
 
+Compile = Annotated[bool, typer.Option(help="Compile the network: a fifth faster; needs a C++ compiler.")]
+
+
 @app.command()
 def depth(
     samples: Samples = 48_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
@@ -330,33 +475,55 @@ def depth(
     """Train the depth model on the narrow domain."""
     target = torch.device(device)
     model = build_depth_model(seed).to(target)
-    training = Training(model, runs / f"{DEPTH_NAME}-{seed}", rate=1e-3, samples=samples, batch=16)
+    training = Training(
+        model,
+        runs / f"{DEPTH_NAME}-{seed}",
+        rate=1e-3,
+        samples=samples,
+        batch=16,
+        validate=lambda average: validate_depth(average, target),
+    )
     training.run(lambda generator: depth_steps(model, generator, 16, target), seed + 1)
 
 
 @app.command()
 def prior(
-    samples: Samples = 288_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+    kind: Annotated[Kind, typer.Argument(help="Which prior.")] = "relighting",
+    samples: Annotated[int | None, typer.Option(help="Training samples; by default the kind's own.")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    compiled: Compile = False,
 ) -> None:
-    """Train the re-lighting prior on the broad domain."""
+    """Train a prior."""
     target = torch.device(device)
-    model = build_prior(seed).to(target)
-    folder = runs / f"{PRIOR_NAME}-{seed}"
-    training = Training(model, folder, rate=1e-3, samples=samples, batch=32)
-    training.run(lambda generator: prior_steps(model, generator, 32, target), seed + 1)
+    model = build_prior(seed, kind).to(target)
+    training = Training(
+        model,
+        runs / f"{PRIOR_NAMES[kind]}-{seed}",
+        rate=1e-3,
+        samples=samples or SAMPLES[kind],
+        batch=BATCH,
+        validate=lambda average: validate_prior(cast(PixelUNet, average), kind, target),
+    )
+    forward = cast(Callable[..., Tensor], torch.compile(model)) if compiled else None
+    training.run(lambda g: prior_steps(model, g, BATCH, target, kind, forward), seed + 1)
 
 
 @app.command("all")
-def all_(seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")) -> None:
-    """Train both and export them."""
+def all_(
+    seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs"), compiled: Compile = False
+) -> None:
+    """Train all and export them."""
     depth(seed=seed, device=device, runs=runs)
-    prior(seed=seed, device=device, runs=runs)
+    for kind in PRIOR_NAMES:
+        prior(kind, seed=seed, device=device, runs=runs, compiled=compiled)
     export(seed=seed, runs=runs)
 
 
 @app.command()
 def export(
-    what: Annotated[Literal["both", "depth", "prior"], typer.Option()] = "both",
+    only: Annotated[list[str] | None, typer.Option(help="Only these models, by name.")] = None,
     seed: Seed = 0,
     runs: Runs = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder of the exported checkpoints.")] = WEIGHTS,
@@ -364,16 +531,21 @@ def export(
     """Write the averaged weights in half precision as transformers and diffusers load them."""
     from diffusers import DDIMScheduler
 
-    if what in ("both", "depth"):
+    names = [DEPTH_NAME, *PRIOR_NAMES.values()]
+    if unknown := set(only or []) - set(names):
+        raise typer.BadParameter(f"no model {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    if DEPTH_NAME in (only or names):
         model = build_depth_model(seed)
         model.load_state_dict(averaged(runs / f"{DEPTH_NAME}-{seed}"))
         model.half().save_pretrained(out / DEPTH_NAME)
-    if what in ("both", "prior"):
-        wrapped = build_prior(seed)
-        wrapped.load_state_dict(averaged(runs / f"{PRIOR_NAME}-{seed}"))
-        wrapped.unet.half().save_pretrained(out / PRIOR_NAME / "unet")
-        DDIMScheduler(**SCHEDULE).save_pretrained(out / PRIOR_NAME / "scheduler")
-        wrapped.layout.write(out / PRIOR_NAME)
+    for kind, name in PRIOR_NAMES.items():
+        if name not in (only or names):
+            continue
+        wrapped = build_prior(seed, kind)
+        wrapped.load_state_dict(averaged(runs / f"{name}-{seed}"))
+        wrapped.unet.half().save_pretrained(out / name / "unet")
+        DDIMScheduler(**SCHEDULE).save_pretrained(out / name / "scheduler")
+        wrapped.layout.write(out / name)
     write_checksums(out)
 
 

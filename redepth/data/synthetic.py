@@ -58,25 +58,60 @@ class Scenes:
 def scenes(count: int, domain: Domain, generator: Generator, *, height: int = 96, width: int = 96) -> Scenes:
     """Draw ``count`` scenes of a domain, (count, ., height, width)."""
     relief = _mid_relief if domain == "mid" else _broad_relief
-    h = relief(_Canvas(count, height, width, generator))
+    canvas = _Canvas(count, height, width, generator)
+    h = relief(canvas)
     depth = (1.0 - h)[:, None]
-    photo = _photograph(depth, domain, generator)
+    photo = _photograph(canvas, depth, domain)
     return Scenes(photo, depth)
 
 
 class _Canvas:
-    """Coordinates and random numbers of a batch: x (count, 1, W), y (count, H, 1), one zoom per scene."""
+    """Coordinates and random numbers of a batch: x (count, 1, W), y (count, H, 1).
 
-    def __init__(self, count: int, height: int, width: int, generator: Generator) -> None:
+    Random numbers are drawn on the CPU, one uniform after the other, and everything else happens on the
+    device: so both give the same scenes, and in float64 every machine gives the same bytes once rounded.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        height: int,
+        width: int,
+        generator: Generator,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.count, self.height, self.width, self.generator = count, height, width, generator
-        u, v = ORTHOGRAPHIC.axes(height, width)
+        self.device, self.dtype = torch.device(device), dtype
+        u, v = ORTHOGRAPHIC.axes(height, width, dtype=dtype, device=self.device)
         self.x = u.view(1, 1, -1).expand(count, 1, width)
         self.y = v.view(1, -1, 1).expand(count, height, 1)
 
+    def part(self, count: int) -> _Canvas:
+        """Return a canvas for some of the scenes, with the same stream of random numbers."""
+        return _Canvas(count, self.height, self.width, self.generator, device=self.device, dtype=self.dtype)
+
+    def zeros(self) -> Tensor:
+        """A flat height field, (count, H, W)."""
+        return torch.zeros(self.count, self.height, self.width, device=self.device, dtype=self.dtype)
+
+    def rand(self, *size: int) -> Tensor:
+        """Uniform numbers in [0, 1) of any shape."""
+        return torch.rand(size, generator=self.generator, dtype=self.dtype).to(self.device)
+
+    def randn(self, *size: int) -> Tensor:
+        """Normal numbers of any shape, cut at 4.9, by the inverse of their distribution."""
+        u = (2 * self.rand(*size) - 1).clamp(-1 + 1e-6, 1 - 1e-6)
+        return math.sqrt(2) * torch.erfinv(u)
+
+    def integers(self, below: int) -> Tensor:
+        """One integer in [0, below) per scene, (count,), on the CPU."""
+        return torch.randint(below, (self.count,), generator=self.generator)
+
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Uniform numbers, (count, *shape, 1, 1)."""
-        size = (self.count, *shape, 1, 1)
-        return low + (high - low) * torch.rand(size, generator=self.generator)
+        return low + (high - low) * self.rand(self.count, *shape, 1, 1)
 
     def log_uniform(self, low: float, high: float) -> Tensor:
         """Numbers whose logarithm is uniform, (count, 1, 1)."""
@@ -84,7 +119,7 @@ class _Canvas:
 
     def sign(self, positive: float = 0.5) -> Tensor:
         """+1 with the given probability, else -1."""
-        return torch.where(self.uniform(0, 1) < positive, 1.0, -1.0)
+        return 1.0 - 2.0 * (self.uniform(0, 1) >= positive)
 
     def rotated(self) -> tuple[Tensor, Tensor]:
         """Coordinates in a randomly rotated frame, each (count, H, W)."""
@@ -94,7 +129,7 @@ class _Canvas:
 
     def noise(self, cells: int) -> Tensor:
         """Smooth noise of unit variance with about ``cells`` features along a side, (count, H, W)."""
-        grid = torch.randn(self.count, 1, cells + 3, cells + 3, generator=self.generator)
+        grid = self.randn(self.count, 1, cells + 3, cells + 3)
         size = (self.height, self.width)
         return F.interpolate(grid, size=size, mode="bicubic", align_corners=True)[:, 0]
 
@@ -122,14 +157,14 @@ class _Canvas:
 
 
 def _gaussians(c: _Canvas) -> Tensor:
-    h = torch.zeros(c.count, c.height, c.width)
+    h = c.zeros()
     for _ in range(14):
         h = h + c.sign() * c.uniform(0.3, 1) * c.blob((0.05, 0.35), stretch=2.0)
     return h
 
 
 def _domes(c: _Canvas) -> Tensor:
-    h = torch.zeros(c.count, c.height, c.width)
+    h = c.zeros()
     for _ in range(9):
         radius = c.uniform(0.12, 0.6)
         cap = torch.clamp(radius**2 - c.distance() ** 2, min=0.0)
@@ -165,7 +200,7 @@ def _carved(c: _Canvas) -> Tensor:
 
 
 def _discs(c: _Canvas) -> Tensor:
-    h = torch.zeros(c.count, c.height, c.width)
+    h = c.zeros()
     inner = c.some_noise(10, 24)
     for _ in range(6):
         radius, soft = c.uniform(0.15, 0.5), c.uniform(0.02, 0.05)
@@ -179,7 +214,7 @@ def _discs(c: _Canvas) -> Tensor:
 
 def _pebbles(c: _Canvas) -> Tensor:
     count = 22
-    first = torch.full((c.count, c.height, c.width), 9.0)
+    first = c.zeros() + 9.0
     second = first.clone()
     zoom = c.log_uniform(0.7, 2.0)
     for _ in range(count):
@@ -219,7 +254,22 @@ def _heads(c: _Canvas) -> Tensor:
     return h
 
 
+def _smooth(c: _Canvas) -> Tensor:
+    """Broad bumps, coarse noise, domes and some finer bumps, mixed at random: the narrow domain's relief."""
+    smooth = c.zeros()
+    for _ in range(5):
+        smooth = smooth + c.uniform(0.3, 1) * c.blob((0.18, 0.5))
+    fine = torch.zeros_like(smooth)
+    for _ in range(8):
+        fine = fine + c.sign(0.6) * c.uniform(0.3, 1) * c.blob((0.08, 0.18))
+    parts = [smooth, c.some_noise(3, 6), _domes(c), fine]
+    weights = c.uniform(0, 1, len(parts)) ** 2
+    h = torch.stack([part / _slope(part) for part in parts], dim=1)
+    return (weights * h).sum(dim=1)
+
+
 FAMILIES: dict[str, Callable[[_Canvas], Tensor]] = {
+    "smooth": _smooth,
     "gaussians": _gaussians,
     "domes": _domes,
     "ridges": _ridges,
@@ -249,42 +299,31 @@ def _with_slope(h: Tensor, slope: Tensor) -> Tensor:
 
 
 def _mid_relief(c: _Canvas) -> Tensor:
-    smooth = torch.zeros(c.count, c.height, c.width)
-    for _ in range(5):
-        smooth = smooth + c.uniform(0.3, 1) * c.blob((0.18, 0.5))
-    fine = torch.zeros_like(smooth)
-    for _ in range(8):
-        fine = fine + c.sign(0.6) * c.uniform(0.3, 1) * c.blob((0.08, 0.18))
-    parts = [smooth, c.some_noise(3, 6), _domes(c), fine]
-    weights = c.uniform(0, 1, len(parts)) ** 2
-    h = torch.stack([part / _slope(part) for part in parts], dim=1)
-    return _with_slope((weights * h).sum(dim=1), c.uniform(0.3, 0.65))
+    return _with_slope(_smooth(c), c.uniform(0.3, 0.65))
 
 
 def _broad_relief(c: _Canvas) -> Tensor:
     """One family per scene, or two mixed; scenes of one family are drawn together."""
     names = list(FAMILIES)
-    first = torch.randint(len(names), (c.count,), generator=c.generator)
-    second = torch.randint(len(names), (c.count,), generator=c.generator)
+    first, second = c.integers(len(names)), c.integers(len(names))
     share = c.uniform(0, 0.6) * (c.uniform(0, 1) < 0.5)
-    h = torch.zeros(c.count, c.height, c.width)
+    h = c.zeros()
+    first, second = first.to(c.device), second.to(c.device)
     for index, name in enumerate(names):
         for choice, weight in ((first, 1 - share), (second, share)):
             rows = torch.nonzero(choice == index)[:, 0]
             if len(rows) == 0:
                 continue
-            part = FAMILIES[name](_Canvas(len(rows), c.height, c.width, c.generator))
+            part = FAMILIES[name](c.part(len(rows)))
             h[rows] = h[rows] + weight[rows] * part / _slope(part)
     return _with_slope(h, c.uniform(0.3, 0.7))
 
 
-def _photograph(depth: Tensor, domain: Domain, generator: Generator) -> Tensor:
+def _photograph(c: _Canvas, depth: Tensor, domain: Domain) -> Tensor:
     """Shade the true surface by its own light: ambient + Lambert + Blinn-Phong highlight, times albedo."""
-    count, _, height, width = depth.shape
-    c = _Canvas(count, height, width, generator)
     broad = domain == "broad"
     normals = camera_facing(normals_from_depth(depth))
-    light = _upper_light(c, 75.0 if broad else 50.0, (0.35, 1.1) if broad else (0.4, 0.95))
+    light = _upper_light(c, 80.0 if broad else 50.0, (0.3, 1.5) if broad else (0.4, 0.95))
     cosine = torch.einsum("bchw,bc->bhw", normals, light).clamp(min=0.0)
     half = normalize(light + light.new_tensor([0.0, 0.0, 1.0]))
     highlight = torch.einsum("bchw,bc->bhw", normals, half).clamp(min=0.0)
@@ -295,10 +334,13 @@ def _photograph(depth: Tensor, domain: Domain, generator: Generator) -> Tensor:
     if broad:
         strength = c.uniform(0.0, 0.3) * (c.uniform(0, 1) < 0.5)
         linear = linear + (strength * highlight ** c.log_uniform(8, 60))[:, None]
-    image = linear_to_srgb((linear * c.uniform(0.8, 1.4)[:, None]).clamp(0.0, 1.0))
-    sigma = c.uniform(0.0, 0.03 if broad else 0.01)[:, None]
-    noise = torch.randn(image.shape, generator=generator)
-    return (image + sigma * noise).clamp(0.0, 1.0)
+    exposure = c.log_uniform(0.45, 1.5) if broad else c.uniform(0.8, 1.4)
+    linear = linear * exposure[:, None]
+    if broad:
+        linear = linear * c.uniform(0.7, 1.0, 3)
+    image = linear_to_srgb(linear.clamp(0.0, 1.0))
+    sigma = c.uniform(0.0, 0.04 if broad else 0.01)[:, None]
+    return (image + sigma * c.randn(*image.shape)).clamp(0.0, 1.0)
 
 
 def _upper_light(c: _Canvas, spread: float, tangent: tuple[float, float]) -> Tensor:
