@@ -47,7 +47,7 @@ SHIPPED = {
     "nyuv2-eigen": (1, "694c949c2e13"),
     "redepth-paper": (1, "16185f549e44"),
     "sintel": (1, "992969733cc8"),
-    "synthetic": (1, "c7f6e86ba5c9"),
+    "synthetic": (2, "8695abb983a1"),
 }
 PLAIN: dict[str, Any] = {
     "name": "plain",

@@ -261,7 +261,7 @@ def prior_steps(
     forward: Callable[..., Tensor] | None = None,
 ) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch, by a compiled ``forward`` if given."""
-    alphas, predict = noise_schedule(), forward or model
+    alphas, predict = noise_schedule(), model if forward is None else forward
 
     def step() -> Tensor:
         b = prior_batch(composites(batch, DOMAINS[kind], generator), generator, alphas).to(device)

@@ -651,22 +651,36 @@ def test_folder_refuses_two_files_of_one_name(tmp_path: Path) -> None:
 
 def test_synthetic_scenes_depend_on_their_own_seed_alone() -> None:
     dataset = REGISTRY.build("synthetic", {"count": 3, "size": 32, "seed": 7})
-    assert dataset.names() == ["broad-7", "broad-8", "broad-9"]
+    assert dataset.names() == ["relief-7", "relief-8", "relief-9"]
     assert dataset.check() == []
-    sample = dataset.load("broad-8")
+    sample = dataset.load("relief-8")
     assert sample.pixels().shape == (32, 32, 3)
     assert sample.unit == "relative"
-    other = REGISTRY.build("synthetic", {"count": 1, "size": 32, "seed": 8}).load("broad-8")
+    other = REGISTRY.build("synthetic", {"count": 1, "size": 32, "seed": 8}).load("relief-8")
     np.testing.assert_array_equal(sample.truth, other.truth)
     np.testing.assert_array_equal(sample.photo, other.photo)
-    assert not np.array_equal(sample.truth, dataset.load("broad-9").truth)
+    assert not np.array_equal(sample.truth, dataset.load("relief-9").truth)
     truth = torch.from_numpy(sample.truth)[None, None]
     expected = camera_facing(normals_from_depth(truth, sample.camera))[0].permute(1, 2, 0)
     np.testing.assert_allclose(sample.normals, expected, atol=1e-6)
     with pytest.raises(InputError, match="'mid-8' is no image"):
         dataset.load("mid-8")
-    with pytest.raises(ConfigError, match="domain"):
-        REGISTRY.build("synthetic", {"domain": "narrow"})
+    with pytest.raises(ConfigError, match="split"):
+        REGISTRY.build("synthetic", {"split": "narrow"})
+
+
+def test_synthetic_splits_have_strengths_and_skies() -> None:
+    options = {"count": 2, "size": 32, "seed": 7}
+    faint = REGISTRY.build("synthetic", {**options, "split": "sky", "strength": 0.5})
+    assert faint.names() == ["sky-0.5-7", "sky-0.5-8"]
+    sample = faint.load("sky-0.5-8")
+    assert sample.sky is not None
+    assert 0 < sample.sky.mean() < 0.5
+    assert ((sample.depth() == 0).numpy() == sample.sky).all()
+    assert (sample.normals[sample.sky] == 0).all()
+    assert REGISTRY.build("synthetic", {**options, "split": "broad"}).load("broad-7").sky is None
+    with pytest.raises(ConfigError, match="strength"):
+        REGISTRY.build("synthetic", {"strength": 2})
 
 
 # --- the registry ---------------------------------------------------------------------------------

@@ -1,27 +1,30 @@
-"""Procedural relief scenes as a data set: exact depth and normals, no files."""
+"""Procedural relief scenes as a data set: exact depth, normals and sky, no files."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
-from redepth.data.synthetic import Domain, scenes
-from redepth.ops.geometry import ORTHOGRAPHIC, camera_facing, normals_from_depth
+from redepth.data.synthetic import Scenes, Split, benchmark_scenes, scenes
+from redepth.ops.geometry import ORTHOGRAPHIC
 
 # Seeds that neither the training nor the tuning nor the published tables of the embedded models have used.
 FIRST_SEED = 50_000
 
 
 class Synthetic:
-    """Scenes of `redepth.data.synthetic`, each drawn by its own seed: ``broad-50000``, ``broad-50001``, ...
+    """Scenes of `redepth.data.synthetic`, each drawn by its own seed: ``relief-50000``, ``relief-50001``, ...
 
-    Relative depth seen by an orthographic camera, exact everywhere.
+    Relative depth seen by an orthographic camera, exact everywhere but in the sky, which has none.
 
     Args:
-        domain: ``broad`` (ten families of relief) or ``mid`` (smooth bumps).
+        split: ``in-domain`` (what the embedded depth model was trained on), what is shifted from it
+            (``relief``, ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), or ``broad`` (what the
+            embedded priors were trained on).
+        strength: of the shift, 0 to 1.
         count: how many scenes.
         size: side in pixels.
         seed: of the first scene; the next have the next seeds.
@@ -29,12 +32,14 @@ class Synthetic:
 
     def __init__(
         self,
-        domain: Domain = "broad",
+        split: Split | Literal["broad"] = "relief",
+        strength: Annotated[float, Field(ge=0, le=1)] = 1.0,
         count: Annotated[int, Field(ge=1, le=10_000)] = 64,
         size: Annotated[int, Field(ge=16, le=1024)] = 96,
         seed: Annotated[int, Field(ge=0)] = FIRST_SEED,
     ) -> None:
-        self.domain = domain
+        self.split = split
+        self.strength = strength
         self.count = count
         self.size = size
         self.seed = seed
@@ -45,21 +50,28 @@ class Synthetic:
 
     def names(self) -> list[str]:
         """Return a name for each seed."""
-        return [f"{self.domain}-{self.seed + i}" for i in range(self.count)]
+        shift = "" if self.strength == 1 else f"-{self.strength:g}"
+        return [f"{self.split}{shift}-{self.seed + i}" for i in range(self.count)]
 
     def load(self, name: str) -> Sample:
         """Draw one scene."""
         names = self.names()
         if name not in names:
             raise unknown_name(name, names)
-        generator = torch.Generator().manual_seed(self.seed + names.index(name))
-        scene = scenes(1, self.domain, generator, height=self.size, width=self.size)
-        normals = camera_facing(normals_from_depth(scene.depth))[0].permute(1, 2, 0)
+        scene = self._scene(torch.Generator().manual_seed(self.seed + names.index(name)))
         return Sample(
             name,
             photo=scene.image[0].permute(1, 2, 0).contiguous().numpy(),
             truth=scene.depth[0, 0].numpy(),
             unit="relative",
-            normals=normals.contiguous().numpy(),
+            normals=scene.normals[0].permute(1, 2, 0).contiguous().numpy(),
+            sky=None if scene.sky is None else scene.sky[0, 0].numpy(),
             camera=ORTHOGRAPHIC,
+        )
+
+    def _scene(self, generator: torch.Generator) -> Scenes:
+        if self.split == "broad":
+            return scenes(1, "broad", generator, height=self.size, width=self.size)
+        return benchmark_scenes(
+            1, self.split, generator, strength=self.strength, height=self.size, width=self.size
         )
