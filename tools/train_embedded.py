@@ -7,6 +7,11 @@
     python tools/train_embedded.py prior narrow             # told photo and light, the narrow domain alone
     python tools/train_embedded.py export                   # half-precision safetensors to redepth/weights
 
+Two more are not shipped; `tools/compare_supervised.py` holds refinement against them::
+
+    python tools/train_embedded.py finetune                 # the depth model, on the broad domain's labels
+    python tools/train_embedded.py normals                  # a network from photo to normals, likewise
+
 Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``;
 started again it goes on from the last checkpoint.
 """
@@ -50,7 +55,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 SIZE = 96
 WEIGHTS = Path(__file__).parents[1] / "redepth" / "weights"
 Kind = Literal["relighting", "unconditional", "narrow"]
-DEPTH_NAME = "relief-depth"
+DEPTH_NAME, FINETUNED_NAME, NORMALS_NAME = "relief-depth", "relief-depth-finetuned", "relief-normals"
 PRIOR_NAMES: dict[Kind, str] = {
     "relighting": "relief-relighting-prior",
     "unconditional": "relief-prior",
@@ -154,7 +159,9 @@ def depth_loss(disparity: Tensor, batch: Scenes) -> Tensor:
     return 0.3 * error.abs().mean() + (centred / spread).abs().mean() + 2 * gradient + 4 * normal.mean()
 
 
-def depth_steps(model: Any, generator: Generator, batch: int, device: torch.device) -> Callable[[], Tensor]:
+def depth_steps(
+    model: Any, generator: Generator, batch: int, device: torch.device, domain: Domain = "mid"
+) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch."""
     depth_model = DepthAnything()
     depth_model.use(model, device)
@@ -163,7 +170,7 @@ def depth_steps(model: Any, generator: Generator, batch: int, device: torch.devi
         # Photos have all shapes: one batch in five is wider, one in ten larger than the square ones.
         kind = float(torch.rand((), generator=generator))
         height, width, count = next(shape for share, *shape in DEPTH_SHAPES if kind < share)
-        drawn = with_mirrored(scenes(count // 2, "mid", generator, height=height, width=width))
+        drawn = with_mirrored(scenes(count // 2, domain, generator, height=height, width=width))
         drawn = drawn.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             features = depth_model.encode(drawn.image)
@@ -328,6 +335,42 @@ def validate_depth(model: Any, device: torch.device) -> dict[str, Any]:
     return found
 
 
+def build_normals_model(seed: int) -> Any:
+    """Return a UNet from photo to normals, of the prior's size, with fresh weights; it reads t = 0."""
+    return build_prior(seed, "unconditional").unet
+
+
+def predict_normals(model: Any, photo: Tensor) -> Tensor:
+    """Return unit normals (N,3,S,S), in the frame of `normals_from_depth`, of photos in [0, 1]."""
+    pictures = F.pixel_unshuffle(photo * 2 - 1, 4)
+    out = model(pictures, torch.zeros(len(photo), device=photo.device)).sample
+    return F.normalize(F.pixel_shuffle(out.float(), 4), dim=1)
+
+
+def normals_steps(model: Any, generator: Generator, batch: int, device: torch.device) -> Callable[[], Tensor]:
+    """Return a function that computes the loss, 1 minus the mean cosine, of the next batch."""
+
+    def step() -> Tensor:
+        drawn = with_mirrored(scenes(batch // 2, "broad", generator, height=SIZE, width=SIZE)).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            found = predict_normals(model, drawn.image)
+        return 1 - (found * normals_from_depth(drawn.depth)).sum(dim=1).mean()
+
+    return step
+
+
+@torch.no_grad()
+def validate_normals(model: Any, device: torch.device) -> dict[str, Any]:
+    """Measure the normal error in degrees on fixed scenes of both domains."""
+    found: dict[str, Any] = {}
+    for domain in get_args(Domain):
+        generator = torch.Generator().manual_seed(VALIDATION_SEED)
+        drawn = scenes(VALIDATION_SCENES, domain, generator, height=SIZE, width=SIZE)
+        normals = predict_normals(model, drawn.image.to(device)).cpu()
+        found[domain] = {"normals": float(angles(normals, normals_from_depth(drawn.depth)).mean())}
+    return found
+
+
 def angles(a: Tensor, b: Tensor) -> Tensor:
     """Angles in degrees between unit normals, (B,3,H,W) each."""
     return torch.rad2deg(torch.acos((a * b).sum(dim=1).clamp(-1, 1)))
@@ -484,6 +527,43 @@ def depth(
         validate=lambda average: validate_depth(average, target),
     )
     training.run(lambda generator: depth_steps(model, generator, 16, target), seed + 1)
+
+
+@app.command()
+def finetune(
+    samples: Samples = 48_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+) -> None:
+    """Train the depth model of this seed further, on the broad domain with its labels."""
+    target = torch.device(device)
+    model = build_depth_model(seed).to(target)
+    model.load_state_dict(averaged(runs / f"{DEPTH_NAME}-{seed}"))
+    training = Training(
+        model,
+        runs / f"{FINETUNED_NAME}-{seed}",
+        rate=5e-4,
+        samples=samples,
+        batch=16,
+        validate=lambda average: validate_depth(average, target),
+    )
+    training.run(lambda generator: depth_steps(model, generator, 16, target, "broad"), seed + 2)
+
+
+@app.command()
+def normals(
+    samples: Samples = 96_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+) -> None:
+    """Train a network from photo to normals on the broad domain."""
+    target = torch.device(device)
+    model = build_normals_model(seed).to(target)
+    training = Training(
+        model,
+        runs / f"{NORMALS_NAME}-{seed}",
+        rate=1e-3,
+        samples=samples,
+        batch=BATCH,
+        validate=lambda average: validate_normals(average, target),
+    )
+    training.run(lambda generator: normals_steps(model, generator, BATCH, target), seed + 1)
 
 
 @app.command()
