@@ -45,7 +45,7 @@ from redepth.viz import side_by_side
 app = typer.Typer(add_completion=False, help=__doc__)
 
 COUNT, SIZE, SEED = 24, 96, 60_000
-SAMPLES = 512
+SAMPLES = 528
 BOUNCES = 8
 NEAR = 0.01
 """Where the camera's rays start: at a height of 1 over h = 0, so that their length is z = 1 - h."""
@@ -309,7 +309,7 @@ def main(
         seconds.append(time.perf_counter() - started)
         photos.append(photo)
         maps.append(torch.from_numpy(seen))
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "image": np.stack(photos),
         "depth": (depth / DEPTH_STEP).numpy().astype(np.uint16),
         "looks": np.array(json.dumps([asdict(look) for look in looks])),
