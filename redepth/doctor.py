@@ -26,6 +26,7 @@ EXTRAS = {
     "triton": "triton",
     "pytorch3d": "pytorch3d",
     "nvdiffrast": "nvdiffrast",
+    "mitsuba": "mitsuba",
 }
 
 

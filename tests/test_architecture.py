@@ -49,6 +49,7 @@ OPTIONAL = (
     "depth_anything_3",
     "einops",
     "h5py",
+    "mitsuba",
     "nvdiffrast",
     "omegaconf",
     "peft",
