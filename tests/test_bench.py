@@ -102,7 +102,7 @@ def test_another_run_in_the_same_folder_is_refused_with_the_difference(
         (make_run(3, seed=4), "seed 0 and 4"),
         (make_run(2), "number of images is 3 in the first and 2"),
     ):
-        with pytest.raises(ConfigError, match=rf"holds another run.*{words}.*--fresh"):
+        with pytest.raises(ConfigError, match=rf"holds another benchmark run.*{words}.*--fresh"):
             bench.run_benchmark(other, folder, ONE_THREAD)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     results, _ = bench.run_benchmark(make_run(2), copy, ONE_THREAD, fresh=True)
