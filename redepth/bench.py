@@ -94,6 +94,12 @@ class Result(BaseModel):
     prompt: str = ""
     diagnostics: list[str] = []
 
+    @property
+    def silog(self) -> tuple[float, float]:
+        """SI-log before and after."""
+        before, after = (side["metrics"]["silog"] for side in (self.initial, self.refined))
+        return before, after
+
     def change(self, metric: str) -> float:
         """Return the relative change of a metric in percent."""
         before, after = self.initial["metrics"][metric], self.refined["metrics"][metric]
