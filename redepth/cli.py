@@ -1,4 +1,7 @@
-"""The command line: refine, bench, experiment, list, show, doctor. Heavy modules are imported inside the commands."""
+"""The command line: refine, bench, experiment, list, show, doctor.
+
+Heavy modules are imported inside the commands.
+"""
 
 from __future__ import annotations
 
@@ -285,7 +288,7 @@ def bench_run(
     where = folder or Path("out/bench") / dataset
     _check_writable(where)
     resources = _resources(workers, ray, threads, device)
-    with _task_progress(lambda done: done.result.silog) as on_done:
+    with _task_progress(len(run.images) * len(run.presets), lambda done: done.result.silog) as on_done:
         results, failures = benchmark.run_benchmark(
             run,
             where,
@@ -373,7 +376,7 @@ def experiment_(
         _warn(f"skipped: {left_out}: {reason}")
     resources = _resources(workers, None, threads, device)
     try:
-        with _task_progress(lambda done: done.result.silog) as on_done:
+        with _task_progress(len(planned.tasks()), lambda done: done.result.silog) as on_done:
             rows, failures = run.run_study(
                 planned, where, resources, device=device.value, fresh=fresh, on_done=on_done
             )
@@ -383,11 +386,13 @@ def experiment_(
     for (arm, scene), error in failures.items():
         _complain(f"{scene} ({arm}): {error}")
     if rows:
-        head, lines = summary.table(planned, summary.write(planned, rows, failures, where))
-        table = _table(f"{name}, preset {planned.base.name}: {planned.grid.question}", *head)
+        title, head, lines = summary.table(planned, summary.write(planned, rows, failures, where))
+        table = _table(title, *head)
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*map(Text, line))
         out.print(table)
+        for left_out, reason in planned.skipped.items():
+            out.print(Text(f"skipped: {left_out}: {reason}"))
         out.print(Text(f"rows, summary and plot: {where}"))
     _exit_if_failed(len(failures), len(planned.tasks()))
 
@@ -626,7 +631,9 @@ def _reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]
 
 
 @contextmanager
-def _task_progress(silog: Callable[[Any], tuple[float, float]]) -> Iterator[Callable[[Any, int, int], None]]:
+def _task_progress(
+    total: int, silog: Callable[[Any], tuple[float, float]]
+) -> Iterator[Callable[[Any, int, int], None]]:
     """Show tasks done, the last one's result and time left on stderr.
 
     ``silog`` reads a done task's SI-log before and after.
@@ -641,7 +648,7 @@ def _task_progress(silog: Callable[[Any], tuple[float, float]]) -> Iterator[Call
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=err) as progress:
-        task = progress.add_task("", total=None)
+        task = progress.add_task("", total=total)
 
         def on_done(done: Any, ended: int, of: int) -> None:
             variant, image = done.given

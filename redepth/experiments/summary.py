@@ -178,41 +178,51 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
-COLUMNS: Mapping[str, tuple[str, Callable[[Cell], str]]] = {
+Column = tuple[str, Callable[[Cell], str]]
+"""Heading, and the text of a cell."""
+
+COLUMNS: Mapping[str, Column] = {
     "spread": ("sd over draws", lambda c: _number(c.spread, "{:.1f} %")),
     "collapse": ("collapse", lambda c: _number(c.collapse, "{:.2f}")),
     "edges": ("false edges", lambda c: _number(c.edges, "{:.3f}")),
     "flagged": ("flagged", lambda c: f"{100 * c.flagged:.0f} %"),
     "memory": ("peak MiB", lambda c: _number(c.memory_mib, "{:.0f}")),
 }
-"""Columns that some experiments' tables have: key -> heading and text."""
+"""Columns that some experiments' tables have: by key."""
 
 
-def table(study: Study, cells: Sequence[Cell]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of the table."""
-    reference = study.grid.reference
-    extra = [COLUMNS[key] for key in study.grid.columns]
-    head = ["arm", "scenes", "images", "SI-log", "change (95 %)", "improved", "normals", "s an image"]
-    head += [name for name, _ in extra]
-    compared = any(cell.against is not None for cell in cells)
-    head += [f"{reference} minus this (95 %)"] if compared else []
-    lines = []
-    for cell in cells:
-        line = [
-            cell.arm,
-            cell.scenes,
-            str(cell.images),
-            f"{cell.before:.2f} to {cell.after:.2f}",
-            _percent(cell.change, cell.images),
-            f"{100 * cell.wins:.0f} %",
-            f"{cell.normals_before:.1f} to {cell.normals_after:.1f} deg"
-            if cell.normals_before is not None and cell.normals_after is not None
-            else "-",
-            f"{cell.seconds:.1f}",
-            *(text(cell) for _, text in extra),
-        ]
-        lines.append([*line, _percent(cell.against, cell.images)] if compared else line)
-    return head, lines
+def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[list[str]]]:
+    """Return title, headings and rows of the table; what all rows share is said in the title."""
+    sets, counts = ({getattr(c, name) for c in cells} for name in ("scenes", "images"))
+    columns: list[Column] = [("arm", lambda c: c.arm)]
+    shared = []
+    for values, column, words in (
+        (sets, ("scenes", lambda c: c.scenes), "on {}"),
+        (counts, ("images", lambda c: str(c.images)), "{} images a set"),
+    ):
+        if len(values) > 1:
+            columns.append(column)
+        else:
+            shared.append(words.format(*values))
+    columns += [
+        ("SI-log", lambda c: f"{c.before:.2f} to {c.after:.2f}"),
+        ("change, 95 %", lambda c: _percent(c.change, c.images)),
+        ("wins", lambda c: f"{100 * c.wins:.0f} %"),
+        ("normals, deg", _normals_text),
+        *(COLUMNS[key] for key in study.grid.columns),
+        ("s", lambda c: f"{c.seconds:.1f}"),
+    ]
+    if any(cell.against is not None for cell in cells):
+        columns.append((f"{study.grid.reference} minus it", lambda c: _percent(c.against, c.images)))
+    shared += ["tuning images"] if study.tuning else []
+    title = f"{study.grid.question}\nPreset {study.base.name}, {', '.join(shared)}"
+    lines = [[text(cell) for _, text in columns] for cell in cells]
+    return f"{title}, seed {study.seed}", [name for name, _ in columns], lines
+
+
+def _normals_text(cell: Cell) -> str:
+    before, after = cell.normals_before, cell.normals_after
+    return "-" if before is None or after is None else f"{before:.1f} to {after:.1f}"
 
 
 # --- files ----------------------------------------------------------------------------------------
