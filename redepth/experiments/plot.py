@@ -69,20 +69,17 @@ def _rows(
 ) -> Figure:
     """Draw a row for each arm or split, and in it a point for each series."""
     rows, kinds = (list(dict.fromkeys(map(name, cells))) for name in (row, series))
-    figure = _figure(0.7 + 0.34 * len(rows) * max(1.0, 0.6 * len(kinds)))
+    shown = {
+        name: [kind for kind in kinds if any(row(c) == name and series(c) == kind for c in cells)]
+        for name in rows
+    }
+    figure = _figure(0.8 + 0.17 * len(rows) + 0.17 * sum(map(len, shown.values())))
     axes: Any = figure.subplots()
     axes.axvline(0, color="#888888", linewidth=0.8)
     for number, kind in enumerate(kinds):
         mine = [cell for cell in cells if series(cell) == kind]
-        shift = (number - (len(kinds) - 1) / 2) * 0.6 / len(kinds)
-        _points(
-            axes,
-            [rows.index(row(c)) + shift for c in mine],
-            mine,
-            upright=False,
-            color=_color(number),
-            label=kind,
-        )
+        at = [rows.index(row(c)) + _beside(shown[row(c)], kind) for c in mine]
+        _points(axes, at, mine, upright=False, color=_color(number), label=kind)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -91,6 +88,11 @@ def _rows(
         axes.legend(loc="best", fontsize=8)
     _caption(study, cells, axes)
     return figure
+
+
+def _beside(kinds: Sequence[str], kind: str) -> float:
+    """Return how far below a row's middle one of its points stands, so that none covers another."""
+    return 0.5 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
 
 
 def _arms(study: Study, cells: Sequence[Cell]) -> Figure:
@@ -144,7 +146,7 @@ def _size(cell: Cell) -> int:
 
 
 def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
-    """Draw a panel for each factor: the change at each of its values, with the seconds below."""
+    """Draw a panel for each factor: the change at each of its values, with the time and memory below."""
     reference = next((c for c in cells if c.arm == study.grid.reference), None)
     factors = [f for f in FACTORS if any(study.arms[c.arm].factor == f for c in cells)]
     columns = 3
@@ -160,18 +162,23 @@ def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
         axes.axhline(0, color="#888888", linewidth=0.8)
         for at, cell in enumerate(mine):
             _points(axes, [at], [cell], upright=True, color=_color(1 if cell is reference else 0))
-        ticks = [f"{_short(values[c.arm])}\n{c.seconds:.1f} s" for c in mine]
+        ticks = [f"{_short(values[c.arm])}\n{_price(c)}" for c in mine]
         axes.set_xticks(range(len(mine)), ticks, fontsize=7)
         axes.set_xlim(-0.5, len(mine) - 0.5)
         axes.set_title(factor, fontsize=9)
     for axes in panels[::columns]:
         axes.set_ylabel("change of SI-log, %", fontsize=8)
-    _caption(study, cells, panels[0], figure, "; the preset's own value in orange; seconds an image below")
+    _caption(study, cells, panels[0], figure, "; orange: the preset's own value; below: time and peak memory")
     return figure
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("-", "-\n")
+
+
+def _price(cell: Cell) -> str:
+    memory = "" if cell.memory_mib is None else f"\n{cell.memory_mib / 1024:.2g} GiB"
+    return f"{cell.seconds:.1f} s{memory}"
 
 
 def _color(number: int) -> str:

@@ -48,6 +48,7 @@ class Row(BaseModel):
         flagged: those above their thresholds.
         seconds: of the refinement of all members.
         memory_mib: peak memory meanwhile, as `PeakMemory` says.
+        hardware: what it ran on.
         prompt: what the prior was told.
         protocol: its name.
         protocol_sha256: its hash; rows of two hashes are not comparable.
@@ -70,6 +71,7 @@ class Row(BaseModel):
     flagged: list[str]
     seconds: float
     memory_mib: float | None
+    hardware: str = ""
     prompt: str = ""
     protocol: str
     protocol_sha256: str
@@ -200,6 +202,7 @@ class _Worker:
             flagged=[found.name for found in refinement.flagged],
             seconds=refinement.outcome.seconds,
             memory_mib=peak,
+            hardware="{name}, {threads} threads".format(**refinement.components["hardware"]),
             prompt=refinement.prompt,
             protocol=after.protocol,
             protocol_sha256=after.protocol_sha256,

@@ -56,7 +56,7 @@ class SceneSet(BaseModel):
     @property
     def label(self) -> str:
         """What tables call it."""
-        return self.split if self.strength is None else f"{self.split} {self.strength:g}"
+        return scenes_label(self.split, self.strength)
 
 
 class ArmRun(BaseModel):
@@ -134,6 +134,11 @@ class Study(BaseModel):
     def image_seed(self, scene: Scene) -> int:
         """Return the seed of an image's random streams, the same for all arms."""
         return self.seed * SEED_STRIDE + scene.number
+
+
+def scenes_label(split: str, strength: float | None) -> str:
+    """Return what tables and plots call scenes: the split, and a strength that is not the full one."""
+    return split if strength in (None, 1.0) else f"{split} at {strength:g}"
 
 
 def open_scenes(split: str, strength: float | None, count: int, size: int, seed: int) -> Dataset:
@@ -336,14 +341,14 @@ def _arm_run(arm: Arm, base: Preset, synthetic: bool) -> ArmRun:
 
 
 def _check_runnable(preset: Preset) -> None:
-    """Raise RedepthError if weights, a package or what the depth model can be refined through is missing."""
+    """Raise RedepthError if a resolved preset lacks weights, a package, or a target that its model has."""
     chosen = (
         (depth_models.REGISTRY, preset.depth_model),
         (renderers.REGISTRY, preset.renderer),
         (priors.REGISTRY, preset.prior),
     )
     for registry, component in chosen:
-        built = registry.build(component.name, component.options)
+        built = registry.get(component.name)(**component.options)
         if isinstance(built, HasNeeds):
             built.ensure_available()
         if registry is depth_models.REGISTRY:

@@ -17,7 +17,7 @@ from redepth import io, viz
 from redepth.errors import InputError
 from redepth.experiments.plot import draw
 from redepth.experiments.run import PICTURED, Row
-from redepth.experiments.study import SYNTHETIC, Study
+from redepth.experiments.study import SYNTHETIC, Study, scenes_label
 from redepth.metrics import Interval, bootstrap_interval, paired_difference, win_rate
 from redepth.ops.geometry import ORTHOGRAPHIC, camera_facing, normals_from_depth
 from redepth.pipeline import versions
@@ -76,7 +76,7 @@ class Cell:
     @property
     def scenes(self) -> str:
         """What tables and plots call its scenes."""
-        return self.split if self.strength is None else f"{self.split} {self.strength:g}"
+        return scenes_label(self.split, self.strength)
 
 
 Key = tuple[str, str, float | None]

@@ -90,7 +90,7 @@ def test_more_arms_go_on_in_a_folder_and_another_experiment_is_refused(
         (make("targets"), "experiment prior and targets"),
         (make(seed=3), "seed 0 and 3"),
         (make(tuning=True), "tuning False and True"),
-        (make(images=1), "images 2 of relief 1 and 1 of relief 1"),
+        (make(images=1), "images 2 of relief and 1 of relief"),
         (make("prior", "optim.steps=3"), "arm oracle has other settings"),
     ):
         with pytest.raises(ConfigError, match=f"holds another experiment.*{words}.*--fresh"):
@@ -221,7 +221,7 @@ def test_another_data_set_runs_without_what_only_scenes_have() -> None:
         (["prior", "--dataset", "motorcycle", "--split", "sky"], "splits and strengths are of the data set"),
         (["shift", "--dataset", "motorcycle"], "splits and strengths are of the data set"),
         (["prior", "--option", "count=3"], "takes --split, --strength and --size, and no --option"),
-        (["prior", "--arm", "unconditional", "--preset", "re-depth-anything"], ""),
+        (["prior", "--dataset", "motorcycle", "--arm", "oracle"], "no arm of prior can run: oracle: needs"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -87,13 +87,13 @@ def test_draws_count_as_one_image_and_their_spread_is_that_of_the_mean() -> None
 
 def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> None:
     title, head, lines = table(study(), summarize(study(), rows()))
-    assert "on relief 1, 6 images a set" in title
+    assert "on relief, 6 images a set" in title
     assert "scenes" not in head
     assert lines[1][head.index("trained minus it")] == "+20.0 % (+20.0 to +20.0)"
     assert lines[0][head.index("change, 95 %")] == "-10.0 % (-10.0 to -10.0)"
     both = [*rows(), *(r.model_copy(update={"split": "sky", "strength": None}) for r in rows())]
     title, head, lines = table(study(tuning=True), summarize(study(), both))
-    assert [line[head.index("scenes")] for line in lines] == ["relief 1", "relief 1", "sky", "sky"]
+    assert [line[head.index("scenes")] for line in lines] == ["relief", "relief", "sky", "sky"]
     assert "tuning images" in title
 
 
