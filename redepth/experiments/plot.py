@@ -61,7 +61,7 @@ def _points(axes: Any, at: Sequence[float], cells: Sequence[Cell], *, upright: b
     values = [c.change.change for c in cells]
     where = (at, values) if upright else (values, at)
     whiskers = {"yerr" if upright else "xerr": _whiskers(cells)}
-    axes.errorbar(*where, **whiskers, **{"fmt": "o", "markersize": 4.5, "elinewidth": 1.4, **style})
+    axes.errorbar(*where, **whiskers, **{"fmt": "o", "markersize": 4.5, "elinewidth": 1.4} | style)
 
 
 def _rows(
@@ -91,7 +91,7 @@ def _rows(
 
 
 def _beside(kinds: Sequence[str], kind: str) -> float:
-    """Return how far below a row's middle one of its points stands, so that none covers another."""
+    """Return how far from the middle of its place one of several points stands: none covers another."""
     return 0.5 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
 
 
@@ -146,8 +146,7 @@ def _size(cell: Cell) -> int:
 
 
 def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
-    """Draw a panel for each factor: the change at each of its values, with the time and memory below."""
-    reference = next((c for c in cells if c.arm == study.grid.reference), None)
+    """Draw a panel for each factor: the change at each of its values, with time and memory below."""
     factors = [f for f in FACTORS if any(study.arms[c.arm].factor == f for c in cells)]
     columns = 3
     rows = max(1, math.ceil(len(factors) / columns))
@@ -156,20 +155,39 @@ def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
     for axes in panels[len(factors) :]:
         axes.set_visible(False)
     for axes, factor in zip(panels, factors, strict=False):
-        mine = [c for c in cells if study.arms[c.arm].factor == factor or c is reference]
-        values = {c.arm: preset_values(study.arms[c.arm].preset, factor) for c in mine}
-        mine.sort(key=lambda c: values[c.arm])
-        axes.axhline(0, color="#888888", linewidth=0.8)
-        for at, cell in enumerate(mine):
-            _points(axes, [at], [cell], upright=True, color=_color(1 if cell is reference else 0))
-        ticks = [f"{_short(values[c.arm])}\n{_price(c)}" for c in mine]
-        axes.set_xticks(range(len(mine)), ticks, fontsize=7)
-        axes.set_xlim(-0.5, len(mine) - 0.5)
-        axes.set_title(factor, fontsize=9)
+        _factor(axes, study, cells, factor)
     for axes in panels[::columns]:
         axes.set_ylabel("change of SI-log, %", fontsize=8)
-    _caption(study, cells, panels[0], figure, "; orange: the preset's own value; below: time and peak memory")
+    if len({cell.scenes for cell in cells}) > 1:
+        panels[0].legend(loc="best", fontsize=7)
+    _caption(study, cells, panels[0], figure, "; diamond: the preset; below: time and peak memory")
     return figure
+
+
+def _factor(axes: Any, study: Study, cells: Sequence[Cell], factor: str) -> None:
+    """Draw one panel: a point for each value and set of scenes, the preset's own as a diamond."""
+    values = {name: preset_values(arm.preset, factor) for name, arm in study.arms.items()}
+    reference, sets = study.grid.reference, list(dict.fromkeys(cell.scenes for cell in cells))
+    mine = [c for c in cells if study.arms[c.arm].factor == factor or c.arm == reference]
+    places = sorted({values[c.arm] for c in mine})
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    for number, scenes in enumerate(sets):
+        for kind, marker in ((False, "o"), (True, "D")):
+            shown = [c for c in mine if c.scenes == scenes and (c.arm == reference) == kind]
+            at = [places.index(values[c.arm]) + 0.5 * _beside(sets, scenes) for c in shown]
+            _points(
+                axes,
+                at,
+                shown,
+                upright=True,
+                fmt=marker,
+                color=_color(number),
+                label=None if kind else scenes,
+            )
+    prices = {values[c.arm]: _price(c) for c in reversed(mine)}
+    axes.set_xticks(range(len(places)), [f"{_short(v)}\n{prices[v]}" for v in places], fontsize=7)
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_title(factor, fontsize=9)
 
 
 def _short(value: Any) -> str:

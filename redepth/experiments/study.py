@@ -14,7 +14,7 @@ from redepth.data.datasets import REGISTRY, Dataset
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.grids import UNSHIFTED, Arm, Experiment, experiment
 from redepth.optim.parameterizations import check_supported
-from redepth.pipeline import resolve
+from redepth.pipeline import captioner_of, choose_device, resolve
 from redepth.protocols import (
     Protocol,
     Split,
@@ -218,12 +218,14 @@ def plan(
         first = TUNING_SEED if tuning else EVALUATION_SEED
         sets = _scene_sets(grid, splits, strengths, images, size, first, skipped)
         protocol = load_protocol(SYNTHETIC)
-        protocol = protocol.model_copy(update={"options": {}, "split": Split(name=f"scenes of {name}")})
+        protocol = protocol.model_copy(update={"options": {}, "split": Split(name="procedural scenes")})
     else:
         protocol, found = _other_images(grid, dataset, options or {}, splits, strengths, images, tuning)
         sets = [found]
     runs: dict[str, ArmRun] = {}
     _check_runnable(base)
+    if (captioner := captioner_of(base, choose_device())) is not None:
+        captioner.ensure_available()
     for arm in wanted:
         try:
             runs[arm.name] = _arm_run(arm, base, synthetic)
@@ -246,10 +248,12 @@ def plan(
 
 
 def differences(there: Study, here: Study) -> Iterator[str]:
-    """Say in words why one study cannot go on in the folder of another; more arms are no reason."""
+    """Say in words why one study cannot go on in another's folder; other arms of a preset are no reason."""
     for name in ("experiment", "dataset", "tuning", "seed"):
         if getattr(there, name) != getattr(here, name):
             yield f"{name} {getattr(there, name)} and {getattr(here, name)}"
+    if there.base != here.base:
+        yield f"presets {there.base.name} and {here.base.name} have other settings"
     labels = [[f"{len(s.images)} of {s.label}" for s in study.sets] for study in (there, here)]
     if labels[0] != labels[1]:
         yield f"images {', '.join(labels[0])} and {', '.join(labels[1])}"
@@ -290,8 +294,11 @@ def _scene_sets(
     skipped: dict[str, str],
 ) -> list[SceneSet]:
     """Return the sets of synthetic scenes; a split that has to be stored may not be there."""
+    chosen = splits or grid.splits
+    if strengths and set(chosen) <= set(UNSHIFTED):
+        raise ConfigError(f"--strength: no shift to scale in {', '.join(chosen)}")
     found = []
-    for split in dict.fromkeys(splits or grid.splits):
+    for split in dict.fromkeys(chosen):
         for strength in (None,) if split in UNSHIFTED else dict.fromkeys(strengths or grid.strengths):
             options: dict[str, Any] = {"split": split, "strength": strength, "count": images}
             options |= {"size": size, "seed": seed}

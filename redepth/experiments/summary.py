@@ -198,7 +198,7 @@ def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[lis
     shared = []
     for values, column, words in (
         (sets, ("scenes", lambda c: c.scenes), "on {}"),
-        (counts, ("images", lambda c: str(c.images)), "{} images a set"),
+        (counts, ("images", lambda c: str(c.images)), "images a set: {}"),
     ):
         if len(values) > 1:
             columns.append(column)

@@ -91,7 +91,8 @@ def test_more_arms_go_on_in_a_folder_and_another_experiment_is_refused(
         (make(seed=3), "seed 0 and 3"),
         (make(tuning=True), "tuning False and True"),
         (make(images=1), "images 2 of relief and 1 of relief"),
-        (make("prior", "optim.steps=3"), "arm oracle has other settings"),
+        (make("prior", "optim.steps=3"), "smoke have other settings; arm oracle has other settings"),
+        (make("prior", "optim.steps=3", arms=["random weights"]), "smoke and smoke have other settings"),
     ):
         with pytest.raises(ConfigError, match=f"holds another experiment.*{words}.*--fresh"):
             run_study(other, copy, ONE_THREAD)
@@ -220,6 +221,7 @@ def test_another_data_set_runs_without_what_only_scenes_have() -> None:
         (["prior", "--dataset", "kitti", "--root", "/nowhere"], "no image with ground truth there"),
         (["prior", "--dataset", "motorcycle", "--split", "sky"], "splits and strengths are of the data set"),
         (["shift", "--dataset", "motorcycle"], "splits and strengths are of the data set"),
+        (["prior", "--split", "broad", "--strength", "0.5"], "--strength: no shift to scale in broad"),
         (["prior", "--option", "count=3"], "takes --split, --strength and --size, and no --option"),
         (["prior", "--dataset", "motorcycle", "--arm", "oracle"], "no arm of prior can run: oracle: needs"),
     ],

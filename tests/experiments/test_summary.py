@@ -87,7 +87,7 @@ def test_draws_count_as_one_image_and_their_spread_is_that_of_the_mean() -> None
 
 def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> None:
     title, head, lines = table(study(), summarize(study(), rows()))
-    assert "on relief, 6 images a set" in title
+    assert "on relief, images a set: 6" in title
     assert "scenes" not in head
     assert lines[1][head.index("trained minus it")] == "+20.0 % (+20.0 to +20.0)"
     assert lines[0][head.index("change, 95 %")] == "-10.0 % (-10.0 to -10.0)"
@@ -131,7 +131,7 @@ def points(planned: Study, cells: list[Cell], path: Path) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
         draw(planned, cells, path)
-    lines = [line for axes in figures[0].axes for line in axes.lines if line.get_marker() == "o"]
+    lines = [line for axes in figures[0].axes for line in axes.lines if line.get_marker() in {"o", "D"}]
     return sum(len(line.get_xdata()) for line in lines)  # type: ignore[arg-type]
 
 
