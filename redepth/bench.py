@@ -20,26 +20,28 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from redepth import io
 from redepth.config import Preset
-from redepth.data.datasets import Dataset
+from redepth.data.datasets import Dataset, Sample
 from redepth.data.datasets.base import Array
 from redepth.errors import ConfigError, InputError, RedepthError
-from redepth.executors import Done, Resources, executor
+from redepth.executors import Done, Resources
 from redepth.metrics import bootstrap_interval, win_rate
+from redepth.optim.refiner import Outcome
 from redepth.pipeline import Pipeline, captioner_of, choose_device
 from redepth.protocols import Measurement, Protocol, Row, difference, load_protocol, open_dataset
 from redepth.refinement import Refinement
 from redepth.report import image_pictures, write_report
+from redepth.resume import Task, claim, load_identity, read_rows, row_path, run_tasks
 
 HIGHER_IS_BETTER = re.compile(r"a[123]|boundary_.*|normals_[0-9.]+")
 PICTURE_WIDTH = 480
 RESAMPLES_SEED = 0
+IDENTITY, KIND = "bench.json", "benchmark run"
 
 
 class Run(BaseModel):
@@ -92,6 +94,12 @@ class Result(BaseModel):
     prompt: str = ""
     diagnostics: list[str] = []
 
+    @property
+    def silog(self) -> tuple[float, float]:
+        """SI-log before and after."""
+        before, after = (side["metrics"]["silog"] for side in (self.initial, self.refined))
+        return before, after
+
     def change(self, metric: str) -> float:
         """Return the relative change of a metric in percent."""
         before, after = self.initial["metrics"][metric], self.refined["metrics"][metric]
@@ -126,10 +134,6 @@ class Summary:
 # --- running --------------------------------------------------------------------------------------
 
 
-Task = tuple[str, str]
-"""Preset and image."""
-
-
 def run_benchmark(
     run: Run,
     folder: Path,
@@ -154,57 +158,17 @@ def run_benchmark(
     Raises:
         ConfigError: the folder holds another run, with the differences.
     """
-    claim(run, folder, fresh=fresh)
+    claim(folder / IDENTITY, run, differences, KIND, fresh=fresh)
     tasks = [(preset, image) for preset in run.presets for image in run.images]
-    finished = {task: found for task in tasks if (found := _read(folder, task)) is not None}
+    finished = read_rows(folder, tasks, Result)
     left = [task for task in tasks if task not in finished]
     prompts = _prompts(run, left, device)
     make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, prompts)
-    failures: dict[Task, str] = {}
-    for done in executor(resources).run(make, left):
-        if done.result is None:
-            failures[done.given] = done.error
-        else:
-            finished[done.given] = done.result
-        on_done(done, len(finished) + len(failures), len(tasks))
+    failures = run_tasks(make, left, finished, resources, on_done)
     results = [finished[task] for task in tasks if task in finished]
     if results:
         write_tables(run, results, folder)
     return results, failures
-
-
-def claim(run: Run, folder: Path, *, fresh: bool = False) -> None:
-    """Make the folder this run's.
-
-    Raises:
-        ConfigError: if it holds another run and ``fresh`` is not set.
-    """
-    identity = folder / "bench.json"
-    if identity.is_file() and not fresh:
-        there = load_run(folder)
-        if found := differences(there, run):
-            raise ConfigError(
-                f"{folder} holds another run ({'; '.join(found)}): choose another --out, or forget it "
-                "with --fresh"
-            )
-    if fresh:
-        for path in sorted(folder.glob("images/*/*")):
-            path.unlink()
-    io.save_json(identity, run.model_dump(mode="json"))
-
-
-def load_run(folder: Path) -> Run:
-    """Read what a folder's run is.
-
-    Raises:
-        InputError: if it holds none.
-    """
-    path = folder / "bench.json"
-    try:
-        return Run.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{folder} is no folder of a benchmark run: bench.json: {reason}") from None
 
 
 def differences(a: Run, b: Run) -> list[str]:
@@ -230,30 +194,61 @@ def _make_worker(
 
 
 def _prompts(run: Run, tasks: Sequence[Task], device: str) -> dict[Task, str]:
-    """Return what the prior is told in each task; a preset's captioner is loaded once for all its photos."""
+    """Return what the prior is told in each task."""
     if run.prompt is not None:
         return dict.fromkeys(tasks, run.prompt)
+    reader = run.reader()
     found = dict.fromkeys(tasks, "")
     for name, preset in run.presets.items():
-        captioner = captioner_of(preset, choose_device(device))
-        if captioner is None:
-            continue
-        readable: list[Task] = []
-        told = captioner.captions(_readable(run, [task for task in tasks if task[0] == name], readable))
-        found |= {task: prompt.text for task, prompt in zip(readable, told, strict=True)}
+        images = [image for variant, image in tasks if variant == name]
+        told = captions(preset, images, lambda image: run.protocol.prepare(reader.load(image)), device)
+        found |= {(name, image): text for image, text in told.items()}
     return found
 
 
-def _readable(run: Run, tasks: Sequence[Task], readable: list[Task]) -> Iterator[Array]:
+def captions(
+    preset: Preset, images: Sequence[str], load: Callable[[str], Sample], device: str
+) -> dict[str, str]:
+    """Return what a preset's captioner, loaded once, says of each image that can be read; {} without one."""
+    captioner = captioner_of(preset, choose_device(device))
+    if captioner is None:
+        return {}
+    readable: list[str] = []
+    told = captioner.captions(_readable(images, load, readable))
+    return {image: prompt.text for image, prompt in zip(readable, told, strict=True)}
+
+
+def _readable(images: Sequence[str], load: Callable[[str], Sample], readable: list[str]) -> Iterator[Array]:
     """Yield photos one by one, noting whose they are; a worker will say why one cannot be read."""
-    reader = run.reader()
-    for task in tasks:
+    for image in images:
         try:
-            pixels = run.protocol.prepare(reader.load(task[1])).pixels()
+            pixels = load(image).pixels()
         except RedepthError:
             continue
-        readable.append(task)
+        readable.append(image)
         yield pixels
+
+
+def require_whole(refinement: Refinement) -> Refinement:
+    """Return a refinement that took all its steps: a part of one is no result.
+
+    Raises:
+        KeyboardInterrupt: if Ctrl-C ended it.
+        RedepthError: if something else did, saying what.
+    """
+    if refinement.outcome.reason == "interrupted":
+        raise KeyboardInterrupt
+    if refinement.partial:
+        raise RedepthError(refinement.outcome.reason)
+    return refinement
+
+
+def measure_both(protocol: Protocol, sample: Sample, outcome: Outcome) -> dict[str, Measurement]:
+    """Measure the ``initial`` and the ``refined`` output of one prepared image."""
+    return {
+        when: protocol.measure(raw[0, 0], sample, predicts=outcome.predicts, invariance=outcome.invariance)
+        for when, raw in (("initial", outcome.initial), ("refined", outcome.refined))
+    }
 
 
 class _Worker:
@@ -272,21 +267,10 @@ class _Worker:
         if preset not in self.pipelines:
             # One preset at a time is in memory: the images of one come before those of the next.
             self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
-        refinement = self.pipelines[preset].refine(
-            sample.pixels(), prompt=self.prompts[task], seed=self.run.seed
+        refinement = require_whole(
+            self.pipelines[preset].refine(sample.pixels(), prompt=self.prompts[task], seed=self.run.seed)
         )
-        measured = {
-            when: self.run.protocol.measure(
-                raw[0, 0],
-                sample,
-                predicts=refinement.outcome.predicts,
-                invariance=refinement.outcome.invariance,
-            )
-            for when, raw in (
-                ("initial", refinement.outcome.initial),
-                ("refined", refinement.outcome.refined),
-            )
-        }
+        measured = measure_both(self.run.protocol, sample, refinement.outcome)
         result = Result(
             image=image,
             preset=preset,
@@ -306,7 +290,7 @@ class _Worker:
         measured: Mapping[str, Measurement],
         seconds: float,
     ) -> None:
-        path = _row_path(self.folder, task)
+        path = row_path(self.folder, task)
         for name, picture in image_pictures(refinement, measured, PICTURE_WIDTH).items():
             io.save_jpeg(path.with_suffix(f".{name}.jpg"), picture)
         if self.keep_arrays:
@@ -316,19 +300,6 @@ class _Worker:
             io.save_npz(path.with_suffix(".npz"), {**maps, **truth, **{k: v.numpy() for k, v in raw.items()}})
         # The row comes last: where it stands, all else of the image does.
         io.save_json(path, {**result.model_dump(), "seconds": seconds, "components": refinement.components})
-
-
-def _row_path(folder: Path, task: Task) -> Path:
-    preset, image = (quote(part, safe=" ") for part in task)
-    return folder / "images" / preset / f"{image}.json"
-
-
-def _read(folder: Path, task: Task) -> Result | None:
-    """Return the row of an image that is done; a damaged file counts as none."""
-    try:
-        return Result.model_validate_json(_row_path(folder, task).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -373,7 +344,7 @@ def write_tables(run: Run, results: Sequence[Result], folder: Path) -> None:
     summaries = summarize(run.protocol, results)
     table = {preset: [vars(row) for row in rows] for preset, rows in summaries.items()}
     io.save_json(folder / "summary.json", table)
-    pictures = {(r.preset, r.image): _row_path(folder, (r.preset, r.image)) for r in results}
+    pictures = {(r.preset, r.image): row_path(folder, (r.preset, r.image)) for r in results}
     write_report(run, results, summaries, pictures, folder / "report.html")
 
 
@@ -406,11 +377,11 @@ def compare(a: Path, b: Path) -> Iterator[Comparison]:
         ConfigError: their protocols differ, spelled out.
         InputError: a folder holds no run, or they share no image.
     """
-    runs = [load_run(folder) for folder in (a, b)]
+    runs = [load_identity(folder / IDENTITY, Run, KIND) for folder in (a, b)]
     if found := difference(runs[0].protocol, runs[1].protocol):
         raise ConfigError(f"{a} and {b} were measured by different protocols: {'; '.join(found)}")
     results = [
-        [r for preset in run.presets for image in run.images if (r := _read(folder, (preset, image)))]
+        list(read_rows(folder, [(p, image) for p in run.presets for image in run.images], Result).values())
         for run, folder in zip(runs, (a, b), strict=True)
     ]
     pairs = [(p, q) for p in runs[0].presets for q in runs[1].presets]

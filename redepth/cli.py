@@ -1,4 +1,7 @@
-"""The command line: refine, bench, list, show, doctor. Heavy modules are imported inside the commands."""
+"""The command line: refine, bench, experiment, list, show, doctor.
+
+Heavy modules are imported inside the commands.
+"""
 
 from __future__ import annotations
 
@@ -285,7 +288,7 @@ def bench_run(
     where = folder or Path("out/bench") / dataset
     _check_writable(where)
     resources = _resources(workers, ray, threads, device)
-    with _bench_progress(len(run.images) * len(run.presets)) as on_done:
+    with _task_progress(len(run.images) * len(run.presets), lambda done: done.result.silog) as on_done:
         results, failures = benchmark.run_benchmark(
             run,
             where,
@@ -301,11 +304,7 @@ def bench_run(
         out.print(_bench_table(f"{dataset}, {preset}, protocol {run.protocol.name}", rows))
     if results:
         out.print(Text(f"report: {where / 'report.html'}"))
-    if failures:
-        _complain(
-            f"{len(failures)} of {len(failures) + len(results)} failed; the same command tries them again"
-        )
-        raise typer.Exit(EXIT_ERROR)
+    _exit_if_failed(len(failures), len(failures) + len(results))
 
 
 @bench.command("compare")
@@ -319,6 +318,83 @@ def bench_compare(
     for found in compare(a, b):
         title = f"{found.preset} ({a}) against {found.other} ({b})"
         out.print(_bench_table(title, found.summaries, before=found.preset, after=found.other))
+
+
+@app.command("experiment")
+def experiment_(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="targets, ensemble, prior, renderer, shift or cost.")
+    ],
+    preset: Annotated[str, typer.Option(help="Preset name or YAML file.")] = "embedded",
+    overrides: Overrides = None,
+    images: Annotated[int, typer.Option(help="Scenes of each split, or images.")] = 16,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder; by default out/experiments/NAME.")
+    ] = None,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm; repeat.")] = None,
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", help="Split of the synthetic scenes; repeat.")
+    ] = None,
+    strengths: Annotated[
+        list[float] | None, typer.Option("--strength", help="Strength of its shift, 0 to 1; repeat.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of the synthetic scenes in pixels.")] = 96,
+    dataset: Annotated[str, typer.Option(help="Another data set, `redepth list datasets`.")] = "synthetic",
+    root: Annotated[Path | None, typer.Option(help="Folder of its official download.")] = None,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", help="Option of its reader, KEY=VALUE; repeat.")
+    ] = None,
+    tuning: Annotated[
+        bool, typer.Option("--tuning", help="Take the images that settings are tuned on.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one model copy each.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")] = False,
+) -> None:
+    """Run one of the paper's studies: arms side by side on the same images, lights and seeds."""
+    from redepth.experiments import run, study, summary
+
+    planned = study.plan(
+        name,
+        preset,
+        overrides or [],
+        images=images,
+        arms=arms or [],
+        splits=splits or [],
+        strengths=strengths or [],
+        size=size,
+        dataset=dataset,
+        options=_reader_options(root, options or []),
+        tuning=tuning,
+        seed=seed,
+    )
+    where = folder or Path("out/experiments") / (f"{name}-tuning" if tuning else name)
+    _check_writable(where)
+    for left_out, reason in planned.skipped.items():
+        _warn(f"skipped: {left_out}: {reason}")
+    resources = _resources(workers, None, threads, device)
+    try:
+        with _task_progress(len(planned.tasks()), lambda done: done.result.silog) as on_done:
+            rows, failures = run.run_study(
+                planned, where, resources, device=device.value, fresh=fresh, on_done=on_done
+            )
+    except KeyboardInterrupt:
+        _complain(f"interrupted; what is done is kept in {where}, the same command goes on from there")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    for (arm, scene), error in failures.items():
+        _complain(f"{scene} ({arm}): {error}")
+    if rows:
+        title, head, lines = summary.table(planned, summary.write(planned, rows, failures, where))
+        table = _table(title, *head)
+        for line in lines:
+            table.add_row(*map(Text, line))
+        out.print(table)
+        for left_out, reason in planned.skipped.items():
+            out.print(Text(f"skipped: {left_out}: {reason}"))
+        out.print(Text(f"rows, summary and plot: {where}"))
+    _exit_if_failed(len(failures), len(planned.tasks()))
 
 
 @app.command("list")
@@ -524,18 +600,11 @@ def _benchmark(
     limit: int | None,
 ) -> Run:
     """Check everything about a run before any image is read."""
-    import yaml
-
     from redepth import protocols
     from redepth.bench import Run
 
     chosen = protocols.load_protocol(protocol or protocols.protocol_for(dataset))
-    given: dict[str, Any] = {"root": root} if root is not None else {}
-    for option in options:
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise ConfigError(f"--option {option}: give KEY=VALUE")
-        given[key] = yaml.safe_load(value)
+    given = _reader_options(root, options)
     reader = protocols.open_dataset(chosen, dataset, given)
     listed = protocols.read_names(split) if split is not None else None
     if limit is not None:
@@ -545,13 +614,30 @@ def _benchmark(
     for name in presets:
         preset = _resolved(name, overrides)
         resolved[preset.name if preset.name not in resolved else name] = preset
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in given.items()}
-    return Run(dataset=dataset, options=plain, images=images, protocol=pinned, presets=resolved)
+    return Run(dataset=dataset, options=given, images=images, protocol=pinned, presets=resolved)
+
+
+def _reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a data set's reader, as JSON can hold them."""
+    import yaml
+
+    given: dict[str, Any] = {} if root is None else {"root": str(root)}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {option}: give KEY=VALUE")
+        given[key] = yaml.safe_load(value)
+    return given
 
 
 @contextmanager
-def _bench_progress(total: int) -> Iterator[Callable[[Any, int, int], None]]:
-    """Show images done, the last one's result and time left on stderr."""
+def _task_progress(
+    total: int, silog: Callable[[Any], tuple[float, float]]
+) -> Iterator[Callable[[Any, int, int], None]]:
+    """Show tasks done, the last one's result and time left on stderr.
+
+    ``silog`` reads a done task's SI-log before and after.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -565,17 +651,22 @@ def _bench_progress(total: int) -> Iterator[Callable[[Any, int, int], None]]:
         task = progress.add_task("", total=total)
 
         def on_done(done: Any, ended: int, of: int) -> None:
-            _, image = done.given
+            variant, image = done.given
             if done.result is None:
-                progress.console.print(Text(f"{image}: {done.error}", "red"))
+                progress.console.print(Text(f"{image} ({variant}): {done.error}", "red"))
                 said = f"{image} failed"
             else:
-                sides = (done.result.initial, done.result.refined)
-                before, after = (side["metrics"]["silog"] for side in sides)
-                said = f"{image} SI-log {before:.2f} -> {after:.2f}"
+                before, after = silog(done)
+                said = f"{variant}: {image} SI-log {before:.2f} -> {after:.2f}"
             progress.update(task, completed=ended, total=of, description=said)
 
         yield on_done
+
+
+def _exit_if_failed(failed: int, total: int) -> None:
+    if failed:
+        _complain(f"{failed} of {total} failed; the same command tries them again")
+        raise typer.Exit(EXIT_ERROR)
 
 
 def _bench_table(

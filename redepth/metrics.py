@@ -519,7 +519,10 @@ def win_rate(before: Sequence[float], after: Sequence[float], *, lower_is_better
 
 @dataclass(frozen=True)
 class Interval:
-    """A relative change in percent with its confidence interval; negative where the mean fell."""
+    """A relative change, or a difference of two, in percent with its confidence interval.
+
+    Negative where the mean fell, or fell further.
+    """
 
     change: float
     low: float
@@ -554,23 +557,68 @@ def bootstrap_interval(
     Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, section 13.3.
     """
     first, second = _paired(before, after)
-    pairs = torch.stack([first, second], dim=1)
-    # In chunks, so that thousands of images take no gigabytes.
-    chunk = max(1, 2_000_000 // len(first))
-    means = torch.cat(
-        [
-            pairs[
-                torch.randint(len(first), (min(chunk, resamples - start), len(first)), generator=generator)
-            ].mean(dim=1)
-            for start in range(0, resamples, chunk)
-        ]
+    means = _resampled_means(torch.stack([first, second], dim=1), generator, resamples)
+    changes = 100 * (means[:, 1] / means[:, 0] - 1)
+    return Interval(100 * (float(second.mean() / first.mean()) - 1), *_tails(changes, level))
+
+
+def paired_difference(
+    before: Sequence[float],
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    *,
+    generator: torch.Generator,
+    resamples: int = 10_000,
+    level: float = 0.95,
+) -> Interval:
+    r"""Return the difference of two relative changes with its percentile bootstrap interval over images.
+
+    .. math:: 100 \, (\overline{ours} - \overline{theirs}) / \overline{before} \; \%
+
+    Images are drawn with replacement, each with its three values, so that what makes an image hard for both
+    cancels. Below 0 where ours is the lower one.
+
+    Args:
+        before: one value per image, that both changes are relative to.
+        ours: the same images after the one.
+        theirs: the same images after the other.
+        generator: as for `bootstrap_interval`, which has the source.
+        resamples: how many draws.
+        level: of confidence, in (0, 1).
+
+    Raises:
+        InputError: as `bootstrap_interval` does.
+    """
+    columns = [_paired(before, values) for values in (ours, theirs)]
+    means = _resampled_means(
+        torch.stack([columns[0][0], *(after for _, after in columns)], dim=1), generator, resamples
     )
+    first, a, b = columns[0][0].mean(), columns[0][1].mean(), columns[1][1].mean()
+    return Interval(
+        100 * float((a - b) / first), *_tails(100 * (means[:, 1] - means[:, 2]) / means[:, 0], level)
+    )
+
+
+def _resampled_means(columns: Tensor, generator: torch.Generator, resamples: int) -> Tensor:
+    """Return means over images drawn with replacement, (images, k) -> (resamples, k).
+
+    Raises InputError where the mean of the first column, which changes are relative to, is 0.
+    """
+    count = len(columns)
+    # In chunks, so that thousands of images take no gigabytes.
+    chunk = max(1, 2_000_000 // count)
+    sizes = [min(chunk, resamples - start) for start in range(0, resamples, chunk)]
+    picks = (torch.randint(count, (size, count), generator=generator) for size in sizes)
+    means = torch.cat([columns[pick].mean(dim=1) for pick in picks])
     if bool((means[:, 0] == 0).any()):
         raise InputError("the mean before is 0 in a resample: a change relative to it has no meaning")
-    changes = 100 * (means[:, 1] / means[:, 0] - 1)
+    return means
+
+
+def _tails(values: Tensor, level: float) -> tuple[float, float]:
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = torch.quantile(changes, tails).tolist()
-    return Interval(100 * (float(second.mean() / first.mean()) - 1), low, high)
+    low, high = torch.quantile(values, tails).tolist()
+    return low, high
 
 
 def _paired(before: Sequence[float], after: Sequence[float]) -> tuple[Tensor, Tensor]:

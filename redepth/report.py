@@ -17,9 +17,10 @@ from PIL import Image
 from redepth import io, viz
 
 if TYPE_CHECKING:
-    from redepth.bench import Result, Run, Summary, Task
+    from redepth.bench import Result, Run, Summary
     from redepth.protocols import Measurement
     from redepth.refinement import Refinement
+    from redepth.resume import Task
 
 PICTURES = ("photo", "initial", "refined", "error-initial", "error-refined")
 SHOWN_FIRST = 4

@@ -35,8 +35,9 @@ RANKS = (
     {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},
     {"redepth.pipeline", "redepth.executors"},
-    {"redepth.doctor", "redepth.report"},
+    {"redepth.doctor", "redepth.report", "redepth.resume"},
     {"redepth.batch", "redepth.bench"},
+    {"redepth.experiments"},
     {"redepth.cli"},
     {"redepth.__main__"},
 )

@@ -19,6 +19,7 @@ import pytest
 from redepth import bench
 from redepth.errors import ConfigError, InputError
 from redepth.executors import Resources
+from redepth.optim.refiner import Interrupted, Refiner
 from redepth.priors.prompts import Prompt
 from redepth.protocols import load_protocol, open_dataset, select
 from tests.command import ENVIRONMENT, call
@@ -102,7 +103,7 @@ def test_another_run_in_the_same_folder_is_refused_with_the_difference(
         (make_run(3, seed=4), "seed 0 and 4"),
         (make_run(2), "number of images is 3 in the first and 2"),
     ):
-        with pytest.raises(ConfigError, match=rf"holds another run.*{words}.*--fresh"):
+        with pytest.raises(ConfigError, match=rf"holds another benchmark run.*{words}.*--fresh"):
             bench.run_benchmark(other, folder, ONE_THREAD)
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     results, _ = bench.run_benchmark(make_run(2), copy, ONE_THREAD, fresh=True)
@@ -170,6 +171,28 @@ def test_a_failed_image_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     results, failures = bench.run_benchmark(run, tmp_path, ONE_THREAD)
     assert len(results) == 3
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt(), Interrupted("the loss is not finite")])
+def test_a_part_of_a_refinement_is_no_row(
+    problem: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls = Refiner.step, iter(range(100))
+
+    def sometimes(self: Refiner, *args: Any, **options: Any) -> Any:
+        if next(calls) == 3:  # the last step of the second image
+            raise problem
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(Refiner, "step", sometimes)
+    run = make_run(2)
+    if isinstance(problem, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            bench.run_benchmark(run, tmp_path, ONE_THREAD)
+    else:
+        _, failures = bench.run_benchmark(run, tmp_path, ONE_THREAD)
+        assert failures == {("smoke", run.images[1]): "the loss is not finite"}
+    assert [path.stem for path in tmp_path.glob("images/*/*.json")] == run.images[:1]
 
 
 def test_captions_are_written_once_for_all_photos_and_recorded(

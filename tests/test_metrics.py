@@ -24,6 +24,7 @@ from redepth.metrics import (
     has_edges,
     metrics_of,
     normal_metrics,
+    paired_difference,
     pooled,
     win_rate,
 )
@@ -562,6 +563,21 @@ def test_the_interval_is_that_of_a_paired_comparison() -> None:
     assert (found.change, found.low, found.high) == pytest.approx((-10.0, -10.0, -10.0))
 
 
+def test_a_paired_difference_is_that_of_two_changes_of_the_same_images() -> None:
+    before = (10 + 5 * torch.rand(200, generator=seeded())).tolist()
+    ours, theirs = ([factor * value for value in before] for factor in (0.7, 0.95))
+    found = paired_difference(before, ours, theirs, generator=seeded())
+    assert (found.change, found.low, found.high) == pytest.approx((-25, -25, -25)), "what both share cancels"
+    # Of two that differ by chance alone, the interval holds 0, and is as wide as their noise says.
+    noise = torch.randn(2, 200, generator=seeded(1), dtype=torch.float64)
+    ours, theirs = (torch.tensor(before, dtype=torch.float64) + noise).tolist()
+    chance = paired_difference(before, ours, theirs, generator=seeded())
+    assert chance.low < 0 < chance.high
+    spread = 100 * (noise[0] - noise[1]).std() / (sum(before) / 200) / 200**0.5
+    assert chance.high - chance.low == pytest.approx(2 * 1.96 * float(spread), rel=0.1)
+    assert paired_difference(before, theirs, ours, generator=seeded()).change == pytest.approx(-chance.change)
+
+
 def test_the_interval_covers_as_often_as_it_says() -> None:
     hits, trials = 0, 120
     for trial in range(trials):
@@ -598,8 +614,12 @@ def test_values_that_are_no_pairs_are_refused(before: Any, after: Any, message: 
         win_rate(before, after)
     with pytest.raises(InputError, match=message):
         bootstrap_interval(before, after, generator=seeded())
+    with pytest.raises(InputError, match=message):
+        paired_difference(before, after, after, generator=seeded())
 
 
 def test_a_change_relative_to_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="mean before is 0"):
         bootstrap_interval([0.0, 1.0], [1.0, 1.0], generator=seeded())
+    with pytest.raises(InputError, match="mean before is 0"):
+        paired_difference([0.0, 1.0], [1.0, 1.0], [1.0, 2.0], generator=seeded())

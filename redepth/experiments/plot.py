@@ -1,0 +1,221 @@
+"""One figure an experiment: relative change of SI-log with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from redepth import io
+from redepth.experiments.grids import FACTORS, Plot, preset_values
+from redepth.experiments.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from redepth.experiments.summary import Cell
+
+WIDTH = 7.0
+"""Of every figure, inches; at `DPI` it stays sharp at 700 pixels."""
+
+DPI = 200
+CHANGE = "change of SI-log, % (below 0 is better)"
+SERIES = ("#1f4e79", "#c8702a", "#5b8c5a", "#8a6fa8")
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "errorbar.capsize": 2.5,
+    "legend.frameon": False,
+}
+
+
+def draw(study: Study, cells: Sequence[Cell], path: Path) -> None:
+    """Draw the figure of an experiment to a PNG."""
+    import matplotlib
+
+    shown = [cell for cell in cells if not math.isnan(cell.change.change)]
+    if not shown:
+        return
+    with matplotlib.rc_context(_STYLE):
+        figure = PLOTS[study.grid.plot](study, shown)
+        with io.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def _figure(height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _whiskers(cells: Sequence[Cell]) -> list[list[float]]:
+    """Return how far the intervals reach below and above."""
+    return [[c.change.change - c.change.low for c in cells], [c.change.high - c.change.change for c in cells]]
+
+
+def _points(axes: Any, at: Sequence[float], cells: Sequence[Cell], *, upright: bool, **style: Any) -> None:
+    """Draw changes with their intervals at places along the other axis."""
+    values = [c.change.change for c in cells]
+    where = (at, values) if upright else (values, at)
+    whiskers = {"yerr" if upright else "xerr": _whiskers(cells)}
+    axes.errorbar(*where, **whiskers, **{"fmt": "o", "markersize": 4.5, "elinewidth": 1.4} | style)
+
+
+def _rows(
+    study: Study, cells: Sequence[Cell], row: Callable[[Cell], str], series: Callable[[Cell], str]
+) -> Figure:
+    """Draw a row for each arm or split, and in it a point for each series."""
+    rows, kinds = (list(dict.fromkeys(map(name, cells))) for name in (row, series))
+    shown = {
+        name: [kind for kind in kinds if any(row(c) == name and series(c) == kind for c in cells)]
+        for name in rows
+    }
+    figure = _figure(0.8 + 0.17 * len(rows) + 0.17 * sum(map(len, shown.values())))
+    axes: Any = figure.subplots()
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    for number, kind in enumerate(kinds):
+        mine = [cell for cell in cells if series(cell) == kind]
+        at = [rows.index(row(c)) + _beside(shown[row(c)], kind) for c in mine]
+        _points(axes, at, mine, upright=False, color=_color(number), label=kind)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(CHANGE)
+    if len(kinds) > 1:
+        axes.legend(loc="best", fontsize=8)
+    _caption(study, cells, axes)
+    return figure
+
+
+def _beside(kinds: Sequence[str], kind: str) -> float:
+    """Return how far from the middle of its place one of several points stands: none covers another."""
+    return 0.5 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
+
+
+def _arms(study: Study, cells: Sequence[Cell]) -> Figure:
+    return _rows(study, cells, lambda c: c.arm, lambda c: c.scenes)
+
+
+def _scenes(study: Study, cells: Sequence[Cell]) -> Figure:
+    one_arm = len({cell.arm for cell in cells}) == 1
+
+    def series(cell: Cell) -> str:
+        strength = "no shift to scale" if cell.strength is None else f"strength {cell.strength:g}"
+        return strength if one_arm else f"{cell.arm}, {strength}"
+
+    return _rows(study, cells, lambda c: c.split, series)
+
+
+def _members(study: Study, cells: Sequence[Cell]) -> Figure:
+    """Draw the change over N: the interval over images, and the spread over draws."""
+    figure = _figure(3.2)
+    axes: Any = figure.subplots()
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    sizes = sorted({_size(cell) for cell in cells})
+    for number, scenes in enumerate(dict.fromkeys(cell.scenes for cell in cells)):
+        mine = [cell for cell in cells if cell.scenes == scenes]
+        at = [sizes.index(_size(cell)) + 0.12 * number for cell in mine]
+        color, first = _color(number), number == 0
+        _points(axes, at, mine, upright=True, color=color, label=f"{scenes}: 95 % over images")
+        axes.plot(at, [c.change.change for c in mine], color=color, linewidth=0.8, alpha=0.6)
+        drawn = [(x, c) for x, c in zip(at, mine, strict=True) if c.spread is not None]
+        axes.errorbar(
+            [x for x, _ in drawn],
+            [c.change.change for _, c in drawn],
+            yerr=[c.spread for _, c in drawn],
+            fmt="none",
+            elinewidth=6,
+            capsize=0,
+            alpha=0.35,
+            color=color,
+            label="standard deviation over draws" if first else None,
+        )
+    axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    axes.set_xlabel("members N")
+    axes.set_ylabel("change of SI-log, %")
+    axes.legend(loc="best", fontsize=8)
+    _caption(study, cells, axes)
+    return figure
+
+
+def _size(cell: Cell) -> int:
+    return int(cell.arm.rpartition(" ")[2])
+
+
+def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
+    """Draw a panel for each factor: the change at each of its values, with time and memory below."""
+    factors = [f for f in FACTORS if any(study.arms[c.arm].factor == f for c in cells)]
+    columns = 3
+    rows = max(1, math.ceil(len(factors) / columns))
+    figure = _figure(2.2 * rows + 0.3)
+    panels: Any = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
+    for axes in panels[len(factors) :]:
+        axes.set_visible(False)
+    for axes, factor in zip(panels, factors, strict=False):
+        _factor(axes, study, cells, factor)
+    for axes in panels[::columns]:
+        axes.set_ylabel("change of SI-log, %", fontsize=8)
+    if len({cell.scenes for cell in cells}) > 1:
+        panels[0].legend(loc="best", fontsize=7)
+    _caption(study, cells, panels[0], figure, "; diamond: the preset; below: time and peak memory")
+    return figure
+
+
+def _factor(axes: Any, study: Study, cells: Sequence[Cell], factor: str) -> None:
+    """Draw one panel: a point for each value and set of scenes, the preset's own as a diamond."""
+    values = {name: preset_values(arm.preset, factor) for name, arm in study.arms.items()}
+    reference, sets = study.grid.reference, list(dict.fromkeys(cell.scenes for cell in cells))
+    mine = [c for c in cells if study.arms[c.arm].factor == factor or c.arm == reference]
+    places = sorted({values[c.arm] for c in mine})
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    for number, scenes in enumerate(sets):
+        for kind, marker in ((False, "o"), (True, "D")):
+            shown = [c for c in mine if c.scenes == scenes and (c.arm == reference) == kind]
+            at = [places.index(values[c.arm]) + 0.5 * _beside(sets, scenes) for c in shown]
+            _points(
+                axes,
+                at,
+                shown,
+                upright=True,
+                fmt=marker,
+                color=_color(number),
+                label=None if kind else scenes,
+            )
+    prices = {values[c.arm]: _price(c) for c in reversed(mine)}
+    axes.set_xticks(range(len(places)), [f"{_short(v)}\n{prices[v]}" for v in places], fontsize=7)
+    axes.set_xlim(-0.5, len(places) - 0.5)
+    axes.set_title(factor, fontsize=9)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("-", "-\n")
+
+
+def _price(cell: Cell) -> str:
+    memory = "" if cell.memory_mib is None else f"\n{cell.memory_mib / 1024:.2g} GiB"
+    return f"{cell.seconds:.1f} s{memory}"
+
+
+def _color(number: int) -> str:
+    return SERIES[number % len(SERIES)]
+
+
+def _caption(study: Study, cells: Sequence[Cell], axes: Any, figure: Any = None, more: str = "") -> None:
+    """Say what was measured, above the axes."""
+    counts = sorted({cell.images for cell in cells})
+    images = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    sets = list(dict.fromkeys(cell.scenes for cell in cells))
+    scenes = f"{images} images" + (f" of {sets[0]}" if len(sets) == 1 else " a set")
+    text = f"{study.experiment}, preset {study.base.name}: {scenes}, 95 % intervals{more}"
+    (axes.set_title if figure is None else figure.suptitle)(text, fontsize=8, color="#555555")
+
+
+PLOTS: Mapping[Plot, Callable[[Study, Sequence[Cell]], Figure]] = {
+    "arms": _arms,
+    "scenes": _scenes,
+    "members": _members,
+    "factors": _factors,
+}

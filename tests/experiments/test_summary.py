@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redepth.experiments.plot import draw
+from redepth.experiments.run import Row
+from redepth.experiments.study import SceneSet, Study, plan
+from redepth.experiments.summary import Cell, summarize, table
+
+IMAGES = [f"image-{k}" for k in range(6)]
+
+
+def study(name: str = "prior", **changes: Any) -> Study:
+    return plan(name, "smoke", ["optim.steps=2"], images=1).model_copy(update=changes)
+
+
+def row(arm: str, image: str, before: float, after: float, **changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "experiment": "prior",
+        "arm": arm,
+        "split": "relief",
+        "strength": 1.0,
+        "image": image,
+        "seed": 0,
+        "members": 1,
+        "before": {"silog": before, "normals_mean": 20.0},
+        "after": {"silog": after, "normals_mean": 18.0},
+        "clipped": 0.0,
+        "diagnostics": {"geometry_collapse": 0.2, "hallucinated_edges": None},
+        "flagged": [],
+        "seconds": 2.0,
+        "memory_mib": None,
+        "protocol": "synthetic",
+        "protocol_sha256": "",
+    }
+    return Row(**values | changes)
+
+
+def rows() -> list[Row]:
+    """The trained arm takes 10 % of each image, the oracle 30 %; images differ by more than that."""
+    found = []
+    for arm, factor in (("trained", 0.9), ("oracle", 0.7)):
+        found += [row(arm, image, 4.0 + k, factor * (4.0 + k)) for k, image in enumerate(IMAGES)]
+    return found
+
+
+def test_changes_and_paired_differences_have_their_intervals() -> None:
+    trained, oracle = summarize(study(), rows())
+    assert (trained.arm, trained.images, trained.wins) == ("trained", 6, 1.0)
+    assert (trained.before, trained.after) == pytest.approx((6.5, 5.85))
+    assert trained.change.change == pytest.approx(-10)
+    assert (trained.change.low, trained.change.high) == pytest.approx((-10, -10))
+    assert trained.against is None
+    assert oracle.against is not None
+    values = oracle.against.change, oracle.against.low, oracle.against.high
+    assert values == pytest.approx((20, 20, 20)), "trained minus it: the oracle is lower by a fifth"
+    assert (trained.normals_before, trained.normals_after) == (20, 18)
+    assert trained.collapse == pytest.approx(0.2)
+    assert trained.edges is None
+
+
+def test_a_difference_is_over_the_images_that_both_have() -> None:
+    partial = [r for r in rows() if r.arm == "trained" or r.image in IMAGES[:2]]
+    _, oracle = summarize(study(), partial)
+    assert oracle.images == 2
+    assert oracle.against is not None
+    assert oracle.against.change == pytest.approx(20)
+    (alone,) = summarize(study(), [r for r in rows() if r.arm == "oracle"])
+    assert alone.against is None
+
+
+def test_draws_count_as_one_image_and_their_spread_is_that_of_the_mean() -> None:
+    found = [
+        row("N = 1", image, 10.0, 10.0 * factor, draw=draw)
+        for image in IMAGES
+        for draw, factor in enumerate((0.8, 0.9, 1.0))
+    ]
+    (cell,) = summarize(study("ensemble"), found)
+    assert (cell.images, cell.draws) == (6, 3)
+    assert cell.change.change == pytest.approx(-10)
+    assert cell.spread == pytest.approx(10)
+
+
+def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> None:
+    title, head, lines = table(study(), summarize(study(), rows()))
+    assert "on relief, images a set: 6" in title
+    assert "scenes" not in head
+    assert lines[1][head.index("trained minus it")] == "+20.0 % (+20.0 to +20.0)"
+    assert lines[0][head.index("change, 95 %")] == "-10.0 % (-10.0 to -10.0)"
+    both = [*rows(), *(r.model_copy(update={"split": "sky", "strength": None}) for r in rows())]
+    title, head, lines = table(study(tuning=True), summarize(study(), both))
+    assert [line[head.index("scenes")] for line in lines] == ["relief", "relief", "sky", "sky"]
+    assert "tuning images" in title
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    bare = row("trained", "a", 4.0, 3.0)
+    bare = bare.model_copy(update={"before": {"silog": 4.0}, "after": {"silog": 3.0}})
+    _, head, (line,) = table(study(), summarize(study(), [bare]))
+    assert line[head.index("normals, deg")] == "-"
+    assert line[head.index("change, 95 %")] == "-25.0 %", "one image has no interval"
+
+
+@pytest.mark.parametrize("name", ["prior", "shift", "ensemble", "cost"])
+def test_every_kind_of_plot_shows_each_cell(name: str, tmp_path: Path) -> None:
+    planned = study(name)
+    arms = [f"N = {n}" for n in (1, 2, 5)] if name == "ensemble" else list(planned.arms)
+    found = [
+        row(arm, image, 4.0 + k, 3.9 + 0.9 * k, split=scenes.split, strength=scenes.strength, draw=draw)
+        for scenes in planned.sets
+        for arm in arms
+        for k, image in enumerate(IMAGES)
+        for draw in range(2 if arm != "N = 5" else 1)
+    ]
+    cells = summarize(planned, found)
+    drawn = points(planned, cells, tmp_path / "plot.png")
+    assert drawn >= len(cells)
+    assert (tmp_path / "plot.png").stat().st_size > 5_000
+
+
+def points(planned: Study, cells: list[Cell], path: Path) -> int:
+    """Draw, and count the markers that a figure has."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
+        draw(planned, cells, path)
+    lines = [line for axes in figures[0].axes for line in axes.lines if line.get_marker() in {"o", "D"}]
+    return sum(len(line.get_xdata()) for line in lines)  # type: ignore[arg-type]
+
+
+def test_a_change_that_means_nothing_is_not_drawn(tmp_path: Path) -> None:
+    (cell,) = summarize(study(), [row("trained", image, 0.0, 1.0) for image in IMAGES])
+    assert math.isnan(cell.change.change)
+    draw(study(), [cell], tmp_path / "plot.png")
+    assert not (tmp_path / "plot.png").exists()
+    assert SceneSet(split="sky", images=[]).label == "sky"
