@@ -242,8 +242,12 @@ def _surface(pipeline: Pipeline, sample: Sample, share: float) -> Tensor:
     photo = torch.from_numpy(sample.pixels()).permute(2, 0, 1)[None]
     _, _, initial = refiner.predict(photo)
     start = refiner.relative_depth(initial / refiner.unit(initial), 0.0)
-    truth = geometry.resize(sample.depth()[None, None].to(start), *start.shape[-2:], antialias=True)
-    return start + share * (truth - start)
+    depth = sample.depth()[None, None].to(start)
+    size = start.shape[-2:]
+    truth = geometry.resize(depth, *size, antialias=True)
+    # Where the truth is unknown, as in the sky, the teacher has nothing to say.
+    known = geometry.resize((depth > 0).to(start), *size, antialias=True) > 1 - 1e-4
+    return torch.where(known, start + share * (truth - start), start)
 
 
 def _maps(refinement: Refinement, both: Mapping[str, Measurement]) -> dict[str, Any]:

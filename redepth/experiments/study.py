@@ -154,12 +154,9 @@ def open_scenes(split: str, strength: float | None, count: int, size: int, seed:
     Raises:
         ConfigError: for an unknown split or a value out of range.
     """
-    options = {
-        "domain": "mid" if split == "in-domain" else "broad",
-        "count": count,
-        "size": size,
-        "seed": seed,
-    }
+    options: dict[str, Any] = {"split": split, "count": count, "size": size, "seed": seed}
+    if strength is not None:
+        options["strength"] = strength
     dataset: Dataset = REGISTRY.build(SYNTHETIC, options)
     return dataset
 

@@ -679,6 +679,9 @@ def test_synthetic_splits_have_strengths_and_skies() -> None:
     assert ((sample.depth() == 0).numpy() == sample.sky).all()
     assert (sample.normals[sample.sky] == 0).all()
     assert REGISTRY.build("synthetic", {**options, "split": "broad"}).load("broad-7").sky is None
+    stored = REGISTRY.build("synthetic", {"split": "path-traced"})
+    assert len(stored.names()) == 24
+    assert stored.load("path-traced-23").pixels().shape == (96, 96, 3)
     with pytest.raises(ConfigError, match="strength"):
         REGISTRY.build("synthetic", {"strength": 2})
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
+from redepth.data.path_traced import path_traced
 from redepth.data.synthetic import Scenes, Split, benchmark_scenes, scenes
 from redepth.ops.geometry import ORTHOGRAPHIC
 
@@ -22,17 +23,18 @@ class Synthetic:
 
     Args:
         split: ``in-domain`` (what the embedded depth model was trained on), what is shifted from it
-            (``relief``, ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), or ``broad`` (what the
-            embedded priors were trained on).
+            (``relief``, ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), ``broad`` (what the
+            embedded priors were trained on), or ``path-traced`` (relief and shapes photographed by another
+            renderer: 24 stored scenes of 96 x 96, which have no strength, size or seed).
         strength: of the shift, 0 to 1.
-        count: how many scenes.
+        count: how many scenes, of the stored ones at most all.
         size: side in pixels.
         seed: of the first scene; the next have the next seeds.
     """
 
     def __init__(
         self,
-        split: Split | Literal["broad"] = "relief",
+        split: Split | Literal["broad", "path-traced"] = "relief",
         strength: Annotated[float, Field(ge=0, le=1)] = 1.0,
         count: Annotated[int, Field(ge=1, le=10_000)] = 64,
         size: Annotated[int, Field(ge=16, le=1024)] = 96,
@@ -49,7 +51,9 @@ class Synthetic:
         return []
 
     def names(self) -> list[str]:
-        """Return a name for each seed."""
+        """Return a name for each seed, or for each stored scene."""
+        if self.split == "path-traced":
+            return [f"{self.split}-{i:02}" for i in range(min(self.count, len(path_traced().image)))]
         shift = "" if self.strength == 1 else f"-{self.strength:g}"
         return [f"{self.split}{shift}-{self.seed + i}" for i in range(self.count)]
 
@@ -58,7 +62,7 @@ class Synthetic:
         names = self.names()
         if name not in names:
             raise unknown_name(name, names)
-        scene = self._scene(torch.Generator().manual_seed(self.seed + names.index(name)))
+        scene = self._scene(names.index(name))
         return Sample(
             name,
             photo=scene.image[0].permute(1, 2, 0).contiguous().numpy(),
@@ -69,7 +73,11 @@ class Synthetic:
             camera=ORTHOGRAPHIC,
         )
 
-    def _scene(self, generator: torch.Generator) -> Scenes:
+    def _scene(self, index: int) -> Scenes:
+        if self.split == "path-traced":
+            stored = path_traced()
+            return Scenes(stored.image[index : index + 1], stored.depth[index : index + 1])
+        generator = torch.Generator().manual_seed(self.seed + index)
         if self.split == "broad":
             return scenes(1, "broad", generator, height=self.size, width=self.size)
         return benchmark_scenes(
