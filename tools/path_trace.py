@@ -54,8 +54,8 @@ MARGIN = SIZE - 1
 """Pixels that the mesh goes on past each border."""
 
 MAX_DEPTH_ERROR, MAX_MEAN_DEPTH_ERROR = 0.03, 5e-4
-"""A view shifted by half a pixel has ten times that mean. The maximum is at walls, where it counts how a cell is
-cut into two triangles; one path in millions slips between triangles and counts as depth 0."""
+"""A view shifted by half a pixel has ten times that mean. The maximum is at walls, where it counts how a
+cell is cut into two triangles; one path in millions slips between triangles and counts as depth 0."""
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -19,7 +19,7 @@ from redepth.errors import MissingDependencyError
 from redepth.ops.geometry import relative_depth
 from tools import path_trace
 
-SHA256 = "to be recorded"
+SHA256 = "2afd7cf2e4a07bf644f3a950f6d3701025388e47adf8c38ded0c91f56e9b21c8"
 
 
 @pytest.fixture(scope="module")
