@@ -111,7 +111,7 @@ def test_a_scene_rendered_again_is_the_stored_one_within_noise(stored: Scenes, i
     photo, seen = path_trace.photograph(stored.depth[index, 0], look, samples=16)
     rendered = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
     difference = rendered - stored.image[index]
-    assert difference.mean().abs() < 0.01
-    assert difference.abs().mean() < 0.03
+    assert difference.mean().abs() < 0.005
+    assert difference.abs().mean() < 0.02
     errors = path_trace.depth_errors(torch.from_numpy(seen)[None, None], stored.depth[index : index + 1])
     assert errors.mean() < path_trace.MAX_MEAN_DEPTH_ERROR
