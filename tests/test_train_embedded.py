@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.doctor import embedded_weights
+from redepth.errors import ConfigError
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.helpers import CPU, photo, seeded
 from tools import train_embedded as training
+from tools.training import averaged
 
 
 def run(*arguments: str) -> None:
@@ -22,40 +24,74 @@ def run(*arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_training_lowers_the_loss_resumes_exactly_and_exports(tmp_path: Path) -> None:
-    for what, batch in (("depth", 16), ("prior", 32)):
-        whole, parts = tmp_path / "whole", tmp_path / "parts"
-        run(what, "--samples", str(batch * 4), "--runs", str(whole))
-        interrupted_at(2, what, batch * 4, parts)
-        run(what, "--samples", str(batch * 4), "--runs", str(parts))
-        name = training.DEPTH_NAME if what == "depth" else training.PRIOR_NAME
-        one, other = (training.averaged(runs / f"{name}-0") for runs in (whole, parts))
-        assert all(torch.equal(one[k], other[k]) for k in one)
-    out = tmp_path / "weights"
-    run("export", "--runs", str(tmp_path / "whole"), "--out", str(out))
+def test_the_first_200_steps_of_the_one_command_learn_and_export(tmp_path: Path) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "weights"
+    run("all", "--until", "200", "--runs", str(runs), "--out", str(out))
+    names = [training.DEPTH_NAME, *training.PRIOR_NAMES.values()]
+    for name in names:
+        first, last = rows(runs / f"{name}-0")
+        assert (first["step"], last["step"]) == (100, 200)
+        assert last["loss"] < 0.85 * first["loss"]
+        assert "validation" in last
+        assert sum(p.stat().st_size for p in (out / name).rglob("*")) <= 12e6
     assert all(check.ok for check in embedded_weights(out))
     model = DepthAnything(checkpoint=str(out / training.DEPTH_NAME), longer_side=96).load(CPU)
     with torch.no_grad():
         assert torch.isfinite(model.decode(model.encode(photo(96, 96)))).all()
-    prior = PixelDiffusion(checkpoint=str(out / training.PRIOR_NAME)).load(CPU)
-    assert prior._model.layout.relighting
+    for kind, name in training.PRIOR_NAMES.items():
+        prior = PixelDiffusion(checkpoint=str(out / name)).load(CPU)
+        assert prior.describe()["kind"].startswith("uncond" if kind == "unconditional" else "re-lighting")
     stored = load_file(out / training.DEPTH_NAME / "model.safetensors")
     assert {v.dtype for v in stored.values()} == {torch.float16}
 
 
-def interrupted_at(step: int, what: str, samples: int, runs: Path) -> None:
-    """Train with a checkpoint after some steps and an interrupt right after it."""
-    saved: Any = training.Training._update_average
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["depth", "prior", "normals"])
+def test_training_resumes_exactly(what: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(what, "--until", "4", "--runs", str(whole))
+    run(what, "--until", "2", "--runs", str(parts))
+    run(what, "--until", "4", "--runs", str(parts))
+    (one, other) = (averaged(next(runs.iterdir())) for runs in (whole, parts))
+    assert all(torch.equal(one[k], other[k]) for k in one)
 
-    def stop(self: training.Training) -> None:
-        saved(self)
-        if self.step == step:
-            self.save()
-            raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Training, "_update_average", stop)
-        CliRunner().invoke(training.app, [what, "--samples", str(samples), "--runs", str(runs)])
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_training_of_another_length_is_refused(tmp_path: Path) -> None:
+    command = ["depth", "--runs", str(tmp_path), "--until", "1", "--samples"]
+    run(*command, "64")
+    with pytest.raises(ConfigError, match="holds a training of 64 samples, and 128 are asked for"):
+        run(*command, "128")
+
+
+def test_fine_tuning_starts_from_the_trained_model(tmp_path: Path) -> None:
+    run("depth", "--until", "1", "--runs", str(tmp_path))
+    run("finetune", "--until", "1", "--runs", str(tmp_path))
+    before, after = (averaged(tmp_path / f"{n}-0") for n in (training.DEPTH_NAME, training.FINETUNED_NAME))
+    change = sum(float((before[k] - after[k]).abs().sum()) for k in before)
+    size = sum(float(v.abs().sum()) for v in before.values())
+    assert 0 < change < 1e-3 * size
+
+
+def test_quarters_of_large_scenes_are_windows_in_order() -> None:
+    picture = torch.arange(4.0).repeat_interleave(training.SIZE).view(1, 1, 1, -1)[..., : 2 * training.SIZE]
+    picture = picture.expand(1, 3, 2 * training.SIZE, -1)
+    cut = training.windows(picture)
+    assert cut.shape == (4, 3, training.SIZE, training.SIZE)
+    assert cut.mean(dim=(1, 2, 3)).tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_composites_of_both_sizes_go_with_their_lights() -> None:
+    sizes = set()
+    for seed in range(6):
+        seen = training.composites(8, "mid", seeded(seed))
+        assert seen.relit.shape == seen.photo.shape == (8, 3, training.SIZE, training.SIZE)
+        assert seen.light.shape == (8, 7)
+        sizes.add(len(seen.light.unique(dim=0)))
+    assert sizes == {2, 8}
 
 
 def test_the_log_falls_within_the_first_steps(tmp_path: Path) -> None:

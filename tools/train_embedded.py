@@ -1,16 +1,16 @@
 """Train the embedded pair from scratch on procedural scenes: resumable, seeded, one command.
 
-    python tools/train_embedded.py all                      # everything below, one after the other
-    python tools/train_embedded.py depth                    # the depth model, narrow domain
-    python tools/train_embedded.py prior relighting         # told photo and light, broad domain
-    python tools/train_embedded.py prior unconditional      # told nothing, broad domain: the paper's kind
-    python tools/train_embedded.py prior narrow             # told photo and light, the narrow domain alone
-    python tools/train_embedded.py export                   # half-precision safetensors to redepth/weights
+    python -m tools.train_embedded all                      # everything below, one after the other
+    python -m tools.train_embedded depth                    # the depth model, narrow domain
+    python -m tools.train_embedded prior relighting         # told photo and light, broad domain
+    python -m tools.train_embedded prior unconditional      # told nothing, broad domain: the paper's kind
+    python -m tools.train_embedded prior narrow             # told photo and light, the narrow domain alone
+    python -m tools.train_embedded export                   # half-precision safetensors to redepth/weights
 
 Two more are not shipped; `tools/compare_supervised.py` holds refinement against them::
 
-    python tools/train_embedded.py finetune                 # the depth model, on the broad domain's labels
-    python tools/train_embedded.py normals                  # a network from photo to normals, likewise
+    python -m tools.train_embedded finetune                 # the depth model, on the broad domain's labels
+    python -m tools.train_embedded normals                  # a network from photo to normals, likewise
 
 Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``;
 started again it goes on from the last checkpoint.
@@ -18,12 +18,7 @@ started again it goes on from the last checkpoint.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import time
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -31,7 +26,6 @@ from typing import Annotated, Any, Literal, cast, get_args
 import torch
 import torch.nn.functional as F
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Generator, Tensor, nn
 
 from redepth.contracts import Illumination
@@ -49,6 +43,7 @@ from redepth.priors.pixel_unet import (
     light_vector,
 )
 from redepth.renderers.blinn_phong import BlinnPhong
+from tools.training import Training, averaged
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -63,7 +58,7 @@ PRIOR_NAMES: dict[Kind, str] = {
 }
 SAMPLES: dict[Kind, int] = {"relighting": 192_000, "unconditional": 96_000, "narrow": 64_000}
 BATCH = 16
-VALIDATION_SEED, VALIDATION_SCENES, VALIDATION_STEPS = 5_000, 32, 1000
+VALIDATION_SEED, VALIDATION_SCENES = 5_000, 32
 VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -384,137 +379,24 @@ def noise_schedule() -> Tensor:
     return DDIMScheduler(**SCHEDULE).alphas_cumprod
 
 
-class Training:
-    """The loop: AdamW with warm-up and cosine decay, an exponential moving average, checkpoints."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        folder: Path,
-        *,
-        rate: float,
-        samples: int,
-        batch: int,
-        validate: Callable[[nn.Module], dict[str, Any]],
-    ) -> None:
-        self.validate = validate
-        # Convolutions of few channels run about twice as fast on the CPU in this layout.
-        self.model = model.to(memory_format=torch.channels_last)
-        self.folder, self.log = folder, folder / "log.jsonl"
-        self.samples, self.batch = samples, batch
-        self.total = samples // batch
-        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
-        schedule = lambda i: min((i + 1) / 200, 1) * (0.02 + 0.98 * cosine(i / self.total))  # noqa: E731
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
-        self.generator = torch.Generator()
-        self.step = 0
-
-    def run(self, make_step: Callable[[Generator], Callable[[], Tensor]], seed: int) -> None:
-        """Train to the end, from the last checkpoint if there is one."""
-        self.generator.manual_seed(seed)
-        self._resume()
-        step = make_step(self.generator)
-        losses: list[float] = []
-        started = time.time()
-        for _ in track(self.step, self.total):
-            loss = step()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.scheduler.step()
-            self.step += 1
-            self._update_average()
-            losses.append(loss.item())
-            last = self.step == self.total
-            if self.step % 100 == 0 or last:
-                more = self._validated() if self.step % VALIDATION_STEPS == 0 or last else {}
-                self._log(sum(losses) / len(losses), time.time() - started, more)
-                losses.clear()
-            if self.step % 500 == 0 or self.step == self.total:
-                self.save()
-
-    def _update_average(self) -> None:
-        decay = min(0.999, (1 + self.step) / (10 + self.step))
-        for name, value in self.model.state_dict().items():
-            self.average[name].lerp_(value.detach(), 1 - decay)
-
-    def _validated(self) -> dict[str, Any]:
-        """Validate the averaged weights, in float32 and eval mode."""
-        average = deepcopy(self.model).eval()
-        average.load_state_dict(self.average)
-        return {"validation": self.validate(average)}
-
-    def _log(self, loss: float, seconds: float, more: dict[str, Any]) -> None:
-        row = {
-            "step": self.step,
-            "samples": self.step * self.batch,
-            "loss": loss,
-            "seconds": seconds,
-            **more,
-        }
-        with self.log.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def save(self) -> None:
-        """Write a checkpoint, atomically."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "generator": self.generator.get_state(),
-            "step": self.step,
-        }
-        partial = self.folder / "state.pt.partial"
-        torch.save(state, partial)
-        os.replace(partial, self.folder / "state.pt")
-
-    def _resume(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "state.pt").is_file():
-            return
-        state = torch.load(self.folder / "state.pt", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.generator.set_state(state["generator"])
-        self.step = state["step"]
-        # Rows after the checkpoint belong to steps that are now taken again.
-        rows = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
-        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
-        self.log.write_text("".join(kept))
-
-
-def cosine(progress: float) -> float:
-    """Return the half cosine that falls from 1 to 0."""
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def track(start: int, total: int) -> Iterator[int]:
-    """Count steps under a progress bar."""
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task("training", total=total, completed=start)
-        for index in range(start, total):
-            yield index
-            progress.advance(task)
-
-
 Samples = Annotated[int, typer.Option(help="Training samples to see in all.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps; scenes are always drawn on the CPU.")]
 Runs = Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")]
 
 
+Out = Annotated[Path, typer.Option(help="Folder of the exported checkpoints.")]
+Until = Annotated[int | None, typer.Option(help="Stop after this step; the same command goes on.")]
 Compile = Annotated[bool, typer.Option(help="Compile the network: a fifth faster; needs a C++ compiler.")]
 
 
 @app.command()
 def depth(
-    samples: Samples = 48_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+    samples: Samples = 48_000,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    until: Until = None,
 ) -> None:
     """Train the depth model on the narrow domain."""
     target = torch.device(device)
@@ -527,12 +409,16 @@ def depth(
         batch=16,
         validate=lambda average: validate_depth(average, target),
     )
-    training.run(lambda generator: depth_steps(model, generator, 16, target), seed + 1)
+    training.run(lambda generator: depth_steps(model, generator, 16, target), seed + 1, until)
 
 
 @app.command()
 def finetune(
-    samples: Samples = 48_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+    samples: Samples = 48_000,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    until: Until = None,
 ) -> None:
     """Train the depth model of this seed further, on the broad domain with its labels."""
     target = torch.device(device)
@@ -546,12 +432,16 @@ def finetune(
         batch=16,
         validate=lambda average: validate_depth(average, target),
     )
-    training.run(lambda generator: depth_steps(model, generator, 16, target, "broad"), seed + 2)
+    training.run(lambda generator: depth_steps(model, generator, 16, target, "broad"), seed + 2, until)
 
 
 @app.command()
 def normals(
-    samples: Samples = 96_000, seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs")
+    samples: Samples = 96_000,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    until: Until = None,
 ) -> None:
     """Train a network from photo to normals on the broad domain."""
     target = torch.device(device)
@@ -564,7 +454,7 @@ def normals(
         batch=BATCH,
         validate=lambda average: validate_normals(average, target),
     )
-    training.run(lambda generator: normals_steps(model, generator, BATCH, target), seed + 1)
+    training.run(lambda generator: normals_steps(model, generator, BATCH, target), seed + 1, until)
 
 
 @app.command()
@@ -575,6 +465,7 @@ def prior(
     device: Device = "cpu",
     runs: Runs = Path("runs"),
     compiled: Compile = False,
+    until: Until = None,
 ) -> None:
     """Train a prior."""
     target = torch.device(device)
@@ -588,18 +479,23 @@ def prior(
         validate=lambda average: validate_prior(cast(PixelUNet, average), kind, target),
     )
     forward = cast(Callable[..., Tensor], torch.compile(model)) if compiled else None
-    training.run(lambda g: prior_steps(model, g, BATCH, target, kind, forward), seed + 1)
+    training.run(lambda g: prior_steps(model, g, BATCH, target, kind, forward), seed + 1, until)
 
 
 @app.command("all")
 def all_(
-    seed: Seed = 0, device: Device = "cpu", runs: Runs = Path("runs"), compiled: Compile = False
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    out: Out = WEIGHTS,
+    compiled: Compile = False,
+    until: Until = None,
 ) -> None:
     """Train all and export them."""
-    depth(seed=seed, device=device, runs=runs)
+    depth(seed=seed, device=device, runs=runs, until=until)
     for kind in PRIOR_NAMES:
-        prior(kind, seed=seed, device=device, runs=runs, compiled=compiled)
-    export(seed=seed, runs=runs)
+        prior(kind, seed=seed, device=device, runs=runs, compiled=compiled, until=until)
+    export(seed=seed, runs=runs, out=out)
 
 
 @app.command()
@@ -607,7 +503,7 @@ def export(
     only: Annotated[list[str] | None, typer.Option(help="Only these models, by name.")] = None,
     seed: Seed = 0,
     runs: Runs = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Folder of the exported checkpoints.")] = WEIGHTS,
+    out: Out = WEIGHTS,
 ) -> None:
     """Write the averaged weights in half precision as transformers and diffusers load them."""
     from diffusers import DDIMScheduler
@@ -635,12 +531,6 @@ def write_checksums(folder: Path) -> None:
     files = sorted(p for p in folder.rglob("*") if p.suffix in {".safetensors", ".json"})
     lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     (folder / CHECKSUMS).write_text("".join(lines))
-
-
-def averaged(folder: Path) -> dict[str, Tensor]:
-    """Return the moving average of a run's last checkpoint."""
-    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
-    return state["average"]
 
 
 if __name__ == "__main__":

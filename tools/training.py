@@ -1,0 +1,158 @@
+"""The training loop of the embedded models."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Generator, Tensor, nn
+
+from redepth.errors import ConfigError
+
+LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 100, 500, 1000
+
+
+class Training:
+    """The loop: AdamW with warm-up and cosine decay, an exponential moving average, checkpoints."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        folder: Path,
+        *,
+        rate: float,
+        samples: int,
+        batch: int,
+        validate: Callable[[nn.Module], dict[str, Any]],
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.validate = validate
+        # Convolutions of few channels run about twice as fast on the CPU in this layout.
+        self.model = model.to(memory_format=torch.channels_last)
+        self.folder, self.log = folder, folder / "log.jsonl"
+        self.samples, self.batch = samples, batch
+        self.total = samples // batch
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
+        schedule = lambda i: min((i + 1) / 200, 1) * (0.02 + 0.98 * cosine(i / self.total))  # noqa: E731
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.generator = torch.Generator()
+        self.step = 0
+
+    def run(
+        self, make_step: Callable[[Generator], Callable[[], Tensor]], seed: int, until: int | None = None
+    ) -> None:
+        """Train from the last checkpoint, if there is one, to the end or to the step ``until``.
+
+        Raises:
+            ConfigError: if the checkpoint is of a training of another length, whose learning rates differ.
+        """
+        self.generator.manual_seed(seed)
+        self._resume()
+        step = make_step(self.generator)
+        losses: list[float] = []
+        started = time.time()
+        end = min(until or self.total, self.total)
+        for _ in track(self.step, end):
+            loss = step()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.step += 1
+            self._update_average()
+            losses.append(loss.item())
+            if self.step % LOG_STEPS == 0 or self.step == end:
+                due = self.step % VALIDATION_STEPS == 0 or self.step == end
+                more = self._validated() if due else {}
+                self._log(sum(losses) / len(losses), time.time() - started, more)
+                losses.clear()
+            if self.step % CHECKPOINT_STEPS == 0 or self.step == end:
+                self.save()
+
+    def _update_average(self) -> None:
+        decay = min(0.999, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            self.average[name].lerp_(value.detach(), 1 - decay)
+
+    def _validated(self) -> dict[str, Any]:
+        """Validate the averaged weights, in float32 and eval mode."""
+        average = deepcopy(self.model).eval()
+        average.load_state_dict(self.average)
+        return {"validation": self.validate(average)}
+
+    def _log(self, loss: float, seconds: float, more: dict[str, Any]) -> None:
+        row = {
+            "step": self.step,
+            "samples": self.step * self.batch,
+            "loss": loss,
+            "seconds": seconds,
+            **more,
+        }
+        with self.log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save(self) -> None:
+        """Write a checkpoint, atomically."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generator": self.generator.get_state(),
+            "step": self.step,
+            "samples": self.samples,
+        }
+        partial = self.folder / "state.pt.partial"
+        torch.save(state, partial)
+        os.replace(partial, self.folder / "state.pt")
+
+    def _resume(self) -> None:
+        if not (self.folder / "state.pt").is_file():
+            return
+        state = torch.load(self.folder / "state.pt", weights_only=True)
+        if state["samples"] != self.samples:
+            raise ConfigError(
+                f"{self.folder} holds a training of {state['samples']} samples, and {self.samples} are asked "
+                "for: give the same number, or another --runs"
+            )
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.generator.set_state(state["generator"])
+        self.step = state["step"]
+        # Rows after the checkpoint belong to steps that are now taken again.
+        rows = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
+        kept = [row for row in rows if json.loads(row)["step"] <= self.step]
+        self.log.write_text("".join(kept))
+
+
+def cosine(progress: float) -> float:
+    """Return the half cosine that falls from 1 to 0."""
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def track(start: int, total: int) -> Iterator[int]:
+    """Count steps under a progress bar."""
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("training", total=total, completed=start)
+        for index in range(start, total):
+            yield index
+            progress.advance(task)
+
+
+def averaged(folder: Path) -> dict[str, Tensor]:
+    """Return the moving average of a run's last checkpoint."""
+    state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
+    return state["average"]
