@@ -15,7 +15,7 @@ from redepth.errors import ConfigError
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.helpers import CPU, photo, seeded
 from tools import train_embedded as training
-from tools.training import averaged
+from tools.training import Training, averaged, cosine
 
 
 def run(*arguments: str) -> None:
@@ -63,8 +63,20 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_a_training_of_another_length_is_refused(tmp_path: Path) -> None:
     command = ["depth", "--runs", str(tmp_path), "--until", "1", "--samples"]
     run(*command, "64")
-    with pytest.raises(ConfigError, match="holds a training of 64 samples, and 128 are asked for"):
+    with pytest.raises(ConfigError, match=r"holds a training of \[4\] steps, and \[8\] are asked for"):
         run(*command, "128")
+
+
+def test_the_learning_rate_starts_again_at_half_in_each_cycle(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 1)
+    one = Training(model, tmp_path, rate=1.0, cycles=(6400, 3200), batch=8, validate=lambda _: {})
+    factors = [one.rate_factor(step) for step in range(one.total)]
+    assert one.cycles == [800, 400]
+    assert factors[0] == pytest.approx(1 / 200)
+    assert factors[199] == pytest.approx(0.02 + 0.98 * cosine(199 / 800))
+    assert factors[799] == pytest.approx(0.02, abs=1e-4)
+    assert factors[800] == pytest.approx(0.5)
+    assert factors[1199] == pytest.approx(0.01, abs=1e-4)
 
 
 def test_fine_tuning_starts_from_the_trained_model(tmp_path: Path) -> None:

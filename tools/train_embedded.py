@@ -56,7 +56,12 @@ PRIOR_NAMES: dict[Kind, str] = {
     "unconditional": "relief-prior",
     "narrow": "smooth-relighting-prior",
 }
-SAMPLES: dict[Kind, int] = {"relighting": 192_000, "unconditional": 96_000, "narrow": 64_000}
+SAMPLES: dict[Kind, tuple[int, ...]] = {
+    "relighting": (192_000, 128_000),
+    "unconditional": (96_000,),
+    "narrow": (64_000,),
+}
+"""Of each cycle of the learning rate."""
 BATCH = 16
 VALIDATION_SEED, VALIDATION_SCENES = 5_000, 32
 VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
@@ -405,7 +410,7 @@ def depth(
         model,
         runs / f"{DEPTH_NAME}-{seed}",
         rate=1e-3,
-        samples=samples,
+        cycles=(samples,),
         batch=16,
         validate=lambda average: validate_depth(average, target),
     )
@@ -428,7 +433,7 @@ def finetune(
         model,
         runs / f"{FINETUNED_NAME}-{seed}",
         rate=5e-4,
-        samples=samples,
+        cycles=(samples,),
         batch=16,
         validate=lambda average: validate_depth(average, target),
     )
@@ -450,7 +455,7 @@ def normals(
         model,
         runs / f"{NORMALS_NAME}-{seed}",
         rate=1e-3,
-        samples=samples,
+        cycles=(samples,),
         batch=BATCH,
         validate=lambda average: validate_normals(average, target),
     )
@@ -460,7 +465,9 @@ def normals(
 @app.command()
 def prior(
     kind: Annotated[Kind, typer.Argument(help="Which prior.")] = "relighting",
-    samples: Annotated[int | None, typer.Option(help="Training samples; by default the kind's own.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Training samples, in one cycle; by default the kind's own.")
+    ] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
@@ -474,7 +481,7 @@ def prior(
         model,
         runs / f"{PRIOR_NAMES[kind]}-{seed}",
         rate=1e-3,
-        samples=samples or SAMPLES[kind],
+        cycles=(samples,) if samples else SAMPLES[kind],
         batch=BATCH,
         validate=lambda average: validate_prior(cast(PixelUNet, average), kind, target),
     )

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from torch import Generator, Tensor, nn
 
 from redepth.errors import ConfigError
 
-LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 100, 500, 1000
+WARM_UP_STEPS, LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 200, 100, 500, 1000
 
 
 class Training:
-    """The loop: AdamW with warm-up and cosine decay, an exponential moving average, checkpoints."""
+    """The loop: AdamW under `rate_factor`, an exponential moving average, checkpoints.
+
+    A training whose cycles are done goes on if more are asked for.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,7 @@ class Training:
         folder: Path,
         *,
         rate: float,
-        samples: int,
+        cycles: Sequence[int],
         batch: int,
         validate: Callable[[nn.Module], dict[str, Any]],
     ) -> None:
@@ -38,14 +41,26 @@ class Training:
         # Convolutions of few channels run about twice as fast on the CPU in this layout.
         self.model = model.to(memory_format=torch.channels_last)
         self.folder, self.log = folder, folder / "log.jsonl"
-        self.samples, self.batch = samples, batch
-        self.total = samples // batch
+        self.cycles, self.batch = [samples // batch for samples in cycles], batch
+        self.total = sum(self.cycles)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
-        schedule = lambda i: min((i + 1) / 200, 1) * (0.02 + 0.98 * cosine(i / self.total))  # noqa: E731
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate_factor)
         self.generator = torch.Generator()
         self.step = 0
+
+    def rate_factor(self, step: int) -> float:
+        """Return the learning rate's factor: 200 steps of warm-up, then a cosine to 2 % in each cycle.
+
+        Every cycle starts at half the rate that the one before it started at (after Loshchilov and Hutter,
+        arXiv 1608.03983).
+        """
+        warm_up = min((step + 1) / WARM_UP_STEPS, 1)
+        number = 0
+        while step >= self.cycles[number] and number < len(self.cycles) - 1:
+            step -= self.cycles[number]
+            number += 1
+        return warm_up * 0.5**number * (0.02 + 0.98 * cosine(min(step / self.cycles[number], 1)))
 
     def run(
         self, make_step: Callable[[Generator], Callable[[], Tensor]], seed: int, until: int | None = None
@@ -110,7 +125,7 @@ class Training:
             "scheduler": self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
-            "samples": self.samples,
+            "cycles": self.cycles,
         }
         partial = self.folder / "state.pt.partial"
         torch.save(state, partial)
@@ -120,10 +135,11 @@ class Training:
         if not (self.folder / "state.pt").is_file():
             return
         state = torch.load(self.folder / "state.pt", weights_only=True)
-        if state["samples"] != self.samples:
+        done, wanted = state["cycles"], self.cycles
+        if done != wanted[: len(done)]:
             raise ConfigError(
-                f"{self.folder} holds a training of {state['samples']} samples, and {self.samples} are asked "
-                "for: give the same number, or another --runs"
+                f"{self.folder} holds a training of {done} steps, and {wanted} are asked for, under other "
+                "learning rates: give the same --samples, or another --runs"
             )
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
