@@ -102,7 +102,6 @@ def main(
 ) -> None:
     """Measure and print the table."""
     protocol = load_protocol(SYNTHETIC)
-    protocol = protocol.model_copy(update={"options": {}})
     models = {name: load_depth_model(runs, name, seed) for name in (DEPTH_NAME, FINETUNED_NAME)}
     normals = build_normals_model(seed)
     normals.load_state_dict(averaged(runs / f"{NORMALS_NAME}-{seed}"))

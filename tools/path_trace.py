@@ -1,7 +1,7 @@
 """Render the path-traced scenes of the data set `synthetic`: relief photographed by Mitsuba 3.
 
     pip install "redepth[mitsuba]"
-    python tools/path_trace.py
+    python -m tools.path_trace
 
 It writes redepth/data/path_traced.npz (a test holds its SHA-256), docs/pictures/path-traced.png and
 docs/results/path-traced.json.

@@ -215,7 +215,7 @@ def plan(
         first = TUNING_SEED if tuning else EVALUATION_SEED
         sets = _scene_sets(grid, splits, strengths, images, size, first, skipped)
         protocol = load_protocol(SYNTHETIC)
-        protocol = protocol.model_copy(update={"options": {}, "split": Split(name="procedural scenes")})
+        protocol = protocol.model_copy(update={"split": Split(name="procedural scenes")})
     else:
         protocol, found = _other_images(grid, dataset, options or {}, splits, strengths, images, tuning)
         sets = [found]
