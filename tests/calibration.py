@@ -80,7 +80,7 @@ class Case(NamedTuple):
 
 def relief(seed: int, members: int = 5, side: int = 140) -> Case:
     """A scene whose shading is that of its relief; the members add detail that the initial depth lacks."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + 90)
     drawn = scenes(1, "broad", generator, height=side, width=side)
     truth = 7 / drawn.depth - 0.1
     initial = gaussian_blur(truth, 0.015 * side)
