@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from redepth.contracts import Predicts
-from redepth.data.synthetic import scenes
+from redepth.data.photographs import narrow_photograph
+from redepth.data.relief import BROAD, Canvas, with_slope
+from redepth.data.synthetic import Scenes
 from redepth.diagnostics import THRESHOLDS, Signature, diagnose
 from redepth.ops.color import luma
 from redepth.ops.filters import gaussian_blur
@@ -79,12 +81,17 @@ class Case(NamedTuple):
 
 
 def relief(seed: int, members: int = 5, side: int = 140) -> Case:
-    """A scene whose shading is that of its relief; the members add detail that the initial depth lacks."""
-    generator = torch.Generator().manual_seed(seed + 90)
-    drawn = scenes(1, "broad", generator, height=side, width=side)
-    truth = 7 / drawn.depth - 0.1
-    initial = gaussian_blur(truth, 0.015 * side)
-    return Case(drawn.image, initial, _ensemble(0.5 * (initial + truth), members, generator))
+    """A scene whose shading is that of its relief; the members add detail that the initial depth lacks.
+
+    Of fractal relief: it has detail at every scale and no symmetry, so that blur takes something away
+    and its mirror image is another surface.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    canvas = Canvas(1, side, side, generator)
+    depth = (1 - with_slope(BROAD["fractal"](canvas), canvas.uniform(0.3, 0.7)))[:, None]
+    truth = Scenes(narrow_photograph(canvas, depth), depth)
+    initial = gaussian_blur(truth.disparity, 0.015 * side)
+    return Case(truth.image, initial, _ensemble(0.5 * (initial + truth.disparity), members, generator))
 
 
 def outdoors(seed: int = 0, members: int = 5, *, blue: bool = True) -> Case:

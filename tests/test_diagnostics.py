@@ -170,7 +170,7 @@ def test_the_sky_may_be_given_found_or_absent() -> None:
 
 @pytest.mark.parametrize(("scale", "shift"), [(30.0, 0.0), (0.1, 1.0)])
 def test_the_scale_and_shift_of_all_raw_outputs_change_nothing(scale: float, shift: float) -> None:
-    case = calibration.stamped(relief(1), 0.03)
+    case = calibration.stamped(outdoors(), 0.03)
     other = case._replace(initial=scale * case.initial + shift, members=scale * case.members + shift)
     assert values(other.diagnose()) == pytest.approx(values(case.diagnose()), rel=0.02, abs=1e-3)
 

@@ -223,10 +223,10 @@ class Composites:
 def composites(count: int, domain: Domain, generator: Generator) -> Composites:
     """Draw scenes and re-light them, half of the pictures mirrored.
 
-    A quarter of the batches are quarters of scenes of twice the side: what the prior is shown of a photo
+    One batch in eight is of quarters of scenes of twice the side: what the prior is shown of a photo
     that is larger than its window.
     """
-    large = float(torch.rand((), generator=generator)) < 0.25
+    large = float(torch.rand((), generator=generator)) < 0.125
     side, tiles = (2 * SIZE, 4) if large else (SIZE, 1)
     drawn = with_mirrored(scenes(count // (2 * tiles), domain, generator, height=side, width=side))
     illumination = BlinnPhong().sample(len(drawn.image), generator)

@@ -52,7 +52,7 @@ class Training:
     def rate_factor(self, step: int) -> float:
         """Return the learning rate's factor: 200 steps of warm-up, then a cosine to 2 % in each cycle.
 
-        Every cycle starts at half the rate that the one before it started at (after Loshchilov and Hutter,
+        Every cycle starts at 0.7 of the rate that the one before it started at (after Loshchilov and Hutter,
         arXiv 1608.03983).
         """
         warm_up = min((step + 1) / WARM_UP_STEPS, 1)
@@ -60,7 +60,7 @@ class Training:
         while step >= self.cycles[number] and number < len(self.cycles) - 1:
             step -= self.cycles[number]
             number += 1
-        return warm_up * 0.5**number * (0.02 + 0.98 * cosine(min(step / self.cycles[number], 1)))
+        return warm_up * 0.7**number * (0.02 + 0.98 * cosine(min(step / self.cycles[number], 1)))
 
     def run(
         self, make_step: Callable[[Generator], Callable[[], Tensor]], seed: int, until: int | None = None

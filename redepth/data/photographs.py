@@ -64,17 +64,22 @@ def narrow_photograph(c: Canvas, depth: Tensor) -> Tensor:
 
 
 def broad_photograph(c: Canvas, depth: Tensor) -> Tensor:
-    """Photograph a surface as the priors know it: patterns, highlights, more kinds of light, more noise."""
-    light = upper_light(c, 80.0, (0.3, 1.5))
+    """Photograph a surface as the priors know it: patterns, highlights, more kinds of light, more noise.
+
+    Seven scenes in ten are exposed well and lit from above; three have a dark or a bright exposure, a
+    tint, and light that comes from the side or grazes.
+    """
+    hard = c.uniform(0, 1) < 0.3
+    light = torch.where(hard[:, 0], upper_light(c, 80.0, (0.3, 1.5)), upper_light(c, 75.0, (0.35, 1.1)))
     ambient = c.uniform(0.03, 0.2)
     linear = broad_albedo(c) * diffuse(depth, light, ambient)[:, None]
     strength = c.uniform(0.0, 0.3) * (c.uniform(0, 1) < 0.5)
     half = normalize(light + light.new_tensor([0.0, 0.0, 1.0]))
     linear = linear + (strength * cosine(depth, half) ** c.log_uniform(8, 60))[:, None]
-    exposure = c.log_uniform(0.45, 1.5)
+    exposure = torch.where(hard, c.log_uniform(0.45, 1.5), c.uniform(0.8, 1.4))
     linear = linear * exposure[:, None]
-    linear = linear * c.uniform(0.7, 1.0, 3)
-    return exposed(linear, sensor_noise(c, 0.04))
+    linear = linear * torch.where(hard[:, None], c.uniform(0.7, 1.0, 3), 1.0)
+    return exposed(linear, sensor_noise(c, 0.03))
 
 
 def shifted_photograph(c: Canvas, depth: Tensor, factor: str, strength: float) -> Tensor:
