@@ -76,6 +76,11 @@ def resolve(preset: Preset) -> Preset:
         where = f"optim.objectives.{name}"
         options = objectives.REGISTRY.check(name, term.options, where=where, also=("weight",))
         terms[name] = Term.model_validate({"weight": term.weight, **options})
+    if not preset.optim.prior_weight and not terms:
+        raise ConfigError(
+            "optim.prior_weight is 0 and optim.objectives is empty: nothing is left to optimise; add "
+            "optim.objectives.smoothness.weight, or give the prior a weight"
+        )
     return preset.model_copy(
         update={
             "depth_model": checked(depth_models.REGISTRY, preset.depth_model),

@@ -136,6 +136,8 @@ def test_options_are_checked_before_anything_is_loaded() -> None:
         redepth.Pipeline("re-depth-anything", overrides=["prior.t_min=0.9"])
     with pytest.raises(ConfigError, match="unknown renderer 'blin-phong'; did you mean 'blinn-phong'"):
         redepth.Pipeline("embedded", overrides=["renderer.name=blin-phong"])
+    with pytest.raises(ConfigError, match="nothing is left to optimise"):
+        redepth.Pipeline("embedded", overrides=["optim.prior_weight=0", "optim.objectives=null"])
 
 
 def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:

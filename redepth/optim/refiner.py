@@ -48,7 +48,8 @@ class StepReport:
         steps: how many there are.
         members: the indices of the members that advanced.
         of_members: how many members the ensemble has.
-        losses: name -> (members,): ``prior``, each objective (both unweighted) and ``total``.
+        losses: name -> (members,): ``prior`` unless its weight is 0, each objective (both unweighted) and
+            ``total``.
         raw: (members,1,H,W) raw output that the step started from, detached.
         depth: the relative depth of it, likewise.
         relit: (members,L,3,H,W) the re-lit pictures, likewise.
@@ -268,12 +269,16 @@ class Refiner:
         raw = state.raw()
         depth = self.relative_depth(raw, state.offset)
         relit = self.renderer(depth, linear, draws.illumination)
-        scored = self.prior(
-            relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
-        )
         surface = Surface(raw, depth, image, self.depth_model.predicts, sky)
-        losses = {"prior": scored.view(relit.shape[:2]).mean(dim=1)}
-        total = self.optim.prior_weight * losses["prior"]
+        losses: Losses = {}
+        total = raw.new_zeros(len(raw))
+        # A prior that has no say is not asked: it is nearly all of a step's time.
+        if self.optim.prior_weight:
+            scored = self.prior(
+                relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
+            )
+            losses["prior"] = scored.view(relit.shape[:2]).mean(dim=1)
+            total = total + self.optim.prior_weight * losses["prior"]
         for name, (weight, objective) in self.objectives.items():
             losses[name] = objective(surface)
             total = total + weight * losses[name]
