@@ -201,7 +201,8 @@ class Pipeline:
             prompt_origin=prompt.origin,
             device=str(self.device),
             source=str(Path(photo).resolve()) if isinstance(photo, str | Path) else None,
-            components=self.components,
+            # Asked again: the prior's precision may have changed on the way.
+            components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
         )
