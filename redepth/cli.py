@@ -507,10 +507,13 @@ def _refine_elsewhere(
 
 
 def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
-    from redepth.pipeline import Pipeline
+    from redepth.pipeline import Pipeline, keep_freed_memory
 
     with err.status(f"loading preset {preset}"):
-        return Pipeline(preset, overrides=overrides, device=device)
+        pipeline = Pipeline(preset, overrides=overrides, device=device)
+    if pipeline.device.type == "cpu":
+        keep_freed_memory()
+    return pipeline
 
 
 def _benchmark(

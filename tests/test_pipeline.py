@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from redepth.errors import ConfigError, InputError
 from redepth.pipeline import choose_device, resolve
 from redepth.refinement import GroundTruth
 from tests.checkpoints import tiny
+from tests.command import ENVIRONMENT
 from tests.helpers import GOLDEN, RESULT_FILES, photo
 
 TINY_PAPER = [
@@ -270,3 +274,26 @@ def test_a_sky_mask_of_another_size_is_refused_before_anything_is_loaded(
         redepth.refine(array(), "smoke", sky_mask=np.zeros((61, 90), bool))
     with pytest.raises(InputError, match=r"the sky mask is of shape \(60, 90, 3\)"):
         redepth.refine(array(), "smoke", sky_mask=np.zeros((60, 90, 3), np.uint8))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what other C libraries do is theirs")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """Counted in a process of its own: pages that are mapped while large tensors come and go."""
+    code = """
+import resource, sys, torch
+from redepth.pipeline import keep_freed_memory
+assert sys.argv[1] == "no" or keep_freed_memory()
+for i in range(12):
+    if i == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(20_000_000).fill_(1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def pages(keep: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", code, keep], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert pages("yes") < 0.1 * pages("no")

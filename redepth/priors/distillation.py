@@ -145,8 +145,9 @@ class DiffusionPrior(ABC):
                 "CUDA graph: set optim.performance.compile=off and optim.performance.cuda_graphs=false, or "
                 "take another score"
             )
-        self._how = how
-        self.set_up()
+        if how != self._how:
+            self._how = how
+            self.set_up()
 
     def set_up(self) -> None:
         """Let the networks, once on their device and in their precision, be executed as they are to be."""

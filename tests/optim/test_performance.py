@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import redepth
 from redepth.contracts import Condition, Execution
 from redepth.errors import ConfigError
-from redepth.networks import Graphed
 from redepth.optim import refiner as refiner_module
 from redepth.optim.refiner import Refiner, _Run
 from redepth.priors.distillation import DiffusionPrior
@@ -382,43 +381,6 @@ def test_checkpointing_remembers_less_of_the_encoder() -> None:
         return sum(kept)
 
     assert remembered(True) < 0.5 * remembered(False)
-
-
-class Replayed(Graphed):
-    """A graph on the CPU: what is replayed reads its own inputs and writes its own outputs, as on a GPU."""
-
-    def graphable(self, tensor: Tensor) -> bool:
-        return True
-
-    def capture(self, call: Any) -> tuple[Any, Any]:
-        outputs = call()
-        return outputs, lambda: outputs["sum"].copy_(call()["sum"])
-
-
-def test_a_graph_is_made_for_each_kind_of_arguments_and_hands_out_copies() -> None:
-    made: list[tuple[int, ...]] = []
-
-    def add(a: Tensor, b: Tensor, *, factor: float = 1.0) -> dict[str, Any]:
-        made.append(tuple(a.shape))
-        return {"sum": a + factor * b, "name": "add"}
-
-    call = Replayed(add)
-    two = torch.ones(2)
-    with torch.no_grad():
-        first = call(two, two)
-        second = call(two, 3 * two)
-        assert first["sum"].tolist() == [2.0, 2.0]
-        assert second == {"sum": second["sum"], "name": "add"}
-        assert second["sum"].tolist() == [4.0, 4.0]
-        assert call(torch.ones(3), torch.ones(3), factor=2.0)["sum"].tolist() == [3.0] * 3
-        assert call(two, two, factor=2.0)["sum"].tolist() == [3.0, 3.0]
-        assert len(call._graphs) == 3
-    # What has a way back is no graph.
-    leaf = two.clone().requires_grad_()
-    call(leaf, two)["sum"].sum().backward()
-    assert torch.equal(leaf.grad, two)
-    assert len(call._graphs) == 3
-    assert not Graphed(add).graphable(two)
 
 
 def test_copies_that_are_trained_are_not_compiled() -> None:
