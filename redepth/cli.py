@@ -28,7 +28,7 @@ from redepth.errors import ConfigError, InputError, RedepthError
 if TYPE_CHECKING:
     from redepth.batch import Photo, Refined
     from redepth.bench import Run, Summary
-    from redepth.config import Preset
+    from redepth.config import Optim, Preset
     from redepth.executors import Resources
     from redepth.optim.refiner import StepReport
     from redepth.pipeline import Pipeline
@@ -481,7 +481,7 @@ class _Job:
         if self.sky_masks is not None:
             sky = io.load_mask(self.sky_masks[path], max_pixels=self.max_pixels, may_be_empty=True)
         optim = self.pipeline.preset.optim
-        with _progress(path.name, optim.steps, optim.members) as on_step:
+        with _progress(path.name, optim) as on_step:
             return self.pipeline.refine(
                 path,
                 prompt=self.prompts[path],
@@ -583,10 +583,13 @@ def _refine_elsewhere(
 
 
 def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
-    from redepth.pipeline import Pipeline
+    from redepth.pipeline import Pipeline, keep_freed_memory
 
     with err.status(f"loading preset {preset}"):
-        return Pipeline(preset, overrides=overrides, device=device)
+        pipeline = Pipeline(preset, overrides=overrides, device=device)
+    if pipeline.device.type == "cpu":
+        keep_freed_memory()
+    return pipeline
 
 
 def _benchmark(
@@ -774,8 +777,8 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepReport], None]]:
-    """Show steps, members, loss and time left on stderr."""
+def _progress(name: str, optim: Optim) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps, members, the loss when it is read anyway, and time left on stderr."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -791,11 +794,14 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
         TextColumn("left"),
     )
     with Progress(*columns, console=err) as progress:
-        task = progress.add_task(name, total=steps * members, detail="")
+        steps, every, loss = optim.steps, optim.performance.read_losses_every, 0.0
+        task = progress.add_task(name, total=steps * optim.members, detail="")
 
         def on_step(report: StepReport) -> None:
+            nonlocal loss
             done = report.members.start * steps + report.step * len(report.members)
-            loss = float(report.losses["total"].mean())
+            if report.step == 1 or report.step % every == 0:
+                loss = float(report.losses["total"].mean())
             # Short enough for a terminal of 80 columns.
             who = f"members {report.members.start + 1}-{report.members.stop}/{report.of_members}"
             detail = f"step {report.step}/{report.steps} {who} loss {loss:.3g}"
