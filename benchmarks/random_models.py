@@ -2,6 +2,8 @@
 
 `write` makes a folder with ``depth`` (Depth Anything V2 Small), ``sd`` (Stable Diffusion 1.5 without text
 encoder) and ``tiny-vae``; `preset_on` points a preset at them. Nothing is downloaded.
+
+    python -m benchmarks.random_models      # counts the operations of a member's step, computing none
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from typing import Any, ClassVar
 import diffusers
 import torch
 import transformers
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from redepth import priors
 from redepth.config import Preset, load_preset
@@ -178,3 +183,50 @@ def preset_on(folder: Path, shapes: Shapes, name: str, overrides: list[str]) -> 
     if prior.get("vae") == "tiny":
         prior["vae_checkpoint"] = str(folder / "tiny-vae")
     return Preset.model_validate(known)
+
+
+def counts(shapes: Shapes = REAL) -> dict[str, float]:
+    """Count the TFLOP of each stage of one member's step, on tensors without numbers."""
+
+    def count(run: Callable[[], Any]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() / 1e12
+
+    with torch.device("meta"):
+        side, grid = shapes.square // 8, shapes.photo // 14
+        picture = torch.empty(1, 3, shapes.square, shapes.square, requires_grad=True)
+        text = torch.empty(1, shapes.tokens, 768)
+        tokens = [torch.empty(1, 1 + grid**2, shapes.backbone["hidden_size"]) for _ in range(4)]
+        denoiser, depth = unet(shapes).requires_grad_(False), depth_anything(shapes)
+        full = vae(shapes).requires_grad_(False)
+        tiny = diffusers.AutoencoderTiny(**shapes.tiny_vae).requires_grad_(False)
+        embeddings = [w.requires_grad_() for w in tokens]
+        found = {"UNet": count(lambda: denoiser(torch.empty(1, 4, side, side), torch.ones(1), text))}
+        for name, encode in (
+            ("VAE", lambda: full.encode(picture).latent_dist.mean),
+            ("tiny VAE", lambda: tiny.encode(picture).latents),
+        ):
+            found[f"{name} forward"] = count(encode)
+            found[f"{name} backward"] = count(encode().sum().backward)
+        decoded = "decoder, forward and backward"
+        found[decoded] = count(
+            lambda: depth.head(depth.neck(embeddings, grid, grid), grid, grid).sum().backward()
+        )
+    return found
+
+
+def a_step(found: Mapping[str, float], vae: str = "VAE") -> float:
+    """Return the TFLOP of a member's step: the denoiser twice, for guidance."""
+    stages = (f"{vae} forward", f"{vae} backward", "decoder, forward and backward")
+    return 2 * found["UNet"] + sum(found[stage] for stage in stages)
+
+
+if __name__ == "__main__":
+    counted = counts()
+    table = Table("stage, per picture", "TFLOP")
+    for stage, tflop in counted.items():
+        table.add_row(stage, f"{tflop:.3f}")
+    for kind in ("VAE", "tiny VAE"):
+        table.add_row(f"a member's step with the {kind}", f"{a_step(counted, kind):.2f}")
+    Console().print(table)

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from benchmarks import bench_refine, bench_shading, plot, records, stages
+from benchmarks import bench_refine, bench_shading, plot, random_models, records, stages
 from benchmarks.records import Row, Steps, Timing
 from tests.helpers import make_refiner, photo, tiny_prior
 
@@ -167,6 +167,21 @@ def test_marks_give_a_step_to_its_stages_and_leave_the_result_as_it_is() -> None
     # Nothing of the marks is left behind.
     assert "step" not in vars(refiner)
     assert "predict" not in vars(refiner.prior)
+
+
+def test_the_networks_have_the_papers_sizes_and_the_docs_their_operations() -> None:
+    with torch.device("meta"):
+        made = [make(random_models.REAL) for make in (random_models.unet, random_models.vae)]
+        depth = random_models.depth_anything(random_models.REAL)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (*made, depth)]
+    # Those of the published checkpoints.
+    assert sizes == [859_520_964, 83_653_863, 24_785_089]
+    page = (records.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    found = random_models.counts()
+    for tflop in found.values():
+        assert f"{tflop:.3f}" in page
+    assert f"{random_models.a_step(found):.2f} TFLOP a member-step" in page
+    assert f"{random_models.a_step(found, 'tiny VAE'):.2f} with the tiny VAE" in page
 
 
 def test_what_a_warm_up_costs_is_made_good_by_faster_steps() -> None:

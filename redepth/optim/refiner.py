@@ -85,7 +85,8 @@ class Outcome:
         members_per_batch: how many members advanced together.
         history: name -> one list per member with a loss per step taken.
         steps_done: steps taken by each member.
-        partial: whether the run ended before all members had taken all steps (an early stop or the end of a budget apart).
+        partial: whether the run ended before all members had taken all steps, but for an early stop and the
+            end of a budget.
         reason: why, if so; also where a run ended, not partial, because its time did.
         seconds: wall time of the optimisation.
         unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
