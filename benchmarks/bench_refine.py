@@ -82,6 +82,8 @@ TRIED: tuple[tuple[str, Any], ...] = (
     ("read_losses_every", 10),
 )
 """What the sweep sets, one option at a time."""
+FOR_GPUS = ("compile", "cuda_graphs")
+"""What means nothing on a CPU, or minutes of compiling for narrow networks."""
 
 MOST_SECONDS = {PAPER: 100.0, FAST: 50.0}
 MOST_GB = 24.0
@@ -348,7 +350,8 @@ def sweep(bench: Bench, together: int) -> Iterator[Row]:
     """Time the plain step, each option by itself, and the preset as it is."""
     plain = dict(known(PLAIN))
     ways = [Way("plain", together, plain)]
-    for key, value in known(TRIED):
+    on_gpu = bench.subject.device.type == "cuda"
+    for key, value in known(pair for pair in TRIED if on_gpu or pair[0] not in FOR_GPUS):
         ways.append(Way(f"{key.removeprefix(PERFORMANCE)[1:]}={value}", together, {**plain, key: value}))
     ways.append(Way("as the preset", together))
     rows = [row for way in ways for row in bench.rows([way], inside=False)]
