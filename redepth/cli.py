@@ -411,7 +411,8 @@ class _Job:
         sky = None
         if self.sky_masks is not None:
             sky = io.load_mask(self.sky_masks[path], max_pixels=self.max_pixels, may_be_empty=True)
-        with _progress(path.name) as on_step:
+        every = self.pipeline.preset.optim.performance.read_losses_every
+        with _progress(path.name, every) as on_step:
             return self.pipeline.refine(
                 path,
                 prompt=self.prompts[path],
@@ -695,8 +696,8 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[Callable[[StepReport], None]]:
-    """Show steps, members, loss and time left on stderr."""
+def _progress(name: str, every: int) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps, members, the loss when it is read anyway, and time left on stderr."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -712,13 +713,15 @@ def _progress(name: str) -> Iterator[Callable[[StepReport], None]]:
         TextColumn("left"),
     )
     with Progress(*columns, console=err) as progress:
-        task = progress.add_task(name, total=None, detail="")
+        task, loss = progress.add_task(name, total=None, detail=""), 0.0
 
         def on_step(report: StepReport) -> None:
+            nonlocal loss
             # Within a time or memory limit, how many there are is known now only.
             total = report.steps * report.of_members
             done = report.members.start * report.steps + report.step * len(report.members)
-            loss = float(report.losses["total"].mean())
+            if report.step == 1 or report.step % every == 0:
+                loss = float(report.losses["total"].mean())
             # Short enough for a terminal of 80 columns.
             who = f"members {report.members.start + 1}-{report.members.stop}/{report.of_members}"
             detail = f"step {report.step}/{report.steps} {who} loss {loss:.3g}"

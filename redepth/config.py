@@ -84,6 +84,26 @@ class EarlyStop(_Section):
     min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.001
 
 
+class Performance(_Section):
+    """How the same mathematics is computed: results differ by rounding alone (docs/performance.md).
+
+    - ``channels_last``: convolutions see their pictures with the channels innermost.
+    - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
+      decoder too. It costs a minute or more before the first step.
+    - ``cuda_graphs``: the frozen denoiser is launched as one CUDA graph for each batch size; no effect on
+      other devices.
+    - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
+      memory, about a third of its time more.
+    - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
+    """
+
+    channels_last: bool = True
+    compile: Literal["off", "prior", "all"] = "off"
+    cuda_graphs: bool = False
+    checkpointing: bool = False
+    read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
 class Optim(_Section):
     """The test-time optimisation: what is learned, for how long, by how many members.
 
@@ -108,6 +128,7 @@ class Optim(_Section):
     early_stop: EarlyStop = EarlyStop()
     budget: Annotated[str, _read_by(seconds)] | None = None
     vram: Annotated[str, _read_by(memory)] | None = None
+    performance: Performance = Performance()
 
 
 class Prompting(_Section):

@@ -76,6 +76,11 @@ def resolve(preset: Preset) -> Preset:
         where = f"optim.objectives.{name}"
         options = objectives.REGISTRY.check(name, term.options, where=where, also=("weight",))
         terms[name] = Term.model_validate({"weight": term.weight, **options})
+    if not preset.optim.prior_weight and not terms:
+        raise ConfigError(
+            "optim.prior_weight is 0 and optim.objectives is empty: nothing is left to optimise; add "
+            "optim.objectives.smoothness.weight, or give the prior a weight"
+        )
     return preset.model_copy(
         update={
             "depth_model": checked(depth_models.REGISTRY, preset.depth_model),
@@ -197,7 +202,8 @@ class Pipeline:
             prompt_origin=prompt.origin,
             device=str(self.device),
             source=str(Path(photo).resolve()) if isinstance(photo, str | Path) else None,
-            components=self.components,
+            # Asked again: the prior's precision may have changed on the way.
+            components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
         )

@@ -31,6 +31,7 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 RANKS = (
     {"redepth", "redepth.errors", "redepth.units"},
     {"redepth.ops", "redepth.contracts", "redepth.registry", "redepth.hub", "redepth.io"},
+    {"redepth.networks"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},

@@ -15,6 +15,7 @@ from redepth.diagnostics import THRESHOLDS, Signature
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import choose_device, resolve
 from redepth.refinement import GroundTruth
+from tests.checkpoints import tiny
 from tests.helpers import GOLDEN, RESULT_FILES, photo
 
 TINY_PAPER = [
@@ -73,6 +74,20 @@ def test_it_saves_and_draws_itself(paper: redepth.Refinement, tmp_path: Path) ->
     folder = paper.save(tmp_path / "deep" / "result")
     assert {p.name for p in folder.iterdir()} == RESULT_FILES
     assert np.array_equal(np.load(folder / "disparity.npy"), paper.refined)
+
+
+def test_the_fast_preset_runs_and_asks_the_denoiser_once_a_step() -> None:
+    overrides = [*TINY_PAPER, f"prior.vae_checkpoint={tiny('tiny-vae')}", "prior.size=64", "optim.steps=9"]
+    overrides += ["optim.early_stop.window=2", "optim.early_stop.min_improvement=0.9"]
+    pipeline = redepth.Pipeline("re-depth-fast", overrides=overrides, device="cpu")
+    rows: list[int] = []
+    prior: Any = pipeline.refiner.prior
+    prior.network().register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    result = pipeline.refine(array(), prompt="a tiger")
+    assert result.record()["prior"]["vae"] == "tiny"
+    assert result.outcome.steps_done == [4, 4]
+    assert set(rows) == {2}
+    assert np.isfinite(result.refined).all()
 
 
 def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +151,8 @@ def test_options_are_checked_before_anything_is_loaded() -> None:
         redepth.Pipeline("re-depth-anything", overrides=["prior.t_min=0.9"])
     with pytest.raises(ConfigError, match="unknown renderer 'blin-phong'; did you mean 'blinn-phong'"):
         redepth.Pipeline("embedded", overrides=["renderer.name=blin-phong"])
+    with pytest.raises(ConfigError, match="nothing is left to optimise"):
+        redepth.Pipeline("embedded", overrides=["optim.prior_weight=0", "optim.objectives=null"])
 
 
 def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:

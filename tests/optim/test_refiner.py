@@ -195,6 +195,24 @@ def test_history_has_every_loss_of_every_step_and_the_total_is_their_sum() -> No
             assert history["total"][member][step] == pytest.approx(terms, rel=1e-5)
 
 
+class SilentPrior(TargetPrior):
+    """Draws as the other and must never be asked."""
+
+    def __call__(self, *_: Any) -> torch.Tensor:
+        raise AssertionError("a prior without weight is asked")
+
+
+def test_a_prior_without_weight_is_not_asked_and_the_draws_stay_the_same() -> None:
+    reports: list[list[StepReport]] = [[], []]
+    make_refiner().run(photo(), on_step=reports[0].append)
+    outcome = make_refiner(SilentPrior(), prior_weight=0).run(photo(), on_step=reports[1].append)
+    assert set(outcome.history) == {"smoothness", "total"}
+    assert outcome.history["total"] == outcome.history["smoothness"]
+    for told, silent in zip(*reports, strict=True):
+        assert torch.equal(told.draws.illumination.direction, silent.draws.illumination.direction)
+        assert torch.equal(told.draws.noise["jitter"], silent.draws.noise["jitter"])
+
+
 class Interrupting:
     """An `on_step` that presses Ctrl-C after some steps."""
 
