@@ -22,7 +22,7 @@ from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset,
 from redepth.contracts import FollowsPhoto, HasNeeds, Objective
 from redepth.data import datasets
 from redepth.errors import ConfigError, InputError
-from redepth.optim import objectives
+from redepth.optim import budget, objectives
 from redepth.optim.refiner import OnStep, Refiner
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.protocols import load_protocol, protocol_names
@@ -137,6 +137,7 @@ class Pipeline:
         if isinstance(preset, Preset):
             preset = preset.model_dump()
         self.preset = resolve(load_preset(preset, overrides))
+        budget.check_possible(self.preset.optim, self.device)
         depth_model = _built(depth_models.REGISTRY, self.preset.depth_model)
         renderer = _built(renderers.REGISTRY, self.preset.renderer)
         prior = _built(priors.REGISTRY, self.preset.prior)

@@ -15,6 +15,7 @@ from redepth.optim.refiner import _Run
 from redepth.priors.prompts import Captioner
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
+from redepth.units import memory
 from tests.checkpoints import WORDS, tiny
 from tests.helpers import GOLDEN, make_refiner, photo, relative_error, seeded, tiny_unet
 from tests.optim.test_refiner import Diverging
@@ -55,6 +56,22 @@ def test_the_papers_preset_runs_in_half_precision() -> None:
     assert result.components["prior"]["dtype"] == "float16"
     assert not result.partial
     assert torch.isfinite(result.outcome.members).all()
+
+
+def test_a_memory_limit_holds_and_leaves_the_result_as_it_is() -> None:
+    settings = ["optim.members=64", "optim.steps=2", "depth_model.longer_side=96"]
+    free = redepth.Pipeline("embedded", overrides=settings, device="cuda").refine(array(), seed=1)
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_allocated()
+    limit = f"{held // 10**6 + 300}MB"
+    limited = redepth.Pipeline("embedded", overrides=[*settings, f"optim.vram={limit}"], device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    result = limited.refine(array(), seed=1)
+    assert torch.cuda.max_memory_allocated() <= memory(limit)
+    assert result.outcome.members_per_batch < 64
+    assert result.outcome.fit is not None
+    assert result.outcome.fit.trials[0].peak_bytes
+    assert relative_error(result.outcome.members, free.outcome.members) < 1e-2
 
 
 def test_half_precision_scores_point_the_way_of_full_precision() -> None:

@@ -33,6 +33,7 @@ from redepth.errors import RedepthError
 from redepth.ops import color, geometry
 from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import agreement_weight
+from redepth.optim.budget import Fit, run_fitted
 from redepth.optim.draws import draw_steps
 from redepth.optim.ledger import Answer, Ledger, Losses, NotFinite
 from redepth.optim.parameterizations import Parameterization, check_supported
@@ -93,14 +94,16 @@ class Outcome:
         members_per_batch: how many members advanced together.
         history: name -> one list per member with a loss per step taken.
         steps_done: steps taken by each member.
-        partial: whether the run ended before all members had taken all steps (early stop apart).
-        reason: why, if so.
+        partial: whether the run ended before all members had taken all steps, but for an early stop and the
+            end of a budget.
+        reason: why, if so; also where a run ended, not partial, because its time did.
         seconds: wall time of the optimisation.
         unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
         blend: how the members' mean and the initial output are combined, as `Optim.blend` says.
         blend_tolerance: of ``agreement``.
         sky: (1,1,H,W) bool, where the photo shows sky; None if nobody looked.
         sky_given: whether the sky was given rather than found.
+        fit: what was chosen for a time or memory limit; None without one.
     """
 
     predicts: Predicts
@@ -121,6 +124,7 @@ class Outcome:
     blend_tolerance: float = 0.1
     sky: Tensor | None = None
     sky_given: bool = False
+    fit: Fit | None = None
 
     @property
     def refined(self) -> Tensor:
@@ -223,6 +227,8 @@ class Refiner:
         automatic = optim.members_per_batch == "auto"
         self.batch = optim.members if automatic else int(optim.members_per_batch)
         """Members that advance together; halved, for all photos to come, when memory runs out."""
+        self.watch: Callable[[], str] | None = None
+        """Asked after each step whether to go on; what it says, unless it is empty, is why the run ends."""
         fast = optim.performance
         for component in (depth_model, prior):
             if isinstance(component, Tunable):
@@ -275,6 +281,8 @@ class Refiner:
         Ctrl-C (KeyboardInterrupt) ends the run and returns what is done, marked partial, once at
         least one step has been taken.
         """
+        if self.optim.budget is not None or self.optim.vram is not None:
+            return run_fitted(self, photo, prompt=prompt, seed=seed, on_step=on_step, draws=draws, sky=sky)
         started = time.perf_counter()
         image, features, initial = self.predict(photo)
         condition = self.prior.condition(image, prompt)
@@ -488,6 +496,8 @@ class _Run:
                 self._go_on_or_end(group, failure)
                 step = failure.step
             unread = {k: drawn for k, drawn in unread.items() if k >= group.ledger.steps}
+            if self.refiner.watch is not None and (why := self.refiner.watch()):
+                raise Interrupted(why)
 
     def _step(self, group: _Group, step: int, draws: StepDraws) -> None:
         """Take one step; nothing in it waits for the device, unless `on_step` looks at the losses."""
