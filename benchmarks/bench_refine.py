@@ -68,7 +68,6 @@ PLAIN: tuple[tuple[str, Any], ...] = (
     ("compile", "off"),
     ("cuda_graphs", False),
     ("checkpointing", False),
-    ("decoders", "loop"),
     ("read_losses_every", 1),
 )
 """The step with nothing done for speed."""
@@ -78,7 +77,6 @@ TRIED: tuple[tuple[str, Any], ...] = (
     ("compile", "all"),
     ("cuda_graphs", True),
     ("checkpointing", True),
-    ("decoders", "vmap"),
     ("read_losses_every", 10),
 )
 """What the sweep sets, one option at a time."""
