@@ -19,6 +19,7 @@ from redepth.errors import ConfigError
 from redepth.optim import refiner as refiner_module
 from redepth.optim.refiner import Refiner, _Run
 from redepth.priors.distillation import DiffusionPrior
+from redepth.priors.latent import fit_square
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -369,6 +370,15 @@ def test_a_compiled_decoder_refines_the_same() -> None:
     )
     change = float((plain.members - plain.initial).norm())
     assert float((compiled.members - plain.members).norm()) < 1e-2 * change
+
+
+def test_the_latents_keep_their_precision_on_a_cpu() -> None:
+    prior = StableDiffusion(checkpoint=str(SD)).load(CPU)
+    with torch.no_grad():
+        found = prior.encode(photo(), None)
+        prior._vae.double()
+        exact = prior._vae.encode(fit_square(photo(), 512).double() * 2 - 1).latent_dist.mean
+    assert relative_error(found, exact * prior._vae.config.scaling_factor) < 1e-5
 
 
 def test_checkpointing_remembers_less_of_the_encoder() -> None:
