@@ -87,7 +87,8 @@ class EarlyStop(_Section):
 class Performance(_Section):
     """How the same mathematics is computed: results differ by rounding alone (docs/performance.md).
 
-    - ``channels_last``: convolutions see their pictures with the channels innermost.
+    - ``channels_last``: convolutions see their pictures with the channels innermost; latent priors on a CPU
+      do not, where torch loses precision by it.
     - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
       decoder too. It costs a minute or more before the first step.
     - ``cuda_graphs``: the frozen denoiser is launched as one CUDA graph for each batch size; no effect on

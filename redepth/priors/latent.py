@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -299,8 +299,12 @@ class LatentDiffusion(DiffusionPrior):
 
     def set_up(self) -> None:
         """Set up denoiser and VAE encoder; the encoder has a way back, so it becomes no CUDA graph."""
-        super().set_up()
-        execute(self._vae.encoder, self._how)
+        how = self._how
+        if self._device.type == "cpu":
+            # There, torch normalises groups of large pictures with the channels innermost to 4 digits only.
+            how = replace(how, channels_last=False)
+        execute(self._denoiser, how, graph=True)
+        execute(self._vae.encoder, how)
         if self._how.checkpointing:
             self._vae.enable_gradient_checkpointing()
         else:

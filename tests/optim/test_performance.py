@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from time import process_time
 from typing import Any
 
@@ -19,6 +20,7 @@ from redepth.errors import ConfigError
 from redepth.optim import refiner as refiner_module
 from redepth.optim.refiner import Refiner, _Run
 from redepth.priors.distillation import DiffusionPrior
+from redepth.priors.latent import fit_square
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -360,15 +362,33 @@ def test_compiled_networks_score_the_same(family: str) -> None:
     assert relative_error(executed(family, compile=True), executed(family)) < 1e-3
 
 
-@pytest.mark.slow
-def test_a_compiled_decoder_refines_the_same() -> None:
-    rates = {"embeddings": 1e-3, "decoder": 1e-4}
+@pytest.mark.parametrize("parameterization", ["embeddings", "embeddings+decoder"])
+def test_a_decoder_is_one_graph_for_all_members_and_steps(
+    parameterization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for the prediction, one for the steps, one for the answers; what compiles them is left out here."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
     plain, compiled = (
-        make_refiner(learning_rates=rates, performance={"compile": way}).run(photo())
+        make_refiner(parameterization=parameterization, performance={"compile": way}).run(photo())
         for way in ("off", "all")
     )
-    change = float((plain.members - plain.initial).norm())
-    assert float((compiled.members - plain.members).norm()) < 1e-2 * change
+    assert 1 <= len(graphs) <= 3
+    assert torch.equal(compiled.members, plain.members)
+
+
+def test_the_latents_keep_their_precision_on_a_cpu() -> None:
+    prior = StableDiffusion(checkpoint=str(SD)).load(CPU)
+    with torch.no_grad():
+        found = prior.encode(photo(), None)
+        prior._vae.double()
+        exact = prior._vae.encode(fit_square(photo(), 512).double() * 2 - 1).latent_dist.mean
+    assert relative_error(found, exact * prior._vae.config.scaling_factor) < 1e-5
 
 
 def test_checkpointing_remembers_less_of_the_encoder() -> None:
