@@ -26,12 +26,11 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.records import (
-    RESULTS,
     Row,
     against_floor,
     circumstances,
     copy_bandwidth,
-    device_name,
+    result_path,
     save,
     time_runs,
 )
@@ -284,12 +283,6 @@ def chosen(names: Sequence[str] | None, device: torch.device) -> list[str]:
         if why:
             console.print(f"{name} is left out: {why}")
     return [name for name, why in lacking.items() if not why]
-
-
-def result_path(out: Path | None, kind: str, device: torch.device) -> Path:
-    """Return where the rows go."""
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
-    return out or RESULTS / f"{kind}-{slug}.json"
 
 
 @app.command()

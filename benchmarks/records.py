@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -23,8 +24,42 @@ from redepth.io import save_json
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 
-Milliseconds = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+class Steps(BaseModel):
+    """What a row on the optimisation says beside its times, which are one member's share of one step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    preset: str
+    members: Count
+    """Of the preset's whole run, as ``steps``."""
+    steps: Count
+    micro_batch: Count
+    """Members that advanced together."""
+    settings: dict[str, Any] = {}
+    """What differs from the preset, by dotted key."""
+    warmup_s: NotNegative
+    """What the first steps took beyond as many later ones."""
+    stages_ms: dict[str, NotNegative] = {}
+    """Median of each stage, a member's share, taken in a run of its own; empty if it was not looked at."""
+    tflop: Positive
+    """Counted operations of one member's step in the plain form, a multiplication and an addition as two."""
+    tflop_s: Positive
+    """Rate of a large matrix product in the networks' dtype, measured in the same run."""
+    times_floor: Positive
+    """``median_ms`` over what ``tflop`` would take at ``tflop_s``."""
+    extrapolated_s: Positive
+    """What ``members`` x ``steps`` would take at this pace, loading included where each member has its own:
+    an extrapolation, not a measurement."""
+
+    @property
+    def floor_ms(self) -> float:
+        """Positive that the counted operations take at the rate of a matrix product."""
+        return 1e3 * self.tflop / self.tflop_s
 
 
 class Row(BaseModel):
@@ -37,9 +72,9 @@ class Row(BaseModel):
     case: str
     """Which part of it, such as ``backward``."""
     implementation: str
-    median_ms: Milliseconds
-    p20_ms: Milliseconds
-    p80_ms: Milliseconds
+    median_ms: Positive
+    p20_ms: Positive
+    p80_ms: Positive
     repeats: Count
     shape: tuple[Count, ...]
     lights: Count
@@ -54,10 +89,13 @@ class Row(BaseModel):
     date: date
     bytes_floor: Count | None = None
     """Bytes that have to be moved: each input read once, each output written once."""
-    copy_gb_s: Annotated[float, Field(gt=0)] | None = None
+    copy_gb_s: Positive | None = None
     """Bandwidth of a large copy, bytes read and written, measured in the same run."""
-    fraction_of_copy: Annotated[float, Field(gt=0)] | None = None
+    fraction_of_copy: Positive | None = None
     """``bytes_floor`` over the time, as a fraction of ``copy_gb_s``."""
+    peak_mib: Positive | None = None
+    """Most memory in use: torch's on a GPU, the resident memory of a whole process otherwise."""
+    of_steps: Steps | None = None
     extra: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -67,6 +105,9 @@ class Row(BaseModel):
         known = (self.bytes_floor, self.copy_gb_s, self.fraction_of_copy)
         if len({value is None for value in known}) > 1:
             raise ValueError("bytes_floor, copy_gb_s and fraction_of_copy come together or not at all")
+        own = self.of_steps
+        if own is not None and not 0.99 < self.median_ms / own.floor_ms / own.times_floor < 1.01:
+            raise ValueError("times_floor is not median_ms over the time of tflop at tflop_s")
         return self
 
 
@@ -94,6 +135,12 @@ def load(path: Path) -> list[Row]:
         pydantic.ValidationError: a row does not follow the schema.
     """
     return ROWS.validate_python(json.loads(path.read_text(encoding="utf-8")))
+
+
+def result_path(out: Path | None, kind: str, device: torch.device) -> Path:
+    """Return where the rows of a benchmark go: where it was asked for, else a file named after the device."""
+    slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+    return out or RESULTS / f"{kind}-{slug}.json"
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
@@ -179,6 +226,14 @@ def copy_bandwidth(device: torch.device, seconds: float) -> float:
     return 2 * source.nbytes / took.median_ms / 1e6
 
 
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+    """Return the TFLOP/s of a product of square matrices that is bound by arithmetic."""
+    side = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    took = time_runs(lambda: left @ right, device, seconds)
+    return 2 * side**3 / took.median_ms / 1e9
+
+
 def against_floor(bytes_floor: int, median_ms: float, copy_gb_s: float) -> Mapping[str, Any]:
     """Return the fields of a row that relate its time to the memory floor."""
     fraction = bytes_floor / (median_ms * 1e6) / copy_gb_s
@@ -186,7 +241,7 @@ def against_floor(bytes_floor: int, median_ms: float, copy_gb_s: float) -> Mappi
 
 
 class _CudaClock:
-    """Milliseconds of device time between two events, after the L2 cache was overwritten."""
+    """Positive of device time between two events, after the L2 cache was overwritten."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

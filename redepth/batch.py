@@ -11,7 +11,7 @@ from pathlib import Path
 from redepth import io
 from redepth.config import Preset
 from redepth.executors import Done, Resources, executor
-from redepth.pipeline import Pipeline, captioner_of, choose_device
+from redepth.pipeline import Pipeline, captioner_of, choose_device, keep_freed_memory
 from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
 
@@ -112,6 +112,8 @@ def _make_worker(
     max_pixels: int,
 ) -> Callable[[Photo], Refined]:
     pipeline = Pipeline(Preset.model_validate_json(preset), device=device)
+    if pipeline.device.type == "cpu":
+        keep_freed_memory()
 
     def work(photo: Photo) -> Refined:
         sky = None

@@ -102,6 +102,8 @@ Overrides = Annotated[
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # What a time or memory limit came to is worth a line.
+    logging.getLogger("redepth.optim.budget").setLevel(logging.INFO)
     try:
         app()
     except RedepthError as error:
@@ -131,6 +133,11 @@ def refine(
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("out"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time that each photo may take, such as 60s or 2m: fewer members, then steps."),
+    ] = None,
+    vram: Annotated[str | None, typer.Option(help="Memory of the GPU that may be used, such as 8GB.")] = None,
     gt: Annotated[
         Path | None,
         typer.Option(help="Ground truth of the photo: npy, npz, pfm, 16-bit png, tiff."),
@@ -161,7 +168,7 @@ def refine(
     from redepth import io
     from redepth.batch import Photo, Refined
 
-    overrides = [*(overrides or []), *_prompt_overrides(prompt, caption)]
+    overrides = [*(overrides or []), *_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind.value, mask, len(paths))
     given = _given_map(depth, predicts, len(paths))
@@ -480,8 +487,8 @@ class _Job:
         sky = None
         if self.sky_masks is not None:
             sky = io.load_mask(self.sky_masks[path], max_pixels=self.max_pixels, may_be_empty=True)
-        optim = self.pipeline.preset.optim
-        with _progress(path.name, optim.steps, optim.members) as on_step:
+        every = self.pipeline.preset.optim.performance.read_losses_every
+        with _progress(path.name, every) as on_step:
             return self.pipeline.refine(
                 path,
                 prompt=self.prompts[path],
@@ -500,6 +507,12 @@ def _prompt_overrides(prompt: str | None, caption: Captioner | None) -> list[str
     if prompt is not None:
         return ["prompt.captioner=none"]
     return [] if caption is None else [f"prompt.captioner={caption.value}"]
+
+
+def _limit_overrides(budget: str | None, vram: str | None) -> list[str]:
+    """Return what the options say of time and memory."""
+    given = {"budget": budget, "vram": vram}
+    return [f"optim.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
 
 
 def _prompts(
@@ -583,10 +596,13 @@ def _refine_elsewhere(
 
 
 def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
-    from redepth.pipeline import Pipeline
+    from redepth.pipeline import Pipeline, keep_freed_memory
 
     with err.status(f"loading preset {preset}"):
-        return Pipeline(preset, overrides=overrides, device=device)
+        pipeline = Pipeline(preset, overrides=overrides, device=device)
+    if pipeline.device.type == "cpu":
+        keep_freed_memory()
+    return pipeline
 
 
 def _benchmark(
@@ -774,8 +790,8 @@ def _check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepReport], None]]:
-    """Show steps, members, loss and time left on stderr."""
+def _progress(name: str, every: int) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps, members, the loss when it is read anyway, and time left on stderr."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -791,15 +807,19 @@ def _progress(name: str, steps: int, members: int) -> Iterator[Callable[[StepRep
         TextColumn("left"),
     )
     with Progress(*columns, console=err) as progress:
-        task = progress.add_task(name, total=steps * members, detail="")
+        task, loss = progress.add_task(name, total=None, detail=""), 0.0
 
         def on_step(report: StepReport) -> None:
-            done = report.members.start * steps + report.step * len(report.members)
-            loss = float(report.losses["total"].mean())
+            nonlocal loss
+            # Within a time or memory limit, how many there are is known now only.
+            total = report.steps * report.of_members
+            done = report.members.start * report.steps + report.step * len(report.members)
+            if report.step == 1 or report.step % every == 0:
+                loss = float(report.losses["total"].mean())
             # Short enough for a terminal of 80 columns.
             who = f"members {report.members.start + 1}-{report.members.stop}/{report.of_members}"
             detail = f"step {report.step}/{report.steps} {who} loss {loss:.3g}"
-            progress.update(task, completed=done, detail=detail)
+            progress.update(task, total=total, completed=done, detail=detail)
 
         yield on_step
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from redepth.errors import ConfigError, nearest
 from redepth.registry import Location, explain
+from redepth.units import memory, seconds
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "re-depth-anything"
@@ -20,6 +21,16 @@ Rate = Annotated[float, Field(ge=0, le=1)]
 
 Blend = Literal["none", "agreement"]
 """How the members' mean and the initial output make the answer: the mean, or `agreement_weight`'s blend."""
+
+
+def _read_by(read: Callable[[str], float]) -> BeforeValidator:
+    """Check an amount with its unit, which stays as it was written; YAML reads a bare one as a number."""
+
+    def check(given: Any) -> str:
+        read(str(given))
+        return str(given)
+
+    return BeforeValidator(check)
 
 
 class _Section(BaseModel):
@@ -73,8 +84,33 @@ class EarlyStop(_Section):
     min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.001
 
 
+class Performance(_Section):
+    """How the same mathematics is computed: results differ by rounding alone (docs/performance.md).
+
+    - ``channels_last``: convolutions see their pictures with the channels innermost; latent priors on a CPU
+      do not, where torch loses precision by it.
+    - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
+      decoder too. It costs a minute or more before the first step.
+    - ``cuda_graphs``: the frozen denoiser is launched as one CUDA graph for each batch size; no effect on
+      other devices.
+    - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
+      memory, about a third of its time more.
+    - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
+    """
+
+    channels_last: bool = True
+    compile: Literal["off", "prior", "all"] = "off"
+    cuda_graphs: bool = False
+    checkpointing: bool = False
+    read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
+
+
 class Optim(_Section):
-    """The test-time optimisation: what is learned, for how long, by how many members."""
+    """The test-time optimisation: what is learned, for how long, by how many members.
+
+    ``budget`` is the time that one photo may take (``60s``, ``2m``) and ``vram`` the memory of a GPU that may
+    be used (``8GB``): members, members together and steps are lowered until both hold (`optim.budget`).
+    """
 
     parameterization: Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"] = (
         "embeddings+decoder"
@@ -91,6 +127,9 @@ class Optim(_Section):
     blend: Blend = "none"
     blend_tolerance: Annotated[float, Field(gt=0)] = 0.1
     early_stop: EarlyStop = EarlyStop()
+    budget: Annotated[str, _read_by(seconds)] | None = None
+    vram: Annotated[str, _read_by(memory)] | None = None
+    performance: Performance = Performance()
 
 
 class Prompting(_Section):

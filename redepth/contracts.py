@@ -62,17 +62,20 @@ class Draw:
 
     Attributes:
         tensors: name -> tensor; the component that drew them knows the names.
+        on_cpu: names of those that are read as numbers: they stay on the CPU, where they were drawn.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    on_cpu: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the tensor of that name."""
         return self.tensors[name]
 
     def to(self, device: torch.device | str) -> Self:
-        """Return a copy on the device."""
-        return replace(self, tensors={k: v.to(device) for k, v in self.tensors.items()})
+        """Return a copy on the device, but for what stays on the CPU; a GPU is not waited for."""
+        moved = {k: v if k in self.on_cpu else _sent(v, device) for k, v in self.tensors.items()}
+        return replace(self, tensors=moved)
 
     def flatten(self) -> Self:
         """Merge (members, lights, ...) to (members * lights, ...), the shape a prior is called with."""
@@ -89,7 +92,14 @@ class Draw:
     @classmethod
     def cat(cls, draws: Sequence[Self]) -> Self:
         """Join the draws of several members along the member axis."""
-        return cls({k: torch.cat([d.tensors[k] for d in draws]) for k in draws[0].tensors})
+        return cls({k: torch.cat([d.tensors[k] for d in draws]) for k in draws[0].tensors}, draws[0].on_cpu)
+
+
+def _sent(values: Tensor, device: torch.device | str) -> Tensor:
+    """Copy to a device; to CUDA from pinned memory, as any other copy waits for all work before it."""
+    if values.device.type == "cpu" and torch.device(device).type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @dataclass(frozen=True)
@@ -277,6 +287,34 @@ class LearnsByMember(Protocol):
 
     def begin(self, members: Sequence[int]) -> None:
         """Forget what was learned: these members start. Rows of later calls are theirs, in this order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How networks are executed; `config.Performance` says what each field does."""
+
+    channels_last: bool = True
+    compile: bool = False
+    cuda_graphs: bool = False
+    checkpointing: bool = False
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A component whose networks can be executed in several ways, with the same mathematics."""
+
+    def tune(self, how: Execution) -> None:
+        """Execute the networks in this way from now on, in place of any before. Raises ConfigError."""
+        ...
+
+
+@runtime_checkable
+class Widens(Protocol):
+    """A prior that may run in half precision and can go on in float32."""
+
+    def widen(self) -> str:
+        """Go on in float32; return the precision until now, empty if it is that or has to stay."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import platform
 import time
@@ -21,7 +22,7 @@ from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset,
 from redepth.contracts import FollowsPhoto, HasNeeds, Objective
 from redepth.data import datasets
 from redepth.errors import ConfigError, InputError
-from redepth.optim import objectives
+from redepth.optim import budget, objectives
 from redepth.optim.refiner import OnStep, Refiner
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.protocols import load_protocol, protocol_names
@@ -136,6 +137,7 @@ class Pipeline:
         if isinstance(preset, Preset):
             preset = preset.model_dump()
         self.preset = resolve(load_preset(preset, overrides))
+        budget.check_possible(self.preset.optim, self.device)
         depth_model = _built(depth_models.REGISTRY, self.preset.depth_model)
         renderer = _built(renderers.REGISTRY, self.preset.renderer)
         prior = _built(priors.REGISTRY, self.preset.prior)
@@ -201,7 +203,8 @@ class Pipeline:
             prompt_origin=prompt.origin,
             device=str(self.device),
             source=str(Path(photo).resolve()) if isinstance(photo, str | Path) else None,
-            components=self.components,
+            # Asked again: the prior's precision may have changed on the way.
+            components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
         )
@@ -279,6 +282,20 @@ def refine(
         max_pixels=max_pixels,
         sky_mask=sky_mask,
     )
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next use; return whether the C library can (glibc).
+
+    On a CPU each step allocates and frees the same large tensors. By default each one is mapped anew, page by
+    page, which takes a fifth of the time of an embedded run. Call it where the process is yours.
+    """
+    map_at_most, trim_above = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    try:
+        allocator = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(allocator(map_at_most, 0) and allocator(trim_above, 1 << 30))
 
 
 def versions() -> dict[str, str]:

@@ -274,6 +274,7 @@ class Refinement:
             "members_done": len(outcome.members),
             "members_per_batch": outcome.members_per_batch,
             "steps_done": outcome.steps_done,
+            "fit": None if outcome.fit is None else outcome.fit.record(),
             "timings": {**self.timings, "optimise_seconds": outcome.seconds},
             "scale_offsets": outcome.offsets.tolist(),
             "sky_mask": "given" if outcome.sky_given else "looked for",

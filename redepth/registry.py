@@ -239,7 +239,8 @@ def explain(
             complaints[f"unknown key '{key}'", f"{nearest(parts[-1], names)}{listed}"] = []
         else:
             given = "" if item["type"] == "missing" else f", got {item['input']!r}"
-            message = item["msg"][:1].lower() + item["msg"][1:]
+            said = item["msg"].removeprefix("Value error, ")
+            message = said[:1].lower() + said[1:]
             complaints.setdefault((f"{key}: ", given + _range(schema, item["loc"])), []).append(message)
     return "; ".join(key + " or ".join(said) + rest for (key, rest), said in complaints.items())
 

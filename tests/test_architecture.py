@@ -29,8 +29,9 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 
 # A module imports only from ranks below its own, and from its own part.
 RANKS = (
-    {"redepth", "redepth.errors"},
+    {"redepth", "redepth.errors", "redepth.units"},
     {"redepth.ops", "redepth.contracts", "redepth.registry", "redepth.hub", "redepth.io"},
+    {"redepth.networks"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},
@@ -155,7 +156,7 @@ def test_optim_sees_contracts_only() -> None:
     for module in SOURCES:
         if part_of(module) == "redepth.optim":
             seen = {part_of(name) for name in IMPORTS[module] if name.startswith("redepth")}
-            allowed = {"optim", "contracts", "config", "errors", "ops", "registry"}
+            allowed = {"optim", "contracts", "config", "errors", "ops", "registry", "units"}
             assert seen <= {f"redepth.{name}" for name in allowed}, module
 
 

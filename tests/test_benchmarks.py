@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from benchmarks import bench_shading, plot, records
-from benchmarks.records import Row, Timing
+from benchmarks import bench_refine, bench_shading, plot, random_models, records, stages
+from benchmarks.records import Row, Steps, Timing
+from tests.helpers import make_refiner, photo, tiny_prior
 
 STORED = sorted(records.RESULTS.glob("*.json"))
 
@@ -54,6 +56,7 @@ def test_stored_rows_follow_the_schema(path: Path) -> None:
         ({"shape": (1, 0)}, "greater than or equal to 1"),
         ({"bytes_floor": 12}, "together or not at all"),
         ({"notes": "quick"}, "Extra inputs"),
+        ({"of_steps": {}}, "Field required"),
     ],
 )
 def test_a_row_that_says_too_little_or_too_much_is_refused(fields: dict[str, Any], complaint: str) -> None:
@@ -119,3 +122,153 @@ def test_wrong_arguments_of_bench_shading_are_refused(arguments: list[str], comp
     done = CliRunner().invoke(bench_shading.app, arguments, env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert complaint in done.output
+
+
+# --- the refinement -------------------------------------------------------------------------------
+
+
+def step_row(way: str = "10 together", ms: float = 10.0, **fields: Any) -> Row:
+    """A row on steps whose floor is 5 ms."""
+    steps = Steps(
+        preset=fields.pop("preset", bench_refine.PAPER),
+        members=10,
+        steps=1000,
+        micro_batch=10,
+        warmup_s=fields.pop("warmup_s", 0.0),
+        tflop=4.0,
+        tflop_s=800.0,
+        times_floor=ms / 5,
+        extrapolated_s=10 * ms,
+    )
+    times = {"median_ms": ms, "p20_ms": ms, "p80_ms": ms}
+    known = {"benchmark": "refine", "case": "member-step", "implementation": way, "of_steps": steps}
+    return row(**(known | times | fields))
+
+
+def test_a_row_whose_distance_from_the_floor_is_another_is_refused() -> None:
+    assert step_row().of_steps.floor_ms == pytest.approx(5.0)  # type: ignore[union-attr]
+    with pytest.raises(ValidationError, match="times_floor is not median_ms over"):
+        row(of_steps=step_row().of_steps, median_ms=11.0, p20_ms=11.0, p80_ms=11.0)
+
+
+def test_marks_give_a_step_to_its_stages_and_leave_the_result_as_it_is() -> None:
+    refiner = make_refiner(tiny_prior(), steps=4)
+    expected = refiner.run(photo(), seed=1)
+    with stages.whole(refiner) as marks:
+        refiner.run(photo(), seed=1)
+    assert [list(step) for step in marks.steps()] == [[stages.REST]] * 3
+    with stages.split(refiner) as marks:
+        outcome = refiner.run(photo(), seed=1)
+    assert torch.equal(outcome.members, expected.members)
+    names = stages.names(refiner)
+    for step in marks.steps():
+        assert set(step) == set(names)
+        assert all(took >= 0 for took in step.values())
+    # Nothing of the marks is left behind.
+    assert "step" not in vars(refiner)
+    assert "predict" not in vars(refiner.prior)
+
+
+def test_the_networks_have_the_papers_sizes_and_the_docs_their_operations() -> None:
+    with torch.device("meta"):
+        made = [make(random_models.REAL) for make in (random_models.unet, random_models.vae)]
+        depth = random_models.depth_anything(random_models.REAL)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (*made, depth)]
+    # Those of the published checkpoints.
+    assert sizes == [859_520_964, 83_653_863, 24_785_089]
+    page = (records.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    found = random_models.counts()
+    for tflop in found.values():
+        assert f"{tflop:.3f}" in page
+    assert f"{random_models.a_step(found):.2f} TFLOP a member-step" in page
+    assert f"{random_models.a_step(found, 'tiny VAE'):.2f} with the tiny VAE" in page
+
+
+def test_what_a_warm_up_costs_is_made_good_by_faster_steps() -> None:
+    plain = step_row(ms=10.0, warmup_s=1.0)
+    assert bench_refine.pays_after(step_row(ms=8.0, warmup_s=61.0), plain) == 30_000
+    assert bench_refine.pays_after(step_row(ms=8.0, warmup_s=0.5), plain) == 0
+    assert bench_refine.pays_after(step_row(ms=12.0, warmup_s=61.0), plain) is None
+
+
+def test_targets_of_the_refinement_are_judged_at_real_sizes_only() -> None:
+    gigabyte = 1e9 / 2**20
+    theirs = step_row(bench_refine.THEIRS, 38.0, peak_mib=6 * gigabyte)
+    rows = [
+        step_row("10 together", 9.5, peak_mib=30 * gigabyte),
+        step_row("5 together", 10.0, peak_mib=23 * gigabyte),
+        step_row("within 8GB", 12.0, peak_mib=9 * gigabyte),
+        theirs,
+        theirs.model_copy(update={"case": "reload", "of_steps": None}),
+        row(benchmark="refine", case="command", median_ms=29e3, p20_ms=29e3, p80_ms=30e3, peak_mib=2000.0),
+    ]
+    verdicts = dict(bench_refine.targets(rows))
+    assert {text.split(":")[0]: holds for text, holds in verdicts.items()} == {
+        "within 8GB": False,
+        "triton": False,
+        f"{bench_refine.PAPER}, 5 together, extrapolated": True,
+        f"{bench_refine.PAPER}, 5 together": False,
+    }
+    assert any("3.80 times authors' way" in text for text in verdicts)
+    tiny = [found.model_copy(update={"extra": {"tiny": True}}) for found in rows]
+    assert not list(bench_refine.targets(tiny))
+
+
+def test_bench_refine_measures_the_papers_preset_on_narrow_networks_and_its_rows_can_be_drawn(
+    tmp_path: Path,
+) -> None:
+    given = ["--tiny", "--device", "cpu", "--only", "paper", "--only", "sweep", "--seconds", "0"]
+    given += ["--preset", bench_refine.PAPER, "--out", str(tmp_path)]
+    done = CliRunner().invoke(bench_refine.app, given, catch_exceptions=False)
+    assert done.exit_code == 0
+    (path,) = tmp_path.glob("refine-*.json")
+    rows = records.load(path)
+    ways = [(r.implementation, r.case) for r in rows if r.benchmark == "refine"]
+    assert ways == [
+        (bench_refine.ALONE, "member-step"),
+        ("2 together", "member-step"),
+        (bench_refine.THEIRS, "reload"),
+        (bench_refine.THEIRS, "member-step"),
+    ]
+    assert {"plain", "as the preset"} <= {r.implementation for r in rows if r.benchmark == "refine-sweep"}
+    for found in rows:
+        if found.benchmark == "refine" and (own := found.of_steps):
+            assert {"VAE forward", "UNet", "VAE backward", "decoder", "decoder backward", "optimizer"} <= set(
+                own.stages_ms
+            )
+            assert all(own.stages_ms[name] > 0 for name in ("VAE forward", "UNet", "VAE backward"))
+            assert (own.members, own.steps) == (10, 1000)
+            assert own.extrapolated_s >= 0.999 * 10 * found.median_ms
+    plot.main(path)
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_counted_operations_grow_with_the_members() -> None:
+    one, three = (bench_refine.teraflop(make_refiner(tiny_prior(), members=n), photo()) for n in (1, 3))
+    assert one > 0
+    assert three == pytest.approx(3 * one)
+
+
+def test_a_command_is_timed_with_its_memory_and_a_failing_one_is_told() -> None:
+    seconds, peak = bench_refine.run_command("--version")
+    assert seconds > 0
+    assert peak > 5
+    with pytest.raises(RuntimeError, match="unknown preset 'nothing'"):
+        bench_refine.run_command("show", "nothing")
+
+
+@pytest.mark.slow
+def test_bench_refine_measures_the_embedded_preset_and_the_command(tmp_path: Path) -> None:
+    given = ["--tiny", "--device", "cpu", "--only", "embedded", "--only", "command", "--seconds", "0"]
+    done = CliRunner().invoke(bench_refine.app, [*given, "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    (path,) = tmp_path.glob("refine-*.json")
+    rows = {(r.implementation, r.case): r for r in records.load(path)}
+    assert ("5 together", "member-step") in rows
+    assert rows["redepth refine --preset smoke", "command"].peak_mib
+
+
+def test_a_part_that_there_is_not_is_refused() -> None:
+    done = CliRunner().invoke(bench_refine.app, ["--only", "everything"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "there are: paper, sweep, embedded, command" in done.output

@@ -25,6 +25,7 @@ from PIL import Image
 from redepth import __version__, cli, diagnostics, doctor, hub, metrics
 from redepth.config import load_preset, preset_names
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
+from redepth.optim.budget import run_fitted
 from redepth.pipeline import FAMILIES, Pipeline, list_components, resolve
 from redepth.refinement import Refinement
 from redepth.registry import Entry
@@ -482,6 +483,44 @@ def test_a_member_that_diverges_ends_its_own_photo_alone(
     assert len(lines) == 1
     assert "not finite" in lines[0]
     assert done.complaints[-1] == "error: 1 of 2 inputs failed"
+
+
+# --- limits of time and memory --------------------------------------------------------------------
+
+
+def test_a_time_limit_is_no_failure_and_what_it_came_to_is_on_record(
+    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 100_000, 10))
+    monkeypatch.setattr(run_fitted, "__kwdefaults__", {**run_fitted.__kwdefaults__, "clock": now.__next__})
+    done = call("refine", real_photos["coins"], *SMOKE, "--budget", "1m", "--out", tmp_path)
+    assert done.code == 0, done.err
+    assert "(partial)" not in done.out
+    run = record(tmp_path / "coins")
+    assert run["preset"]["optim"]["budget"] == "1m"
+    assert run["fit"]["budget"] == "1m"
+    assert run["members_done"] == run["fit"]["members"] == 1
+    assert run["steps_done"] == [run["fit"]["steps"]]
+    assert run["partial"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--budget", "soon"), ("optim.budget", "such as 60s or 2m", "'soon'")),
+        (("--vram", "8"), ("optim.vram", "such as 8GB", "'8'")),
+        (("--vram", "8GB"), ("optim.vram=8GB", "CUDA GPU", "cpu", "optim.members_per_batch")),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_one_line_before_anything_is_loaded(
+    real_photos: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr("redepth.pipeline._built", None)
+    one_line(call("refine", real_photos["coins"], *SMOKE, *given, "--out", tmp_path), *words)
 
 
 # --- list, show, doctor ---------------------------------------------------------------------------

@@ -8,13 +8,17 @@ import pytest
 import torch
 
 import redepth
-from redepth.contracts import Illumination
+from redepth.config import EarlyStop
+from redepth.contracts import Execution, Illumination
 from redepth.depth_models.depth_anything import DepthAnything
+from redepth.optim.refiner import _Run
 from redepth.priors.prompts import Captioner
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
+from redepth.units import memory
 from tests.checkpoints import WORDS, tiny
 from tests.helpers import GOLDEN, make_refiner, photo, relative_error, seeded, tiny_unet
+from tests.optim.test_refiner import Diverging
 from tests.priors.test_rules_on_models import latent_prior
 from tests.test_pipeline import TINY_PAPER, array
 
@@ -52,6 +56,22 @@ def test_the_papers_preset_runs_in_half_precision() -> None:
     assert result.components["prior"]["dtype"] == "float16"
     assert not result.partial
     assert torch.isfinite(result.outcome.members).all()
+
+
+def test_a_memory_limit_holds_and_leaves_the_result_as_it_is() -> None:
+    settings = ["optim.members=64", "optim.steps=2", "depth_model.longer_side=96"]
+    free = redepth.Pipeline("embedded", overrides=settings, device="cuda").refine(array(), seed=1)
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_allocated()
+    limit = f"{held // 10**6 + 300}MB"
+    limited = redepth.Pipeline("embedded", overrides=[*settings, f"optim.vram={limit}"], device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    result = limited.refine(array(), seed=1)
+    assert torch.cuda.max_memory_allocated() <= memory(limit)
+    assert result.outcome.members_per_batch < 64
+    assert result.outcome.fit is not None
+    assert result.outcome.fit.trials[0].peak_bytes
+    assert relative_error(result.outcome.members, free.outcome.members) < 1e-2
 
 
 def test_half_precision_scores_point_the_way_of_full_precision() -> None:
@@ -146,3 +166,57 @@ def test_the_relighting_kernels_in_half_precision(dtype: torch.dtype, tolerance:
     given = unclipped(518, 518)
     given["image_linear"] = given["image_linear"].to(dtype)
     compare(given, out_dtype=dtype, tolerance=tolerance)
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_step_does_not_wait_for_the_gpu(stopping: bool) -> None:
+    """CUDA itself refuses to wait while the steps between two looks are taken."""
+    refiner = on_cuda(prior=latent_prior("sds", dtype="float16", device=CUDA))
+    refiner.optim = refiner.optim.model_copy(update={"early_stop": EarlyStop(enabled=stopping, window=2)})
+    image, features, initial = refiner.predict(photo())
+    condition = refiner.prior.condition(image, "a tiger")
+    run = _Run(refiner, image, features, initial, condition, 0, None, None, None)
+    group = run._new_group(range(2))
+    draws = run._draws(group.members)
+    # First calls make constants, workspaces and the optimizer's state.
+    run._step(group, 0, next(draws))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 3):
+            run._step(group, step, next(draws))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    group.ledger.read()
+    assert group.ledger.steps == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("how", ["cuda_graphs", "compile", "both"])
+def test_graphs_and_compiled_networks_score_the_same(dtype: Any, how: str) -> None:
+    def gradients(execution: Execution) -> torch.Tensor:
+        prior = latent_prior("sds", dtype=dtype, device=CUDA)
+        prior.tune(execution)
+        found = []
+        for seed in range(3):
+            picture = photo(seed=seed).to(CUDA).requires_grad_()
+            noise = prior.draw(1, seeded(seed)).to(CUDA)
+            prior(
+                picture, prior.condition(picture.detach(), "a tiger"), Illumination(), noise
+            ).sum().backward()
+            found.append(picture.grad)
+        return torch.cat(found)
+
+    way = Execution(compile=how != "cuda_graphs", cuda_graphs=how != "compile")
+    tolerance = 1e-3 if dtype == "float32" else 5e-2
+    assert relative_error(gradients(way), gradients(Execution())) < tolerance
+
+
+def test_a_step_that_is_not_finite_is_skipped_on_the_gpu() -> None:
+    settings: dict[str, Any] = {"steps": 8, "parameterization": "depth"}
+    outcome = on_cuda(prior=Diverging(5), **settings).run(photo())
+    assert outcome.steps_done == [5, 5, 5]
+    expected = on_cuda(**(settings | {"steps": 5})).run(photo())
+    assert torch.allclose(outcome.members, expected.members, rtol=1e-5)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from redepth.diagnostics import THRESHOLDS, Signature
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import choose_device, resolve
 from redepth.refinement import GroundTruth
+from tests.checkpoints import tiny
+from tests.command import ENVIRONMENT
 from tests.helpers import GOLDEN, RESULT_FILES, photo
 
 TINY_PAPER = [
@@ -73,6 +78,20 @@ def test_it_saves_and_draws_itself(paper: redepth.Refinement, tmp_path: Path) ->
     folder = paper.save(tmp_path / "deep" / "result")
     assert {p.name for p in folder.iterdir()} == RESULT_FILES
     assert np.array_equal(np.load(folder / "disparity.npy"), paper.refined)
+
+
+def test_the_fast_preset_runs_and_asks_the_denoiser_once_a_step() -> None:
+    overrides = [*TINY_PAPER, f"prior.vae_checkpoint={tiny('tiny-vae')}", "prior.size=64", "optim.steps=9"]
+    overrides += ["optim.early_stop.window=2", "optim.early_stop.min_improvement=0.9"]
+    pipeline = redepth.Pipeline("re-depth-fast", overrides=overrides, device="cpu")
+    rows: list[int] = []
+    prior: Any = pipeline.refiner.prior
+    prior.network().register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    result = pipeline.refine(array(), prompt="a tiger")
+    assert result.record()["prior"]["vae"] == "tiny"
+    assert result.outcome.steps_done == [4, 4]
+    assert set(rows) == {2}
+    assert np.isfinite(result.refined).all()
 
 
 def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,3 +274,26 @@ def test_a_sky_mask_of_another_size_is_refused_before_anything_is_loaded(
         redepth.refine(array(), "smoke", sky_mask=np.zeros((61, 90), bool))
     with pytest.raises(InputError, match=r"the sky mask is of shape \(60, 90, 3\)"):
         redepth.refine(array(), "smoke", sky_mask=np.zeros((60, 90, 3), np.uint8))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what other C libraries do is theirs")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """Counted in a process of its own: pages that are mapped while large tensors come and go."""
+    code = """
+import resource, sys, torch
+from redepth.pipeline import keep_freed_memory
+assert sys.argv[1] == "no" or keep_freed_memory()
+for i in range(12):
+    if i == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(20_000_000).fill_(1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def pages(keep: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", code, keep], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert pages("yes") < 0.1 * pages("no")

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from redepth import hub
-from redepth.contracts import Features, Invariance, Predicts
+from redepth.contracts import Execution, Features, Invariance, Predicts
 from redepth.depth_models.catalog import hub_id
 from redepth.errors import WeightsError
+from redepth.networks import execute
 from redepth.ops import geometry
+from redepth.ops.constants import constant
 from redepth.ops.geometry import ResizeRule
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -93,8 +95,8 @@ class Preprocessing:
 
     def normalised(self, image: Tensor) -> Tensor:
         """Take mean and standard deviation out of sRGB [0, 1]."""
-        mean = image.new_tensor(self.mean).view(1, -1, 1, 1)
-        return (image - mean) / image.new_tensor(self.std).view(1, -1, 1, 1)
+        mean, std = (constant(values, image).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (image - mean) / std
 
 
 @dataclass(kw_only=True, eq=False)
@@ -178,6 +180,10 @@ class Backbone:
         self._encoder, self._decoder = self.halves(model)
         self._device = device
         self.preprocessing = self._chosen(self.preprocessing.updated(preprocessor or {}))
+
+    def tune(self, how: Execution) -> None:
+        """Execute the decoder in this way from now on; it has a way back, so it becomes no CUDA graph."""
+        execute(self._decoder, how)
 
     def _chosen(self, preprocessing: Preprocessing) -> Preprocessing:
         """Let the options stand above what a checkpoint says."""

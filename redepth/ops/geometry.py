@@ -158,12 +158,17 @@ class Camera:
         (1, 3, 1, 1), the z axis, for an orthographic camera; (1, 3, H, W) for a pinhole.
         """
         if not self.pinhole:
-            return like.new_tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1)
+            return _axis(2, like)
         u, v = self.axes(height, width, dtype=like.dtype, device=like.device)
         rays = torch.stack(
             [u.expand(height, width), v[:, None].expand(height, width), torch.ones_like(u * v[:, None])]
         )
         return (rays / torch.linalg.vector_norm(rays, dim=0))[None]
+
+
+def _axis(which: int, like: Tensor) -> Tensor:
+    """Unit vector (1, 3, 1, 1) along an axis, made on the device: a copy from the host would wait for it."""
+    return torch.eye(3, dtype=like.dtype, device=like.device)[which].view(1, 3, 1, 1)
 
 
 ORTHOGRAPHIC = Camera()
@@ -232,8 +237,9 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    # A compiled graph must not wait for the data; what it does then is right for all of them.
-    clean = not torch.compiler.is_compiling() and bool(finite.all())
+    # Neither a compiled graph nor a GPU must wait for the data; what is done then is right for all of them.
+    look = depth.device.type == "cpu" and not torch.compiler.is_compiling()
+    clean = look and bool(finite.all())
     slope = difference if clean else partial(_finite_difference, finite)
     z_col, z_row = slope(surface, -1), slope(surface, -2)
     x, y = dv * z_col, du * z_row
@@ -241,13 +247,13 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     facing = surface * area - u * x - v[:, None] * y if camera.pinhole else area.expand_as(depth)
     cross = torch.cat([x, y, facing], dim=1)
     norm = torch.linalg.vector_norm(cross, dim=1, keepdim=True)
-    backwards = cross.new_tensor([0.0, 0.0, -1.0]).view(1, 3, 1, 1)
+    backwards = -_axis(2, cross)
     return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)
 
 
 def camera_facing(normals: Tensor) -> Tensor:
     """Mirror x and y of `normals_from_depth` to normals in the frame x right, y up, z to the viewer."""
-    return normals * normals.new_tensor([-1.0, -1.0, 1.0]).view(1, 3, 1, 1)
+    return normals * (2 * _axis(2, normals) - 1)
 
 
 def network_size(

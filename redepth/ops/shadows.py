@@ -50,7 +50,7 @@ def soft_shadows(
     points = point_map(surface, camera)
     # Lights live in the mirrored frame of the normals; points have z away from the camera.
     towards = camera_facing(direction[..., None, None].flatten(0, 1)).view(*direction.shape, 1, 1)
-    towards = towards * towards.new_tensor([1.0, 1.0, -1.0]).view(3, 1, 1)
+    towards = torch.cat([towards[..., :2, :, :], -towards[..., 2:, :, :]], dim=-3)
     unit = surface.detach()[:, None] if camera.pinhole else torch.ones_like(surface)[:, None]
     climb = unit[:, :, 0] * direction[..., 2].clamp(min=1e-3)[..., None, None]
     lit = depth.new_ones(*direction.shape[:2], height, width)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.contracts import Objective, Surface
+from redepth.ops.constants import constant
 from redepth.registry import Registry
 
 REGISTRY = Registry("objective", "redepth.objectives", Objective)
@@ -30,7 +31,7 @@ register = REGISTRY.register
 
 def laplacian(values: Tensor) -> Tensor:
     """5-point Laplacian of (B, 1, H, W), zero padding, unit spacing."""
-    kernel = values.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+    kernel = constant((0.0, 1.0, 0.0, 1.0, -4.0, 1.0, 0.0, 1.0, 0.0), values)
     return F.conv2d(values, kernel.view(1, 1, 3, 3), padding=1)
 
 

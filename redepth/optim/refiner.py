@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from redepth.config import Blend, Optim
 from redepth.contracts import (
     Condition,
     DepthModel,
+    Execution,
     Features,
     Invariance,
     LearnsByMember,
@@ -26,30 +26,39 @@ from redepth.contracts import (
     Renderer,
     StepDraws,
     Surface,
+    Tunable,
+    Widens,
 )
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
 from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import agreement_weight
+from redepth.optim.budget import Fit, run_fitted
 from redepth.optim.draws import draw_steps
+from redepth.optim.ledger import Answer, Ledger, Losses, NotFinite
 from redepth.optim.parameterizations import Parameterization, check_supported
 
 log = logging.getLogger(__name__)
 
-Losses = dict[str, Tensor]
+SKIPS = ("cpu", "cuda")
+"""Devices whose fused AdamW leaves the parameters as they are when it is told on the device to."""
 
 
 @dataclass(frozen=True)
 class StepReport:
     """What `on_step` is told after each step of a group of members.
 
+    Whoever looks at ``losses`` waits for the device; see `optim.performance.read_losses_every`. A step whose
+    losses nobody has looked at may turn out not to be finite; where the run can go on in another precision,
+    such a step is then reported again.
+
     Attributes:
         step: 1-based index of the finished step.
         steps: how many there are.
         members: the indices of the members that advanced.
         of_members: how many members the ensemble has.
-        losses: name -> (members,): ``prior`` unless its weight is 0, each objective (both unweighted) and
-            ``total``.
+        losses: name -> (members,), on the CPU: ``prior`` unless its weight is 0, each objective (both
+            unweighted) and ``total``.
         raw: (members,1,H,W) raw output that the step started from, detached.
         depth: the relative depth of it, likewise.
         relit: (members,L,3,H,W) the re-lit pictures, likewise.
@@ -85,14 +94,16 @@ class Outcome:
         members_per_batch: how many members advanced together.
         history: name -> one list per member with a loss per step taken.
         steps_done: steps taken by each member.
-        partial: whether the run ended before all members had taken all steps (early stop apart).
-        reason: why, if so.
+        partial: whether the run ended before all members had taken all steps, but for an early stop and the
+            end of a budget.
+        reason: why, if so; also where a run ended, not partial, because its time did.
         seconds: wall time of the optimisation.
         unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
         blend: how the members' mean and the initial output are combined, as `Optim.blend` says.
         blend_tolerance: of ``agreement``.
         sky: (1,1,H,W) bool, where the photo shows sky; None if nobody looked.
         sky_given: whether the sky was given rather than found.
+        fit: what was chosen for a time or memory limit; None without one.
     """
 
     predicts: Predicts
@@ -113,6 +124,7 @@ class Outcome:
     blend_tolerance: float = 0.1
     sky: Tensor | None = None
     sky_given: bool = False
+    fit: Fit | None = None
 
     @property
     def refined(self) -> Tensor:
@@ -143,24 +155,38 @@ class Outcome:
         return self.members.std(dim=0, correction=0, keepdim=True)
 
 
-class _Answer(NamedTuple):
-    """What one member has reached: steps taken, raw output, relative depth, scale offset."""
+class _LossesOnDemand(Mapping[str, Tensor]):
+    """The losses of one step, waited for when somebody looks."""
 
-    steps: int
-    raw: Tensor
-    depth: Tensor
-    offset: Tensor
+    def __init__(self, read: Callable[[], Losses]) -> None:
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
 
 
 @dataclass
 class _Group:
-    """Members that advance in lockstep, and what they have reached."""
+    """Members that advance in lockstep, and what they have come to."""
 
     members: range
     state: Parameterization
     optimizer: torch.optim.Optimizer
-    history: dict[str, list[Tensor]] = field(default_factory=dict)
-    stopped: dict[int, _Answer] = field(default_factory=dict)
+    ledger: Ledger
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What a group has left behind, on the CPU."""
+
+    answers: list[Answer]
+    history: dict[str, list[list[float]]]
 
 
 class Interrupted(Exception):
@@ -201,6 +227,14 @@ class Refiner:
         automatic = optim.members_per_batch == "auto"
         self.batch = optim.members if automatic else int(optim.members_per_batch)
         """Members that advance together; halved, for all photos to come, when memory runs out."""
+        self.watch: Callable[[], str] | None = None
+        """Asked after each step whether to go on; what it says, unless it is empty, is why the run ends."""
+        fast = optim.performance
+        for component in (depth_model, prior):
+            if isinstance(component, Tunable):
+                compiled = fast.compile == "all" or (fast.compile == "prior" and component is prior)
+                how = Execution(fast.channels_last, compiled, fast.cuda_graphs, fast.checkpointing)
+                component.tune(how)
 
     @torch.no_grad()
     def predict(self, photo: Tensor) -> tuple[Tensor, Features, Tensor]:
@@ -247,6 +281,8 @@ class Refiner:
         Ctrl-C (KeyboardInterrupt) ends the run and returns what is done, marked partial, once at
         least one step has been taken.
         """
+        if self.optim.budget is not None or self.optim.vram is not None:
+            return run_fitted(self, photo, prompt=prompt, seed=seed, on_step=on_step, draws=draws, sky=sky)
         started = time.perf_counter()
         image, features, initial = self.predict(photo)
         condition = self.prior.condition(image, prompt)
@@ -264,13 +300,13 @@ class Refiner:
         condition: Condition,
         draws: StepDraws,
         sky: Tensor | None = None,
-    ) -> tuple[Losses, Surface, Tensor]:
+    ) -> tuple[dict[str, Tensor], Surface, Tensor]:
         """One deterministic forward pass: losses per member, the surface and the re-lit pictures."""
         raw = state.raw()
         depth = self.relative_depth(raw, state.offset)
         relit = self.renderer(depth, linear, draws.illumination)
         surface = Surface(raw, depth, image, self.depth_model.predicts, sky)
-        losses: Losses = {}
+        losses: dict[str, Tensor] = {}
         total = raw.new_zeros(len(raw))
         # A prior that has no say is not asked: it is nearly all of a step's time.
         if self.optim.prior_weight:
@@ -310,13 +346,17 @@ class Refiner:
         )
 
     def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
-        """AdamW (torch's defaults) with one learning rate per group of parameters."""
+        """AdamW (torch's defaults) with one learning rate per group of parameters.
+
+        Fused, all parameters of a group are one kernel.
+        """
         rates = self.optim.learning_rates.model_dump()
         groups = [
             {"params": params, "lr": rates[name], "base": rates[name]}
             for name, params in state.groups().items()
         ]
-        return torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay)
+        fused = self.device.type in SKIPS
+        return torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay, fused=fused)
 
     def rate_factor(self, step: int) -> float:
         """Return the learning rates' factor at a 0-based step under the schedule."""
@@ -349,7 +389,7 @@ class _Run:
         self.condition, self.seed, self.on_step = condition, seed, on_step
         self.replay = self._checked(replay)
         self.sky, self.sky_given = self._network_sky(sky), sky is not None
-        self.finished: list[_Group] = []
+        self.finished: list[_Finished] = []
 
     def _checked(self, replay: Sequence[StepDraws] | None) -> Sequence[StepDraws] | None:
         if replay is None:
@@ -379,7 +419,7 @@ class _Run:
                 self._halve(len(members))
                 continue
             if group is not None:
-                self.finished.append(group)
+                self.finished.append(self._finish(group))
             if reason:
                 return reason
             start = members.stop
@@ -396,10 +436,16 @@ class _Run:
                 raise
             return None, "", True
         except (KeyboardInterrupt, Interrupted) as stop:
-            begun = group is not None and bool(group.history)
+            reason = str(stop) or "interrupted"
+            if group is not None:
+                try:
+                    group.ledger.read()
+                except NotFinite as failure:
+                    reason = self._complaint(group, failure)
+            begun = group is not None and bool(group.ledger.steps)
             if not begun and not self.finished:
                 raise
-            return group if begun else None, str(stop) or "interrupted", False
+            return group if begun else None, reason, False
         return group, "", False
 
     def _halve(self, members: int) -> None:
@@ -425,7 +471,8 @@ class _Run:
             len(members),
             self.unit,
         )
-        return _Group(members, state, self.refiner.make_optimizer(state))
+        ledger = Ledger(len(members), self.optim.early_stop, self.refiner.device)
+        return _Group(members, state, self.refiner.make_optimizer(state), ledger)
 
     def _draws(self, members: range) -> Iterator[StepDraws]:
         if self.replay is not None:
@@ -433,102 +480,106 @@ class _Run:
         return draw_steps(self.refiner.renderer, self.refiner.prior, self.seed, members, self.optim.steps)
 
     def _optimise(self, group: _Group) -> None:
-        draws = self._draws(group.members)
-        for step in range(self.optim.steps):
-            drawn = next(draws).to(self.refiner.device)
-            for params in group.optimizer.param_groups:
-                params["lr"] = params["base"] * self.refiner.rate_factor(step)
-            losses, surface, relit = self.refiner.step(
-                group.state, self.image, self.linear, self.condition, drawn, self.sky
-            )
-            group.optimizer.zero_grad(set_to_none=True)
-            losses["total"].sum().backward()
-            self._check_finite(losses["total"], group, step)
-            group.optimizer.step()
-            # One copy, so that the device is waited for once.
-            table = torch.stack([v.detach() for v in losses.values()]).cpu()
-            losses = dict(zip(losses, table, strict=True))
-            for name, values in losses.items():
-                group.history.setdefault(name, []).append(values)
-            self._report(step, group, losses, surface, relit, drawn)
-            if self._all_stopped(group):
-                return
+        """Take all steps; those that were not finite are taken again where the prior can be widened."""
+        draws, unread = self._draws(group.members), dict[int, StepDraws]()
+        step = 0
+        while step < self.optim.steps and not group.ledger.all_stopped:
+            if step not in unread:
+                unread[step] = next(draws)
+            try:
+                self._step(group, step, unread[step])
+                step += 1
+                # The first step tells at once what no later one would mend.
+                if step in (1, self.optim.steps) or step % self.optim.performance.read_losses_every == 0:
+                    group.ledger.read()
+            except NotFinite as failure:
+                self._go_on_or_end(group, failure)
+                step = failure.step
+            unread = {k: drawn for k, drawn in unread.items() if k >= group.ledger.steps}
+            if self.refiner.watch is not None and (why := self.refiner.watch()):
+                raise Interrupted(why)
+
+    def _step(self, group: _Group, step: int, draws: StepDraws) -> None:
+        """Take one step; nothing in it waits for the device, unless `on_step` looks at the losses."""
+        drawn = draws.to(self.refiner.device)
+        for params in group.optimizer.param_groups:
+            params["lr"] = params["base"] * self.refiner.rate_factor(step)
+        losses, surface, relit = self.refiner.step(
+            group.state, self.image, self.linear, self.condition, drawn, self.sky
+        )
+        group.ledger.keep(surface.raw, surface.depth, group.state.offset)
+        group.optimizer.zero_grad(set_to_none=True)
+        losses["total"].sum().backward()
+        self._update(group, losses["total"])
+        group.ledger.add(losses)
+        if self.on_step is not None:
+            self.on_step(self._report(step, group, surface, relit, drawn))
+
+    def _update(self, group: _Group, total: Tensor) -> None:
+        """Change the parameters, unless this or an earlier step was not finite."""
+        ledger, optimizer = group.ledger, group.optimizer
+        parameters = [p for params in optimizer.param_groups for p in params["params"]]
+        ledger.check(total, [p.grad for p in parameters if p.grad is not None])
+        if self.refiner.device.type in SKIPS:
+            # What torch.amp.GradScaler tells a fused optimizer: to skip a step without asking the host.
+            setattr(optimizer, "found_inf", ledger.failed)  # noqa: B010
+            optimizer.step()
+        elif not bool(ledger.failed):
+            optimizer.step()
 
     def _report(
-        self,
-        step: int,
-        group: _Group,
-        losses: Losses,
-        surface: Surface,
-        relit: Tensor,
-        drawn: StepDraws,
-    ) -> None:
-        if self.on_step is None:
-            return
-        self.on_step(
-            StepReport(
-                step=step + 1,
-                steps=self.optim.steps,
-                members=group.members,
-                of_members=self.optim.members,
-                losses=losses,
-                raw=surface.raw.detach() * self.unit,
-                depth=surface.depth.detach(),
-                relit=relit.detach(),
-                draws=drawn,
-            )
+        self, step: int, group: _Group, surface: Surface, relit: Tensor, drawn: StepDraws
+    ) -> StepReport:
+        return StepReport(
+            step=step + 1,
+            steps=self.optim.steps,
+            members=group.members,
+            of_members=self.optim.members,
+            losses=_LossesOnDemand(partial(group.ledger.losses, step)),
+            raw=surface.raw.detach() * self.unit,
+            depth=surface.depth.detach(),
+            relit=relit.detach(),
+            draws=drawn,
         )
 
-    def _check_finite(self, total: Tensor, group: _Group, step: int) -> None:
-        """End the run before a step that would spoil the parameters."""
-        gradients = [p.grad for params in group.optimizer.param_groups for p in params["params"]]
-        norms = [torch.linalg.vector_norm(g) for g in gradients if g is not None]
-        if bool(torch.isfinite(torch.stack([total.detach().sum(), *norms])).all()):
+    def _go_on_or_end(self, group: _Group, failure: NotFinite) -> None:
+        """Widen the prior, if it runs in half precision, or end the run with what was reached before."""
+        prior = self.refiner.prior
+        if isinstance(prior, Widens) and (before := prior.widen()):
+            log.warning(
+                "%s: going on in float32 instead of %s", self._complaint(group, failure, advice=""), before
+            )
+            group.ledger.forgive()
             return
-        finite = torch.isfinite(total.detach()).tolist()
-        what = "the gradient" if all(finite) else f"the loss of member {group.members[finite.index(False)]}"
-        message = (
-            f"{what} is not finite at step {step + 1}: lower optim.learning_rates, or set prior.dtype=float32"
-        )
-        if step == 0 and not self.finished:
+        message = self._complaint(group, failure)
+        if failure.step == 0 and not self.finished:
             raise RedepthError(message)
         log.warning(message)
         raise Interrupted(message)
 
-    def _all_stopped(self, group: _Group) -> bool:
-        """Keep the answer of members on a plateau; they go on in lockstep but no longer count."""
-        rule = self.optim.early_stop
-        taken = len(group.history["total"])
-        if not rule.enabled or taken < 2 * rule.window:
-            return False
-        recent = torch.stack(group.history["total"][-2 * rule.window :])
-        before, after = recent[: rule.window].mean(dim=0), recent[rule.window :].mean(dim=0)
-        plateau = after >= (1 - rule.min_improvement) * before
-        new = [i for i in plateau.nonzero()[:, 0].tolist() if i not in group.stopped]
-        if new:
-            answers = self._answers(group)
-            group.stopped |= {i: answers[i] for i in new}
-        return len(group.stopped) == len(group.members)
+    def _complaint(
+        self,
+        group: _Group,
+        failure: NotFinite,
+        advice: str = ": lower optim.learning_rates, or set prior.dtype=float32",
+    ) -> str:
+        row = failure.row
+        what = "the gradient" if row is None else f"the loss of member {group.members[row]}"
+        return f"{what} is not finite at step {failure.step + 1}{advice}"
 
     @torch.no_grad()
-    def _answers(self, group: _Group) -> list[_Answer]:
-        """Return what each member of a group has reached, on the CPU."""
+    def _finish(self, group: _Group) -> _Finished:
+        """Take what a group has come to; its parameters may then go."""
         raw, offset = group.state.raw(), group.state.offset
-        depth = self.refiner.relative_depth(raw, offset)
-        taken = len(group.history["total"])
-        rows = zip(raw.cpu(), depth.cpu(), offset.detach().flatten().cpu().clone(), strict=True)
-        return [_Answer(taken, *row) for row in rows]
+        answers = group.ledger.answers(raw, self.refiner.relative_depth(raw, offset), offset)
+        return _Finished(answers, group.ledger.history([answer.steps for answer in answers]))
 
     def outcome(self, reason: str, seconds: float) -> Outcome:
         """Collect what the groups have reached."""
-        answers: list[_Answer] = []
+        answers = [answer for group in self.finished for answer in group.answers]
         history: dict[str, list[list[float]]] = {}
         for group in self.finished:
-            ends = [group.stopped.get(i, answer) for i, answer in enumerate(self._answers(group))]
-            answers += ends
-            for name, values in group.history.items():
-                table = torch.stack(values, dim=1)
-                rows = [row[: end.steps].tolist() for row, end in zip(table, ends, strict=True)]
+            for name, rows in group.history.items():
                 history.setdefault(name, []).extend(rows)
         initial = self.initial.cpu()
         return Outcome(
@@ -537,7 +588,7 @@ class _Run:
             members=torch.stack([a.raw for a in answers]) * self.unit,
             initial_depth=self.refiner.relative_depth(initial, 0.0),
             member_depths=torch.stack([a.depth for a in answers]),
-            offsets=torch.stack([a.offset for a in answers]),
+            offsets=torch.stack([a.offset for a in answers]).flatten(),
             history=history,
             steps_done=[a.steps for a in answers],
             members_per_batch=self.refiner.batch,

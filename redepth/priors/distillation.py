@@ -12,8 +12,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from redepth.contracts import Condition, Illumination, Noise
-from redepth.errors import WeightsError
+from redepth.contracts import Condition, Execution, Illumination, Noise
+from redepth.errors import ConfigError, WeightsError
+from redepth.networks import execute
 from redepth.priors import scores
 from redepth.priors.lora import NEEDED, LearnedCopies
 from redepth.priors.schedule import TIMESTEPS, Schedule
@@ -61,7 +62,8 @@ class DiffusionPrior(ABC):
         t_annealing: how t_max falls to t_min over the run: ``constant`` not at all, ``linear``, or ``sqrt``
             with the square root of the share that is done (fast at first).
         reduction: whether a picture's loss is the mean or the sum over its entries.
-        clip: largest root mean square of a picture's gradient; none: not clipped. Non-finite entries are 0.
+        clip: largest root mean square of a picture's gradient; none: not clipped. Non-finite entries are 0
+            in float32; in half precision they make the loss so, and the run goes on in float32.
         negative_scale: omega_2 of ``csd``.
         inversion_steps: of ``ism`` and ``sdi``; each asks the model once (``sdi``: under guidance).
         inversion_guidance: of ``sdi``.
@@ -92,6 +94,8 @@ class DiffusionPrior(ABC):
     schedule: Schedule = field(init=False, repr=False)
     answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
     """The branches that this kind of model can be asked for."""
+    on_cpu: ClassVar[frozenset[str]] = frozenset()
+    """Which of its draws are read as numbers and stay on the CPU."""
 
     def __post_init__(self) -> None:
         if self.t_min > self.t_max:
@@ -102,6 +106,8 @@ class DiffusionPrior(ABC):
                 f"cannot be told; these can: {TEXT_PRIORS}"
             )
         self._copies: LearnedCopies | None = None
+        self._how = Execution()
+        self._dtype = torch.float32
 
     @property
     def asked(self) -> frozenset[Branch]:
@@ -127,6 +133,46 @@ class DiffusionPrior(ABC):
     def network(self) -> torch.nn.Module:
         """Return the frozen denoiser."""
 
+    def tune(self, how: Execution) -> None:
+        """Execute the frozen networks in this way from now on.
+
+        Raises:
+            ConfigError: if the rule trains copies of a network that is to be frozen into a graph.
+        """
+        if RULES[self.score].learns and (how.compile or how.cuda_graphs):
+            raise ConfigError(
+                f"score: {self.score} trains copies of the denoiser, which can be neither compiled nor a "
+                "CUDA graph: set optim.performance.compile=off and optim.performance.cuda_graphs=false, or "
+                "take another score"
+            )
+        if how != self._how:
+            self._how = how
+            self.set_up()
+
+    def set_up(self) -> None:
+        """Let the networks, once on their device and in their precision, be executed as they are to be."""
+        execute(self.network(), self._how, graph=True)
+
+    def widen(self) -> str:
+        """Go on in float32; return the precision until now, empty if it is that already.
+
+        A rule that trains copies cannot: they have learned from what was not finite.
+        """
+        if not self._may_widen:
+            return ""
+        before, self._dtype = self._dtype, torch.float32
+        self.cast()
+        self.set_up()
+        return str(before).removeprefix("torch.")
+
+    @property
+    def _may_widen(self) -> bool:
+        return self._dtype != torch.float32 and not RULES[self.score].learns
+
+    def cast(self) -> None:
+        """Take the networks to float32."""
+        self.network().float()
+
     def check_packages(self) -> None:
         """Raise MissingDependencyError now if the rule needs a package that is not installed."""
         if RULES[self.score].learns:
@@ -148,7 +194,7 @@ class DiffusionPrior(ABC):
         if RULES[self.score].learns:
             drawn["learned_timestep"] = torch.randint(0, TIMESTEPS, (batch,), generator=generator)
             drawn["learned_noise"] = torch.randn(drawn["noise"].shape, generator=generator)
-        return Noise(drawn)
+        return Noise(drawn, self.on_cpu)
 
     def draw_timesteps(self, batch: int, generator: Generator, progress: float = 0.0) -> Tensor:
         """Draw t uniform over the integers of [t_min T, t_max T], the end annealed, (batch,)."""
@@ -165,7 +211,11 @@ class DiffusionPrior(ABC):
         x = self.to_model_space(relit, noise)
         given = Given(condition, illumination, noise)
         with torch.no_grad():
-            gradient = scores.clip(RULES[self.score].gradient(self._query(x.detach(), given)), self.clip)
+            raw = RULES[self.score].gradient(self._query(x.detach(), given))
+            gradient = scores.clip(raw, self.clip)
+            if self._may_widen:
+                # In half precision what is not finite is to show in the loss: `widen` mends it.
+                gradient = torch.where(torch.isfinite(raw), gradient, raw)
         if self._copies is not None:
             self._teach(x.detach(), given)
         return scores.distillation_loss(x, gradient, self.reduction)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from typing_extensions import Self
 from redepth import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
+from redepth.networks import execute
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.scores import Branch
@@ -129,6 +130,7 @@ class LatentDiffusion(DiffusionPrior):
         import diffusers
 
         self._device, self._dtype = device, self.precision(device)
+        self._text_dtype = self._dtype
         self._encoders: TextEncoders | None = None
         self._source, self._vae_source = self._locate()
         self._pipeline = self._read_pipeline()
@@ -137,6 +139,7 @@ class LatentDiffusion(DiffusionPrior):
         self._check_channels()
         self._denoiser = _frozen(self._denoiser, device, self._dtype)
         self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
+        self.set_up()
         return self
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
@@ -269,14 +272,14 @@ class LatentDiffusion(DiffusionPrior):
         files = [self._variant_of(name) for part in self.text_parts for name in part.files]
         source = self._source.identity(files)
         kinds = [f"{part.encoder}{part.number}/{part.tokens}" for part in self.text_parts]
-        return (self.family, *kinds, source, str(self._dtype), self._device.type, __version__)
+        return (self.family, *kinds, source, str(self._text_dtype), self._device.type, __version__)
 
     def embed_text(self, text: str) -> Told:
         """Embed a text by the text encoders, one row."""
         if self._encoders is None:
 
             def model(cls: Any, subfolder: str) -> Any:
-                return self._model(cls, subfolder, dtype=self._dtype).eval().requires_grad_(False)
+                return self._model(cls, subfolder, dtype=self._text_dtype).eval().requires_grad_(False)
 
             self._encoders = TextEncoders(self.text_parts, self._source.load, model)
         return self.embed(self._encoders.read(text, self._device))
@@ -293,6 +296,25 @@ class LatentDiffusion(DiffusionPrior):
     def network(self) -> torch.nn.Module:
         """Return the denoiser."""
         return self._denoiser
+
+    def set_up(self) -> None:
+        """Set up denoiser and VAE encoder; the encoder has a way back, so it becomes no CUDA graph."""
+        how = self._how
+        if self._device.type == "cpu":
+            # There, torch normalises groups of large pictures with the channels innermost to 4 digits only.
+            how = replace(how, channels_last=False)
+        execute(self._denoiser, how, graph=True)
+        execute(self._vae.encoder, how)
+        if self._how.checkpointing:
+            self._vae.enable_gradient_checkpointing()
+        else:
+            self._vae.disable_gradient_checkpointing()
+
+    def cast(self) -> None:
+        """Take denoiser and VAE to float32."""
+        super().cast()
+        self._vae.float()
+        self._vae_dtype = torch.float32
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
         """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,size/8,size/8), float32."""
@@ -322,7 +344,7 @@ class LatentDiffusion(DiffusionPrior):
     ) -> dict[Branch, Tensor]:
         """Predict under the prompt of each branch, in one batch."""
         rows = [self.told(branch, given, len(noisy)) for branch in branches]
-        told = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        told = {name: torch.cat([row[name] for row in rows]).to(self._dtype) for name in rows[0]}
         many = len(branches)
         out = self.denoise(
             torch.cat([noisy] * many).to(self._dtype), torch.cat([timestep] * many), told, given

@@ -67,6 +67,7 @@ class PixelDiffusion(DiffusionPrior):
     random_seed: int = 0
 
     answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
+    on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,8 +141,8 @@ class PixelDiffusion(DiffusionPrior):
                 f"'{self.checkpoint}' is told nothing; take a model that is, or another score"
             )
         self._dtype = self.precision(device)
-        model = model.eval().requires_grad_(False).to(device, self._dtype)
-        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._model = model.eval().requires_grad_(False).to(device, self._dtype)
+        self.set_up()
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
         """Keep the photo, (1,3,H,W) sRGB; a prompt is of no use here."""

@@ -79,9 +79,11 @@ class Query:
         return weight(*self.schedule.at(self.timestep, self.x), self.settings.weighting)
 
     def guided(self, noisy: Tensor, timestep: Tensor, *, told: Branch = "text") -> Tensor:
-        """Return the guided prediction, `guide`."""
-        found = self.ask(noisy, timestep, (told, "uncond"))
+        """Return the guided prediction, `guide`; where that is the told one, no other is asked for."""
         scale, base = self.settings.guidance_scale, self.settings.guidance_base
+        if scale == (0.0 if base == "text" else 1.0):
+            return self.ask(noisy, timestep, (told,))[told]
+        found = self.ask(noisy, timestep, (told, "uncond"))
         return guide(found[told], found["uncond"], scale, base)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from redepth.optim.parameterizations import Parameterization, corrected, correction_grids
-from tests.helpers import photo, seeded, tiny_depth_model
+from tests.helpers import photo, relative_error, seeded, tiny_depth_model
 
 
 def test_correction_grids_go_from_coarse_to_fine_with_square_cells() -> None:
@@ -76,3 +76,38 @@ def test_raw_outputs_are_in_the_unit() -> None:
         for name in ("embeddings", "decoder", "full", "depth", "low-rank"):
             state = Parameterization(name, model, image, features, initial / 4, members=2, unit=4.0)
             assert torch.allclose(state.raw(), initial.expand(2, -1, -1, -1) / 4, rtol=1e-5), name
+
+
+def test_members_weights_have_the_gradients_of_weights_of_their_own() -> None:
+    model, image = tiny_depth_model(), photo(56, 70)
+    with torch.no_grad():
+        features = model.encode(image)
+        initial = model.decode(features)
+    factors = torch.linspace(0.9, 1.1, 3)
+    state = Parameterization("decoder", model, image, features, initial, 3)
+    with torch.no_grad():
+        for weight in state.groups()["decoder"]:
+            weight *= factors.view(-1, *[1] * (weight.dim() - 1))
+    raw = state.raw()
+    raw.square().sum().backward()
+    for i, factor in enumerate(factors):
+        own = {k: (factor * v.detach()).requires_grad_() for k, v in model.decoder_parameters().items()}
+        alone = model.decode(features, own)
+        assert torch.equal(raw[i : i + 1], alone)
+        alone.square().sum().backward()
+        for stacked, weight in zip(state.groups()["decoder"], own.values(), strict=True):
+            assert (stacked.grad is None) == (weight.grad is None)
+            assert weight.grad is None or relative_error(stacked.grad[i], weight.grad) < 1e-5
+
+
+def test_a_copy_of_a_weight_has_its_layout() -> None:
+    model, image = tiny_depth_model(), photo(56, 70)
+    with torch.no_grad():
+        features = model.encode(image)
+        initial = model.decode(features)
+    state = Parameterization("decoder", model, image, features, initial, 3)
+    weights = model.decoder_parameters()
+    assert any(w.dim() == 4 and not w.is_contiguous() for w in weights.values())
+    for copies, weight in zip(state.groups()["decoder"], weights.values(), strict=True):
+        assert copies[1].stride() == torch.empty_like(weight).stride()
+        assert torch.equal(copies[2], weight)

@@ -1,0 +1,34 @@
+"""Times and amounts of memory as people write them: ``60s``, ``2m``, ``8GB``."""
+
+from __future__ import annotations
+
+import re
+
+TIMES = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+MEMORY = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of ``60s``, ``2m``, ``1.5h`` or a bare number, which is of seconds.
+
+    Raises:
+        ValueError: if it is no time above 0.
+    """
+    return _amount(text, TIMES, "a number of seconds, or one with s, m or h, such as 60s or 2m")
+
+
+def memory(text: str) -> int:
+    """Return the bytes of ``8GB`` (10^9 each), ``800MB``, ``8GiB`` (2^30 each) or ``800MiB``.
+
+    Raises:
+        ValueError: if it is no amount of memory above 0.
+    """
+    return int(_amount(text, MEMORY, "a number with MB, GB, MiB or GiB, such as 8GB"))
+
+
+def _amount(text: str, units: dict[str, float], wanted: str) -> float:
+    known = {unit.lower(): factor for unit, factor in units.items()}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in known or float(match[1]) == 0:
+        raise ValueError(f"must be {wanted}")
+    return float(match[1]) * known[match[2]]

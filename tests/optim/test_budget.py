@@ -1,0 +1,319 @@
+"""Fitting to a time, by a clock that stands still but for what a fake prior costs, and to a memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from redepth.config import load_preset
+from redepth.errors import ConfigError, RedepthError
+from redepth.optim import budget
+from redepth.optim.budget import Trial, affordable, batch_within, run_fitted
+from redepth.optim.refiner import Outcome, Refiner, StepReport
+from tests.helpers import TargetPrior, make_refiner, photo
+
+GB = 10**9
+
+
+class Costly(TargetPrior):
+    """A prior that takes seconds of its own clock: some for each call, and some for each picture."""
+
+    def __init__(self, fixed: float = 0.5, each: float = 0.5) -> None:
+        super().__init__()
+        self.fixed, self.each = fixed, each
+        self.now = 100.0
+        self.calls: list[int] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+        self.calls.append(len(relit))
+        self.now += self.fixed + self.each * len(relit)
+        return super().__call__(relit, *rest)
+
+
+def fitted(prior: Costly, within: str, **optim: Any) -> tuple[Refiner, Outcome, float]:
+    """Run within a time; return what it took."""
+    refiner = make_refiner(prior, budget=within, **optim)
+    began = prior.now
+    outcome = run_fitted(refiner, photo(), clock=prior.clock, seed=5)
+    return refiner, outcome, prior.now - began
+
+
+def test_with_time_enough_the_preset_runs_as_it_is() -> None:
+    _, outcome, _ = fitted(Costly(), "1h", members=3, steps=4)
+    expected = make_refiner(members=3, steps=4).run(photo(), seed=5)
+    assert torch.equal(outcome.members, expected.members)
+    assert outcome.history == expected.history
+    assert outcome.fit is not None
+    assert not outcome.fit.cut
+    assert not outcome.partial
+    assert outcome.seconds == pytest.approx(4 * 1 + 4 * 2 + 4 * 2)  # trials of one and three members, and all
+
+
+def test_too_little_time_takes_members_away_and_the_numbers_repeat_the_run() -> None:
+    _, outcome, took = fitted(Costly(fixed=0.0, each=1.0), "90s", members=5, steps=20, schedule="cosine")
+    fit = outcome.fit
+    assert fit is not None
+    assert (fit.members, fit.steps, fit.members_per_batch) == (4, 17, 4)
+    assert 0.85 * 90 < took < 1.15 * 90
+    assert outcome.steps_done == [17] * 4
+    assert (outcome.partial, outcome.reason) == (False, "")
+    known = {key.removeprefix("optim."): value for key, value in _pairs(fit.record()["repeat_with"])}
+    again = make_refiner(schedule="cosine", **known).run(photo(), seed=5)
+    assert torch.equal(again.members, outcome.members)
+    assert again.history == outcome.history
+
+
+def _pairs(overrides: list[str]) -> Iterator[tuple[str, Any]]:
+    for override in overrides:
+        key, _, value = override.partition("=")
+        yield key, None if value == "null" else int(value)
+
+
+def test_without_the_time_of_one_member_one_takes_fewer_steps() -> None:
+    _, outcome, took = fitted(Costly(fixed=0.0, each=1.0), "30s", members=4, steps=100)
+    assert outcome.fit is not None
+    assert outcome.fit.members == 1
+    assert outcome.steps_done == [outcome.fit.steps]
+    assert 0.85 * 30 < took < 1.15 * 30
+
+
+def test_a_step_longer_than_the_time_is_taken_once() -> None:
+    prior = Costly(fixed=0.0, each=100.0)
+    _, outcome, took = fitted(prior, "10s", members=4, steps=100)
+    assert prior.calls == [1, 1]  # a trial of one step, and the run
+    assert outcome.steps_done == [1]
+    assert took == 200
+    assert outcome.fit is not None
+    assert not outcome.fit.cut
+
+
+class Slowing(Costly):
+    """Three times slower from some call on."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(fixed=0.0, each=1.0)
+        self.after = after
+
+    def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(self.calls) == self.after:
+            self.each *= 3
+        return super().__call__(relit, *rest)
+
+
+def test_when_the_time_ends_the_best_so_far_is_the_answer_and_no_failure() -> None:
+    _, outcome, took = fitted(Slowing(after=12), "60s", members=2, steps=30)
+    assert outcome.fit is not None
+    assert outcome.fit.cut
+    assert outcome.fit.record()["cut"] is True
+    assert not outcome.partial
+    assert outcome.reason == "the time of 60s has ended"
+    assert 60 <= took <= 60 + 6
+    assert 0 < max(outcome.steps_done) < outcome.fit.steps
+
+
+def test_members_together_are_timed_and_given_up_where_they_are_slower() -> None:
+    class Thrashing(Costly):
+        def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+            self.now += 5.0 * (len(relit) - 1)
+            return super().__call__(relit, *rest)
+
+    _, outcome, _ = fitted(Thrashing(), "1h", members=3, steps=4)
+    assert outcome.fit is not None
+    assert outcome.fit.members_per_batch == 1
+    assert outcome.members_per_batch == 1
+    assert [trial.members for trial in outcome.fit.trials] == [1, 3]
+
+
+def test_a_trial_takes_a_small_share_of_the_time() -> None:
+    prior = Costly(fixed=0.0, each=1.0)
+    _, outcome, _ = fitted(prior, "100s", members=50, steps=1000)
+    assert prior.calls[:6] == [1, 1, 1, 1, 5, 5]  # as many together as take a twentieth of the time
+    assert sum(prior.calls[6:]) == sum(outcome.steps_done)
+    prior = Costly(fixed=0.0, each=1.0)
+    _, outcome, took = fitted(prior, "100s", members=50, steps=25)
+    assert outcome.fit is not None
+    assert (outcome.fit.members, outcome.fit.steps) == (3, 25)
+    assert 85 < took < 115
+
+
+class Interrupting:
+    def __init__(self, prior: Costly, call: int) -> None:
+        self.prior, self.call = prior, call
+
+    def __call__(self, report: StepReport) -> None:
+        if len(self.prior.calls) == self.call:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing() -> None:
+    prior = Costly()
+    refiner = make_refiner(prior, budget="1h", members=2, steps=6)
+    outcome = run_fitted(refiner, photo(), clock=prior.clock, on_step=Interrupting(prior, 10))
+    assert (outcome.partial, outcome.reason) == (True, "interrupted")
+    assert outcome.steps_done == [2, 2]
+
+    class Pressed(Costly):
+        def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+            if len(self.calls) == 2:
+                raise KeyboardInterrupt
+            return super().__call__(relit, *rest)
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(Pressed(), "1h", members=2, steps=6)
+
+
+def test_steps_are_reported_as_those_that_were_chosen(caplog: pytest.LogCaptureFixture) -> None:
+    prior, seen = Costly(fixed=0.0, each=1.0), list[StepReport]()
+    refiner = make_refiner(prior, budget="60s", members=4, steps=20)
+    with caplog.at_level(logging.INFO, logger="redepth.optim.budget"):
+        outcome = run_fitted(refiner, photo(), clock=prior.clock, on_step=seen.append)
+    assert outcome.fit is not None
+    assert {(r.steps, r.of_members) for r in seen} == {(outcome.fit.steps, outcome.fit.members)}
+    (line,) = caplog.messages
+    assert line == (
+        f"within 60s: {outcome.fit.members} members x {outcome.fit.steps} steps, "
+        f"{outcome.fit.members_per_batch} at a time (a step of one took 1 s)"
+    )
+    # What was chosen for one photo is none of the next one's.
+    assert (refiner.optim.members, refiner.optim.steps, refiner.batch) == (4, 20, 4)
+    assert refiner.watch is None
+
+
+def test_a_refiner_with_a_budget_keeps_it_by_itself() -> None:
+    outcome = make_refiner(budget="1h", members=2, steps=2).run(photo(), seed=5)
+    assert outcome.fit is not None
+    assert torch.equal(outcome.members, make_refiner(members=2, steps=2).run(photo(), seed=5).members)
+    assert make_refiner(members=1, steps=1).run(photo()).fit is None
+
+
+# --- the arithmetic -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [3.0, 17.0, 41.0, 100.0, 250.0, 390.0, 1000.0, 4001.0])
+@pytest.mark.parametrize(("fixed", "each"), [(0.0, 0.1), (0.05, 0.05), (0.09, 0.01)])
+@pytest.mark.parametrize("batch", [1, 4, 10])
+def test_what_is_chosen_fills_the_time_and_never_passes_the_preset(
+    left: float, fixed: float, each: float, batch: int
+) -> None:
+    trials = [Trial(n, fixed + n * each, 0.0) for n in sorted({1, batch})]
+    members, steps = affordable(10, 1000, batch, trials, left)
+    assert 1 <= members <= 10
+    assert 1 <= steps <= 1000
+    groups = [batch] * (members // batch) + [members % batch] * (members % batch > 0)
+    took = steps * sum(fixed + n * each for n in groups)
+    assert took <= left or steps == 1
+    if (members, steps) != (10, 1000):
+        # A step more or less is all that rounding leaves.
+        assert took >= budget.FULL * left - took / steps
+    if members > 1:
+        assert steps > 500
+
+
+def test_what_fits_into_a_memory_follows_from_two_peaks() -> None:
+    trials = [Trial(1, 0.1, 0.1, 4 * GB), Trial(2, 0.2, 0.1, 5 * GB)]
+    assert batch_within(8 * GB, trials) == 4  # 3 + n GB within 95 %
+    assert batch_within(5 * GB, trials) == 1
+    assert batch_within(4 * GB, trials) == 1
+    with pytest.raises(RedepthError, match=r"one member alone takes 4.0 GB, and 3 GB are allowed"):
+        batch_within(3 * GB, trials)
+
+
+class Meter:
+    """Memory that grows with the pictures a prior sees at once."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.most, self.active = limit, 0, False
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        self.active = True
+        yield
+        self.active = False
+
+    def reset(self) -> None:
+        self.most = 0
+
+    def peak(self) -> int:
+        return self.most
+
+
+class Hungry(Costly):
+    """3 GB, and one for each picture; beyond the limit it is out of memory."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.meter = meter
+
+    def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
+        assert self.meter.active
+        self.meter.most = max(self.meter.most, (3 + len(relit)) * GB)
+        if self.meter.most > self.meter.limit:
+            self.meter.most = 0
+            raise torch.OutOfMemoryError
+        return super().__call__(relit, *rest)
+
+
+@pytest.mark.parametrize(("limit", "together"), [("8GB", 4), ("20GB", 5), ("4.5GB", 1)])
+def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: int) -> None:
+    meter = Meter(int(float(limit[:-2]) * GB))
+    prior = Hungry(meter)
+    refiner = make_refiner(prior, vram=limit, members=5, steps=2)
+    outcome = run_fitted(refiner, photo(), clock=prior.clock, meter=meter, seed=5)
+    assert outcome.members_per_batch == together
+    assert outcome.steps_done == [2] * 5
+    assert not meter.active
+    assert outcome.fit is not None
+    assert outcome.fit.record()["trials"][0]["peak_bytes"] == 4 * GB
+    expected = make_refiner(members=5, steps=2, members_per_batch=together).run(photo(), seed=5)
+    assert torch.equal(outcome.members, expected.members)
+
+
+def test_memory_and_time_may_both_be_limited() -> None:
+    meter = Meter(8 * GB)
+    prior = Hungry(meter)
+    refiner = make_refiner(prior, vram="8GB", budget="60s", members=6, steps=20)
+    began = prior.now
+    outcome = run_fitted(refiner, photo(), clock=prior.clock, meter=meter)
+    assert outcome.fit is not None
+    assert outcome.fit.members_per_batch <= 4
+    assert 0.85 * 60 < prior.now - began < 1.15 * 60
+
+
+def test_memory_that_cannot_be_limited_is_said_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"optim.vram=8GB limits the memory of a CUDA GPU, .* on cpu"):
+        make_refiner(Costly(), vram="8GB").run(photo())
+
+
+# --- how limits are written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [("60s", "60s"), ("2m", "2m"), ("90", "90"), ("1.5h", "1.5h"), ('"20 min"', "20 min"), ("null", None)],
+)
+def test_a_time_stays_as_it_was_written(written: str, expected: str | None) -> None:
+    assert load_preset("smoke", [f"optim.budget={written}"]).optim.budget == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("optim.budget=soon", r"optim.budget: must be a number of seconds, .* got 'soon'"),
+        ("optim.budget=0", r"optim.budget: must be a number of seconds, .* got 0"),
+        ("optim.budget=-5s", r"optim.budget: must be"),
+        ("optim.budget=8GB", r"optim.budget: must be"),
+        ("optim.vram=8", r"optim.vram: must be a number with MB, GB, MiB or GiB, such as 8GB, got 8"),
+        ("optim.vram=60s", r"optim.vram: must be"),
+    ],
+)
+def test_a_limit_of_another_unit_is_refused(override: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_preset("smoke", [override])

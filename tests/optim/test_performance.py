@@ -1,0 +1,497 @@
+"""Speed by counts and ratios, never by the clock: what a step launches, what it waits for, what it loads."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from time import process_time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import redepth
+from redepth.contracts import Condition, Execution
+from redepth.errors import ConfigError
+from redepth.optim import refiner as refiner_module
+from redepth.optim.refiner import Refiner, _Run
+from redepth.priors.distillation import DiffusionPrior
+from redepth.priors.latent import fit_square
+from redepth.priors.pixel_diffusion import PixelDiffusion
+from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.renderers.blinn_phong import BlinnPhong
+from tests.checkpoints import SD
+from tests.helpers import (
+    CPU,
+    TargetPrior,
+    make_refiner,
+    photo,
+    relative_error,
+    seeded,
+    tiny_depth_model,
+    tiny_prior,
+)
+from tests.test_pipeline import TINY_PAPER, array
+
+META = torch.device("meta")
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that reach the device, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+        self.moved: list[tuple[str, tuple[int, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view and func.namespace == "aten":
+            self.seen[func.__name__.split(".")[0]] += 1
+        kwargs = kwargs or {}
+        to = kwargs.get("device")
+        if func.__name__.startswith("_to_copy") and to is not None and to != args[0].device:
+            self.moved.append((args[0].device.type, tuple(args[0].shape)))
+        return func(*args, **kwargs)
+
+
+def operators(refiner: Refiner, steps: int) -> Counter[str]:
+    """The operators of a run of so many steps."""
+    refiner.optim = refiner.optim.model_copy(update={"steps": steps})
+    with Operators() as mode:
+        refiner.run(photo())
+    return mode.seen
+
+
+def per_step(refiner: Refiner) -> Counter[str]:
+    """The operators of one step in the middle of a run."""
+    longer, shorter = operators(refiner, 4), operators(refiner, 3)
+    return Counter({name: count for name, count in (longer - shorter).items() if count})
+
+
+# --- no waiting for the device --------------------------------------------------------------------
+
+
+class Descent(torch.optim.Optimizer):
+    """Gradient descent for tensors without numbers; AdamW fused has no form for them."""
+
+    def __init__(self, groups: Any) -> None:
+        super().__init__(groups, {"lr": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                p.add_(p.grad, alpha=-group["lr"])
+
+
+def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> _Run:
+    """A run whose tensors are on the meta device, where there is nothing to read: whoever tries, fails."""
+    image, features, initial = refiner.predict(photo())
+    condition = refiner.prior.condition(image, "a tiger")
+    prior: Any = refiner.prior
+    if isinstance(prior, StableDiffusion):
+        prior._vae.to(META)
+    prior.network().to(META)
+    prior.schedule = prior.schedule.to(META)
+    model: Any = refiner.depth_model
+    for half in (model._encoder, model._decoder):
+        half.to(META)
+    refiner.device = META
+    monkeypatch.setattr(refiner_module, "SKIPS", ("meta",))
+    monkeypatch.setattr(refiner, "make_optimizer", lambda state: Descent(_bases(state)))
+    features = replace(
+        features,
+        maps=tuple(w.to(META) for w in features.maps),
+        constants=tuple(c.to(META) for c in features.constants),
+    )
+    condition = Condition({k: v.to(META) for k, v in condition.tensors.items()})
+    sky = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    return _Run(refiner, image.to(META), features, initial.to(META), condition, 0, None, None, sky)
+
+
+def _bases(state: Any) -> list[dict[str, Any]]:
+    return [{"params": p, "base": 1e-3} for p in state.groups().values()]
+
+
+def no_numbers_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody make a tensor of Python's numbers on the device: that waits for it, as reading does."""
+
+    def checked(make: Any) -> Any:
+        def made(*args: Any, **options: Any) -> Tensor:
+            result = make(*args, **options)
+            own = isinstance(args[0], Tensor) and len(args) == 1
+            assert result.device != META or own, "numbers are sent to the device"
+            return result
+
+        return made
+
+    for owner, name in ((Tensor, "new_tensor"), (torch, "tensor"), (torch, "as_tensor")):
+        monkeypatch.setattr(owner, name, checked(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("parameterization", ["embeddings+decoder", "full", "low-rank"])
+@pytest.mark.parametrize("family", ["pixel", "latent"])
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_step_looks_at_no_number_on_the_device(
+    parameterization: str, family: str, stopping: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = tiny_prior() if family == "pixel" else StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
+    rule = {"enabled": stopping, "window": 2}
+    refiner = make_refiner(prior, 2, parameterization=parameterization, early_stop=rule)
+    run = without_numbers(refiner, monkeypatch)
+    group = run._new_group(range(3))
+    draws = run._draws(group.members)
+    run._step(group, 0, next(draws))
+    no_numbers_from_the_host(monkeypatch)
+    drawn = next(draws)
+    with Operators() as mode:
+        run._step(group, 1, drawn)
+    assert group.ledger.failed.device == META
+    assert not {"_local_scalar_dense", "nonzero"} & set(mode.seen)
+    # Only the random numbers come from the host.
+    sent = [*drawn.illumination.tensors.values()]
+    sent += [v for k, v in drawn.noise.tensors.items() if k not in prior.on_cpu]
+    assert mode.moved == [("cpu", tuple(v.shape)) for v in sent]
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        group.ledger.read()
+
+
+def test_between_two_looks_nothing_is_copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    original = refiner_module.Ledger.read
+    monkeypatch.setattr(
+        refiner_module.Ledger, "read", lambda self: (looks.append(len(self._waiting)), original(self))
+    )
+    make_refiner(steps=12, performance={"read_losses_every": 5}).run(photo())
+    assert looks == [1, 4, 5, 2]
+
+
+# --- when memory runs out -------------------------------------------------------------------------
+
+
+class Memory:
+    """Runs out for more than 2 members, from some call on."""
+
+    def __init__(self, good: int) -> None:
+        self.good = good
+
+    def take(self, members: int) -> None:
+        if members > 2:
+            self.good -= 1
+            if self.good < 0:
+                raise torch.OutOfMemoryError
+
+    def taking(self, call: Any, members: Any) -> Any:
+        """The call, which takes memory for its first argument's members before it returns."""
+
+        def run(*args: Any, **options: Any) -> Any:
+            result = call(*args, **options)
+            self.take(members(*args))
+            return result
+
+        return run
+
+
+class WayBack(torch.autograd.Function):
+    """The identity; its way back takes memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, memory: Memory) -> Tensor:
+        ctx.memory = memory
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.memory.take(len(gradient))
+        return gradient, None
+
+
+def exhaust(refiner: Refiner, stage: str, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stage of each step take memory."""
+
+    def patch(owner: Any, name: str, members: Any) -> None:
+        monkeypatch.setattr(owner, name, memory.taking(getattr(owner, name), members))
+
+    if stage == "decode":
+        patch(refiner.depth_model, "decode", lambda features, *_: len(features.maps[0]))
+    elif stage == "shade":
+        patch(BlinnPhong, "__call__", lambda _self, depth, *_: len(depth))
+    elif stage == "prior":
+        patch(TargetPrior, "__call__", lambda _self, relit, *_: len(relit))
+    elif stage == "prior of a preset":
+        patch(DiffusionPrior, "__call__", lambda _self, relit, *_: len(relit))
+    elif stage == "backward":
+        whole = TargetPrior.__call__
+        monkeypatch.setattr(
+            TargetPrior,
+            "__call__",
+            lambda self, relit, *rest: whole(self, WayBack.apply(relit, memory), *rest),
+        )
+    else:
+        patch(torch.optim.AdamW, "step", lambda optimizer: len(optimizer.param_groups[0]["params"][0]))
+
+
+@pytest.mark.parametrize("stage", ["decode", "shade", "prior", "backward", "optimizer"])
+@pytest.mark.parametrize("good", [0, 2])
+def test_memory_that_runs_out_at_any_stage_halves_the_members(
+    stage: str, good: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once or after some steps, the answer is the one of as few members from the start."""
+    settings: dict[str, Any] = {"members": 5, "parameterization": "embeddings", "steps": 4}
+    expected = make_refiner(**settings, members_per_batch=2).run(photo(), seed=4)
+    refiner = make_refiner(**settings)
+    exhaust(refiner, stage, Memory(good), monkeypatch)
+    with caplog.at_level(logging.WARNING):
+        outcome = refiner.run(photo(), seed=4)
+    assert [r.message for r in caplog.records] == ["out of memory: going on with 2 members at a time"]
+    assert torch.equal(outcome.members, expected.members)
+    assert outcome.history == expected.history
+    assert outcome.members_per_batch == 2
+
+
+# --- half precision -------------------------------------------------------------------------------
+
+
+class Narrow(TargetPrior):
+    """A prior in half precision whose score is not finite from some call on, until it is widened."""
+
+    def __init__(self, good: int, gradient: bool) -> None:
+        super().__init__()
+        self.good, self.gradient, self.half = good, gradient, True
+
+    def widen(self) -> str:
+        before, self.half = self.half, False
+        return "float16" if before else ""
+
+    def __call__(self, relit: Tensor, *rest: Any) -> Tensor:
+        self.good -= self.half
+        if self.good >= 0 or not self.half:
+            return super().__call__(relit, *rest)
+        if not self.gradient:
+            return super().__call__(relit, *rest) * float("inf")
+        relit.register_hook(lambda gradient: gradient * float("nan"))
+        return super().__call__(relit, *rest)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("good", [0, 3])
+def test_what_overflows_in_half_precision_goes_on_in_float32(
+    good: int, gradient: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the last good state: nothing is lost, nothing is done twice, and one line says so."""
+    settings: dict[str, Any] = {"steps": 12, "performance": {"read_losses_every": 5}}
+    settings["early_stop"] = {"enabled": True, "window": 2, "min_improvement": 0.02}
+    settings["parameterization"] = "depth"
+    with caplog.at_level(logging.WARNING):
+        outcome = make_refiner(Narrow(good, gradient), **settings).run(photo(), seed=2)
+    what = "the gradient" if gradient else "the loss of member 0"
+    said = f"{what} is not finite at step {good + 1}: going on in float32 instead of float16"
+    assert [r.message for r in caplog.records] == [said]
+    expected = make_refiner(**settings).run(photo(), seed=2)
+    assert not outcome.partial
+    assert outcome.steps_done == expected.steps_done
+    assert outcome.history == expected.history
+    assert torch.equal(outcome.members, expected.members)
+
+
+@pytest.mark.parametrize("family", ["pixel", "latent"])
+def test_a_widened_prior_is_the_one_in_float32(family: str) -> None:
+    def make(dtype: Any) -> Any:
+        if family == "latent":
+            return StableDiffusion(checkpoint=str(SD), size=64, guidance_scale=2.0, dtype=dtype).load(CPU)
+        return tiny_prior(dtype=dtype)
+
+    half, full = make("bfloat16"), make("float32")
+    # Weights that were rounded once stay so.
+    weights = half.network().state_dict()
+    full.network().load_state_dict(weights)
+    if family == "latent":
+        full._vae.load_state_dict(half._vae.state_dict())
+    assert half.describe()["dtype"] == "bfloat16"
+    assert full.widen() == ""
+    condition = half.condition(photo(), "a tiger")
+    assert half.widen() == "bfloat16"
+    assert half.describe()["dtype"] == "float32"
+    assert half.widen() == ""
+    light, noise = BlinnPhong().sample(1, seeded()).flatten(), full.draw(1, seeded())
+    found, expected = (p(photo(), condition, light, noise) for p in (half, full))
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_prediction_that_is_not_finite_shows_in_half_precision_and_is_nothing_in_float32(
+    dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prior = tiny_prior(dtype=dtype)
+    monkeypatch.setattr(prior, "_run", lambda noisy, *_: torch.full_like(noisy, torch.nan))
+    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    loss = prior(photo(), prior.condition(photo(), ""), light, noise)
+    assert bool(torch.isfinite(loss).all()) == (dtype == "float32")
+
+
+# --- the ways of execution ------------------------------------------------------------------------
+
+
+def executed(family: str, **how: Any) -> Tensor:
+    """The gradient of a score by the picture, executed in some way."""
+    if family == "latent":
+        prior: Any = StableDiffusion(checkpoint=str(SD), size=64, guidance_scale=2.0).load(CPU)
+    else:
+        prior = tiny_prior()
+    prior.tune(Execution(**how))
+    picture = photo().requires_grad_()
+    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    prior(picture, prior.condition(photo(), "a tiger"), light, noise).sum().backward()
+    assert picture.grad is not None
+    return picture.grad
+
+
+@pytest.mark.parametrize("family", ["pixel", "latent"])
+@pytest.mark.parametrize("how", [{"channels_last": False}, {"checkpointing": True}, {"cuda_graphs": True}])
+def test_ways_of_execution_change_nothing(family: str, how: dict[str, Any]) -> None:
+    assert relative_error(executed(family, **how), executed(family)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["pixel", "latent"])
+def test_compiled_networks_score_the_same(family: str) -> None:
+    assert relative_error(executed(family, compile=True), executed(family)) < 1e-3
+
+
+@pytest.mark.parametrize("parameterization", ["embeddings", "embeddings+decoder"])
+def test_a_decoder_is_one_graph_for_all_members_and_steps(
+    parameterization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for the prediction, one for the steps, one for the answers; what compiles them is left out here."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, _inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
+    plain, compiled = (
+        make_refiner(parameterization=parameterization, performance={"compile": way}).run(photo())
+        for way in ("off", "all")
+    )
+    assert 1 <= len(graphs) <= 3
+    assert torch.equal(compiled.members, plain.members)
+
+
+def test_the_latents_keep_their_precision_on_a_cpu() -> None:
+    prior = StableDiffusion(checkpoint=str(SD)).load(CPU)
+    with torch.no_grad():
+        found = prior.encode(photo(), None)
+        prior._vae.double()
+        exact = prior._vae.encode(fit_square(photo(), 512).double() * 2 - 1).latent_dist.mean
+    assert relative_error(found, exact * prior._vae.config.scaling_factor) < 1e-5
+
+
+def test_checkpointing_remembers_less_of_the_encoder() -> None:
+    def remembered(checkpointing: bool) -> int:
+        prior = StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
+        prior.tune(Execution(checkpointing=checkpointing))
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            prior.encode(photo().requires_grad_(), None)
+        return sum(kept)
+
+    assert remembered(True) < 0.5 * remembered(False)
+
+
+def test_copies_that_are_trained_are_not_compiled() -> None:
+    prior = StableDiffusion(checkpoint=str(SD), size=64, score="vsd")
+    for how in (Execution(compile=True), Execution(cuda_graphs=True)):
+        with pytest.raises(ConfigError, match=r"performance\.compile=off"):
+            prior.tune(how)
+
+
+def test_every_attention_is_the_fused_one() -> None:
+    from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+
+    found = 0
+    for prior in (StableDiffusion(checkpoint=str(SD), size=64).load(CPU), PixelDiffusion().load(CPU)):
+        networks = [prior.network(), *([prior._vae] if isinstance(prior, StableDiffusion) else [])]
+        for module in (m for network in networks for m in network.modules() if isinstance(m, Attention)):
+            found += 1
+            assert isinstance(module.processor, AttnProcessor2_0)
+    assert found > 3
+    encoder: Any = tiny_depth_model()._encoder
+    assert encoder.backbone.config._attn_implementation == "sdpa"
+
+
+# --- how much there is to do ----------------------------------------------------------------------
+
+
+def count(optim: dict[str, Any]) -> Counter[str]:
+    """The operators of a step of the embedded preset's own networks, on a small photo."""
+    optim = {"steps": 3, "members": 5, "parameterization": "embeddings"} | optim
+    return per_step(make_refiner(embedded_prior(), 2, **optim))
+
+
+def embedded_prior() -> PixelDiffusion:
+    return PixelDiffusion(guidance_base="uncond").load(CPU)
+
+
+def test_a_step_launches_a_bounded_number_of_operators() -> None:
+    """More than 200 are the denoiser's own; a member adds its windows, which are cut one by one."""
+    five = count({})
+    assert five["_fused_adamw"] + five["_fused_adamw_"] == 2  # one for each group of parameters
+    assert five["convolution"] == 67
+    assert sum(five.values()) < 900
+    one = count({"members": 1})
+    assert sum(five.values()) < 1.3 * sum(one.values())
+
+
+def test_members_of_their_own_decoders_add_only_what_the_decoder_is() -> None:
+    """Gradients are stacked, checked and applied once for all members."""
+
+    def total(members: int) -> Counter[str]:
+        return per_step(make_refiner(members=members, parameterization="embeddings+decoder"))
+
+    one, two, three = (total(n) for n in (1, 2, 3))
+    assert one["_fused_adamw_"] == three["_fused_adamw_"] == 3
+    assert sum(three.values()) - sum(two.values()) == sum(two.values()) - sum(one.values())
+
+
+def test_lockstep_is_faster_than_one_member_at_a_time() -> None:
+    """On tiny networks a step is mostly what it launches, which lockstep launches once for all."""
+
+    def seconds(size: Any) -> float:
+        refiner = make_refiner(
+            tiny_prior(), 2, members=5, steps=6, parameterization="embeddings", members_per_batch=size
+        )
+        best = float("inf")
+        for _ in range(3):
+            began = process_time()
+            refiner.run(photo())
+            best = min(best, process_time() - began)
+        return best
+
+    assert seconds(1) > 1.5 * seconds("auto")
+
+
+def test_nothing_is_loaded_twice_however_many_photos_members_and_halvings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from redepth import hub
+
+    loaded: Counter[str] = Counter()
+    original = hub.from_pretrained
+
+    def counted(cls: Any, *args: Any, **options: Any) -> Any:
+        loaded[cls.__name__] += 1
+        return original(cls, *args, **options)
+
+    monkeypatch.setattr(hub, "from_pretrained", counted)
+    overrides = [*TINY_PAPER, "optim.steps=1", "optim.members=3", "prior.size=64"]
+    pipeline = redepth.Pipeline("re-depth-anything", overrides=overrides, device="cpu")
+    exhaust(pipeline.refiner, "prior of a preset", Memory(0), monkeypatch)
+    for prompt in ("a tiger", "a horse"):
+        pipeline.refine(array(), prompt=prompt)
+    assert set(loaded.values()) == {1}
+    assert {"UNet2DConditionModel", "AutoencoderKL", "CLIPTextModel"} <= set(loaded)
