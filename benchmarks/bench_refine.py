@@ -52,7 +52,7 @@ from redepth.config import Preset, load_preset, preset_names
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError
 from redepth.optim.refiner import Refiner
-from redepth.pipeline import Pipeline, choose_device
+from redepth.pipeline import Pipeline, choose_device, keep_freed_memory
 
 PARTS = ("paper", "sweep", "embedded", "command")
 PAPER, FAST, EMBEDDED = "re-depth-anything", "re-depth-fast", "embedded"
@@ -566,6 +566,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Folder of the rows.")] = None,
 ) -> None:
     """Measure, print tables and targets, and store the rows, a file for each device."""
+    keep_freed_memory()  # as the command does, whose steps these are
     on, cpu = choose_device(device), torch.device("cpu")
     if not known(PLAIN):
         console.print(f"there is no {PERFORMANCE} here: its options are left out", highlight=False)

@@ -39,7 +39,7 @@ def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
 
 
 def _slow_in_half(norm: nn.GroupNorm) -> bool:
-    """On a CPU, torch's group normalisation of half precision takes four times as long as that of float32."""
+    """On a CPU, torch normalises groups in half precision slower than in float32."""
     return norm.affine and norm.weight.device.type == "cpu" and norm.weight.dtype != torch.float32
 
 

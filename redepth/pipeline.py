@@ -288,7 +288,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next use; return whether the C library can (glibc).
 
     On a CPU each step allocates and frees the same large tensors. By default each one is mapped anew, page by
-    page, which takes a fifth of the time of an embedded run. Call it where the process is yours.
+    page, and the kernel clears it. Call it where the process is yours.
     """
     map_at_most, trim_above = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     try:

@@ -18,7 +18,7 @@ started again it goes on from the last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -395,6 +395,23 @@ Until = Annotated[int | None, typer.Option(help="Stop after this step; the same 
 Compile = Annotated[bool, typer.Option(help="Compile the network: a fifth faster; needs a C++ compiler.")]
 
 
+def train(
+    model: nn.Module,
+    name: str,
+    make_step: Callable[[Generator], Callable[[], Tensor]],
+    validate: Callable[[Any], dict[str, Any]],
+    *,
+    cycles: Sequence[int],
+    seed: int,
+    runs: Path,
+    until: int | None,
+    rate: float = 1e-3,
+) -> None:
+    """Train a network in ``runs/name``, which may hold the beginning of it."""
+    training = Training(model, runs / name, rate=rate, cycles=cycles, batch=BATCH, validate=validate)
+    training.run(make_step, seed, until)
+
+
 @app.command()
 def depth(
     samples: Samples = 48_000,
@@ -406,15 +423,16 @@ def depth(
     """Train the depth model on the narrow domain."""
     target = torch.device(device)
     model = build_depth_model(seed).to(target)
-    training = Training(
+    train(
         model,
-        runs / f"{DEPTH_NAME}-{seed}",
-        rate=1e-3,
+        f"{DEPTH_NAME}-{seed}",
+        lambda generator: depth_steps(model, generator, BATCH, target),
+        lambda average: validate_depth(average, target),
         cycles=(samples,),
-        batch=16,
-        validate=lambda average: validate_depth(average, target),
+        seed=seed + 1,
+        runs=runs,
+        until=until,
     )
-    training.run(lambda generator: depth_steps(model, generator, 16, target), seed + 1, until)
 
 
 @app.command()
@@ -429,15 +447,17 @@ def finetune(
     target = torch.device(device)
     model = build_depth_model(seed).to(target)
     model.load_state_dict(averaged(runs / f"{DEPTH_NAME}-{seed}"))
-    training = Training(
+    train(
         model,
-        runs / f"{FINETUNED_NAME}-{seed}",
+        f"{FINETUNED_NAME}-{seed}",
+        lambda generator: depth_steps(model, generator, BATCH, target, "broad"),
+        lambda average: validate_depth(average, target),
         rate=5e-4,
         cycles=(samples,),
-        batch=16,
-        validate=lambda average: validate_depth(average, target),
+        seed=seed + 2,
+        runs=runs,
+        until=until,
     )
-    training.run(lambda generator: depth_steps(model, generator, 16, target, "broad"), seed + 2, until)
 
 
 @app.command()
@@ -451,15 +471,16 @@ def normals(
     """Train a network from photo to normals on the broad domain."""
     target = torch.device(device)
     model = build_normals_model(seed).to(target)
-    training = Training(
+    train(
         model,
-        runs / f"{NORMALS_NAME}-{seed}",
-        rate=1e-3,
+        f"{NORMALS_NAME}-{seed}",
+        lambda generator: normals_steps(model, generator, BATCH, target),
+        lambda average: validate_normals(average, target),
         cycles=(samples,),
-        batch=BATCH,
-        validate=lambda average: validate_normals(average, target),
+        seed=seed + 1,
+        runs=runs,
+        until=until,
     )
-    training.run(lambda generator: normals_steps(model, generator, BATCH, target), seed + 1, until)
 
 
 @app.command()
@@ -477,16 +498,17 @@ def prior(
     """Train a prior."""
     target = torch.device(device)
     model = build_prior(seed, kind).to(target)
-    training = Training(
-        model,
-        runs / f"{PRIOR_NAMES[kind]}-{seed}",
-        rate=1e-3,
-        cycles=(samples,) if samples else SAMPLES[kind],
-        batch=BATCH,
-        validate=lambda average: validate_prior(cast(PixelUNet, average), kind, target),
-    )
     forward = cast(Callable[..., Tensor], torch.compile(model)) if compiled else None
-    training.run(lambda g: prior_steps(model, g, BATCH, target, kind, forward), seed + 1, until)
+    train(
+        model,
+        f"{PRIOR_NAMES[kind]}-{seed}",
+        lambda generator: prior_steps(model, generator, BATCH, target, kind, forward),
+        lambda average: validate_prior(average, kind, target),
+        cycles=(samples,) if samples else SAMPLES[kind],
+        seed=seed + 1,
+        runs=runs,
+        until=until,
+    )
 
 
 @app.command("all")

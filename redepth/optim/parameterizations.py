@@ -79,8 +79,8 @@ class Parameterization:
 
     All of it is batched over the members, so that an optimizer has few tensors to go through. Network
     weights have the members as a further axis in front; a convolution has no such axis, so the networks run
-    member by member. (torch.func.vmap makes one grouped convolution of them, which takes 1.5 times as long
-    on a CPU, and in torch 2.13 gives the head's last layer a wrong gradient there.)
+    member by member. (torch.func.vmap makes one grouped convolution of them, which is slower on a CPU, and
+    in torch 2.13 gives the head's last layer a wrong gradient there.)
 
     Args:
         name: one of `PARAMETERIZATIONS`.

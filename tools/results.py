@@ -1,0 +1,107 @@
+"""Measure all that docs/results.md states, and write its tables.
+
+    python -m tools.results run             # every study below, by `redepth experiment`; hours on 2 cores
+    python -m tools.results run relief      # only this one
+    python -m tools.results page            # the tables of docs/results.md, from what is stored
+
+A study runs in ``runs/experiments/NAME`` and goes on there if it was killed; what it found is stored in
+``docs/results/experiments/NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from redepth.experiments.grids import SHIFTED as SHIFTED_SPLITS
+from redepth.experiments.run import IDENTITY, Row
+from redepth.experiments.study import Study
+from redepth.experiments.summary import summarize, table
+from redepth.io import save_text
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+DOCS = Path(__file__).parents[1] / "docs"
+STORED = DOCS / "results" / "experiments"
+RUNS = Path("runs/experiments")
+PAGE = DOCS / "results.md"
+KEPT = (IDENTITY, "rows.jsonl", "summary.json", "plot.png")
+
+SHIFTED = " ".join(f"--split {name}" for name in SHIFTED_SPLITS)
+STUDIES: dict[str, str] = {
+    "relief": "prior --images 128",
+    "relief-seed-1": "prior --images 128 --arm trained "
+    "--set prior.checkpoint=runs/seed-1/relief-relighting-prior",
+    "told": "prior --images 32 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
+    "splits": "shift --images 128 --strength 1",
+    "half": f"shift --images 32 --strength 0.5 {SHIFTED}",
+    "gates": f"prior --images 16 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {SHIFTED}",
+    "targets": "targets --images 16",
+    "ensemble": "ensemble --images 16",
+    "renderer": "renderer --images 16",
+    "cost": "cost --images 16",
+    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
+}
+"""Name -> arguments of `redepth experiment`."""
+
+
+@app.command()
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="Studies; all by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes, one CPU thread each.")] = 2,
+) -> None:
+    """Run studies and store what they found."""
+    if unknown := set(names or []) - set(STUDIES):
+        raise typer.BadParameter(f"no study {', '.join(sorted(unknown))}; there are: {', '.join(STUDIES)}")
+    for name in names or STUDIES:
+        command = [sys.executable, "-m", "redepth", "experiment", *arguments(name)]
+        command += ["--workers", str(workers), "--threads", "1", "--out", str(RUNS / name)]
+        subprocess.run(command, check=True)
+        (STORED / name).mkdir(parents=True, exist_ok=True)
+        for file in KEPT:
+            shutil.copyfile(RUNS / name / file, STORED / name / file)
+
+
+def arguments(name: str) -> list[str]:
+    """Return a study's arguments of `redepth experiment`."""
+    return shlex.split(STUDIES[name])
+
+
+@app.command()
+def page() -> None:
+    """Write the tables of the page from the stored rows."""
+    save_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
+
+
+def with_tables(text: str) -> str:
+    """Put each study's table between its marks, ``<!-- study: NAME -->`` and ``<!-- end -->``."""
+
+    def filled(mark: re.Match[str]) -> str:
+        return f"<!-- study: {mark[1]} -->\n\n{markdown(mark[1])}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- study: (\S+) -->.*?<!-- end -->", filled, text, flags=re.DOTALL)
+
+
+def markdown(name: str) -> str:
+    """Return a study's command and table."""
+    folder = STORED / name
+    study = Study.model_validate_json((folder / IDENTITY).read_text(encoding="utf-8"))
+    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    rows: list[Any] = [Row.model_validate(json.loads(line)) for line in lines]
+    title, headings, cells = table(study, summarize(study, rows))
+    body = [headings, ["---"] * len(headings), *cells]
+    grid = "\n".join(f"| {' | '.join(row)} |" for row in body)
+    caption = title.splitlines()[-1]
+    return f"`redepth experiment {STUDIES[name]}`: {caption}.\n\n{grid}"
+
+
+if __name__ == "__main__":
+    app()
