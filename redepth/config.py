@@ -19,8 +19,9 @@ DEFAULT_PRESET = "re-depth-anything"
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
-Blend = Literal["none", "agreement"]
-"""How the members' mean and the initial output make the answer: the mean, or `agreement_weight`'s blend."""
+Blend = Literal["none", "agreement", "detail"]
+"""How the members' mean and the initial output make the answer: the mean, `agreement_weight`'s blend, or the
+mean's `ops.filters.detail` on the initial output."""
 
 
 def _read_by(read: Callable[[str], float]) -> BeforeValidator:
@@ -126,6 +127,7 @@ class Optim(_Section):
     objectives: dict[str, Term] = Field(default_factory=dict)
     blend: Blend = "none"
     blend_tolerance: Annotated[float, Field(gt=0)] = 0.1
+    blend_scale: Annotated[float, Field(gt=0, le=1)] = 0.125
     early_stop: EarlyStop = EarlyStop()
     budget: Annotated[str, _read_by(seconds)] | None = None
     vram: Annotated[str, _read_by(memory)] | None = None

@@ -294,6 +294,13 @@ class Refinement:
         outcome = self.outcome
         if outcome.blend == "none":
             return {"rule": "none", "refined": "mean of the members"}
+        if outcome.blend == "detail":
+            return {
+                "rule": "detail",
+                "refined": "initial + c - G * c, c = mean of the members - initial, "
+                "G a Gaussian of sigma = scale x shorter side",
+                "scale": outcome.blend_scale,
+            }
         return {
             "rule": outcome.blend,
             "refined": "initial + w (mean of the members - initial), w = 1 / (1 + (std / (t spread))^2)",

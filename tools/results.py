@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redepth.experiments.grids import SHIFTED as SHIFTED_SPLITS
+from redepth.experiments.grids import SHIFTED
 from redepth.experiments.run import IDENTITY, Row
 from redepth.experiments.study import Study
 from redepth.experiments.summary import summarize, table
@@ -35,20 +35,23 @@ RUNS = Path("runs/experiments")
 PAGE = DOCS / "results.md"
 KEPT = (IDENTITY, "rows.jsonl", "summary.json", "plot.png")
 
-SHIFTED = " ".join(f"--split {name}" for name in SHIFTED_SPLITS)
+ALL_SPLITS = " ".join(f"--split {name}" for name in ("in-domain", *SHIFTED))
+OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
 STUDIES: dict[str, str] = {
-    "relief": "prior --images 128",
+    "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": "prior --images 128 --arm trained "
     "--set prior.checkpoint=runs/seed-1/relief-relighting-prior",
-    "told": "prior --images 32 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
-    "splits": "shift --images 128 --strength 1",
-    "half": f"shift --images 32 --strength 0.5 {SHIFTED}",
-    "gates": f"prior --images 16 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {SHIFTED}",
+    "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
+    "prior": "prior --images 16",
+    "told": "prior --images 16 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
     "targets": "targets --images 16",
     "ensemble": "ensemble --images 16",
-    "renderer": "renderer --images 16",
-    "cost": "cost --images 16",
-    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
+    "renderer": "renderer --images 8",
+    "cost": "cost --images 8",
+    "splits": f"shift --images 16 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
+    "half": f"shift --images 8 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
+    "gates": f"prior --images 8 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
+    "size-192": "prior --images 8 --size 192 --arm trained --arm 'smoothness only'",
 }
 """Name -> arguments of `redepth experiment`."""
 

@@ -32,6 +32,16 @@ def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
     return planes.view(values.shape)
 
 
+def detail(values: Tensor, scale: float) -> Tensor:
+    r"""Return what a Gaussian of sigma = ``scale`` times the shorter side takes away from (B, C, H, W).
+
+    .. math:: v - G_\sigma * v
+
+    Forms wider than about 6 sigma are gone from it, those narrower than sigma are whole.
+    """
+    return values - gaussian_blur(values, scale * min(values.shape[-2:]))
+
+
 def gradient(values: Tensor) -> Tensor:
     """Return the derivatives along columns and rows of (B, 1, H, W) per pixel, (B, 2, H, W)."""
     return torch.cat([difference(values, -1), difference(values, -2)], dim=1)

@@ -31,6 +31,7 @@ from redepth.contracts import (
 )
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
+from redepth.ops.filters import detail
 from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.budget import Fit, run_fitted
@@ -101,6 +102,7 @@ class Outcome:
         unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
         blend: how the members' mean and the initial output are combined, as `Optim.blend` says.
         blend_tolerance: of ``agreement``.
+        blend_scale: of ``detail``, a share of the shorter side.
         sky: (1,1,H,W) bool, where the photo shows sky; None if nobody looked.
         sky_given: whether the sky was given rather than found.
         fit: what was chosen for a time or memory limit; None without one.
@@ -122,6 +124,7 @@ class Outcome:
     unit: float = 1.0
     blend: Blend = "none"
     blend_tolerance: float = 0.1
+    blend_scale: float = 0.125
     sky: Tensor | None = None
     sky_given: bool = False
     fit: Fit | None = None
@@ -140,14 +143,19 @@ class Outcome:
     def blend_weight(self) -> Tensor:
         """The members' share w in ``refined = initial + w (mean - initial)``, (1,1,H,W) in [0, 1].
 
-        1 everywhere under ``blend: none``; under ``agreement``, `ops.statistics.agreement_weight`.
+        `ops.statistics.agreement_weight` under ``blend: agreement``, 1 everywhere under any other.
         """
-        if self.blend == "none":
-            return torch.ones_like(self.initial)
-        return agreement_weight(self.initial, self.members, self.blend_tolerance)
+        if self.blend == "agreement":
+            return agreement_weight(self.initial, self.members, self.blend_tolerance)
+        return torch.ones_like(self.initial)
 
     def _blended(self, initial: Tensor, mean: Tensor) -> Tensor:
-        return mean if self.blend == "none" else initial + self.blend_weight * (mean - initial)
+        if self.blend == "none":
+            return mean
+        change = mean - initial
+        return initial + (
+            detail(change, self.blend_scale) if self.blend == "detail" else self.blend_weight * change
+        )
 
     @property
     def uncertainty(self) -> Tensor:
@@ -599,6 +607,7 @@ class _Run:
             unit=self.unit,
             blend=self.optim.blend,
             blend_tolerance=self.optim.blend_tolerance,
+            blend_scale=self.optim.blend_scale,
             sky=self.sky.cpu(),
             sky_given=self.sky_given,
         )

@@ -10,6 +10,7 @@ import torch
 from redepth.contracts import StepDraws, Surface
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.ops.filters import gaussian_blur
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.draws import draw_steps, load_draws, record_draws, save_draws
 from redepth.optim.objectives import Sky
@@ -431,6 +432,22 @@ def test_blending_by_agreement_changes_the_answer_and_not_the_members() -> None:
     assert torch.allclose(second.refined, expected)
     deep = first.initial_depth + weight * (first.refined_depth - first.initial_depth)
     assert torch.allclose(second.refined_depth, deep)
+    assert torch.equal(first.uncertainty, second.uncertainty)
+
+
+def test_blending_detail_keeps_the_large_forms_of_the_initial_depth() -> None:
+    mean, blended = make_refiner(), make_refiner(blend="detail", blend_scale=0.1)
+    first, second = (refiner.run(photo(), seed=2) for refiner in (mean, blended))
+    assert torch.equal(first.members, second.members)
+    sigma = 0.1 * min(first.initial.shape[-2:])
+    wide = gaussian_blur(first.refined - first.initial, sigma)
+    assert torch.allclose(second.refined, first.refined - wide, atol=1e-5)
+    assert not torch.allclose(second.refined, first.refined, rtol=1e-3)
+    left = gaussian_blur(second.refined - second.initial, 3 * sigma).std()
+    assert left < 0.5 * gaussian_blur(first.refined - first.initial, 3 * sigma).std()
+    deep = first.refined_depth - first.initial_depth
+    expected = first.refined_depth - gaussian_blur(deep, sigma)
+    assert torch.allclose(second.refined_depth, expected, atol=1e-5)
     assert torch.equal(first.uncertainty, second.uncertainty)
 
 
