@@ -67,7 +67,7 @@ def test_a_training_of_another_length_is_refused(tmp_path: Path) -> None:
         run(*command, "128")
 
 
-def test_the_learning_rate_starts_again_at_half_in_each_cycle(tmp_path: Path) -> None:
+def test_the_learning_rate_starts_again_lower_in_each_cycle(tmp_path: Path) -> None:
     model = torch.nn.Linear(1, 1)
     one = Training(model, tmp_path, rate=1.0, cycles=(6400, 3200), batch=8, validate=lambda _: {})
     factors = [one.rate_factor(step) for step in range(one.total)]
@@ -75,8 +75,8 @@ def test_the_learning_rate_starts_again_at_half_in_each_cycle(tmp_path: Path) ->
     assert factors[0] == pytest.approx(1 / 200)
     assert factors[199] == pytest.approx(0.02 + 0.98 * cosine(199 / 800))
     assert factors[799] == pytest.approx(0.02, abs=1e-4)
-    assert factors[800] == pytest.approx(0.5)
-    assert factors[1199] == pytest.approx(0.01, abs=1e-4)
+    assert factors[800] == pytest.approx(0.7)
+    assert factors[1199] == pytest.approx(0.014, abs=1e-4)
 
 
 def test_fine_tuning_starts_from_the_trained_model(tmp_path: Path) -> None:

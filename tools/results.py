@@ -44,13 +44,13 @@ STUDIES: dict[str, str] = {
     "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
     "prior": "prior --images 16",
     "told": "prior --images 16 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
-    "targets": "targets --images 16",
-    "ensemble": "ensemble --images 16",
+    "targets": "targets --images 12",
+    "ensemble": "ensemble --images 12",
     "renderer": "renderer --images 8",
-    "cost": "cost --images 8",
+    "cost": "cost --images 6",
     "splits": f"shift --images 16 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
-    "half": f"shift --images 8 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
-    "gates": f"prior --images 8 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
+    "half": f"shift --images 6 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
+    "gates": f"prior --images 6 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
     "size-192": "prior --images 8 --size 192 --arm trained --arm 'smoothness only'",
 }
 """Name -> arguments of `redepth experiment`."""
