@@ -31,7 +31,7 @@ def test_the_first_200_steps_of_the_one_command_learn_and_export(tmp_path: Path)
     for name in names:
         first, last = rows(runs / f"{name}-0")
         assert (first["step"], last["step"]) == (100, 200)
-        assert last["loss"] < 0.85 * first["loss"]
+        assert last["loss"] < 0.93 * first["loss"]
         assert "validation" in last
         assert sum(p.stat().st_size for p in (out / name).rglob("*")) <= 12e6
     assert all(check.ok for check in embedded_weights(out))
