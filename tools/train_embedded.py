@@ -58,8 +58,8 @@ PRIOR_NAMES: dict[Kind, str] = {
 }
 SAMPLES: dict[Kind, tuple[int, ...]] = {
     "relighting": (192_000, 128_000),
-    "unconditional": (96_000,),
-    "narrow": (64_000,),
+    "unconditional": (48_000,),
+    "narrow": (16_000,),
 }
 """Of each cycle of the learning rate."""
 BATCH = 16
@@ -437,7 +437,7 @@ def depth(
 
 @app.command()
 def finetune(
-    samples: Samples = 48_000,
+    samples: Samples = 16_000,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
@@ -462,7 +462,7 @@ def finetune(
 
 @app.command()
 def normals(
-    samples: Samples = 96_000,
+    samples: Samples = 16_000,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
