@@ -246,7 +246,7 @@ def test_a_lone_bad_input_is_one_line(bad_files: dict[str, Path], tmp_path: Path
         (("-s", "depth_model.name=midas"), ("unknown depth_model 'midas'", "depth-anything")),
         (("-s", "optim.objectives.smoothnes.weight=1"), ("'smoothnes'", "did you mean 'smoothness'")),
         (("-s", "optim.members"), ("'optim.members'", "key.path=value")),
-        (("-s", "prior.checkpoint=embedded:relief-prior"), ("relief-prior", "relief-relighting-prior")),
+        (("-s", "prior.checkpoint=embedded:relief-priors"), ("relief-priors", "relief-relighting-prior")),
         (("-s", "prior.checkpoint=./nowhere"), ("./nowhere", "no such folder")),
         (("--out", __file__), ("--out", "not a folder")),
         (("--mask", __file__), ("--mask", "--gt")),
