@@ -1,7 +1,7 @@
 """Draw what training came to: validation curves, and what the priors make of noise.
 
 python -m tools.show_training curves     # docs/results/training-*.jsonl -> docs/pictures/training.png
-python -m tools.show_training samples    # the shipped priors -> docs/pictures/prior-samples.png
+python -m tools.show_training samples    # the shipped priors -> docs/pictures/prior-samples.jpg
 python -m tools.show_training logs       # runs/*/log.jsonl -> docs/results/training-*.jsonl
 """
 
@@ -17,7 +17,7 @@ import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from redepth.io import save_text
+from redepth.io import atomic_path, save_text
 from redepth.priors.pixel_unet import condition_rows
 from tools.train_embedded import (
     DEPTH_NAME,
@@ -119,15 +119,14 @@ def finish(axes: Any, label: str) -> None:
 
 def save(figure: Figure, out: Path) -> None:
     """Write a figure, whole or not at all."""
-    partial = out.with_name(f".{out.name}.partial")
-    figure.savefig(partial, format="png", dpi=120)
-    partial.replace(out)
+    with atomic_path(out) as partial:
+        figure.savefig(partial, format=out.suffix[1:], dpi=120)
 
 
 @app.command()
 @torch.no_grad()
 def samples(
-    out: Annotated[Path, typer.Option(help="The picture.")] = DOCS / "pictures" / "prior-samples.png",
+    out: Annotated[Path, typer.Option(help="The picture.")] = DOCS / "pictures" / "prior-samples.jpg",
     steps: Annotated[int, typer.Option(min=2, help="DDIM steps of a sample.")] = 40,
 ) -> None:
     """Draw photos, true composites, one-step reconstructions at three noise levels, and whole samples."""
