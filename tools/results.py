@@ -34,6 +34,8 @@ STORED = DOCS / "results" / "experiments"
 RUNS = Path("runs/experiments")
 PAGE = DOCS / "results.md"
 KEPT = (IDENTITY, "rows.jsonl", "summary.json", "plot.png")
+PICTURES = ("0-normals.jpg", "1-depth.jpg")
+"""Of those that an experiment draws."""
 
 ALL_SPLITS = " ".join(f"--split {name}" for name in ("in-domain", *SHIFTED))
 OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
@@ -43,15 +45,15 @@ STUDIES: dict[str, str] = {
     "--set prior.checkpoint=runs/seed-1/relief-relighting-prior",
     "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
     "prior": "prior --images 16",
-    "told": "prior --images 16 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
+    "told": "prior --images 8 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
     "targets": "targets --images 12",
     "ensemble": "ensemble --images 12",
-    "renderer": "renderer --images 8",
-    "cost": "cost --images 6",
-    "splits": f"shift --images 16 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
-    "half": f"shift --images 6 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
-    "gates": f"prior --images 6 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "size-192": "prior --images 8 --size 192 --arm trained --arm 'smoothness only'",
+    "renderer": "renderer --images 6",
+    "cost": "cost --images 4",
+    "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
+    "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
+    "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
+    "size-192": "prior --images 4 --size 192 --arm trained --arm 'smoothness only'",
 }
 """Name -> arguments of `redepth experiment`."""
 
@@ -71,6 +73,9 @@ def run(
         (STORED / name).mkdir(parents=True, exist_ok=True)
         for file in KEPT:
             shutil.copyfile(RUNS / name / file, STORED / name / file)
+        for picture in PICTURES:
+            if (drawn := RUNS / name / "pictures" / picture).is_file():
+                shutil.copyfile(drawn, STORED / name / picture)
 
 
 def arguments(name: str) -> list[str]:
