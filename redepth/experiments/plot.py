@@ -85,7 +85,7 @@ def _rows(
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(CHANGE)
     if len(kinds) > 1:
-        axes.legend(loc="best", fontsize=8)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     _caption(study, cells, axes)
     return figure
 
@@ -136,7 +136,7 @@ def _members(study: Study, cells: Sequence[Cell]) -> Figure:
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlabel("members N")
     axes.set_ylabel("change of SI-log, %")
-    axes.legend(loc="best", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     _caption(study, cells, axes)
     return figure
 
