@@ -185,7 +185,11 @@ def _factor(axes: Any, study: Study, cells: Sequence[Cell], factor: str) -> None
                 label=None if kind else scenes,
             )
     prices = {values[c.arm]: _price(c) for c in reversed(mine)}
-    axes.set_xticks(range(len(places)), [f"{_short(v)}\n{prices[v]}" for v in places], fontsize=7)
+    axes.set_xticks(
+        range(len(places)),
+        [f"{_short(v)}\n{prices[v]}" for v in places],
+        fontsize=7 if len(places) < 5 else 6,
+    )
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_title(factor, fontsize=9)
 
