@@ -90,7 +90,7 @@ def draw_refinement(rows: Sequence[Row]) -> Figure:
         if row.of_steps is not None:
             title = f"{row.of_steps.preset}{', options' * (row.benchmark != 'refine')}"
             grouped.setdefault(title, []).append(row)
-    figure = Figure(figsize=(4.2 * len(grouped), 4.8), layout="constrained")
+    figure = Figure(figsize=(max(7.0, 4.2 * len(grouped)), 4.8), layout="constrained")
     entries: dict[str, Any] = {}
     for axes, (title, own) in zip(
         figure.subplots(1, len(grouped), squeeze=False)[0], grouped.items(), strict=True

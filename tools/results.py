@@ -33,6 +33,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 STORED = DOCS / "results" / "experiments"
 RUNS = Path("runs/experiments")
 PAGE = DOCS / "results.md"
+FOLDED_ABOVE = 7
+"""Rows of a table that the page still shows unfolded."""
+
 KEPT = (IDENTITY, "rows.jsonl", "summary.json", "plot.png")
 PICTURES = ("0-normals.jpg", "1-depth.jpg")
 """Of those that an experiment draws."""
@@ -108,6 +111,8 @@ def markdown(name: str) -> str:
     body = [headings, ["---"] * len(headings), *cells]
     grid = "\n".join(f"| {' | '.join(row)} |" for row in body)
     caption = title.splitlines()[-1]
+    if len(cells) > FOLDED_ABOVE:
+        grid = f"<details><summary>table</summary>\n\n{grid}\n\n</details>"
     return f"`redepth experiment {STUDIES[name]}`: {caption}.\n\n{grid}"
 
 
