@@ -91,11 +91,11 @@ class Performance(_Section):
     - ``channels_last``: convolutions see their pictures with the channels innermost; latent priors on a CPU
       do not, where torch loses precision by it.
     - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
-      decoder too. It costs a minute or more before the first step.
+      decoder too. Compiling comes before the first step.
     - ``cuda_graphs``: the frozen denoiser is launched as one CUDA graph for each batch size; no effect on
       other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
-      memory, about a third of its time more.
+      memory, its forward pass once more.
     - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
     """
 
