@@ -104,8 +104,10 @@ def main(
         f"{out / 'overview.png'}\n\n"
         "What to expect: the embedded models know surface relief under one light from the upper side, "
         "learned on procedural scenes. On relief the normals should follow the photo's shading better than "
-        "before. An ordinary photo such as the motorcycle is outside their domain: its depth is wrong before "
-        "and after, and is shown so that nobody takes the small models for the paper's. For real photos use "
+        "before. Wild forms of the initial depth shrink, which the flag 'geometry collapse' in a picture's "
+        "title reports, right or wrong. An ordinary photo such as the motorcycle is outside their domain: "
+        "its depth is wrong before and after, and is shown so that nobody takes the small models for the "
+        "paper's. For real photos use "
         "--preset re-depth-anything.",
         highlight=False,
     )

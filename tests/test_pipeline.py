@@ -161,7 +161,7 @@ def test_options_are_checked_before_anything_is_loaded() -> None:
 
 def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:
     preset = resolve(redepth.load_preset("embedded"))
-    written = {"lights": 1, "min_log2_shininess": 2, "max_log2_shininess": 7}
+    written = {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
     assert written.items() <= preset.renderer.options.items()
     assert resolve(preset) == preset
 

@@ -7,10 +7,12 @@ from itertools import pairwise
 
 import pytest
 
+from redepth.config import load_preset
 from redepth.experiments.run import IDENTITY
-from redepth.experiments.study import EVALUATION_SEED, Study
+from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
+from redepth.pipeline import resolve
 from tools import results
-from tools.results import PAGE, STORED, STUDIES
+from tools.results import PAGE, STORED, STUDIES, TUNED, TUNING_STORED
 
 
 def test_the_tables_of_the_page_are_those_of_the_stored_rows() -> None:
@@ -31,3 +33,26 @@ def test_a_study_is_stored_whole_and_as_its_command_says(name: str) -> None:
     assert not summary["failed"]
     wanted = [value for option, value in pairwise(asked) if option == "--arm"]
     assert set(wanted) <= set(study.arms)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_is_of_the_preset_as_it_ships(name: str) -> None:
+    study = Study.model_validate_json((STORED / name / IDENTITY).read_text(encoding="utf-8"))
+    asked = results.arguments(name)
+    overrides = [value for option, value in pairwise(asked) if option == "--set"]
+    size = asked[asked.index("--size") + 1] if "--size" in asked else "96"
+    shipped = load_preset("embedded", [f"depth_model.longer_side={size}", *overrides])
+    assert study.base == resolve(shipped)
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_a_setting_was_tried_on_images_apart(name: str) -> None:
+    folder = TUNING_STORED / name
+    study = Study.model_validate_json((folder / IDENTITY).read_text(encoding="utf-8"))
+    assert study.tuning
+    assert {s.options["seed"] for s in study.sets} == {TUNING_SEED}
+    asked = results.tuning_arguments(name)
+    overrides = [value for option, value in pairwise(asked) if option == "--set"]
+    assert study.base == resolve(load_preset("embedded", ["depth_model.longer_side=96", *overrides]))
+    rows = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == int(asked[asked.index("--images") + 1])

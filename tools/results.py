@@ -2,10 +2,11 @@
 
     python -m tools.results run             # every study below, by `redepth experiment`; hours on 2 cores
     python -m tools.results run relief      # only this one
+    python -m tools.results tune            # the settings that were tried, on the images for tuning
     python -m tools.results page            # the tables of docs/results.md, from what is stored
 
 A study runs in ``runs/experiments/NAME`` and goes on there if it was killed; what it found is stored in
-``docs/results/experiments/NAME``.
+``docs/results/experiments/NAME``. Tuning likewise, in ``runs/tuning`` and ``docs/results/tuning``.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from redepth.experiments.grids import SHIFTED
 from redepth.experiments.run import IDENTITY, Row
 from redepth.experiments.study import Study
-from redepth.experiments.summary import summarize, table
+from redepth.experiments.summary import Cell, summarize, table
 from redepth.io import save_text
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -32,11 +34,13 @@ app = typer.Typer(add_completion=False, help=__doc__)
 DOCS = Path(__file__).parents[1] / "docs"
 STORED = DOCS / "results" / "experiments"
 RUNS = Path("runs/experiments")
+TUNING_STORED, TUNING_RUNS = DOCS / "results" / "tuning", Path("runs/tuning")
 PAGE = DOCS / "results.md"
 FOLDED_ABOVE = 7
 """Rows of a table that the page still shows unfolded."""
 
 KEPT = (IDENTITY, "rows.jsonl", "summary.json", "plot.png")
+TUNING_KEPT = (IDENTITY, "rows.jsonl")
 PICTURES = ("0-normals.jpg", "1-depth.jpg")
 """Of those that an experiment draws."""
 
@@ -60,6 +64,36 @@ STUDIES: dict[str, str] = {
 }
 """Name -> arguments of `redepth experiment`."""
 
+RELIEF_TUNING = "prior --images 16 --tuning --arm trained"
+IN_DOMAIN_TUNING = "shift --images 16 --tuning --split in-domain"
+FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
+EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
+DECODER = f"{FORMER} optim.learning_rates.decoder"
+SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
+TUNED: dict[str, tuple[str, str]] = {
+    "embeddings": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.55"),
+    "embeddings-t-from-0.02": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.02"),
+    "embeddings-t-from-0.3": (RELIEF_TUNING, EMBEDDINGS),
+    "embeddings-two-lights": (RELIEF_TUNING, f"{EMBEDDINGS} renderer.lights=2"),
+    "embeddings-80-steps": (RELIEF_TUNING, f"{EMBEDDINGS} optim.steps=80 optim.members=3"),
+    **{
+        f"decoder-{rate}": (RELIEF_TUNING, f"{DECODER}={rate}")
+        for rate in ("4e-4", "1e-3", "1.5e-3", "2e-3", "3e-3", "4e-3")
+    },
+    "decoder-1e-3-guidance-1.5": (
+        RELIEF_TUNING,
+        f"{DECODER}=1e-3 prior.t_min=0.55 prior.guidance_scale=1.5",
+    ),
+    "decoder-1e-3-embeddings-1e-2": (RELIEF_TUNING, f"{DECODER}=1e-3 optim.learning_rates.embeddings=1e-2"),
+    "decoder-1e-3-embeddings-3e-2": (RELIEF_TUNING, f"{DECODER}=1e-3 optim.learning_rates.embeddings=3e-2"),
+    "seed-1-decoder-1e-3": (RELIEF_TUNING, f"{SEED_1} {DECODER}=1e-3"),
+    "seed-1-decoder-1.5e-3": (RELIEF_TUNING, f"{SEED_1} {DECODER}=1.5e-3"),
+    "as-it-ships": (RELIEF_TUNING, ""),
+    "in-domain-as-it-ships": (IN_DOMAIN_TUNING, ""),
+    "in-domain-blend-scale-0.17": (IN_DOMAIN_TUNING, "optim.blend_scale=0.17"),
+}
+"""Name -> arguments of `redepth experiment`, and the settings."""
+
 
 @app.command()
 def run(
@@ -70,20 +104,46 @@ def run(
     if unknown := set(names or []) - set(STUDIES):
         raise typer.BadParameter(f"no study {', '.join(sorted(unknown))}; there are: {', '.join(STUDIES)}")
     for name in names or STUDIES:
-        command = [sys.executable, "-m", "redepth", "experiment", *arguments(name)]
-        command += ["--workers", str(workers), "--threads", "1", "--out", str(RUNS / name)]
-        subprocess.run(command, check=True)
-        (STORED / name).mkdir(parents=True, exist_ok=True)
-        for file in KEPT:
-            shutil.copyfile(RUNS / name / file, STORED / name / file)
+        experiment(arguments(name), workers, RUNS / name)
+        store(RUNS / name, STORED / name, KEPT)
         for picture in PICTURES:
             if (drawn := RUNS / name / "pictures" / picture).is_file():
                 shutil.copyfile(drawn, STORED / name / picture)
 
 
+@app.command()
+def tune(
+    workers: Annotated[int, typer.Option(help="Processes, one CPU thread each.")] = 2,
+) -> None:
+    """Try the settings, on images apart from those that are reported, and store what they gave."""
+    for name in TUNED:
+        experiment(tuning_arguments(name), workers, TUNING_RUNS / name)
+        store(TUNING_RUNS / name, TUNING_STORED / name, TUNING_KEPT)
+
+
+def experiment(options: list[str], workers: int, folder: Path) -> None:
+    """Run `redepth experiment` in a folder, where it goes on if it was killed."""
+    command = [sys.executable, "-m", "redepth", "experiment", *options]
+    command += ["--workers", str(workers), "--threads", "1", "--out", str(folder)]
+    subprocess.run(command, check=True)
+
+
+def store(found: Path, kept: Path, files: Sequence[str]) -> None:
+    """Copy files of a finished experiment."""
+    kept.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        shutil.copyfile(found / file, kept / file)
+
+
 def arguments(name: str) -> list[str]:
     """Return a study's arguments of `redepth experiment`."""
     return shlex.split(STUDIES[name])
+
+
+def tuning_arguments(name: str) -> list[str]:
+    """Return the arguments of `redepth experiment` by which a setting was tried."""
+    options, settings = TUNED[name]
+    return [*shlex.split(options), *(part for s in settings.split() for part in ("--set", s))]
 
 
 @app.command()
@@ -98,18 +158,46 @@ def with_tables(text: str) -> str:
     def filled(mark: re.Match[str]) -> str:
         return f"<!-- study: {mark[1]} -->\n\n{markdown(mark[1])}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- study: (\S+) -->.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    text = re.sub(r"<!-- study: (\S+) -->.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    tried = f"<!-- tuning -->\n\n{tuning_table()}\n\n<!-- end -->"
+    return re.sub(r"<!-- tuning -->.*?<!-- end -->", lambda _: tried, text, flags=re.DOTALL)
+
+
+def stored(folder: Path) -> tuple[Study, list[Cell]]:
+    """Return a stored experiment and its statistics."""
+    study = Study.model_validate_json((folder / IDENTITY).read_text(encoding="utf-8"))
+    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    return study, summarize(study, [Row.model_validate(json.loads(line)) for line in lines])
+
+
+def grid_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    body = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in body)
+
+
+def tuning_table() -> str:
+    """Return what every setting gave on the images for tuning."""
+    rows = []
+    for name, (_, settings) in TUNED.items():
+        _, (cell,) = stored(TUNING_STORED / name)
+        change = f"{cell.change.change:+.1f} % ({cell.change.low:+.1f} to {cell.change.high:+.1f})"
+        rows.append(
+            [
+                f"`{settings}`" if settings else "as it ships",
+                cell.scenes,
+                str(cell.images),
+                change,
+                f"{100 * cell.wins:.0f} %",
+            ]
+        )
+    return grid_of(["settings", "scenes", "images", "change, 95 %", "wins"], rows)
 
 
 def markdown(name: str) -> str:
     """Return a study's command and table."""
-    folder = STORED / name
-    study = Study.model_validate_json((folder / IDENTITY).read_text(encoding="utf-8"))
-    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    rows: list[Any] = [Row.model_validate(json.loads(line)) for line in lines]
-    title, headings, cells = table(study, summarize(study, rows))
-    body = [headings, ["---"] * len(headings), *cells]
-    grid = "\n".join(f"| {' | '.join(row)} |" for row in body)
+    title, headings, cells = table(*stored(STORED / name))
+    grid = grid_of(headings, cells)
     caption = title.splitlines()[-1]
     if len(cells) > FOLDED_ABOVE:
         grid = f"<details><summary>table</summary>\n\n{grid}\n\n</details>"

@@ -57,7 +57,7 @@ PRIOR_NAMES: dict[Kind, str] = {
     "narrow": "smooth-relighting-prior",
 }
 SAMPLES: dict[Kind, tuple[int, ...]] = {
-    "relighting": (192_000, 128_000),
+    "relighting": (192_000, 128_000, 160_000),
     "unconditional": (48_000,),
     "narrow": (16_000,),
 }

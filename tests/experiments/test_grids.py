@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from redepth.config import Preset, load_preset
+from redepth.config import LearningRates, Preset, load_preset
 from redepth.errors import ConfigError
 from redepth.experiments.grids import EXPERIMENTS, FACTORS, experiment, preset_values
 from redepth.experiments.study import plan
@@ -41,7 +41,9 @@ def test_every_arm_is_a_valid_preset_and_the_reference_is_one(name: str, base: P
 
 
 def test_a_target_that_the_preset_gives_no_rate_keeps_the_papers_ratio() -> None:
-    rates = {name: arm.optim.learning_rates for name, arm in resolved("targets", EMBEDDED).items()}
+    named = EMBEDDED.optim.model_copy(update={"learning_rates": LearningRates(embeddings=2e-2)})
+    silent = EMBEDDED.model_copy(update={"optim": named})
+    rates = {name: arm.optim.learning_rates for name, arm in resolved("targets", silent).items()}
     assert rates["embeddings"].embeddings == 2e-2
     assert rates["decoder"].decoder == pytest.approx(4e-5), "the paper's 2e-6 to 1e-3"
     assert rates["full"].encoder == pytest.approx(4e-5)
