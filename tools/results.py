@@ -182,15 +182,7 @@ def tuning_table() -> str:
     for name in TUNED:
         _, (cell,) = stored(TUNING_STORED / name)
         change = f"{cell.change.change:+.1f} % ({cell.change.low:+.1f} to {cell.change.high:+.1f})"
-        rows.append(
-            [
-                f"`{name}`",
-                cell.scenes,
-                str(cell.images),
-                change,
-                f"{100 * cell.wins:.0f} %",
-            ]
-        )
+        rows.append([f"`{name}`", cell.scenes, str(cell.images), change, f"{100 * cell.wins:.0f} %"])
     return grid_of(["name", "scenes", "images", "change, 95 %", "wins"], rows)
 
 
