@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks import bench_refine, bench_shading, plot, random_models, records, stages
 from benchmarks.records import Row, Steps, Timing
+from redepth.config import load_preset
 from tests.helpers import make_refiner, photo, tiny_prior
 
 STORED = sorted(records.RESULTS.glob("*.json"))
@@ -264,7 +265,8 @@ def test_bench_refine_measures_the_embedded_preset_and_the_command(tmp_path: Pat
     assert done.exit_code == 0
     (path,) = tmp_path.glob("refine-*.json")
     rows = {(r.implementation, r.case): r for r in records.load(path)}
-    assert ("5 together", "member-step") in rows
+    members = load_preset("embedded").optim.members
+    assert (f"{members} together", "member-step") in rows
     assert rows["redepth refine --preset smoke", "command"].peak_mib
 
 
