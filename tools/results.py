@@ -46,10 +46,10 @@ PICTURES = ("0-normals.jpg", "1-depth.jpg")
 
 ALL_SPLITS = " ".join(f"--split {name}" for name in ("in-domain", *SHIFTED))
 OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
+SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
 STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
-    "relief-seed-1": "prior --images 128 --arm trained "
-    "--set prior.checkpoint=runs/seed-1/relief-relighting-prior",
+    "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
     "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
     "prior": "prior --images 16",
     "told": "prior --images 8 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
@@ -69,7 +69,6 @@ IN_DOMAIN_TUNING = "shift --images 16 --tuning --split in-domain"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
-SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
 TUNED: dict[str, tuple[str, str]] = {
     "embeddings": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.55"),
     "embeddings-t-from-0.02": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.02"),
