@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.doctor import embedded_weights
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, RedepthError
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.helpers import CPU, photo, seeded
 from tools import train_embedded as training
@@ -77,6 +78,23 @@ def test_the_learning_rate_starts_again_lower_in_each_cycle(tmp_path: Path) -> N
     assert factors[799] == pytest.approx(0.02, abs=1e-4)
     assert factors[800] == pytest.approx(0.7)
     assert factors[1199] == pytest.approx(0.014, abs=1e-4)
+
+
+def test_a_training_stops_before_a_gradient_that_is_not_finite(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 1)
+    one = Training(model, tmp_path, rate=1.0, cycles=(64,), batch=8, validate=lambda _: {})
+    factors = iter([1.0, 1.0, float("inf")])
+    with pytest.raises(RedepthError, match=r"the gradient of step 3 is not finite \(loss inf\)"):
+        one.run(lambda _: lambda: next(factors) * model(torch.ones(1, 1)).square().sum(), seed=0)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_every_attention_of_the_networks_reads_normalised_features() -> None:
+    kinds: tuple[training.Kind, ...] = ("relighting", "unconditional")
+    for network in (training.build_normals_model(0), *(training.build_prior(0, kind) for kind in kinds)):
+        attentions = [m for m in network.modules() if isinstance(m, Attention)]
+        assert attentions
+        assert all(attention.group_norm is not None for attention in attentions)
 
 
 def test_fine_tuning_starts_from_the_trained_model(tmp_path: Path) -> None:

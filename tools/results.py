@@ -60,12 +60,15 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "size-192": "prior --images 4 --size 192 --arm trained --arm 'smoothness only'",
+    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
+    "size-192-whole": "prior --images 16 --size 192 --arm trained "
+    "--set prior.view=whole --set optim.blend_scale=0.1",
 }
 """Name -> arguments of `redepth experiment`."""
 
 RELIEF_TUNING = "prior --images 16 --tuning --arm trained"
 IN_DOMAIN_TUNING = "shift --images 16 --tuning --split in-domain"
+LARGE_TUNING = "prior --images 8 --tuning --size 192 --arm trained"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
@@ -90,6 +93,10 @@ TUNED: dict[str, tuple[str, str]] = {
     "as-it-ships": (RELIEF_TUNING, ""),
     "in-domain-as-it-ships": (IN_DOMAIN_TUNING, ""),
     "in-domain-blend-scale-0.17": (IN_DOMAIN_TUNING, "optim.blend_scale=0.17"),
+    "192-as-it-ships": (LARGE_TUNING, ""),
+    "192-multiscale": (LARGE_TUNING, "prior.view=multiscale"),
+    "192-whole": (LARGE_TUNING, "prior.view=whole"),
+    "192-whole-blend-scale-0.1": (LARGE_TUNING, "prior.view=whole optim.blend_scale=0.1"),
 }
 """Name -> arguments of `redepth experiment`, and the settings."""
 

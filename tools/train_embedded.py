@@ -57,8 +57,8 @@ PRIOR_NAMES: dict[Kind, str] = {
     "narrow": "smooth-relighting-prior",
 }
 SAMPLES: dict[Kind, tuple[int, ...]] = {
-    "relighting": (192_000, 128_000, 160_000),
-    "unconditional": (48_000,),
+    "relighting": (192_000, 128_000, 160_000, 160_000),
+    "unconditional": (72_000,),
     "narrow": (16_000,),
 }
 """Of each cycle of the learning rate."""
@@ -127,6 +127,8 @@ def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:
             in_channels=3 * patch**2,
             down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            # With "scale_shift" diffusers leaves the norm of the middle attention out: its gradient explodes.
+            attn_norm_num_groups=16,
             **shape,
         )
         return PixelUNet(unet, Layout(size=SIZE, patch=patch))
@@ -437,7 +439,7 @@ def depth(
 
 @app.command()
 def finetune(
-    samples: Samples = 16_000,
+    samples: Samples = 144_000,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
@@ -462,7 +464,7 @@ def finetune(
 
 @app.command()
 def normals(
-    samples: Samples = 16_000,
+    samples: Samples = 72_000,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),

@@ -15,7 +15,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Generator, Tensor, nn
 
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, RedepthError
 
 WARM_UP_STEPS, LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 200, 100, 500, 1000
 
@@ -69,6 +69,7 @@ class Training:
 
         Raises:
             ConfigError: if the checkpoint is of a training of another length, whose learning rates differ.
+            RedepthError: if a gradient is not finite; the network is then as it was before the step.
         """
         self.generator.manual_seed(seed)
         self._resume()
@@ -80,7 +81,12 @@ class Training:
             loss = step()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            if not torch.isfinite(norm):
+                raise RedepthError(
+                    f"{self.folder}: the gradient of step {self.step + 1} is not finite "
+                    f"(loss {loss.item():g}); the last checkpoint is from before it"
+                )
             self.optimizer.step()
             self.scheduler.step()
             self.step += 1
