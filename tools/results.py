@@ -53,6 +53,8 @@ STUDIES: dict[str, str] = {
     "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
     "prior": "prior --images 16",
     "told": "prior --images 8 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
+    "untold-embeddings": "prior --images 16 --arm trained --arm unconditional --arm 'smoothness only' "
+    "--set optim.parameterization=embeddings",
     "targets": "targets --images 12",
     "ensemble": "ensemble --images 12",
     "renderer": "renderer --images 6",
