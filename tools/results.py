@@ -51,6 +51,8 @@ STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
     "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
+    "unshifted-seed-1": "shift --images 32 --split in-domain --split shapes --strength 1 "
+    f"--arm preset --set {SEED_1}",
     "prior": "prior --images 16",
     "told": "prior --images 8 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
     "untold-embeddings": "prior --images 16 --arm trained --arm unconditional --arm 'smoothness only' "
