@@ -15,6 +15,7 @@ from redepth.doctor import embedded_weights
 from redepth.errors import ConfigError, RedepthError
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.helpers import CPU, photo, seeded
+from tools import compare_supervised
 from tools import train_embedded as training
 from tools.training import Training, averaged, cosine
 
@@ -55,6 +56,21 @@ def test_training_resumes_exactly(what: str, tmp_path: Path) -> None:
     run(what, "--until", "4", "--runs", str(parts))
     (one, other) = (averaged(next(runs.iterdir())) for runs in (whole, parts))
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.slow
+def test_what_labels_bought_is_measured_from_the_runs(tmp_path: Path) -> None:
+    for what in ("depth", "finetune", "normals"):
+        run(what, "--until", "2", "--runs", str(tmp_path))
+    out = tmp_path / "found.json"
+    compare_supervised.main(images=2, split=["relief", "broad"], seed=0, runs=tmp_path, out=out)
+    found = json.loads(out.read_text(encoding="utf-8"))["splits"]
+    assert list(found) == ["relief", "broad"]
+    for split in found.values():
+        assert len(split["rows"]) == 2
+        initial, tuned = (split["summary"][n] for n in (training.DEPTH_NAME, training.FINETUNED_NAME))
+        assert initial != tuned
+        assert 0 < split["summary"]["photo to normals"]["normals"] < 180
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -58,10 +58,13 @@ PRIOR_NAMES: dict[Kind, str] = {
 }
 SAMPLES: dict[Kind, tuple[int, ...]] = {
     "relighting": (192_000, 128_000, 160_000, 160_000),
-    "unconditional": (72_000,),
-    "narrow": (16_000,),
+    "unconditional": (72_000, 128_000),
+    "narrow": (16_000, 48_000),
 }
 """Of each cycle of the learning rate."""
+DEPTH_SAMPLES = (48_000,)
+FINETUNE_SAMPLES, NORMALS_SAMPLES = (144_000, 96_000), (72_000, 160_000, 184_000)
+"""Likewise, of the networks that see labels: no less compute than the shipped prior had."""
 BATCH = 16
 VALIDATION_SEED, VALIDATION_SCENES = 5_000, 32
 VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
@@ -343,20 +346,22 @@ def build_normals_model(seed: int) -> Any:
     return build_prior(seed, "unconditional").unet
 
 
-def predict_normals(model: Any, photo: Tensor) -> Tensor:
+def predict_normals(model: Callable[..., Any], photo: Tensor) -> Tensor:
     """Return unit normals (N,3,S,S), in the frame of `normals_from_depth`, of photos in [0, 1]."""
     pictures = F.pixel_unshuffle(photo * 2 - 1, 4)
     out = model(pictures, torch.zeros(len(photo), device=photo.device)).sample
     return F.normalize(F.pixel_shuffle(out.float(), 4), dim=1)
 
 
-def normals_steps(model: Any, generator: Generator, batch: int, device: torch.device) -> Callable[[], Tensor]:
+def normals_steps(
+    predict: Callable[..., Any], generator: Generator, batch: int, device: torch.device
+) -> Callable[[], Tensor]:
     """Return a function that computes the loss, 1 minus the mean cosine, of the next batch."""
 
     def step() -> Tensor:
         drawn = with_mirrored(scenes(batch // 2, "broad", generator, height=SIZE, width=SIZE)).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
-            found = predict_normals(model, drawn.image)
+            found = predict_normals(predict, drawn.image)
         return 1 - (found * normals_from_depth(drawn.depth)).sum(dim=1).mean()
 
     return step
@@ -386,7 +391,9 @@ def noise_schedule() -> Tensor:
     return DDIMScheduler(**SCHEDULE).alphas_cumprod
 
 
-Samples = Annotated[int, typer.Option(help="Training samples to see in all.")]
+Samples = Annotated[
+    int | None, typer.Option(help="Training samples, in one cycle; by default the network's own.")
+]
 Seed = Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or mps; scenes are always drawn on the CPU.")]
 Runs = Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")]
@@ -416,7 +423,7 @@ def train(
 
 @app.command()
 def depth(
-    samples: Samples = 48_000,
+    samples: Samples = None,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
@@ -430,7 +437,7 @@ def depth(
         f"{DEPTH_NAME}-{seed}",
         lambda generator: depth_steps(model, generator, BATCH, target),
         lambda average: validate_depth(average, target),
-        cycles=(samples,),
+        cycles=(samples,) if samples else DEPTH_SAMPLES,
         seed=seed + 1,
         runs=runs,
         until=until,
@@ -439,7 +446,7 @@ def depth(
 
 @app.command()
 def finetune(
-    samples: Samples = 144_000,
+    samples: Samples = None,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
@@ -455,7 +462,7 @@ def finetune(
         lambda generator: depth_steps(model, generator, BATCH, target, "broad"),
         lambda average: validate_depth(average, target),
         rate=5e-4,
-        cycles=(samples,),
+        cycles=(samples,) if samples else FINETUNE_SAMPLES,
         seed=seed + 2,
         runs=runs,
         until=until,
@@ -464,21 +471,23 @@ def finetune(
 
 @app.command()
 def normals(
-    samples: Samples = 72_000,
+    samples: Samples = None,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
+    compiled: Compile = False,
     until: Until = None,
 ) -> None:
     """Train a network from photo to normals on the broad domain."""
     target = torch.device(device)
     model = build_normals_model(seed).to(target)
+    predict = torch.compile(model) if compiled else model
     train(
         model,
         f"{NORMALS_NAME}-{seed}",
-        lambda generator: normals_steps(model, generator, BATCH, target),
+        lambda generator: normals_steps(predict, generator, BATCH, target),
         lambda average: validate_normals(average, target),
-        cycles=(samples,),
+        cycles=(samples,) if samples else NORMALS_SAMPLES,
         seed=seed + 1,
         runs=runs,
         until=until,
@@ -488,9 +497,7 @@ def normals(
 @app.command()
 def prior(
     kind: Annotated[Kind, typer.Argument(help="Which prior.")] = "relighting",
-    samples: Annotated[
-        int | None, typer.Option(help="Training samples, in one cycle; by default the kind's own.")
-    ] = None,
+    samples: Samples = None,
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
