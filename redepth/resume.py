@@ -39,7 +39,9 @@ def claim(
         ConfigError: if it holds other work of this kind and ``fresh`` is not set, or work of another kind.
     """
     if not path.is_file() and any(path.parent.glob("images/*/*")):
-        raise ConfigError(f"{path.parent} holds images of something else than this {what}: choose another --out")
+        raise ConfigError(
+            f"{path.parent} holds images of something else than this {what}: choose another --out"
+        )
     if path.is_file() and not fresh:
         there = load_identity(path, type(identity), what)
         if found := list(differences(there, identity)):

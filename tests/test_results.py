@@ -13,8 +13,8 @@ from redepth.executors import Resources
 from redepth.experiments.run import IDENTITY, Row, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
 from redepth.pipeline import resolve
-from tools import results
-from tools.results import PAGE, STORED, STUDIES, TUNED, TUNING_STORED
+from tools import compare_supervised, results
+from tools.results import LABELS, PAGE, STORED, STUDIES, TUNED, TUNING_STORED
 
 
 def test_the_tables_of_the_page_are_those_of_the_stored_rows() -> None:
@@ -68,6 +68,28 @@ def test_the_first_rows_of_a_study_come_out_again(name: str, tmp_path: Path) -> 
         assert row.before["silog"] == pytest.approx(kept.before["silog"], rel=1e-4)
         # AdamW amplifies float noise where a gradient is near 0: another machine's last digits show here.
         assert row.after["silog"] == pytest.approx(kept.after["silog"], rel=2e-2)
+
+
+def test_what_labels_bought_is_what_the_stored_rows_say() -> None:
+    record = json.loads(LABELS.read_text(encoding="utf-8"))
+    assert set(record["splits"]) == set(compare_supervised.SPLITS)
+    for found in record["splits"].values():
+        assert len({row["image"] for row in found["rows"]}) == record["images"]
+        assert compare_supervised.summarise(found["rows"]) == found["summary"]
+
+
+def test_labels_had_the_compute_of_the_prior() -> None:
+    """As many minutes or, of the same network, as many pictures."""
+    spent = [row.split("|")[2:4] for row in results.compute_table().splitlines()[2:]]
+    (pictures, minutes), *labelled = [(int(p.replace(" ", "")), int(m)) for p, m in spent]
+    assert len(labelled) == 2
+    assert all(m >= minutes or p >= pictures for p, m in labelled)
+
+
+def test_the_clock_of_a_training_starts_anew_where_it_resumed() -> None:
+    seconds = [60.0, 120.0, 30.0, 90.0, 30.0]
+    log = [{"samples": 1600 * (5 + n), "seconds": s} for n, s in enumerate(seconds)]
+    assert results.training_spent(log) == (5 * 1600, 4.0)
 
 
 @pytest.mark.parametrize("name", TUNED)

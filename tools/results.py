@@ -18,16 +18,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from statistics import mean
+from typing import Annotated, Any
 
+import torch
 import typer
 
 from redepth.experiments.grids import SHIFTED
 from redepth.experiments.run import IDENTITY, Row
 from redepth.experiments.study import Study
-from redepth.experiments.summary import Cell, summarize, table
+from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, Cell, summarize, table
 from redepth.io import save_text
+from redepth.metrics import Interval, bootstrap_interval, paired_difference
+from tools.train_embedded import FINETUNED_NAME, NORMALS_NAME, PRIOR_NAMES
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -35,7 +40,13 @@ DOCS = Path(__file__).parents[1] / "docs"
 STORED = DOCS / "results" / "experiments"
 RUNS = Path("runs/experiments")
 TUNING_STORED, TUNING_RUNS = DOCS / "results" / "tuning", Path("runs/tuning")
-PAGE = DOCS / "results.md"
+PAGE, LABELS = DOCS / "results.md", DOCS / "results" / "supervised.json"
+REFINED = {
+    "relief": ("relief", "trained"),
+    "shapes": ("unshifted", "preset"),
+    "in-domain": ("unshifted", "preset"),
+}
+"""Split -> the study that refined its scenes and the arm, where labels are compared with."""
 FOLDED_ABOVE = 7
 """Rows of a table that the page still shows unfolded."""
 
@@ -51,7 +62,7 @@ STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
     "unshifted": "shift --images 128 --split in-domain --split shapes --strength 1",
-    "unshifted-seed-1": "shift --images 32 --split in-domain --split shapes --strength 1 "
+    "unshifted-seed-1": "shift --images 128 --split in-domain --split shapes --strength 1 "
     f"--arm preset --set {SEED_1}",
     "prior": "prior --images 16",
     "told": "prior --images 8 --arm 'told the photo only' --arm 'told nothing' --arm 'no guidance'",
@@ -76,6 +87,8 @@ LARGE_TUNING = "prior --images 8 --tuning --size 192 --arm trained"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
+UNTOLD_TUNING = "prior --images 16 --tuning --arm unconditional"
+SLOW = "optim.learning_rates.embeddings=2e-3 optim.learning_rates.decoder=1.5e-4"
 TUNED: dict[str, tuple[str, str]] = {
     "embeddings": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.55"),
     "embeddings-t-from-0.02": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.02"),
@@ -101,6 +114,12 @@ TUNED: dict[str, tuple[str, str]] = {
     "192-multiscale": (LARGE_TUNING, "prior.view=multiscale"),
     "192-whole": (LARGE_TUNING, "prior.view=whole"),
     "192-whole-blend-scale-0.1": (LARGE_TUNING, "prior.view=whole optim.blend_scale=0.1"),
+    "unconditional-as-it-ships": (UNTOLD_TUNING, ""),
+    "unconditional-embeddings": (UNTOLD_TUNING, "optim.parameterization=embeddings"),
+    "unconditional-slow": (UNTOLD_TUNING, SLOW),
+    "unconditional-slow-no-smoothness": (UNTOLD_TUNING, f"{SLOW} optim.objectives.smoothness.weight=0"),
+    "unconditional-slow-t-0.02-to-0.5": (UNTOLD_TUNING, f"{SLOW} prior.t_min=0.02 prior.t_max=0.5"),
+    "unconditional-slow-t-0.5-to-0.98": (UNTOLD_TUNING, f"{SLOW} prior.t_min=0.5"),
 }
 """Name -> arguments of `redepth experiment`, and the settings."""
 
@@ -169,15 +188,26 @@ def with_tables(text: str) -> str:
         return f"<!-- study: {mark[1]} -->\n\n{markdown(mark[1])}\n\n<!-- end -->"
 
     text = re.sub(r"<!-- study: (\S+) -->.*?<!-- end -->", filled, text, flags=re.DOTALL)
-    tried = f"<!-- tuning -->\n\n{tuning_table()}\n\n<!-- end -->"
-    return re.sub(r"<!-- tuning -->.*?<!-- end -->", lambda _: tried, text, flags=re.DOTALL)
+    for name, grid in {"tuning": tuning_table, "labels": labels_table, "compute": compute_table}.items():
+        marked = f"<!-- {name} -->\n\n{grid()}\n\n<!-- end -->"
+        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda _, new=marked: new, text, flags=re.DOTALL)
+    return text
+
+
+def json_lines(file: Path) -> list[Any]:
+    """Return the rows of a file of JSON lines."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """Return the rows of a stored experiment."""
+    return [Row.model_validate(row) for row in json_lines(folder / "rows.jsonl")]
 
 
 def stored(folder: Path) -> tuple[Study, list[Cell]]:
     """Return a stored experiment and its statistics."""
     study = Study.model_validate_json((folder / IDENTITY).read_text(encoding="utf-8"))
-    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    return study, summarize(study, [Row.model_validate(json.loads(line)) for line in lines])
+    return study, summarize(study, rows_of(folder))
 
 
 def grid_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -191,9 +221,70 @@ def tuning_table() -> str:
     rows = []
     for name in TUNED:
         _, (cell,) = stored(TUNING_STORED / name)
-        change = f"{cell.change.change:+.1f} % ({cell.change.low:+.1f} to {cell.change.high:+.1f})"
-        rows.append([f"`{name}`", cell.scenes, str(cell.images), change, f"{100 * cell.wins:.0f} %"])
+        wins = f"{100 * cell.wins:.0f} %"
+        rows.append([f"`{name}`", cell.scenes, str(cell.images), percent(cell.change), wins])
     return grid_of(["name", "scenes", "images", "change, 95 %", "wins"], rows)
+
+
+def percent(interval: Interval) -> str:
+    """Return a change with its 95 % interval."""
+    return f"{interval.change:+.1f} % ({interval.low:+.1f} to {interval.high:+.1f})"
+
+
+def labels_table() -> str:
+    """Return refinement beside what was trained on labels, on the same scenes, image by image."""
+    found = json.loads(LABELS.read_text(encoding="utf-8"))["splits"]
+    rows = [labels_row(split, found[split]["rows"], study, arm) for split, (study, arm) in REFINED.items()]
+    headings = ["scenes", "initial", "refined, no labels", "fine-tuned on labels", "refined minus fine-tuned"]
+    return grid_of([*headings, "normals: initial, refined, fine-tuned, photo to normals"], rows)
+
+
+def labels_row(split: str, supervised: Sequence[dict[str, Any]], study: str, arm: str) -> list[str]:
+    """Return one split's row of that table."""
+    rows = {row.image: row for row in rows_of(STORED / study) if (row.split, row.arm) == (split, arm)}
+    refined = [rows[row["image"]] for row in supervised]
+    before, after = ([getattr(row, side)[METRIC] for row in refined] for side in ("before", "after"))
+    tuned = [row[FINETUNED_NAME]["silog"] for row in supervised]
+
+    def change(values: Sequence[float]) -> str:
+        return f"{mean(values):.2f}, {percent(bootstrap_interval(before, values, generator=resampling()))}"
+
+    difference = paired_difference(before, after, tuned, generator=resampling())
+    degrees = [
+        mean(row.before[NORMALS] for row in refined),
+        mean(row.after[NORMALS] for row in refined),
+        mean(row[FINETUNED_NAME]["normals"] for row in supervised),
+        mean(row["photo to normals"]["normals"] for row in supervised),
+    ]
+    normals = ", ".join(f"{angle:.1f}" for angle in degrees)
+    return [split, f"{mean(before):.2f}", change(after), change(tuned), percent(difference), f"{normals} deg"]
+
+
+def resampling() -> torch.Generator:
+    """Return the generator that intervals are drawn with."""
+    return torch.Generator().manual_seed(RESAMPLES_SEED)
+
+
+def compute_table() -> str:
+    """Return what the shipped prior, and what is held against it, were trained with."""
+    logs = {
+        "the shipped prior": [f"{PRIOR_NAMES['relighting']}-0-first-cycle", f"{PRIOR_NAMES['relighting']}-0"],
+        "depth model, fine-tuned": [f"{FINETUNED_NAME}-0"],
+        "photo to normals": [f"{NORMALS_NAME}-0"],
+    }
+    rows = []
+    for network, names in logs.items():
+        spent = [training_spent(json_lines(DOCS / "results" / f"training-{name}.jsonl")) for name in names]
+        pictures, minutes = (sum(part) for part in zip(*spent, strict=True))
+        rows.append([network, f"{pictures:,}".replace(",", " "), f"{minutes:.0f}"])
+    return grid_of(["network", "pictures", "minutes of one core"], rows)
+
+
+def training_spent(log: Sequence[dict[str, Any]]) -> tuple[int, float]:
+    """Return the pictures and the minutes of a training's log, whose clock starts anew where it resumed."""
+    pictures = log[-1]["samples"] - log[0]["samples"] + (log[1]["samples"] - log[0]["samples"])
+    ends = [row["seconds"] for row, after in pairwise(log) if after["seconds"] < row["seconds"]]
+    return pictures, (sum(ends) + log[-1]["seconds"]) / 60
 
 
 def markdown(name: str) -> str:
