@@ -64,7 +64,7 @@ SAMPLES: dict[Kind, tuple[int, ...]] = {
 """Of each cycle of the learning rate."""
 DEPTH_SAMPLES = (48_000,)
 FINETUNE_SAMPLES, NORMALS_SAMPLES = (144_000, 96_000), (72_000, 160_000, 184_000)
-"""Likewise, of the networks that see labels: no less compute than the shipped prior had."""
+"""Likewise, of the networks that see labels: as many minutes, or pictures, as the shipped prior had."""
 BATCH = 16
 VALIDATION_SEED, VALIDATION_SCENES = 5_000, 32
 VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
