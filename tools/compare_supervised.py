@@ -21,8 +21,9 @@ from rich.table import Table
 from redepth.data.datasets import Sample
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.experiments.study import EVALUATION_SEED, SYNTHETIC, open_scenes
+from redepth.experiments.summary import RESAMPLES_SEED, percent
 from redepth.io import save_json
-from redepth.metrics import bootstrap_interval
+from redepth.metrics import Interval, bootstrap_interval
 from redepth.ops.geometry import camera_facing
 from redepth.pipeline import versions
 from redepth.protocols import Protocol, load_protocol
@@ -40,7 +41,6 @@ from tools.training import averaged
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "supervised.json"
 SPLITS = ["in-domain", "relief", "shapes", "broad"]
-RESAMPLES_SEED = 0
 
 
 def load_depth_model(runs: Path, name: str, seed: int) -> DepthAnything:
@@ -117,7 +117,7 @@ def main(
             name,
             f"{base['silog']:.2f}",
             f"{tuned['silog']:.2f}",
-            f"{change['percent']:+.1f} % ({change['low']:+.1f} to {change['high']:+.1f})",
+            percent(Interval(change["percent"], change["low"], change["high"]), images),
             f"{base['normals']:.1f}",
             f"{tuned['normals']:.1f}",
             f"{found['photo to normals']['normals']:.1f}",

@@ -29,10 +29,11 @@ import typer
 from redepth.experiments.grids import SHIFTED
 from redepth.experiments.run import IDENTITY, Row
 from redepth.experiments.study import Study
-from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, Cell, summarize, table
+from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, Cell, percent, summarize, table
 from redepth.io import save_text
-from redepth.metrics import Interval, bootstrap_interval, paired_difference
+from redepth.metrics import bootstrap_interval, paired_difference
 from tools.train_embedded import FINETUNED_NAME, NORMALS_NAME, PRIOR_NAMES
+from tools.training import json_lines
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -194,11 +195,6 @@ def with_tables(text: str) -> str:
     return text
 
 
-def json_lines(file: Path) -> list[Any]:
-    """Return the rows of a file of JSON lines."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
 def rows_of(folder: Path) -> list[Row]:
     """Return the rows of a stored experiment."""
     return [Row.model_validate(row) for row in json_lines(folder / "rows.jsonl")]
@@ -222,13 +218,8 @@ def tuning_table() -> str:
     for name in TUNED:
         _, (cell,) = stored(TUNING_STORED / name)
         wins = f"{100 * cell.wins:.0f} %"
-        rows.append([f"`{name}`", cell.scenes, str(cell.images), percent(cell.change), wins])
+        rows.append([f"`{name}`", cell.scenes, str(cell.images), percent(cell.change, cell.images), wins])
     return grid_of(["name", "scenes", "images", "change, 95 %", "wins"], rows)
-
-
-def percent(interval: Interval) -> str:
-    """Return a change with its 95 % interval."""
-    return f"{interval.change:+.1f} % ({interval.low:+.1f} to {interval.high:+.1f})"
 
 
 def labels_table() -> str:
@@ -247,9 +238,10 @@ def labels_row(split: str, supervised: Sequence[dict[str, Any]], study: str, arm
     tuned = [row[FINETUNED_NAME]["silog"] for row in supervised]
 
     def change(values: Sequence[float]) -> str:
-        return f"{mean(values):.2f}, {percent(bootstrap_interval(before, values, generator=resampling()))}"
+        interval = bootstrap_interval(before, values, generator=resampling())
+        return f"{mean(values):.2f}, {percent(interval, len(values))}"
 
-    difference = paired_difference(before, after, tuned, generator=resampling())
+    difference = percent(paired_difference(before, after, tuned, generator=resampling()), len(supervised))
     degrees = [
         mean(row.before[NORMALS] for row in refined),
         mean(row.after[NORMALS] for row in refined),
@@ -257,7 +249,7 @@ def labels_row(split: str, supervised: Sequence[dict[str, Any]], study: str, arm
         mean(row["photo to normals"]["normals"] for row in supervised),
     ]
     normals = ", ".join(f"{angle:.1f}" for angle in degrees)
-    return [split, f"{mean(before):.2f}", change(after), change(tuned), percent(difference), f"{normals} deg"]
+    return [split, f"{mean(before):.2f}", change(after), change(tuned), difference, f"{normals} deg"]
 
 
 def resampling() -> torch.Generator:

@@ -7,7 +7,6 @@ python -m tools.show_training logs       # runs/*/log.jsonl -> docs/results/trai
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +27,7 @@ from tools.train_embedded import (
     composites,
     noise_schedule,
 )
+from tools.training import json_lines
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -65,8 +65,7 @@ def curves(
 
 def read(log: Path) -> list[dict[str, Any]]:
     """Return the rows of a log that hold a validation."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if "validation" in row]
+    return [row for row in json_lines(log) if "validation" in row]
 
 
 def draw_depth(axes: Any, runs: dict[str, list[dict[str, Any]]]) -> None:

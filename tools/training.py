@@ -174,6 +174,11 @@ def track(start: int, total: int) -> Iterator[int]:
             progress.advance(task)
 
 
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON lines, as a log is."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def averaged(folder: Path) -> dict[str, Tensor]:
     """Return the moving average of a run's last checkpoint."""
     state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")

@@ -167,7 +167,8 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def _percent(interval: Interval | None, images: int) -> str:
+def percent(interval: Interval | None, images: int) -> str:
+    """Return a change, with its 95 % interval where there is more than one image."""
     if interval is None or math.isnan(interval.change):
         return "-"
     ends = f" ({interval.low:+.1f} to {interval.high:+.1f})" if images > 1 else ""
@@ -206,14 +207,14 @@ def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[lis
             shared.append(words.format(*values))
     columns += [
         ("SI-log", lambda c: f"{c.before:.2f} to {c.after:.2f}"),
-        ("change, 95 %", lambda c: _percent(c.change, c.images)),
+        ("change, 95 %", lambda c: percent(c.change, c.images)),
         ("wins", lambda c: f"{100 * c.wins:.0f} %"),
         ("normals, deg", _normals_text),
         *(COLUMNS[key] for key in study.grid.columns),
         ("s", lambda c: f"{c.seconds:.1f}"),
     ]
     if any(cell.against is not None for cell in cells):
-        columns.append((f"{study.grid.reference} minus it", lambda c: _percent(c.against, c.images)))
+        columns.append((f"{study.grid.reference} minus it", lambda c: percent(c.against, c.images)))
     shared += ["tuning images"] if study.tuning else []
     title = f"{study.grid.question}\nPreset {study.base.name}, {', '.join(shared)}"
     lines = [[text(cell) for _, text in columns] for cell in cells]
