@@ -10,8 +10,9 @@ from pathlib import Path
 
 from redepth import io
 from redepth.config import Preset
+from redepth.device import choose_device
 from redepth.executors import Done, Resources, executor
-from redepth.pipeline import Pipeline, captioner_of, choose_device, keep_freed_memory
+from redepth.pipeline import Pipeline, captioner_of, keep_freed_memory
 from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
 

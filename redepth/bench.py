@@ -28,11 +28,12 @@ from redepth import io
 from redepth.config import Preset
 from redepth.data.datasets import Dataset, Sample
 from redepth.data.datasets.base import Array
+from redepth.device import choose_device
 from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.executors import Done, Resources
 from redepth.metrics import bootstrap_interval, win_rate
 from redepth.optim.refiner import Outcome
-from redepth.pipeline import Pipeline, captioner_of, choose_device
+from redepth.pipeline import Pipeline, captioner_of
 from redepth.protocols import Measurement, Protocol, Row, difference, load_protocol, open_dataset
 from redepth.refinement import Refinement
 from redepth.report import image_pictures, write_report

@@ -91,26 +91,37 @@ class Performance(_Section):
     - ``channels_last``: convolutions see their pictures with the channels innermost; latent priors on a CPU
       do not, where torch loses precision by it.
     - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
-      decoder too. Compiling comes before the first step.
+      decoder too. Compiling comes before the first step. ``auto``: the prior's, on CUDA, for a run that is
+      long enough to win the time back (`optim.execution`).
     - ``cuda_graphs``: the frozen denoiser is launched as one CUDA graph for each batch size; no effect on
       other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.
     - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
+    - ``tf32``: products and convolutions in float32 (the depth decoder's, and the prior's where
+      ``prior.dtype`` is float32) round their factors to TF32's 10 bits, which tensor cores are fast at. It is
+      what the paper's implementation runs with. No effect on other devices than CUDA.
+    - ``cudnn_benchmark``: cuDNN times its algorithms for each new shape and keeps the fastest. CUDA only.
+
+    Half precision is the prior's own option, ``prior.dtype``; the depth model is always in float32.
     """
 
     channels_last: bool = True
-    compile: Literal["off", "prior", "all"] = "off"
+    compile: Literal["auto", "off", "prior", "all"] = "auto"
     cuda_graphs: bool = False
     checkpointing: bool = False
     read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
+    tf32: bool = True
+    cudnn_benchmark: bool = True
 
 
 class Optim(_Section):
     """The test-time optimisation: what is learned, for how long, by how many members.
 
-    ``budget`` is the time that one photo may take (``60s``, ``2m``) and ``vram`` the memory of a GPU that may
-    be used (``8GB``): members, members together and steps are lowered until both hold (`optim.budget`).
+    ``members_per_batch`` is how many members advance together at most; ``auto`` is all. Where their memory
+    does not suffice, half as many do. ``budget`` is the time that one photo may take (``60s``, ``2m``) and
+    ``vram`` the memory of a GPU that may be used (``8GB``): members, members together and steps are lowered
+    until both hold (`optim.budget`).
     """
 
     parameterization: Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"] = (

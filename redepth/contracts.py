@@ -310,6 +310,15 @@ class Tunable(Protocol):
 
 
 @runtime_checkable
+class HoldsMemory(Protocol):
+    """A component that keeps device memory between steps for the batch sizes that it has seen."""
+
+    def release_memory(self) -> None:
+        """Let go of it, such as captured graphs; the next step takes what it needs anew."""
+        ...
+
+
+@runtime_checkable
 class Widens(Protocol):
     """A prior that may run in half precision and can go on in float32."""
 

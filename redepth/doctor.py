@@ -120,7 +120,8 @@ def _hub() -> list[Check]:
 
 
 def _preset(name: str) -> Check:
-    from redepth.pipeline import FAMILIES, captioner_of, choose_device
+    from redepth.device import choose_device
+    from redepth.pipeline import FAMILIES, captioner_of
 
     preset = load_preset(name)
     problems = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
@@ -86,6 +87,10 @@ class Graphed:
         """Return whether an argument is where graphs can read it."""
         return tensor.is_cuda
 
+    def forget(self) -> None:
+        """Drop all graphs, and with them the memory that each has for itself."""
+        self._graphs.clear()
+
     def capture(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         """Return the tensors that a graph of the call writes, and what runs it."""
         # Libraries choose algorithms and take workspaces in first calls, which a graph must not hold.
@@ -95,10 +100,28 @@ class Graphed:
             for _ in range(3):
                 call()
         torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            outputs = call()
+        # Unlike torch.cuda.graph, this leaves the stream whatever happens, and lets the call's own error out:
+        # ending a capture that a call has broken raises another one, which would hide it.
+        with torch.cuda.stream(stream):
+            graph.capture_begin()
+            try:
+                outputs = call()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
         return outputs, graph.replay
+
+
+def release_graphs(network: nn.Module) -> None:
+    """Drop the CUDA graphs of a network that `execute` has made one."""
+    if isinstance(network.forward, Graphed):
+        network.forward.forget()
 
 
 def _kind(leaf: Any) -> Hashable:

@@ -21,6 +21,7 @@ from redepth import depth_models, io, priors, renderers
 from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import FollowsPhoto, HasNeeds, Objective
 from redepth.data import datasets
+from redepth.device import choose_device
 from redepth.errors import ConfigError, InputError
 from redepth.optim import budget, objectives
 from redepth.optim.refiner import OnStep, Refiner
@@ -90,26 +91,6 @@ def resolve(preset: Preset) -> Preset:
             "optim": preset.optim.model_copy(update={"objectives": terms}),
         }
     )
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """Return the device; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        ConfigError: if the device asked for is not there.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    kind = device.partition(":")[0]
-    if not available.get(kind, False):
-        there = ", ".join(name for name, ok in available.items() if ok)
-        raise ConfigError(f"device '{device}' is not available here (available: auto, {there})")
-    return torch.device(device)
 
 
 class Pipeline:
@@ -228,6 +209,7 @@ class Pipeline:
         return {
             "depth_model": self.refiner.depth_model.describe(),
             "prior": self.refiner.prior.describe(),
+            "execution": self.refiner.execution,
             "hardware": {
                 "name": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
                 "threads": torch.get_num_threads(),

@@ -31,7 +31,7 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 RANKS = (
     {"redepth", "redepth.errors", "redepth.units"},
     {"redepth.ops", "redepth.contracts", "redepth.registry", "redepth.hub", "redepth.io"},
-    {"redepth.networks"},
+    {"redepth.networks", "redepth.device"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},
@@ -156,7 +156,7 @@ def test_optim_sees_contracts_only() -> None:
     for module in SOURCES:
         if part_of(module) == "redepth.optim":
             seen = {part_of(name) for name in IMPORTS[module] if name.startswith("redepth")}
-            allowed = {"optim", "contracts", "config", "errors", "ops", "registry", "units"}
+            allowed = {"optim", "contracts", "config", "device", "errors", "ops", "registry", "units"}
             assert seen <= {f"redepth.{name}" for name in allowed}, module
 
 

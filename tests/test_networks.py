@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import Execution
-from redepth.networks import Graphed, execute
+from redepth.networks import Graphed, execute, release_graphs
 from tests.helpers import seeded
 
 
@@ -46,6 +50,63 @@ def test_a_graph_is_made_for_each_kind_of_arguments_and_hands_out_copies() -> No
     assert torch.equal(leaf.grad, two)
     assert len(call._graphs) == 3
     assert not Graphed(add).graphable(two)
+
+
+def test_graphs_that_are_released_are_captured_anew() -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    execute(network, Execution(cuda_graphs=True), graph=True)
+    graphed = network.forward = Replayed(lambda x: {"sum": x + 1})
+    with torch.no_grad():
+        network(torch.ones(2))
+        assert len(graphed._graphs) == 1
+        release_graphs(network)
+        assert not graphed._graphs
+        assert network(torch.ones(2))["sum"].tolist() == [2.0, 2.0]
+    release_graphs(nn.Linear(2, 2))  # has none
+
+
+class FakeCuda:
+    """As much of torch.cuda as a capture uses; to end one that has failed raises an error of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.current = "main"
+        self.ended = 0
+        stream = SimpleNamespace(wait_stream=lambda _: None)
+        monkeypatch.setattr(torch.cuda, "Stream", lambda *_, **__: stream)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
+        monkeypatch.setattr(torch.cuda, "stream", self.on_stream)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        for name in ("synchronize", "empty_cache"):
+            monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+
+    @contextmanager
+    def on_stream(self, _: Any) -> Iterator[None]:
+        self.current = "side"
+        try:
+            yield
+        finally:
+            self.current = "main"
+
+    def capture_begin(self) -> None: ...
+
+    def capture_end(self) -> None:
+        self.ended += 1
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_memory_that_runs_out_in_a_capture_is_told_and_the_stream_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda, calls = FakeCuda(monkeypatch), iter(range(4))
+
+    def call() -> None:
+        if next(calls) == 3:  # three come before the capture
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Graphed(call).capture(call)
+    assert cuda.ended == 1
+    assert cuda.current == "main"
 
 
 def test_group_normalisation_in_half_precision_is_computed_in_float32_on_a_cpu() -> None:

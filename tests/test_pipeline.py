@@ -16,7 +16,7 @@ from redepth import io
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.diagnostics import THRESHOLDS, Signature
 from redepth.errors import ConfigError, InputError
-from redepth.pipeline import choose_device, resolve
+from redepth.pipeline import resolve
 from redepth.refinement import GroundTruth
 from tests.checkpoints import tiny
 from tests.command import ENVIRONMENT
@@ -164,14 +164,6 @@ def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:
     written = {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
     assert written.items() <= preset.renderer.options.items()
     assert resolve(preset) == preset
-
-
-def test_devices() -> None:
-    assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in {"cpu", "cuda", "mps"}
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="device 'cuda' is not available here"):
-            choose_device("cuda")
 
 
 def test_the_public_names_load_and_unknown_ones_do_not() -> None:

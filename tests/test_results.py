@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from redepth.config import Preset, load_preset
+from redepth.config import Performance, Preset, load_preset
 from redepth.executors import Resources
 from redepth.experiments.run import IDENTITY, Row, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
@@ -40,7 +40,13 @@ def test_a_study_is_stored_whole_and_as_its_command_says(name: str) -> None:
 def shipped(asked: list[str], overrides: list[str]) -> Preset:
     """Return the preset as it ships, at the size that a study asks for."""
     size = asked[asked.index("--size") + 1] if "--size" in asked else "96"
-    return resolve(load_preset("embedded", [f"depth_model.longer_side={size}", *overrides]))
+    return measured(resolve(load_preset("embedded", [f"depth_model.longer_side={size}", *overrides])))
+
+
+def measured(preset: Preset) -> Preset:
+    """Leave out how the same mathematics is computed: `optim.performance` changes rounding alone."""
+    plain = preset.optim.model_copy(update={"performance": Performance()})
+    return preset.model_copy(update={"optim": plain})
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -48,7 +54,7 @@ def test_a_study_is_of_the_preset_as_it_ships(name: str) -> None:
     study = Study.model_validate_json((STORED / name / IDENTITY).read_text(encoding="utf-8"))
     asked = results.arguments(name)
     overrides = [value for option, value in pairwise(asked) if option == "--set"]
-    assert study.base == shipped(asked, overrides)
+    assert measured(study.base) == shipped(asked, overrides)
 
 
 @pytest.mark.slow
@@ -100,6 +106,6 @@ def test_a_setting_was_tried_on_images_apart(name: str) -> None:
     assert {s.options["seed"] for s in study.sets} == {TUNING_SEED}
     asked = results.tuning_arguments(name)
     overrides = [value for option, value in pairwise(asked) if option == "--set"]
-    assert study.base == shipped(asked, overrides)
+    assert measured(study.base) == shipped(asked, overrides)
     rows = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(rows) == int(asked[asked.index("--images") + 1])

@@ -11,10 +11,11 @@ from redepth import depth_models, hub, priors, renderers
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
 from redepth.data.datasets import REGISTRY, Dataset
+from redepth.device import choose_device
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.grids import UNSHIFTED, Arm, Experiment, experiment
 from redepth.optim.parameterizations import check_supported
-from redepth.pipeline import captioner_of, choose_device, resolve
+from redepth.pipeline import captioner_of, resolve
 from redepth.protocols import (
     Protocol,
     Split,

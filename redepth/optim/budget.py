@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from redepth.config import EarlyStop, Optim
+from redepth.device import indexed, synchronize
 from redepth.errors import ConfigError, RedepthError
 from redepth.units import memory, seconds
 
@@ -140,13 +141,16 @@ class CudaMeter:
     @contextmanager
     def limited(self) -> Iterator[None]:
         """Limit torch's allocator, and lift the limit afterwards."""
-        whole = torch.cuda.get_device_properties(self.device).total_memory
-        torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(min(1.0, self.limit / whole), self.device)
+        # torch asks for an index here, and nowhere else.
+        device = indexed(self.device)
+        whole = torch.cuda.get_device_properties(device).total_memory
+        with torch.cuda.device(device):
+            torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(min(1.0, self.limit / whole), device)
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
 
     def reset(self) -> None:
         """Forget the peak."""
@@ -245,6 +249,8 @@ class _Fitting:
         while trial.batch < members:
             members = self.refiner.batch = trial.batch
             trial, ticks = self._few_steps(members)
+        # What this size held in memory is no part of the next one's peak.
+        self.refiner.release_memory()
         first, *later = (after - before for before, after in pairwise(ticks))
         peak = None if self.meter is None else self.meter.peak()
         pace = median(later) if later else first
@@ -256,7 +262,7 @@ class _Fitting:
         ticks = [self.clock()]
 
         def watch() -> str:
-            _synchronize(trial.device)
+            synchronize(trial.device)
             ticks.append(self.clock())
             start, first, now = ticks[0], ticks[1], ticks[-1]
             late = first - start >= LONGEST_START * self.time or now - first >= TRIAL_SHARE * self.time
@@ -301,11 +307,6 @@ class _Fitting:
             reason="" if ended and whole else outcome.reason,
             seconds=self.clock() - self.began,
         )
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
 
 
 def affordable(members: int, steps: int, batch: int, trials: list[Trial], left: float) -> tuple[int, int]:

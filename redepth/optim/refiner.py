@@ -16,8 +16,8 @@ from redepth.config import Blend, Optim
 from redepth.contracts import (
     Condition,
     DepthModel,
-    Execution,
     Features,
+    HoldsMemory,
     Invariance,
     LearnsByMember,
     Objective,
@@ -26,14 +26,15 @@ from redepth.contracts import (
     Renderer,
     StepDraws,
     Surface,
-    Tunable,
     Widens,
 )
+from redepth.device import indexed, is_out_of_memory, numerics
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
 from redepth.ops.filters import detail
 from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import agreement_weight
+from redepth.optim import execution
 from redepth.optim.budget import Fit, run_fitted
 from redepth.optim.draws import draw_steps
 from redepth.optim.ledger import Answer, Ledger, Losses, NotFinite
@@ -231,18 +232,14 @@ class Refiner:
         self.prior = prior
         self.optim = optim
         self.objectives = objectives or {}
-        self.device = torch.device(device)
+        self.device = indexed(device)
         automatic = optim.members_per_batch == "auto"
         self.batch = optim.members if automatic else int(optim.members_per_batch)
         """Members that advance together; halved, for all photos to come, when memory runs out."""
         self.watch: Callable[[], str] | None = None
         """Asked after each step whether to go on; what it says, unless it is empty, is why the run ends."""
-        fast = optim.performance
-        for component in (depth_model, prior):
-            if isinstance(component, Tunable):
-                compiled = fast.compile == "all" or (fast.compile == "prior" and component is prior)
-                how = Execution(fast.channels_last, compiled, fast.cuda_graphs, fast.checkpointing)
-                component.tune(how)
+        self.execution = execution.tune(optim, self.device, depth_model, prior)
+        """What was decided about `optim.performance`."""
 
     @torch.no_grad()
     def predict(self, photo: Tensor) -> tuple[Tensor, Features, Tensor]:
@@ -291,6 +288,19 @@ class Refiner:
         """
         if self.optim.budget is not None or self.optim.vram is not None:
             return run_fitted(self, photo, prompt=prompt, seed=seed, on_step=on_step, draws=draws, sky=sky)
+        fast = self.optim.performance
+        with numerics(self.device, tf32=fast.tf32, cudnn_benchmark=fast.cudnn_benchmark):
+            return self._run(photo, prompt, seed, on_step, draws, sky)
+
+    def _run(
+        self,
+        photo: Tensor,
+        prompt: str,
+        seed: int,
+        on_step: OnStep | None,
+        draws: Sequence[StepDraws] | None,
+        sky: Tensor | None,
+    ) -> Outcome:
         started = time.perf_counter()
         image, features, initial = self.predict(photo)
         condition = self.prior.condition(image, prompt)
@@ -366,6 +376,14 @@ class Refiner:
         fused = self.device.type in SKIPS
         return torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay, fused=fused)
 
+    def release_memory(self) -> None:
+        """Give back the device memory that is kept for batches of another size."""
+        if isinstance(self.prior, HoldsMemory):
+            self.prior.release_memory()
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                torch.cuda.empty_cache()
+
     def rate_factor(self, step: int) -> float:
         """Return the learning rates' factor at a 0-based step under the schedule."""
         if self.optim.schedule == "constant":
@@ -440,7 +458,7 @@ class _Run:
             group = self._new_group(members)
             self._optimise(group)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return None, "", True
         except (KeyboardInterrupt, Interrupted) as stop:
@@ -457,14 +475,13 @@ class _Run:
         return group, "", False
 
     def _halve(self, members: int) -> None:
-        if self.optim.members_per_batch != "auto" or members == 1:
+        if members == 1:
             raise RedepthError(
-                f"{members} members at a time do not fit into the memory of {self.refiner.device}: lower "
-                "optim.members_per_batch, depth_model.longer_side or renderer.lights"
+                f"not even one member fits into the memory of {self.refiner.device}: lower "
+                "depth_model.longer_side or renderer.lights, or set optim.performance.checkpointing=true"
             )
         self.refiner.batch = members // 2
-        if self.refiner.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.refiner.release_memory()
         log.warning("out of memory: going on with %d members at a time", self.refiner.batch)
 
     def _new_group(self, members: range) -> _Group:
@@ -611,10 +628,3 @@ class _Run:
             sky=self.sky.cpu(),
             sky_given=self.sky_given,
         )
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """CUDA has a class for it; MPS and the CPU say it in words."""
-    text = str(error).lower()
-    spoken = "out of memory" in text or "can't allocate memory" in text
-    return isinstance(error, torch.OutOfMemoryError) or spoken

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from redepth.contracts import Condition, Execution, Illumination, Noise
 from redepth.errors import ConfigError, WeightsError
-from redepth.networks import execute
+from redepth.networks import execute, release_graphs
 from redepth.priors import scores
 from redepth.priors.lora import NEEDED, LearnedCopies
 from redepth.priors.schedule import TIMESTEPS, Schedule
@@ -139,7 +139,7 @@ class DiffusionPrior(ABC):
         Raises:
             ConfigError: if the rule trains copies of a network that is to be frozen into a graph.
         """
-        if RULES[self.score].learns and (how.compile or how.cuda_graphs):
+        if self.learns and (how.compile or how.cuda_graphs):
             raise ConfigError(
                 f"score: {self.score} trains copies of the denoiser, which can be neither compiled nor a "
                 "CUDA graph: set optim.performance.compile=off and optim.performance.cuda_graphs=false, or "
@@ -152,6 +152,15 @@ class DiffusionPrior(ABC):
     def set_up(self) -> None:
         """Let the networks, once on their device and in their precision, be executed as they are to be."""
         execute(self.network(), self._how, graph=True)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the rule trains copies of the network while it runs."""
+        return RULES[self.score].learns
+
+    def release_memory(self) -> None:
+        """Drop the graphs of the batch sizes until now."""
+        release_graphs(self.network())
 
     def widen(self) -> str:
         """Go on in float32; return the precision until now, empty if it is that already.
@@ -167,7 +176,7 @@ class DiffusionPrior(ABC):
 
     @property
     def _may_widen(self) -> bool:
-        return self._dtype != torch.float32 and not RULES[self.score].learns
+        return self._dtype != torch.float32 and not self.learns
 
     def cast(self) -> None:
         """Take the networks to float32."""
@@ -175,12 +184,12 @@ class DiffusionPrior(ABC):
 
     def check_packages(self) -> None:
         """Raise MissingDependencyError now if the rule needs a package that is not installed."""
-        if RULES[self.score].learns:
+        if self.learns:
             require(*NEEDED)
 
     def begin(self, members: Sequence[int]) -> None:
         """Forget what was learned; called before a group of members starts (``vsd``)."""
-        if not RULES[self.score].learns:
+        if not self.learns:
             return
         if self._copies is None:
             self._copies = LearnedCopies(self.network(), self.lora_rank, self.lora_rate)
@@ -191,7 +200,7 @@ class DiffusionPrior(ABC):
         drawn = {"timestep": self.draw_timesteps(batch, generator, progress)}
         drawn |= self.draw_model(batch, generator)
         drawn["progress"] = torch.full((batch,), float(progress))
-        if RULES[self.score].learns:
+        if self.learns:
             drawn["learned_timestep"] = torch.randint(0, TIMESTEPS, (batch,), generator=generator)
             drawn["learned_noise"] = torch.randn(drawn["noise"].shape, generator=generator)
         return Noise(drawn, self.on_cpu)

@@ -276,6 +276,18 @@ def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: 
     assert torch.equal(outcome.members, expected.members)
 
 
+def test_what_a_trial_held_is_let_go_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured graphs of one size would count in the peak of the other."""
+    meter = Meter(8 * GB)
+    released: list[int] = []
+    prior = Hungry(meter)
+    monkeypatch.setattr(Refiner, "release_memory", lambda _: released.append(len(prior.calls)))
+    run_fitted(
+        make_refiner(prior, vram="8GB", members=5, steps=2), photo(), clock=prior.clock, meter=meter, seed=5
+    )
+    assert len(released) == 2
+
+
 def test_memory_and_time_may_both_be_limited() -> None:
     meter = Meter(8 * GB)
     prior = Hungry(meter)

@@ -265,14 +265,25 @@ class Exhausting(TargetPrior):
         return super().__call__(relit, *rest)
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("together", ["auto", 5])
+def test_out_of_memory_halves_the_batch_and_changes_nothing(
+    together: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
-        outcome = make_refiner(Exhausting(), members=5).run(photo())
+        outcome = make_refiner(Exhausting(), members=5, members_per_batch=together).run(photo())
     assert "going on with 2 members at a time" in caplog.text
     expected = make_refiner(members=5, members_per_batch=2).run(photo())
     assert torch.equal(outcome.members, expected.members)
-    with pytest.raises(RedepthError, match="5 members at a time do not fit into the memory of cpu"):
-        make_refiner(Exhausting(), members=5, members_per_batch=5).run(photo())
+    assert outcome.members_per_batch == 2
+
+
+def test_one_member_that_does_not_fit_is_an_error_that_says_what_to_lower() -> None:
+    class Full(TargetPrior):
+        def __call__(self, *given: Any) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(RedepthError, match="not even one member fits into the memory of cpu: lower"):
+        make_refiner(Full(), members=5).run(photo())
 
 
 def test_the_size_that_fits_is_kept_for_the_next_photo(caplog: pytest.LogCaptureFixture) -> None:
@@ -284,7 +295,14 @@ def test_the_size_that_fits_is_kept_for_the_next_photo(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(
-    "message", ["MPS backend out of memory", "DefaultCPUAllocator: can't allocate memory"]
+    "message",
+    [
+        "MPS backend out of memory",
+        "DefaultCPUAllocator: can't allocate memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
 )
 def test_out_of_memory_is_also_recognised_in_words(message: str) -> None:
     class Saying(Exhausting):

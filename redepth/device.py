@@ -1,0 +1,80 @@
+"""Devices: which one is meant, waiting for it, its numerics, and how it says that its memory has run out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from redepth.errors import ConfigError
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "status_alloc_failed",
+    "unable to find an engine to execute this computation",
+    "unable to find a valid cudnn algorithm",
+)
+"""What a device without memory is known to say: torch, cuBLAS and cuDNN (their status, cuDNN's searches)."""
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device; ``auto`` takes CUDA, then Apple's MPS, then the CPU. A GPU has its index.
+
+    Raises:
+        ConfigError: if the device asked for is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    kind = device.partition(":")[0]
+    if not available.get(kind, False):
+        there = ", ".join(name for name, ok in available.items() if ok)
+        raise ConfigError(f"device '{device}' is not available here (available: auto, {there})")
+    return indexed(torch.device(device))
+
+
+def indexed(device: torch.device | str) -> torch.device:
+    """Return a device with its index where torch asks for one: ``cuda`` is the current GPU."""
+    if str(device) == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done all that it was given; a CPU is never behind."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@contextmanager
+def numerics(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iterator[None]:
+    """Set what torch keeps for the whole process, and put it back: float32 on tensor cores, cuDNN's search.
+
+    Nothing changes for a device other than CUDA.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32 = matmul.allow_tf32 = tf32
+    cudnn.benchmark = cudnn_benchmark
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device has no memory left; torch has a class for some of them."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(said in text for said in OUT_OF_MEMORY)

@@ -1,0 +1,63 @@
+"""How a run's networks are executed: what `optim.performance` leaves to be decided, decided for a device."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from typing import Any, Literal
+
+import torch
+
+from redepth.config import Optim
+from redepth.contracts import DepthModel, Execution, Prior, Tunable
+
+COMPILE_PAYS_AFTER = 4000
+"""Member-steps on a GPU after which compiling the prior has cost less time than it saved."""
+
+Compiled = Literal["off", "prior", "all"]
+
+
+def compiled(optim: Optim, device: torch.device) -> Compiled:
+    """Return what is compiled: what was asked for, or where that is ``auto`` what pays.
+
+    ``auto`` compiles the prior on CUDA, for runs of at least `COMPILE_PAYS_AFTER` member-steps that have no
+    time limit, where triton and a C compiler are installed.
+    """
+    asked = optim.performance.compile
+    if asked != "auto":
+        return asked
+    long = optim.members * optim.steps >= COMPILE_PAYS_AFTER and optim.budget is None
+    return "prior" if device.type == "cuda" and long and can_compile() else "off"
+
+
+def can_compile() -> bool:
+    """Return whether torch.compile finds what it needs for a GPU: triton, and a C compiler."""
+    compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+    return compiler and importlib.util.find_spec("triton") is not None
+
+
+def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Prior) -> dict[str, Any]:
+    """Let both components execute their networks as the settings say; return what was decided, as plain data.
+
+    Raises:
+        ConfigError: if the prior cannot be executed so.
+    """
+    fast, chosen = optim.performance, compiled(optim, device)
+    if optim.performance.compile == "auto" and not _may_compile(prior):
+        chosen = "off"
+    for component in (depth_model, prior):
+        if isinstance(component, Tunable):
+            own = chosen == "all" or (chosen == "prior" and component is prior)
+            component.tune(Execution(fast.channels_last, own, fast.cuda_graphs, fast.checkpointing))
+    decided = fast.model_dump(exclude={"read_losses_every"}) | {"compile": chosen}
+    # What means nothing on a device is not said of a run on it.
+    return decided if device.type == "cuda" else {k: v for k, v in decided.items() if k not in FOR_CUDA}
+
+
+FOR_CUDA = ("cuda_graphs", "tf32", "cudnn_benchmark")
+"""Settings that have no effect on other devices."""
+
+
+def _may_compile(prior: Prior) -> bool:
+    """Return whether a prior's networks stay the same during a run; those of ``vsd`` do not."""
+    return not getattr(prior, "learns", False)

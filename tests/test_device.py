@@ -1,0 +1,128 @@
+"""What torch expects of a CUDA device, tested with torch's own functions put aside."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from redepth import device
+from redepth.config import Optim
+from redepth.errors import ConfigError
+from redepth.optim import execution
+from redepth.optim.budget import CudaMeter
+from tests.helpers import TargetPrior, make_refiner, tiny_depth_model
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def second_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+
+
+def test_devices() -> None:
+    assert device.choose_device("cpu") == torch.device("cpu")
+    assert device.choose_device("auto").type in {"cpu", "cuda", "mps"}
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device 'cuda' is not available here"):
+            device.choose_device("cuda")
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_gpu_has_its_index(asked: str, second_gpu: None) -> None:
+    assert device.choose_device(asked) == torch.device("cuda", 1)
+    assert device.indexed("cuda") == torch.device("cuda", 1)
+    assert device.indexed("cpu") == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("second_gpu")
+def test_a_memory_limit_is_set_with_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch refuses a device without one."""
+    limits: list[tuple[float, int]] = []
+
+    def limit(fraction: float, on: torch.device) -> None:
+        assert on.index is not None
+        limits.append((fraction, on.index))
+
+    @contextmanager
+    def on_device(_: Any) -> Any:
+        yield
+
+    whole = SimpleNamespace(total_memory=80 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: whole)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limit)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device", on_device)
+    with CudaMeter(torch.device("cuda"), 8 * 10**9).limited():
+        pass
+    assert limits == [(0.1, 1), (1.0, 1)]
+
+
+def test_numerics_are_set_and_put_back() -> None:
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    for tf32, search in ((True, False), (False, True)):
+        with device.numerics(CUDA, tf32=tf32, cudnn_benchmark=search):
+            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == (tf32, tf32, search)
+        with device.numerics(torch.device("cpu"), tf32=not before[0], cudnn_benchmark=not before[2]):
+            assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == before
+    with pytest.raises(KeyError), device.numerics(CUDA, tf32=not before[0], cudnn_benchmark=True):
+        raise KeyError
+    assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == before
+
+
+def test_only_what_speaks_of_memory_is_out_of_memory() -> None:
+    assert device.is_out_of_memory(torch.OutOfMemoryError())
+    assert device.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"))
+    assert not device.is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+# --- what is decided for a device -----------------------------------------------------------------
+
+
+def optim(**settings: Any) -> Optim:
+    return Optim.model_validate({"members": 10, "steps": 1000} | settings)
+
+
+@pytest.mark.parametrize(
+    ("on", "settings", "expected"),
+    [
+        ("cuda:0", {}, "prior"),
+        ("cpu", {}, "off"),
+        ("cuda:0", {"steps": 100}, "off"),
+        ("cuda:0", {"budget": "60s"}, "off"),
+        ("cuda:0", {"performance": {"compile": "off"}}, "off"),
+        ("cpu", {"performance": {"compile": "all"}}, "all"),
+    ],
+)
+def test_the_prior_is_compiled_where_that_pays(
+    on: str, settings: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "can_compile", lambda: True)
+    assert execution.compiled(optim(**settings), torch.device(on)) == expected
+    monkeypatch.setattr(execution, "can_compile", lambda: False)
+    if "performance" not in settings:
+        assert execution.compiled(optim(**settings), torch.device(on)) == "off"
+
+
+def test_a_rule_that_learns_is_not_compiled_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Learning(TargetPrior):
+        learns = True
+
+    monkeypatch.setattr(execution, "can_compile", lambda: True)
+    model = tiny_depth_model()
+    for prior, expected in ((Learning(), "off"), (TargetPrior(), "prior")):
+        assert execution.tune(optim(), CUDA, model, prior)["compile"] == expected
+
+
+def test_a_refiner_says_how_it_executes() -> None:
+    found = make_refiner(performance={"compile": "off", "checkpointing": True}).execution
+    assert found["checkpointing"] is True
+    # On a CPU, what is for GPUs alone is not said.
+    assert "tf32" not in found
+    assert execution.tune(optim(), CUDA, tiny_depth_model(), TargetPrior())["tf32"] is True
