@@ -22,9 +22,9 @@ import torch
 import torch._functorch.config as functorch
 import typer
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from benchmarks import report
 from benchmarks.records import (
     Row,
     against_floor,
@@ -34,6 +34,7 @@ from benchmarks.records import (
     save,
     time_runs,
 )
+from benchmarks.report import SHADING_SHAPE
 from redepth.ops import color, shading
 from redepth.renderers.blinn_phong import BlinnPhong
 
@@ -46,9 +47,6 @@ GPU_SIZES = ("1x518x518", "10x518x518", "16x1024x1024")
 CPU_SIZES = ("1x256x256",)
 SWEEP = tuple(product((8, 16, 32, 64, 128), (1, 2, 4, 8)))
 
-TARGET_SHAPE: Shape = (16, 1024, 1024)
-TARGET_FRACTION = 0.8
-TARGET_SPEEDUPS = {"eager": 8.0, "compile": 1.3}
 
 app = typer.Typer(add_completion=False)
 console = Console(width=120)
@@ -179,87 +177,16 @@ def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> It
                 yield Row(
                     benchmark="shading-sweep",
                     case=case,
-                    implementation="triton",
+                    implementation=f"triton, {rows} rows, {strips} strips",
                     **took._asdict(),
                     shape=shape,
                     lights=lights,
                     dtype="float32",
                     **common,
                     **against_floor(bytes_floor(case, shape, lights), took.median_ms, copy_gb_s),
-                    extra={"rows": rows, "strips": strips},
                 )
     finally:
         shading_triton.FORWARD, shading_triton.BACKWARD = standard
-
-
-# --- report ---------------------------------------------------------------------------------------
-
-
-def speedup(row: Row, rows: Sequence[Row], over: str) -> float | None:
-    """Return how many times faster a row is than the same case by another implementation."""
-    for other in rows:
-        if other.implementation == over and (other.case, other.shape, other.lights) == (
-            row.case,
-            row.shape,
-            row.lights,
-        ):
-            return other.median_ms / row.median_ms
-    return None
-
-
-def table_of(rows: Sequence[Row]) -> Table:
-    """Lay the rows out."""
-    table = Table(
-        "size", "lights", "case", "implementation", "median ms", "p20 to p80", "of copy", "to eager"
-    )
-    for row in rows:
-        gain = speedup(row, rows, "eager")
-        table.add_row(
-            "x".join(map(str, row.shape)),
-            str(row.lights),
-            row.case,
-            " ".join([row.implementation, *(f"{k}={v}" for k, v in row.extra.items() if k != "peak_mib")]),
-            f"{row.median_ms:.4g}",
-            f"{row.p20_ms:.4g} to {row.p80_ms:.4g}",
-            f"{row.fraction_of_copy or 0:.0%}",
-            f"{gain:.2f}x" if gain else "",
-        )
-    return table
-
-
-def targets(rows: Sequence[Row]) -> Iterator[tuple[str, bool]]:
-    """Yield each target that was measured and whether it holds."""
-    size = "x".join(map(str, TARGET_SHAPE))
-    for row in rows:
-        if row.implementation != "triton" or row.shape != TARGET_SHAPE or row.lights != 1:
-            continue
-        reached = row.fraction_of_copy or 0.0
-        yield (
-            f"{row.case} at {size}: {reached:.0%} of copy bandwidth (at least {TARGET_FRACTION:.0%})",
-            reached >= TARGET_FRACTION,
-        )
-        for over, least in TARGET_SPEEDUPS.items():
-            gain = speedup(row, rows, over)
-            if gain is not None:
-                yield f"{row.case} at {size}: {gain:.1f} times {over} (at least {least:g})", gain >= least
-
-
-def report(rows: Sequence[Row]) -> None:
-    """Print table and targets."""
-    console.print(table_of(rows))
-    verdicts = list(targets(rows))
-    for text, holds in verdicts:
-        console.print(f"{'holds ' if holds else 'MISSED'} {text}", highlight=False)
-    if not verdicts:
-        console.print("no target was measured: they are for the kernels at 16x1024x1024 and one light")
-
-
-def report_sweep(rows: Sequence[Row]) -> None:
-    """Print the table of a sweep and its fastest cuts."""
-    console.print(table_of(rows))
-    for case in ("forward", "backward"):
-        best = min((row for row in rows if row.case == case), key=lambda row: row.median_ms)
-        console.print(f"{case}: fastest is Launch(rows={best.extra['rows']}, strips={best.extra['strips']})")
 
 
 # --- command line ---------------------------------------------------------------------------------
@@ -302,14 +229,16 @@ def main(
     if try_cuts:
         if why := problem("triton", on):
             raise typer.BadParameter(f"--sweep {why}")
-        shape = parse_size(size[0]) if size else TARGET_SHAPE
+        shape = parse_size(size[0]) if size else SHADING_SHAPE
         rows = list(sweep(shape, (lights or [1])[0], on, seconds))
-        report_sweep(rows)
+        for case in ("forward", "backward"):
+            best = min((row for row in rows if row.case == case), key=lambda row: row.median_ms)
+            console.print(f"{case}: the fastest is {best.implementation}")
         path = result_path(out, "shading-sweep", on)
     else:
         sizes = [parse_size(text) for text in size or (GPU_SIZES if on.type == "cuda" else CPU_SIZES)]
         rows = list(measure(chosen(implementations, on), sizes, lights or [1, 4], on, seconds))
-        report(rows)
+        console.print(report.text(rows), highlight=False, markup=False)
         path = result_path(out, "shading", on)
     save(path, rows)
     console.print(f"wrote {path}")

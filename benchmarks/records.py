@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -22,6 +23,7 @@ import redepth
 from redepth.io import save_json
 
 ROOT = Path(__file__).parents[1]
+COMMIT = "REDEPTH_COMMIT"
 RESULTS = Path(__file__).parent / "results"
 
 Positive = Annotated[float, Field(gt=0)]
@@ -128,13 +130,25 @@ def save(path: Path, rows: Sequence[Row]) -> None:
     save_json(path, ROWS.dump_python(list(rows), mode="json"))
 
 
+def append(path: Path, row: Row) -> None:
+    """Add a row to a file of JSON lines, so that it is there whatever happens next."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as lines:
+        lines.write(row.model_dump_json() + "\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
 def load(path: Path) -> list[Row]:
-    """Read rows and check them.
+    """Read rows, of JSON or of JSON lines, and check them.
 
     Raises:
         pydantic.ValidationError: a row does not follow the schema.
     """
-    return ROWS.validate_python(json.loads(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".jsonl":
+        return [Row.model_validate_json(line) for line in text.splitlines()]
+    return ROWS.validate_python(json.loads(text))
 
 
 def result_path(out: Path | None, kind: str, device: torch.device) -> Path:
@@ -170,7 +184,12 @@ def versions() -> dict[str, str]:
 
 
 def checkout() -> tuple[str, bool]:
-    """Return the commit of this repository and whether tracked files differ from it."""
+    """Return the commit of this repository and whether tracked files differ from it.
+
+    Where the files have travelled without the repository, `COMMIT` in the environment names it.
+    """
+    if stated := os.environ.get(COMMIT):
+        return stated, False
     try:
         commit = _git("rev-parse", "HEAD").strip()
         return commit, bool(_git("status", "--porcelain", "--untracked-files=no").strip())
@@ -218,20 +237,37 @@ def timing(milliseconds: Sequence[float]) -> Timing:
     return Timing(*nanoseconds, len(milliseconds))
 
 
-def copy_bandwidth(device: torch.device, seconds: float) -> float:
+class Rate(NamedTuple):
+    """What a device reaches, and the times that say so."""
+
+    value: float
+    took: Timing
+
+
+def copy_rate(device: torch.device, seconds: float) -> Rate:
     """Return the GB/s, read and written, of copying a tensor far larger than any cache."""
     source = torch.ones(2**28 if device.type == "cuda" else 2**25, device=device)
     target = torch.empty_like(source)
     took = time_runs(lambda: target.copy_(source), device, seconds)
-    return 2 * source.nbytes / took.median_ms / 1e6
+    return Rate(2 * source.nbytes / took.median_ms / 1e6, took)
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+def copy_bandwidth(device: torch.device, seconds: float) -> float:
+    """Return the GB/s of `copy_rate`."""
+    return copy_rate(device, seconds).value
+
+
+def product_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> Rate:
     """Return the TFLOP/s of a product of square matrices that is bound by arithmetic."""
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     took = time_runs(lambda: left @ right, device, seconds)
-    return 2 * side**3 / took.median_ms / 1e9
+    return Rate(2 * side**3 / took.median_ms / 1e9, took)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
+    """Return the TFLOP/s of `product_rate`."""
+    return product_rate(device, dtype, seconds).value
 
 
 def against_floor(bytes_floor: int, median_ms: float, copy_gb_s: float) -> Mapping[str, Any]:

@@ -1,0 +1,122 @@
+"""Measure all that needs a GPU in a few minutes, and lose nothing if they are cut short.
+
+    python -m benchmarks.gpu --minutes 10 --out DIR --commit $(git rev-parse HEAD)
+    python -m benchmarks.gpu --minutes 3 --out DIR --tiny       # every part on a CPU: does it run?
+    python -m benchmarks.report DIR                             # the tables
+
+Each part (`benchmarks.gpu_parts`) is a process of its own with a time limit; when one fails or is stopped,
+the next one runs. Rows are appended to ``DIR/rows.jsonl`` as they are made, what the parts say goes to
+``DIR/log.txt``, and the tables to ``DIR/tables.md``. Parts run in the order of `LIMITS`: the most valuable
+first.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Annotated
+
+import typer
+
+from benchmarks.records import COMMIT, ROOT
+
+LIMITS: dict[str, float] = {
+    "rates": 60,
+    "tests": 120,
+    "steps": 120,
+    "kernels": 60,
+    "options": 150,
+    "shading": 60,
+    "norms": 40,
+    "decoders": 60,
+    "compile": 200,
+    "fast": 60,
+    "mesh": 90,
+    "compiled-tests": 120,
+    "compile-all": 150,
+}
+"""Part -> the seconds after which it is stopped."""
+
+OFF_BY_DEFAULT = ("compiled-tests", "compile-all")
+LEAST = 5.0
+"""Seconds below which no part is begun."""
+
+
+def chosen(asked: str) -> list[str]:
+    """Return the parts of a list with commas, in the order of value.
+
+    Raises:
+        typer.BadParameter: if there is no such part.
+    """
+    names = [name for name in asked.split(",") if name] or [n for n in LIMITS if n not in OFF_BY_DEFAULT]
+    if unknown := set(names) - set(LIMITS):
+        raise typer.BadParameter(f"no {', '.join(sorted(unknown))}; there are: {', '.join(LIMITS)}")
+    return [name for name in LIMITS if name in names]
+
+
+def run_part(command: list[str], limit: float, log: IO[str]) -> str:
+    """Run a part in a process group of its own; return how it ended."""
+    process = subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+    )
+    try:
+        code = process.wait(timeout=limit)
+        return "done" if code == 0 else f"FAILED with exit code {code}"
+    except subprocess.TimeoutExpired:
+        return f"stopped after {limit:.0f} s"
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def main(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time for all parts together.")],
+    out: Annotated[Path, typer.Option(help="Folder of rows.jsonl, log.txt and tables.md.")],
+    parts: Annotated[str, typer.Option(help=f"With commas, of: {', '.join(LIMITS)}.")] = "",
+    commit: Annotated[str, typer.Option(help="Of the files, where the repository itself is not there.")] = "",
+    tiny: Annotated[bool, typer.Option("--tiny", help="Narrow networks; a CPU will do.")] = False,
+) -> None:
+    """Run the parts, one after the other, until the time is over; exit with 1 if one did not end well."""
+    names, end = chosen(parts), time.monotonic() + 60 * minutes
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if commit:
+        os.environ[COMMIT] = commit
+    ends: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as scratch, (out / "log.txt").open("a", encoding="utf-8") as log:
+        # What one process has compiled, the next finds.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{scratch}/inductor")
+        for name in names:
+            left = end - time.monotonic()
+            if left < LEAST:
+                ends[name] = "not begun: the time is over"
+                continue
+            command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(out / "rows.jsonl"), scratch]
+            log.write(f"\n== {name}\n")
+            log.flush()
+            began = time.monotonic()
+            ends[name] = run_part(command + ["--tiny"] * tiny, min(left, LIMITS[name]), log)
+            typer.echo(f"{name}: {ends[name]}, {time.monotonic() - began:.0f} s")
+    _tables(out)
+    if any(ended != "done" for ended in ends.values()):
+        raise typer.Exit(1)
+
+
+def _tables(out: Path) -> None:
+    from benchmarks import records, report
+
+    rows = out / "rows.jsonl"
+    if rows.is_file():
+        text = report.text(records.load(rows))
+        (out / "tables.md").write_text(text + "\n", encoding="utf-8")
+        typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,364 @@
+"""The parts of `benchmarks.gpu`, each run by it in a process of its own.
+
+    python -m benchmarks.gpu_parts PART rows.jsonl SCRATCH [--tiny]
+
+``SCRATCH`` is a folder that the parts of one run share: the first that needs them writes the networks there.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks import bench_shading, random_models
+from benchmarks.random_models import REAL, SMALL
+from benchmarks.records import ROOT, Row, Timing, append, circumstances, copy_rate, product_rate, timing
+from benchmarks.report import FAST, PAPER, SHADING_SHAPE
+from benchmarks.ways import (
+    ALONE,
+    PERFORMANCE,
+    PLAIN,
+    THEIRS,
+    Bench,
+    Effort,
+    Subject,
+    Way,
+    console,
+    first_gradient,
+    known,
+)
+from redepth.device import choose_device, numerics
+
+VRAM = "8GB"
+KERNELS = 45
+"""How many kernels are listed."""
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("fused_norm", "off"),
+    ("vae_attention", "sdpa"),
+    ("decoders", "loop"),
+    ("shared_prefix", False),
+    ("tf32", False),
+    ("cudnn_benchmark", False),
+    ("channels_last", False),
+    ("cuda_graphs", True),
+    ("checkpointing", True),
+    ("read_losses_every", 1),
+)
+"""What is changed in the preset as it ships, one option at a time."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part is given.
+
+    Attributes:
+        rows: the file that rows are appended to.
+        scratch: the folder that the parts share.
+        tiny: whether all sizes are small.
+    """
+
+    rows: Path
+    scratch: Path
+    tiny: bool
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The GPU; the CPU where there is none and sizes are small."""
+        return choose_device("auto" if self.tiny else "cuda")
+
+    @property
+    def effort(self) -> Effort:
+        """How long a way is timed."""
+        return Effort(1, 2, 1) if self.tiny else Effort(4, 10, 1)
+
+    @property
+    def together(self) -> int:
+        """Members of the paper's preset."""
+        return 2 if self.tiny else 10
+
+    @property
+    def seconds(self) -> float:
+        """Time for each measurement of its own."""
+        return 0.0 if self.tiny else 0.3
+
+    def add(self, row: Row) -> None:
+        """Store a row and say so."""
+        if self.tiny:
+            row = row.model_copy(update={"extra": row.extra | {"tiny": True}})
+        append(self.rows, row)
+        error = row.extra.get("gradient_error")
+        told = f", gradient off by {error:.1e}" if error is not None else ""
+        console.print(f"{row.benchmark}, {row.case}, {row.implementation}: {row.median_ms:.4g} ms{told}")
+
+    def row(self, benchmark: str, case: str, implementation: str, took: Timing, **extra: Any) -> Row:
+        """Return a row on something that is no step and has no size of its own."""
+        return Row(
+            benchmark=benchmark,
+            case=case,
+            implementation=implementation,
+            **took._asdict(),
+            **circumstances(self.device),
+            shape=(1,),
+            lights=1,
+            dtype=extra.pop("dtype", "float32"),
+            extra=extra,
+        )
+
+    def networks(self) -> Path:
+        """Return the folder of networks with random weights, written by whoever asks first."""
+        folder = self.scratch / "networks"
+        if not (folder / "sd/scheduler").exists():
+            random_models.write(folder, SMALL if self.tiny else REAL, self.device)
+        return folder
+
+    def bench(self, preset: str = PAPER) -> Bench:
+        """Return the bench of a preset on these networks."""
+        subject = Subject(preset, self.device, self.networks(), self.tiny)
+        return Bench.of(subject, self.effort, self.seconds)
+
+
+def rates(part: Part) -> None:
+    """Copies and matrix products."""
+    copied = copy_rate(part.device, part.seconds)
+    part.add(part.row("rates", "copy", "float32", copied.took, rate=copied.value, unit="GB/s"))
+    dtypes = (torch.float32,) if part.device.type == "cpu" else (torch.float16, torch.bfloat16, torch.float32)
+    for dtype in dtypes:
+        for tf32 in (False, True) if dtype == torch.float32 else (False,):
+            name = str(dtype).removeprefix("torch.")
+            with numerics(part.device, tf32=tf32, cudnn_benchmark=False):
+                found = product_rate(part.device, dtype, part.seconds)
+            told = {"rate": found.value, "unit": "TFLOP/s", "dtype": name}
+            form = f"{name}, tf32" if tf32 else name
+            part.add(part.row("rates", "matrix product", form, found.took, **told))
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+def run_tests(part: Part, marks: str, *where: str) -> None:
+    """Run the GPU tests; what they came to is a row, and the log has the rest."""
+    began = time.perf_counter()
+    # A CPU has none of them: a few stand in, so that this part is tried too.
+    asked = ["tests/ops/test_filters.py"] if part.tiny else ["-m", marks, *(where or ("tests",))]
+    command = [sys.executable, "-m", "pytest", "-rfEs", "--tb=short", "-p", "no:cacheprovider", *asked]
+    said = ""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            said += line
+    took = 1e3 * (time.perf_counter() - began)
+    counts = {
+        n: sum(map(int, re.findall(rf"(\d+) {n}", said.splitlines()[-1]))) for n in ("passed", "skipped")
+    }
+    failed = [line.split(" ", 1)[1] for line in said.splitlines() if re.match(r"(FAILED|ERROR) \S", line)]
+    name = " ".join([marks, *where])
+    part.add(part.row("tests", "gpu", name, timing([took, took]), failed=failed, **counts))
+
+
+def tests(part: Part) -> None:
+    """All GPU tests but those that compile."""
+    run_tests(part, "gpu and not compiles")
+
+
+def compiled_tests(part: Part) -> None:
+    """The GPU tests that compile."""
+    run_tests(part, "gpu and compiles")
+
+
+def mesh(part: Part) -> None:
+    """The mesh renderer with nvdiffrast, which compiles itself first."""
+    run_tests(part, "gpu", "tests/renderers/test_mesh_gpu.py")
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def exact_gradient(part: Part, bench: Bench) -> Tensor:
+    """Return the first step's gradient in full float32, computed by whoever asks first."""
+    kept = part.scratch / "gradient.pt"
+    if not kept.exists():
+        plain = {**dict(known(PLAIN)), f"{PERFORMANCE}.tf32": False, "prior.dtype": "float32"}
+        settings = bench.settings(Way("exact", part.together, plain))
+        torch.save(first_gradient(bench.subject.refiner(settings), bench.subject.photo()), kept)
+    exact: Tensor = torch.load(kept)
+    return exact
+
+
+def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: Tensor | None = None) -> None:
+    """Time one way, with the error of its first gradient; one that fails is told, and passed over."""
+    try:
+        extra = {}
+        if exact is not None:
+            found = first_gradient(bench.subject.refiner(bench.settings(way)), bench.subject.photo())
+            extra["gradient_error"] = float((found - exact).norm() / exact.norm())
+        for row in bench.one(way, inside=inside, extra=extra):
+            part.add(row)
+    except Exception as error:
+        console.print(f"{way.name}: {type(error).__name__}: {str(error)[:2000]}", markup=False)
+        console.print_exception(max_frames=12)
+
+
+def eager(*options: tuple[str, Any]) -> dict[str, Any]:
+    """Return the settings without compilation, with some options changed."""
+    return dict(known([("compile", "off"), *options]))
+
+
+def steps(part: Part) -> None:
+    """Members together and one at a time, by stage; under a memory limit; the authors' way."""
+    bench, n = part.bench(), part.together
+    exact = exact_gradient(part, bench)
+    measure(part, bench, Way(f"{n} together", n, eager()), inside=True, exact=exact)
+    measure(part, bench, Way(THEIRS, 1, dict(known(PLAIN)), reloads=True), inside=True)
+    measure(part, bench, Way(f"{n} together, plain", n, dict(known(PLAIN))), inside=True, exact=exact)
+    measure(part, bench, Way(ALONE, 1, eager()), inside=True)
+    measure(part, bench, Way(f"{n // 2} together", n // 2, eager()))
+    if part.device.type == "cuda":
+        measure(part, bench, Way(f"within {VRAM}", n, eager() | {"optim.vram": VRAM}))
+
+
+def options(part: Part) -> None:
+    """Each option changed by itself, and bfloat16."""
+    bench, n = part.bench(), part.together
+    exact = exact_gradient(part, bench)
+    for name, value in OPTIONS:
+        if known([(name, value)]):
+            measure(part, bench, Way(f"{n} together, {name}={value}", n, eager((name, value))), exact=exact)
+    half = eager() | {"prior.dtype": "bfloat16"}
+    measure(part, bench, Way(f"{n} together, bfloat16", n, half), exact=exact)
+
+
+def kernels(part: Part) -> None:
+    """The kernels of a step as the preset ships and of the plain one, by time."""
+    bench, n = part.bench(), part.together
+    for name, settings in (("as shipped", eager()), ("plain", dict(known(PLAIN)))):
+        list_kernels(part, bench, Way(f"{n} together, {name}", n, settings))
+
+
+def list_kernels(part: Part, bench: Bench, way: Way) -> None:
+    """Profile some steps and store a row of what took most of them."""
+    from torch.profiler import ProfilerActivity, profile
+
+    refiner = bench.subject.refiner(bench.settings(way))
+    refiner.optim = refiner.optim.model_copy(update={"steps": 3})
+    refiner.run(bench.subject.photo())
+    found: dict[int, dict[str, list[float]]] = {}
+    for count in (1, 3):
+        refiner.optim = refiner.optim.model_copy(update={"steps": count})
+        kind = ProfilerActivity.CUDA if part.device.type == "cuda" else ProfilerActivity.CPU
+        with profile(activities=[kind]) as profiled:
+            refiner.run(bench.subject.photo())
+        own = "self_device_time_total" if part.device.type == "cuda" else "self_cpu_time_total"
+        # Calls of the runtime, which take no time on the device, are none of its kernels.
+        events = [e for e in profiled.key_averages() if getattr(e, own) > 0]
+        found[count] = {e.key: [getattr(e, own) / 1e3, e.count] for e in events}
+    # Two steps less one: what the run itself does, such as the encoder, drops out.
+    per_step = {
+        key: [(now - then) / 2 for now, then in zip(found[3][key], found[1].get(key, [0.0, 0]), strict=True)]
+        for key in found[3]
+    }
+    listed = sorted(per_step.items(), key=lambda item: -item[1][0])[:KERNELS]
+    total = max(sum(ms for ms, _ in per_step.values()), 1e-6)
+    told = [{"name": key, "ms": round(ms, 4), "calls": calls} for key, (ms, calls) in listed]
+    launched = sum(calls for _, calls in per_step.values())
+    part.add(part.row("kernels", "step", way.name, timing([total, total]), kernels=told, launched=launched))
+
+
+def compile_prior(part: Part) -> None:
+    """torch.compile of the prior, with and without what it could do by itself."""
+    bench, n = part.bench(), part.together
+    exact = exact_gradient(part, bench)
+    for name, changed in (
+        ("compile=prior", ()),
+        ("compile=prior, graphs", (("cuda_graphs", True),)),
+        ("compile=prior, fused_norm=off", (("fused_norm", "off"),)),
+    ):
+        settings = dict(known([("compile", "off" if part.tiny else "prior"), *changed]))
+        measure(part, bench, Way(f"{n} together, {name}", n, settings), inside=True, exact=exact)
+
+
+def compile_all(part: Part) -> None:
+    """torch.compile of prior and decoders."""
+    bench, n = part.bench(), part.together
+    settings = dict(known([("compile", "off" if part.tiny else "all")]))
+    measure(part, bench, Way(f"{n} together, compile=all", n, settings), exact=exact_gradient(part, bench))
+
+
+def fast(part: Part) -> None:
+    """The preset with other mathematics."""
+    bench = part.bench(FAST)
+    n = 2 if part.tiny else bench.subject.preset().optim.members
+    measure(part, bench, Way(f"{n} together", n, eager()), inside=True)
+
+
+# --- single pieces --------------------------------------------------------------------------------
+
+
+def shading(part: Part) -> None:
+    """The re-lighting kernel against eager and compiled torch."""
+    shapes = [(1, 16, 16)] if part.tiny else [SHADING_SHAPE, (10, 518, 518)]
+    names = ["eager"] if part.device.type == "cpu" else ["triton", "eager", "compile"]
+    for row in bench_shading.measure(names, shapes, [1], part.device, part.seconds):
+        part.add(row)
+
+
+def norms(part: Part) -> None:
+    """The fused normalisation against torch's."""
+    from benchmarks import bench_group_norm
+
+    for row in bench_group_norm.measure(part.device, part.seconds, tiny=part.tiny):
+        part.add(row)
+
+
+def decoders(part: Part) -> None:
+    """The decoders of all members in each form."""
+    from benchmarks import bench_decoders
+
+    for row in bench_decoders.measure(part.device, part.seconds, tiny=part.tiny):
+        part.add(row)
+
+
+PARTS: dict[str, Callable[[Part], None]] = {
+    "rates": rates,
+    "tests": tests,
+    "steps": steps,
+    "kernels": kernels,
+    "options": options,
+    "shading": shading,
+    "norms": norms,
+    "decoders": decoders,
+    "compile": compile_prior,
+    "fast": fast,
+    "mesh": mesh,
+    "compiled-tests": compiled_tests,
+    "compile-all": compile_all,
+}
+
+
+def main(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(PARTS)}.")],
+    rows: Annotated[Path, typer.Argument(help="The file that rows are appended to.")],
+    scratch: Annotated[Path, typer.Argument(help="The folder that the parts of a run share.")],
+    tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes.")] = False,
+) -> None:
+    """Run one part."""
+    part = Part(rows, scratch, tiny)
+    if not tiny and not torch.cuda.is_available():
+        raise typer.BadParameter("there is no CUDA GPU here; --tiny runs on a CPU")
+    PARTS[name](part)
+
+
+if __name__ == "__main__":
+    typer.run(main)
