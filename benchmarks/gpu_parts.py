@@ -52,7 +52,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("tf32", False),
     ("cudnn_benchmark", False),
     ("channels_last", False),
-    ("cuda_graphs", True),
+    ("cuda_graphs", "step"),
+    ("cuda_graphs", "denoiser"),
     ("checkpointing", True),
     ("read_losses_every", 1),
 )
@@ -213,7 +214,7 @@ def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: 
 
 def eager(*options: tuple[str, Any]) -> dict[str, Any]:
     """Return the settings without compilation, with some options changed."""
-    return dict(known([("compile", "off"), *options]))
+    return dict(known([("compile", "off"), ("cuda_graphs", "off"), *options]))
 
 
 def steps(part: Part) -> None:
@@ -282,7 +283,7 @@ def compile_prior(part: Part) -> None:
     exact = exact_gradient(part, bench)
     for name, changed in (
         ("compile=prior", ()),
-        ("compile=prior, graphs", (("cuda_graphs", True),)),
+        ("compile=prior, graphs", (("cuda_graphs", "step"),)),
         ("compile=prior, fused_norm=off", (("fused_norm", "off"),)),
     ):
         settings = dict(known([("compile", "off" if part.tiny else "prior"), *changed]))

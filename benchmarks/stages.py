@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from redepth.contracts import Noise
+from redepth.contracts import Noise, StepDraws
 from redepth.optim.parameterizations import Parameterization
 from redepth.optim.refiner import Refiner
 from redepth.priors.latent import LatentDiffusion
@@ -66,8 +66,23 @@ class Marks:
 def whole(refiner: Refiner) -> Iterator[Marks]:
     """Mark where each step begins, and nothing inside it."""
     marks = Marks(refiner.device)
-    with patch.object(refiner, "step", _marked(refiner.step, before=lambda: marks.set(STEP))):
+    make = refiner.stepper
+    with patch.object(refiner, "stepper", lambda advance: _Stepper(make(advance), marks)):
         yield marks
+
+
+class _Stepper:
+    """Takes steps as another does, and marks where each begins: a graph's replay calls nothing of the refiner."""
+
+    def __init__(self, own: Any, marks: Marks) -> None:
+        self._own, self._marks = own, marks
+
+    def __call__(self, draws: StepDraws) -> Any:
+        self._marks.set(STEP)
+        return self._own(draws)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ PERFORMANCE = "optim.performance"
 PLAIN: tuple[tuple[str, Any], ...] = (
     ("channels_last", False),
     ("compile", "off"),
-    ("cuda_graphs", False),
+    ("cuda_graphs", "off"),
     ("checkpointing", False),
     ("read_losses_every", 1),
     ("cudnn_benchmark", False),

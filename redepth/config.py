@@ -93,8 +93,9 @@ class Performance(_Section):
     - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
       decoder too. Compiling comes before the first step. ``auto``: the prior's, on CUDA, for a run that is
       long enough to win the time back (`optim.execution`).
-    - ``cuda_graphs``: the frozen denoiser is launched as one CUDA graph for each batch size; no effect on
-      other devices.
+    - ``cuda_graphs``: launched as one CUDA graph is nothing, the frozen denoiser, or the whole ``step``,
+      forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 20 steps and more. No
+      effect on other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.
     - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
@@ -108,7 +109,7 @@ class Performance(_Section):
 
     channels_last: bool = True
     compile: Literal["auto", "off", "prior", "all"] = "auto"
-    cuda_graphs: bool = False
+    cuda_graphs: Literal["auto", "off", "denoiser", "step"] = "auto"
     checkpointing: bool = False
     read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
     tf32: bool = True

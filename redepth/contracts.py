@@ -77,6 +77,10 @@ class Draw:
         moved = {k: v if k in self.on_cpu else _sent(v, device) for k, v in self.tensors.items()}
         return replace(self, tensors=moved)
 
+    def clone(self) -> Self:
+        """Return a copy in memory of its own."""
+        return replace(self, tensors={k: v.clone() for k, v in self.tensors.items()})
+
     def flatten(self) -> Self:
         """Merge (members, lights, ...) to (members * lights, ...), the shape a prior is called with."""
         return replace(self, tensors={k: v.flatten(0, 1) for k, v in self.tensors.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from redepth.contracts import Execution
+
+T = TypeVar("T")
 
 
 def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
@@ -99,23 +101,29 @@ class Graphed:
         with torch.cuda.stream(stream):
             for _ in range(3):
                 call()
+            found = captured(call)
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        graph = torch.cuda.CUDAGraph()
-        # Unlike torch.cuda.graph, this leaves the stream whatever happens, and lets the call's own error out:
-        # ending a capture that a call has broken raises another one, which would hide it.
-        with torch.cuda.stream(stream):
-            graph.capture_begin()
-            try:
-                outputs = call()
-            except BaseException:
-                with contextlib.suppress(RuntimeError):
-                    graph.capture_end()
-                raise
+        return found
+
+
+def captured(call: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    """Capture a call in the current stream, which is not the default one; return results and what replays it.
+
+    Nothing is computed yet. Unlike ``torch.cuda.graph``, the call's own error comes out: ending a capture that
+    a call has broken raises another one, which would hide it.
+    """
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin()
+    try:
+        outputs = call()
+    except BaseException:
+        with contextlib.suppress(RuntimeError):
             graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
-        return outputs, graph.replay
+        raise
+    graph.capture_end()
+    return outputs, graph.replay
 
 
 def release_graphs(network: nn.Module) -> None:

@@ -10,10 +10,15 @@ import torch
 
 from redepth.config import Optim
 from redepth.contracts import DepthModel, Execution, Prior, Tunable
+from redepth.errors import ConfigError
 
 COMPILE_PAYS_AFTER = 4000
 """Member-steps on a GPU after which compiling the prior has cost less time than it saved."""
 
+GRAPH_PAYS_AFTER = 20
+"""Steps of a run after which capturing one has cost less time than it saved."""
+
+Graphs = Literal["off", "denoiser", "step"]
 Compiled = Literal["off", "prior", "all"]
 
 
@@ -42,22 +47,37 @@ def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Pri
     Raises:
         ConfigError: if the prior cannot be executed so.
     """
-    fast, chosen = optim.performance, compiled(optim, device)
-    if optim.performance.compile == "auto" and not _may_compile(prior):
-        chosen = "off"
+    fast = optim.performance
+    # The networks of a rule such as ``vsd`` change during a run.
+    changes = bool(getattr(prior, "learns", False))
+    if changes and fast.cuda_graphs == "step":
+        raise ConfigError(
+            "optim.performance.cuda_graphs=step needs a prior whose networks stay as they are: set it to off, "
+            "or take another prior.score"
+        )
+    chosen = {
+        "compile": "off" if changes and fast.compile == "auto" else compiled(optim, device),
+        "cuda_graphs": "off" if changes and fast.cuda_graphs == "auto" else graphed(optim, device),
+    }
     for component in (depth_model, prior):
         if isinstance(component, Tunable):
-            own = chosen == "all" or (chosen == "prior" and component is prior)
-            component.tune(Execution(fast.channels_last, own, fast.cuda_graphs, fast.checkpointing))
-    decided = fast.model_dump(exclude={"read_losses_every"}) | {"compile": chosen}
+            own = chosen["compile"] == "all" or (chosen["compile"] == "prior" and component is prior)
+            graphs = chosen["cuda_graphs"] == "denoiser"
+            component.tune(Execution(fast.channels_last, own, graphs, fast.checkpointing))
+    decided = fast.model_dump(exclude={"read_losses_every"}) | chosen
     # What means nothing on a device is not said of a run on it.
     return decided if device.type == "cuda" else {k: v for k, v in decided.items() if k not in FOR_CUDA}
 
 
-FOR_CUDA = ("cuda_graphs", "tf32", "cudnn_benchmark")
+FOR_CUDA = ("tf32", "cudnn_benchmark")
 """Settings that have no effect on other devices."""
 
 
-def _may_compile(prior: Prior) -> bool:
-    """Return whether a prior's networks stay the same during a run; those of ``vsd`` do not."""
-    return not getattr(prior, "learns", False)
+def graphed(optim: Optim, device: torch.device) -> Graphs:
+    """Return what becomes a CUDA graph; ``auto`` is the whole step, of runs that are not too short."""
+    asked = optim.performance.cuda_graphs
+    if device.type != "cuda":
+        return "off"
+    if asked != "auto":
+        return asked
+    return "step" if optim.steps >= GRAPH_PAYS_AFTER else "off"

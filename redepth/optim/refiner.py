@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import torch
@@ -39,6 +39,7 @@ from redepth.optim.budget import Fit, run_fitted
 from redepth.optim.draws import draw_steps
 from redepth.optim.ledger import Answer, Ledger, Losses, NotFinite
 from redepth.optim.parameterizations import Parameterization, check_supported
+from redepth.optim.step_graph import Advance, Eager, StepGraph, Taken
 
 log = logging.getLogger(__name__)
 
@@ -182,12 +183,16 @@ class _LossesOnDemand(Mapping[str, Tensor]):
 
 @dataclass
 class _Group:
-    """Members that advance in lockstep, and what they have come to."""
+    """Members that advance in lockstep, and what they have come to.
+
+    ``advance`` takes a step of them, eagerly or as a graph.
+    """
 
     members: range
     state: Parameterization
     optimizer: torch.optim.Optimizer
     ledger: Ledger
+    advance: StepGraph | Eager = field(init=False)
 
 
 @dataclass(frozen=True)
@@ -366,15 +371,26 @@ class Refiner:
     def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
         """AdamW (torch's defaults) with one learning rate per group of parameters.
 
-        Fused, all parameters of a group are one kernel.
+        Fused, all parameters of a group are one kernel. Where steps become graphs, the rates are tensors,
+        which a graph reads anew.
         """
         rates = self.optim.learning_rates.model_dump()
+        graphs = self.execution["cuda_graphs"] == "step"
         groups = [
-            {"params": params, "lr": rates[name], "base": rates[name]}
+            {"params": params, "lr": self._rate(rates[name], graphs), "base": rates[name]}
             for name, params in state.groups().items()
         ]
         fused = self.device.type in SKIPS
-        return torch.optim.AdamW(groups, weight_decay=self.optim.weight_decay, fused=fused)
+        decay = self.optim.weight_decay
+        return torch.optim.AdamW(groups, weight_decay=decay, fused=fused, capturable=graphs)
+
+    def _rate(self, rate: float, as_tensor: bool) -> float | Tensor:
+        return torch.full((), rate, device=self.device) if as_tensor else rate
+
+    def stepper(self, advance: Advance) -> StepGraph | Eager:
+        """Return what takes the steps of a group."""
+        graphs = self.execution["cuda_graphs"] == "step" and self.device.type == "cuda"
+        return StepGraph(advance, self.device) if graphs else Eager(advance)
 
     def release_memory(self) -> None:
         """Give back the device memory that is kept for batches of another size."""
@@ -456,7 +472,8 @@ class _Run:
         group = None
         try:
             group = self._new_group(members)
-            self._optimise(group)
+            with group.advance.stream():
+                self._optimise(group)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -497,7 +514,9 @@ class _Run:
             self.unit,
         )
         ledger = Ledger(len(members), self.optim.early_stop, self.refiner.device)
-        return _Group(members, state, self.refiner.make_optimizer(state), ledger)
+        group = _Group(members, state, self.refiner.make_optimizer(state), ledger)
+        group.advance = self.refiner.stepper(partial(self._advance, group))
+        return group
 
     def _draws(self, members: range) -> Iterator[StepDraws]:
         if self.replay is not None:
@@ -528,17 +547,28 @@ class _Run:
         """Take one step; nothing in it waits for the device, unless `on_step` looks at the losses."""
         drawn = draws.to(self.refiner.device)
         for params in group.optimizer.param_groups:
-            params["lr"] = params["base"] * self.refiner.rate_factor(step)
+            rate = params["base"] * self.refiner.rate_factor(step)
+            if isinstance(params["lr"], Tensor):
+                params["lr"].fill_(rate)
+            else:
+                params["lr"] = rate
+        taken = group.advance(drawn)
+        group.ledger.keep(taken.raw, taken.depth, taken.offset)
+        group.ledger.add(taken.losses)
+        if self.on_step is not None:
+            self.on_step(self._report(step, group, taken, drawn))
+
+    def _advance(self, group: _Group, drawn: StepDraws) -> Taken:
+        """Do what a step computes on the device: the same kernels each time."""
         losses, surface, relit = self.refiner.step(
             group.state, self.image, self.linear, self.condition, drawn, self.sky
         )
-        group.ledger.keep(surface.raw, surface.depth, group.state.offset)
+        offset = group.state.offset.detach().clone()
         group.optimizer.zero_grad(set_to_none=True)
         losses["total"].sum().backward()
         self._update(group, losses["total"])
-        group.ledger.add(losses)
-        if self.on_step is not None:
-            self.on_step(self._report(step, group, surface, relit, drawn))
+        told = {name: values.detach() for name, values in losses.items()}
+        return Taken(told, surface.raw.detach(), surface.depth.detach(), offset, relit.detach())
 
     def _update(self, group: _Group, total: Tensor) -> None:
         """Change the parameters, unless this or an earlier step was not finite."""
@@ -552,18 +582,16 @@ class _Run:
         elif not bool(ledger.failed):
             optimizer.step()
 
-    def _report(
-        self, step: int, group: _Group, surface: Surface, relit: Tensor, drawn: StepDraws
-    ) -> StepReport:
+    def _report(self, step: int, group: _Group, taken: Taken, drawn: StepDraws) -> StepReport:
         return StepReport(
             step=step + 1,
             steps=self.optim.steps,
             members=group.members,
             of_members=self.optim.members,
             losses=_LossesOnDemand(partial(group.ledger.losses, step)),
-            raw=surface.raw.detach() * self.unit,
-            depth=surface.depth.detach(),
-            relit=relit.detach(),
+            raw=taken.raw * self.unit,
+            depth=taken.depth,
+            relit=taken.relit,
             draws=drawn,
         )
 
@@ -575,6 +603,7 @@ class _Run:
                 "%s: going on in float32 instead of %s", self._complaint(group, failure, advice=""), before
             )
             group.ledger.forgive()
+            group.advance.forget()
             return
         message = self._complaint(group, failure)
         if failure.step == 0 and not self.finished:

@@ -142,7 +142,7 @@ class DiffusionPrior(ABC):
         if self.learns and (how.compile or how.cuda_graphs):
             raise ConfigError(
                 f"score: {self.score} trains copies of the denoiser, which can be neither compiled nor a "
-                "CUDA graph: set optim.performance.compile=off and optim.performance.cuda_graphs=false, or "
+                "CUDA graph: set optim.performance.compile=off and optim.performance.cuda_graphs=off, or "
                 "take another score"
             )
         if how != self._how:

@@ -1,0 +1,159 @@
+"""Steps as graphs, with the capture put aside: what replays is the call itself, on the CPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from redepth.config import Optim
+from redepth.errors import ConfigError
+from redepth.optim import execution
+from redepth.optim.refiner import Outcome, Refiner, StepReport
+from redepth.optim.step_graph import EAGER_STEPS, Advance, StepGraph, Taken
+from tests.helpers import CPU, TargetPrior, make_refiner, photo, tiny_depth_model, tiny_prior
+from tests.optim.test_performance import Narrow
+from tests.priors.test_rules_on_models import latent_prior
+
+STEPS = EAGER_STEPS + 5
+
+
+class Replaying(StepGraph):
+    """A graph whose replay makes the captured call again, with what it was captured with."""
+
+    captures = 0
+    error: Exception | None = None
+
+    def capture(self, call: Callable[[], Taken]) -> tuple[Any, Callable[[], None]]:
+        Replaying.captures += 1
+        if self.error is not None:
+            raise self.error
+
+        def replay() -> None:
+            self._taken = call()
+
+        return object(), replay
+
+
+@pytest.fixture(autouse=True)
+def _none_captured() -> None:
+    Replaying.captures = 0
+
+
+def with_graphs(monkeypatch: pytest.MonkeyPatch, *given: Any, **settings: Any) -> Refiner:
+    refiner = make_refiner(*given, **settings)
+    refiner.execution["cuda_graphs"] = "step"
+    monkeypatch.setattr(refiner, "stepper", lambda advance: Replaying(advance, CPU))
+    return refiner
+
+
+def same(found: Outcome, expected: Outcome) -> bool:
+    return torch.equal(found.members, expected.members) and found.history == expected.history
+
+
+@pytest.mark.parametrize("prior", ["target", "latent"])
+@pytest.mark.parametrize("more", [{}, {"early_stop": {"enabled": True, "window": 2}}])
+def test_replayed_steps_are_the_eager_ones(
+    prior: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other draws, another rate and other parameters at each step."""
+    settings: dict[str, Any] = {"steps": STEPS, "schedule": "cosine", "parameterization": "embeddings+decoder"}
+    settings |= more
+    given = TargetPrior() if prior == "target" else latent_prior("sds")
+    expected = make_refiner(given, **settings).run(photo(), prompt="a tiger", seed=3)
+    found = with_graphs(monkeypatch, given, **settings).run(photo(), prompt="a tiger", seed=3)
+    assert Replaying.captures == 1
+    assert torch.equal(found.offsets, expected.offsets)
+    assert same(found, expected)
+
+
+def test_each_group_of_members_has_a_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"steps": STEPS, "members_per_batch": 2}
+    found = with_graphs(monkeypatch, **settings).run(photo())
+    assert Replaying.captures == 2
+    assert same(found, make_refiner(**settings).run(photo()))
+
+
+def test_what_is_reported_stays_when_the_next_step_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[StepReport] = []
+    with_graphs(monkeypatch, steps=STEPS).run(photo(), on_step=reports.append)
+    expected: list[StepReport] = []
+    make_refiner(steps=STEPS).run(photo(), on_step=expected.append)
+    for name in ("raw", "depth", "relit"):
+        assert all(torch.equal(getattr(a, name), getattr(b, name)) for a, b in zip(reports, expected, strict=True))
+
+
+def test_a_prior_that_widens_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"steps": 3 * EAGER_STEPS, "parameterization": "depth"}
+    found = with_graphs(monkeypatch, Narrow(EAGER_STEPS + 2, False), **settings).run(photo(), seed=2)
+    assert Replaying.captures == 2
+    assert same(found, make_refiner(**settings).run(photo(), seed=2))
+
+
+def test_draws_that_are_read_as_numbers_keep_the_steps_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = with_graphs(monkeypatch, tiny_prior(), steps=STEPS).run(photo())
+    assert Replaying.captures == 0
+    assert same(found, make_refiner(tiny_prior(), steps=STEPS).run(photo()))
+
+
+def test_what_cannot_be_captured_stays_eager_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Replaying, "error", RuntimeError("operation not permitted when stream is capturing"))
+    with caplog.at_level(logging.WARNING):
+        found = with_graphs(monkeypatch, steps=STEPS).run(photo())
+    assert Replaying.captures == 1
+    assert "a step cannot become a CUDA graph, and stays eager: operation not permitted" in caplog.text
+    assert same(found, make_refiner(steps=STEPS).run(photo()))
+
+
+def test_memory_that_runs_out_in_a_capture_halves_the_members(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Replaying):
+        def capture(self, call: Callable[[], Taken]) -> tuple[Any, Callable[[], None]]:
+            if Replaying.captures == 0:
+                Full.error = torch.OutOfMemoryError()
+            else:
+                Full.error = None
+            return super().capture(call)
+
+    def stepper(advance: Advance) -> StepGraph:
+        return Full(advance, CPU)
+
+    refiner = with_graphs(monkeypatch, members=4, steps=STEPS)
+    monkeypatch.setattr(refiner, "stepper", stepper)
+    with caplog.at_level(logging.WARNING):
+        found = refiner.run(photo())
+    assert "out of memory: going on with 2 members at a time" in caplog.text
+    assert same(found, make_refiner(members=4, members_per_batch=2, steps=STEPS).run(photo()))
+
+
+@pytest.mark.parametrize(
+    ("on", "settings", "expected"),
+    [
+        ("cuda:0", {}, "step"),
+        ("cpu", {}, "off"),
+        ("cpu", {"performance": {"cuda_graphs": "step"}}, "off"),
+        ("cuda:0", {"steps": 10}, "off"),
+        ("cuda:0", {"steps": 10, "performance": {"cuda_graphs": "denoiser"}}, "denoiser"),
+        ("cuda:0", {"performance": {"cuda_graphs": False}}, "off"),
+    ],
+)
+def test_a_step_becomes_a_graph_where_that_pays(on: str, settings: dict[str, Any], expected: str) -> None:
+    optim = Optim.model_validate(settings)
+    assert execution.graphed(optim, torch.device(on)) == expected
+
+
+def test_a_rule_that_learns_is_no_graph() -> None:
+    class Learning(TargetPrior):
+        learns = True
+
+    cuda = torch.device("cuda", 0)
+    assert execution.tune(Optim(), cuda, tiny_depth_model(), Learning())["cuda_graphs"] == "off"
+    asked = Optim.model_validate({"performance": {"cuda_graphs": "step"}})
+    with pytest.raises(ConfigError, match="cuda_graphs=step needs a prior whose networks stay"):
+        execution.tune(asked, cuda, tiny_depth_model(), Learning())
