@@ -68,6 +68,8 @@ PLAIN: tuple[tuple[str, Any], ...] = (
     ("compile", "off"),
     ("cuda_graphs", False),
     ("checkpointing", False),
+    ("fused_norm", "off"),
+    ("vae_attention", "sdpa"),
     ("read_losses_every", 1),
 )
 """The step with nothing done for speed."""
@@ -77,10 +79,12 @@ TRIED: tuple[tuple[str, Any], ...] = (
     ("compile", "all"),
     ("cuda_graphs", True),
     ("checkpointing", True),
+    ("fused_norm", "on"),
+    ("vae_attention", "explicit"),
     ("read_losses_every", 10),
 )
 """What the sweep sets, one option at a time."""
-FOR_GPUS = ("compile", "cuda_graphs")
+FOR_GPUS = ("compile", "cuda_graphs", "fused_norm")
 """What means nothing on a CPU, or minutes of compiling for narrow networks."""
 
 MOST_SECONDS = {PAPER: 100.0, FAST: 50.0}

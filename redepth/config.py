@@ -34,6 +34,11 @@ def _read_by(read: Callable[[str], float]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _switch(given: Any) -> Any:
+    """Return the word that was written: YAML reads a bare ``on`` and ``off`` as true and false."""
+    return ("on" if given else "off") if isinstance(given, bool) else given
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -96,13 +101,21 @@ class Performance(_Section):
       other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.
+    - ``fused_norm``: group normalisation of the prior's networks and the SiLU behind it are one Triton kernel
+      that keeps the channels innermost (`ops.group_norm_triton`); ``auto``: on CUDA, with Triton and
+      ``channels_last``. ``on`` without a GPU computes the same in torch.
+    - ``vae_attention``: the attention of the VAE's encoder, whose one head is too wide for flash attention,
+      as ``explicit`` products and a softmax or as torch's fused ``sdpa``; ``auto``: explicit on CUDA, which
+      keeps the attention's weights for the way back.
     - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
     """
 
     channels_last: bool = True
-    compile: Literal["off", "prior", "all"] = "off"
+    compile: Annotated[Literal["off", "prior", "all"], BeforeValidator(_switch)] = "off"
     cuda_graphs: bool = False
     checkpointing: bool = False
+    fused_norm: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    vae_attention: Literal["auto", "explicit", "sdpa"] = "auto"
     read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
 
 

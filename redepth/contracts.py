@@ -298,6 +298,8 @@ class Execution:
     compile: bool = False
     cuda_graphs: bool = False
     checkpointing: bool = False
+    fused_norm: bool = False
+    explicit_attention: bool = False
 
 
 @runtime_checkable

@@ -1,8 +1,9 @@
-"""How frozen networks are executed: memory layout, torch.compile and CUDA graphs."""
+"""How frozen networks are executed: layout, fused normalisation, attention, torch.compile, CUDA graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from redepth.contracts import Execution
+from redepth.ops.group_norm import fused_group_norm
 
 
 def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
@@ -19,7 +21,7 @@ def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
 
     Args:
         network: on its device.
-        how: of it, layout, compilation and graphs.
+        how: of it, layout, fused normalisation, compilation and graphs.
         graph: whether the network may become a CUDA graph: only one that is run without gradient.
     """
     layout = torch.channels_last if how.channels_last else torch.contiguous_format
@@ -29,6 +31,8 @@ def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
         module.__dict__.pop("forward", None)
         if isinstance(module, nn.GroupNorm) and _slow_in_half(module):
             module.forward = partial(_normalised_in_float32, module)  # type: ignore[method-assign]
+    if how.fused_norm:
+        fuse_norms(network)
     call: Callable[..., Any] = network.forward
     if how.compile:
         call = torch.compile(call, dynamic=False)
@@ -46,6 +50,79 @@ def _slow_in_half(norm: nn.GroupNorm) -> bool:
 def _normalised_in_float32(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     weight, bias = norm.weight.float(), norm.bias.float()
     return F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
+
+
+def fuse_norms(network: nn.Module, on: bool = True) -> None:
+    """Let each GroupNorm, and the SiLU that follows it in diffusers' networks, be one operation, or no more.
+
+    Weights and their names stay as they are: what a module does is replaced, not the module. Its values
+    differ by rounding, in half precision for the better: nothing is rounded before SiLU.
+
+    Args:
+        network: any; SiLU is fused in ``ResnetBlock2D``, the UNets and the VAE's encoder.
+        on: False takes it back.
+    """
+    for module in network.modules():
+        if getattr(module.__dict__.get("forward"), "func", None) in (_fused, _after_fused):
+            del module.forward
+    if not on:
+        return
+    held = Counter(id(child) for module in network.modules() for child in module.children())
+    followed = set[int]()
+    for norms, activation in _activated(network):
+        # Who else has a part in them might need what they do by themselves.
+        if type(activation) is nn.SiLU and all(held[id(m)] == 1 for m in (*norms, activation)):
+            followed |= {id(norm) for norm in norms}
+            activation.forward = partial(_after_fused, activation)  # type: ignore[method-assign]
+    for norm in filter(_fusable, network.modules()):
+        norm.forward = partial(_fused, norm, id(norm) in followed)
+
+
+def _activated(network: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module]]:
+    """Yield norms with the activation that follows each of them at once."""
+    from diffusers import UNet2DConditionModel, UNet2DModel
+    from diffusers.models.autoencoders.vae import Encoder
+    from diffusers.models.resnet import ResnetBlock2D
+
+    norms: list[nn.Module]
+    for module in network.modules():
+        owner: Any = module
+        if type(owner) is ResnetBlock2D and owner.time_embedding_norm == "default":
+            norms, activation = [owner.norm1, owner.norm2], owner.nonlinearity
+        elif type(owner) in (UNet2DConditionModel, UNet2DModel, Encoder):
+            norms, activation = [owner.conv_norm_out], owner.conv_act
+        else:
+            continue
+        if all(_fusable(norm) for norm in norms):
+            yield norms, activation
+
+
+def _fusable(module: nn.Module | None) -> bool:
+    return type(module) is nn.GroupNorm and module.affine
+
+
+def _fused(norm: Any, silu: bool, x: Tensor) -> Tensor:
+    return fused_group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=silu)
+
+
+def _after_fused(activation: nn.SiLU, x: Tensor) -> Tensor:
+    # A residual block has one activation for its norms' pictures and for the vector of the time.
+    return x if x.dim() == 4 else F.silu(x)
+
+
+def set_attention(network: nn.Module, explicit: bool) -> None:
+    """Let diffusers' plain attention be explicit products and a softmax, or torch's fused attention.
+
+    Fused attention on CUDA is fast up to heads of 256 dimensions. The one head of a VAE has 512, for which
+    torch falls back to a kernel that is slower than the products, which are as large as a GPU likes them.
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+
+    wanted: Any = AttnProcessor if explicit else AttnProcessor2_0
+    other = AttnProcessor2_0 if explicit else AttnProcessor
+    for module in network.modules():
+        if isinstance(module, Attention) and type(module.processor) is other:
+            module.set_processor(wanted())
 
 
 class Graphed:

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from redepth.config import Blend, Optim
+from redepth.config import Blend, Optim, Performance
 from redepth.contracts import (
     Condition,
     DepthModel,
@@ -29,9 +29,10 @@ from redepth.contracts import (
     Tunable,
     Widens,
 )
-from redepth.errors import RedepthError
+from redepth.errors import ConfigError, RedepthError
 from redepth.ops import color, geometry
 from redepth.ops.filters import detail
+from redepth.ops.group_norm import TRITON_PROBLEM
 from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.budget import Fit, run_fitted
@@ -201,6 +202,30 @@ class Interrupted(Exception):
     """Raised inside the loop to end it and keep what is done."""
 
 
+def execution(fast: Performance, device: torch.device, *, prior: bool) -> Execution:
+    """Return how a component's networks are executed on a device.
+
+    Raises:
+        ConfigError: kernels are asked for, and Triton is missing or too old.
+    """
+    if fast.fused_norm == "on" and TRITON_PROBLEM:
+        raise ConfigError(f"optim.performance.fused_norm=on: {TRITON_PROBLEM}, or take auto")
+    cuda = device.type == "cuda"
+    fuses = fast.fused_norm == "on" or (
+        fast.fused_norm == "auto" and cuda and fast.channels_last and not TRITON_PROBLEM
+    )
+    explicit = fast.vae_attention == "explicit" or (fast.vae_attention == "auto" and cuda)
+    return Execution(
+        fast.channels_last,
+        fast.compile == "all" or (fast.compile == "prior" and prior),
+        fast.cuda_graphs,
+        fast.checkpointing,
+        # The depth model's decoder learns, and the kernels have no gradient for weights.
+        fused_norm=prior and fuses,
+        explicit_attention=prior and explicit,
+    )
+
+
 class Refiner:
     """Refines the depth of one photo by optimising what a parameterization makes learnable.
 
@@ -237,12 +262,9 @@ class Refiner:
         """Members that advance together; halved, for all photos to come, when memory runs out."""
         self.watch: Callable[[], str] | None = None
         """Asked after each step whether to go on; what it says, unless it is empty, is why the run ends."""
-        fast = optim.performance
         for component in (depth_model, prior):
             if isinstance(component, Tunable):
-                compiled = fast.compile == "all" or (fast.compile == "prior" and component is prior)
-                how = Execution(fast.channels_last, compiled, fast.cuda_graphs, fast.checkpointing)
-                component.tune(how)
+                component.tune(execution(optim.performance, self.device, prior=component is prior))
 
     @torch.no_grad()
     def predict(self, photo: Tensor) -> tuple[Tensor, Features, Tensor]:

@@ -17,7 +17,7 @@ from typing_extensions import Self
 from redepth import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
-from redepth.networks import execute
+from redepth.networks import execute, set_attention
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.scores import Branch
@@ -303,6 +303,7 @@ class LatentDiffusion(DiffusionPrior):
         if self._device.type == "cpu":
             # There, torch normalises groups of large pictures with the channels innermost to 4 digits only.
             how = replace(how, channels_last=False)
+        set_attention(self._vae.encoder, how.explicit_attention)
         execute(self._denoiser, how, graph=True)
         execute(self._vae.encoder, how)
         if self._how.checkpointing:
