@@ -70,6 +70,7 @@ PLAIN: tuple[tuple[str, Any], ...] = (
     ("checkpointing", False),
     ("fused_norm", "off"),
     ("vae_attention", "sdpa"),
+    ("shared_prefix", False),
     ("read_losses_every", 1),
 )
 """The step with nothing done for speed."""
@@ -81,6 +82,7 @@ TRIED: tuple[tuple[str, Any], ...] = (
     ("checkpointing", True),
     ("fused_norm", "on"),
     ("vae_attention", "explicit"),
+    ("shared_prefix", True),
     ("read_losses_every", 10),
 )
 """What the sweep sets, one option at a time."""

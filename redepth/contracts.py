@@ -300,6 +300,7 @@ class Execution:
     checkpointing: bool = False
     fused_norm: bool = False
     explicit_attention: bool = False
+    shared_prefix: bool = False
 
 
 @runtime_checkable

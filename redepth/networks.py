@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,31 @@ from redepth.contracts import Execution
 from redepth.ops.group_norm import fused_group_norm
 
 
-def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
+class Branches:
+    """Says of how many branches of guidance the rows of a batch are, branch by branch."""
+
+    many = 1
+
+    @contextmanager
+    def of(self, many: int) -> Iterator[None]:
+        """Say so for a while."""
+        self.many = many
+        try:
+            yield
+        finally:
+            self.many = 1
+
+
+def execute(
+    network: nn.Module, how: Execution, *, graph: bool = False, branches: Branches | None = None
+) -> None:
     """Execute a network in this way from now on, in place of any before.
 
     Args:
         network: on its device.
         how: of it, layout, fused normalisation, compilation and graphs.
         graph: whether the network may become a CUDA graph: only one that is run without gradient.
+        branches: tells a UNet of what its rows are, for `share_prefix`.
     """
     layout = torch.channels_last if how.channels_last else torch.contiguous_format
     nn.Module.to(network, memory_format=layout)  # type: ignore[call-overload]
@@ -33,11 +52,13 @@ def execute(network: nn.Module, how: Execution, *, graph: bool = False) -> None:
             module.forward = partial(_normalised_in_float32, module)  # type: ignore[method-assign]
     if how.fused_norm:
         fuse_norms(network)
+    if how.shared_prefix and branches is not None:
+        share_prefix(network, branches)
     call: Callable[..., Any] = network.forward
     if how.compile:
         call = torch.compile(call, dynamic=False)
     if graph and how.cuda_graphs:
-        call = Graphed(call)
+        call = Graphed(call, branches)
     if how.compile or isinstance(call, Graphed):
         network.forward = call
 
@@ -84,9 +105,9 @@ def _activated(network: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module]
     from diffusers.models.autoencoders.vae import Encoder
     from diffusers.models.resnet import ResnetBlock2D
 
-    norms: list[nn.Module]
     for module in network.modules():
         owner: Any = module
+        norms: list[nn.Module]
         if type(owner) is ResnetBlock2D and owner.time_embedding_norm == "default":
             norms, activation = [owner.norm1, owner.norm2], owner.nonlinearity
         elif type(owner) in (UNet2DConditionModel, UNet2DModel, Encoder):
@@ -125,6 +146,49 @@ def set_attention(network: nn.Module, explicit: bool) -> None:
             module.set_processor(wanted())
 
 
+def share_prefix(network: nn.Module, branches: Branches) -> None:
+    """Let a UNet compute what comes before its first cross-attention for one branch, in place of all.
+
+    Branches are told different texts about the same rows, so until a layer reads the text their values are
+    the same: in Stable Diffusion's UNet the first convolution, the first residual block and the first
+    self-attention. Does nothing to other networks, nor where the time embedding holds what a branch is told.
+
+    Args:
+        network: any; `execute` takes it back.
+        branches: says of how many branches the rows are.
+    """
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    unet: Any = network
+    kind: Any = type(unet)
+    if kind is not UNet2DConditionModel:
+        return
+    if unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None:
+        return
+    first = unet.down_blocks[0]
+    shared = [unet.conv_in, first.resnets[0]]
+    transformer: Any = first.attentions[0] if getattr(first, "attentions", None) else None
+    if type(transformer) is Transformer2DModel:
+        block = transformer.transformer_blocks[0]
+        if block.norm_type == "layer_norm" and not block.only_cross_attention:
+            shared += [transformer.proj_in, block.attn1]
+    for module in shared:
+        module.forward = partial(_for_one_branch, module.forward, branches)
+
+
+def _for_one_branch(
+    forward: Callable[..., Tensor], branches: Branches, x: Tensor, *args: Any, **options: Any
+) -> Tensor:
+    many = branches.many
+    if many == 1:
+        return forward(x, *args, **options)
+    rows = len(x) // many
+    args, options = tree_map(lambda leaf: leaf[:rows] if isinstance(leaf, Tensor) else leaf, (args, options))
+    # Joined rather than repeated, which would lose the layout.
+    return torch.cat([forward(x[:rows], *args, **options)] * many)
+
+
 class Graphed:
     """Replay a call without gradient as one CUDA graph for each kind of its arguments.
 
@@ -134,10 +198,12 @@ class Graphed:
 
     Args:
         call: launches the same kernels for arguments of the same kind, and looks at no value of theirs.
+        branches: what it launches may depend on how many they are.
     """
 
-    def __init__(self, call: Callable[..., Any]) -> None:
+    def __init__(self, call: Callable[..., Any], branches: Branches | None = None) -> None:
         self._call = call
+        self._branches = branches or Branches()
         self._graphs: dict[Hashable, tuple[list[Tensor], Any, Callable[[], None]]] = {}
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -146,7 +212,7 @@ class Graphed:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if torch.is_grad_enabled() or not tensors or not all(self.graphable(t) for t in tensors):
             return self._call(*args, **options)
-        kind = (form, *(_kind(leaf) for leaf in leaves))
+        kind = (self._branches.many, form, *(_kind(leaf) for leaf in leaves))
         if kind not in self._graphs:
             inputs = [t.clone(memory_format=torch.preserve_format) for t in tensors]
             given = iter(inputs)

@@ -48,11 +48,14 @@ def test_a_graph_is_made_for_each_kind_of_arguments_and_hands_out_copies() -> No
         assert call(torch.ones(3), torch.ones(3), factor=2.0)["sum"].tolist() == [3.0] * 3
         assert call(two, two, factor=2.0)["sum"].tolist() == [3.0, 3.0]
         assert len(call._graphs) == 3
+        with call._branches.of(2):
+            assert call(two, two)["sum"].tolist() == [2.0, 2.0]
+        assert len(call._graphs) == 4
     # What has a way back is no graph.
     leaf = two.clone().requires_grad_()
     call(leaf, two)["sum"].sum().backward()
     assert torch.equal(leaf.grad, two)
-    assert len(call._graphs) == 3
+    assert len(call._graphs) == 4
     assert not Graphed(add).graphable(two)
 
 
@@ -167,7 +170,10 @@ def test_fused_norms_change_nothing(
 
 
 @pytest.mark.parametrize("make", [pixel_unet, encoder])
-def test_fused_norms_follow_the_dtype_of_their_network(make: Callable[[], Network]) -> None:
+def test_fused_norms_follow_the_dtype_of_their_network(
+    make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
     network, run = make()
     execute(network.bfloat16(), Execution(fused_norm=True))
     half = run()
@@ -202,7 +208,8 @@ def test_every_norm_is_fused_with_what_follows_it(
     assert len(calls) - with_silu <= attentions
 
 
-def test_a_copy_of_a_fused_network_has_its_own_weights() -> None:
+def test_a_copy_of_a_fused_network_has_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
     network, run = encoder()
     execute(network, Execution(fused_norm=True))
     before = run()
@@ -229,6 +236,7 @@ def test_an_activation_that_others_use_too_stays_what_it_is() -> None:
         assert relative_error(block(x, time), expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [pixel_unet, encoder])
 def test_fused_norms_compile(make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch) -> None:
     from functools import partial

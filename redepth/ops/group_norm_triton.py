@@ -27,6 +27,7 @@ tensors and is for tests only.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -335,6 +336,7 @@ def _block(channels: int) -> int:
     return even if even >= 32 else min(triton.next_power_of_2(channels), WIDEST)
 
 
+@functools.lru_cache(maxsize=1024)
 def _cut(shape: torch.Size, launch: Launch, *, summed: bool) -> _Cut:
     """Cut (N, P, C).
 
@@ -351,6 +353,7 @@ def _cut(shape: torch.Size, launch: Launch, *, summed: bool) -> _Cut:
     return _Cut(grid, chunk, tile)
 
 
+@functools.lru_cache(maxsize=1024)
 def _joined(shape: torch.Size, groups: int, chunks: int) -> dict[str, int]:
     width = triton.next_power_of_2(shape[2] // groups)
     rows = max(1, min(JOIN.elements // width, triton.next_power_of_2(chunks)))

@@ -223,6 +223,7 @@ def execution(fast: Performance, device: torch.device, *, prior: bool) -> Execut
         # The depth model's decoder learns, and the kernels have no gradient for weights.
         fused_norm=prior and fuses,
         explicit_attention=prior and explicit,
+        shared_prefix=prior and fast.shared_prefix,
     )
 
 
