@@ -72,7 +72,7 @@ def whole(refiner: Refiner) -> Iterator[Marks]:
 
 
 class _Stepper:
-    """Takes steps as another does, and marks where each begins: a graph's replay calls nothing of the refiner."""
+    """Takes steps as another does, and marks where each begins; a replay calls nothing that is patched."""
 
     def __init__(self, own: Any, marks: Marks) -> None:
         self._own, self._marks = own, marks

@@ -302,6 +302,9 @@ class Execution:
     compile: bool = False
     cuda_graphs: bool = False
     checkpointing: bool = False
+    fused_norm: bool = False
+    explicit_attention: bool = False
+    shared_prefix: bool = False
 
 
 @runtime_checkable

@@ -1,13 +1,16 @@
-"""Devices: which one is meant, waiting for it, its numerics, and how it says that its memory has run out."""
+"""Devices: which one is meant, waiting for it, its numerics and graphs, and how it runs out of memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import torch
 
 from redepth.errors import ConfigError
+
+T = TypeVar("T")
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -72,6 +75,26 @@ def numerics(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iter
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+def captured(call: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+    """Capture a call in the current stream, not the default one; return its results and what replays it.
+
+    Nothing is computed yet. Unlike ``torch.cuda.graph``, the call's own error comes out: ending a capture
+    that a call has broken raises another one, which would hide it.
+    """
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    graph = torch.cuda.CUDAGraph()
+    graph.capture_begin()
+    try:
+        outputs = call()
+    except BaseException:
+        with suppress(RuntimeError):
+            graph.capture_end()
+        raise
+    graph.capture_end()
+    return outputs, graph.replay
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -63,7 +63,7 @@ OPTIONAL = (
     "triton",
 )
 
-NEEDS = {"redepth.ops.shading_triton": "triton"}
+NEEDS = {"redepth.ops.group_norm_triton": "triton", "redepth.ops.shading_triton": "triton"}
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import Execution
-from redepth.networks import Graphed, execute, release_graphs
-from tests.helpers import seeded
+from redepth.networks import Graphed, execute, fuse_norms, release_graphs, set_attention
+from redepth.ops import group_norm
+from tests.checkpoints import SD
+from tests.helpers import relative_error, seeded, tiny_unet
+
+# Triton's interpreter overflows to the infinity that an exponential should be.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
 class Replayed(Graphed):
@@ -44,11 +50,14 @@ def test_a_graph_is_made_for_each_kind_of_arguments_and_hands_out_copies() -> No
         assert call(torch.ones(3), torch.ones(3), factor=2.0)["sum"].tolist() == [3.0] * 3
         assert call(two, two, factor=2.0)["sum"].tolist() == [3.0, 3.0]
         assert len(call._graphs) == 3
+        with call._branches.of(2):
+            assert call(two, two)["sum"].tolist() == [2.0, 2.0]
+        assert len(call._graphs) == 4
     # What has a way back is no graph.
     leaf = two.clone().requires_grad_()
     call(leaf, two)["sum"].sum().backward()
     assert torch.equal(leaf.grad, two)
-    assert len(call._graphs) == 3
+    assert len(call._graphs) == 4
     assert not Graphed(add).graphable(two)
 
 
@@ -138,3 +147,182 @@ def test_a_later_way_of_execution_replaces_the_former() -> None:
     execute(network, Execution(channels_last=False, cuda_graphs=True))
     assert network.forward == plain
     assert network[0].weight.is_contiguous()
+
+
+# --- fused normalisation --------------------------------------------------------------------------
+
+Network = tuple[nn.Module, Callable[[], tuple[Tensor, Tensor]]]
+"""A network, and what gives its output and the gradient of its input."""
+
+
+def pulled(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+    x = torch.randn(shape, generator=seeded()).to(dtype).requires_grad_()
+    y = call(x)
+    return y.detach(), torch.autograd.grad(y, x, torch.randn(y.shape, generator=seeded(1)).to(y))[0]
+
+
+def pixel_unet() -> Network:
+    """Of pixels, with a vector beside the time embedding."""
+    unet = tiny_unet().unet.requires_grad_(False)
+    light, time = torch.rand(2, 8, generator=seeded(2)), torch.tensor([3, 700])
+
+    def call(x: Tensor) -> Tensor:
+        return unet(x, time, None, class_labels=light.to(x)).sample
+
+    return unet, lambda: pulled(call, (2, 24, 8, 8), unet.dtype)
+
+
+def plain_unet() -> Network:
+    """Without any condition."""
+    unet = tiny_unet(relighting=False).unet.requires_grad_(False)
+    return unet, lambda: pulled(lambda x: unet(x, torch.tensor([3, 700])).sample, (2, 12, 8, 8), unet.dtype)
+
+
+def latent_unet() -> Network:
+    """Stable Diffusion's form: cross attention, whose blocks have a norm of their own."""
+    from diffusers import UNet2DConditionModel
+
+    unet: Any = UNet2DConditionModel.from_pretrained(SD, subfolder="unet")
+    unet = unet.eval().requires_grad_(False)
+    text = torch.randn(2, 5, unet.config.cross_attention_dim, generator=seeded(3))
+
+    def call(x: Tensor) -> Tensor:
+        return unet(x, torch.tensor([3, 700]), text.to(x)).sample
+
+    return unet, lambda: pulled(call, (2, 4, 8, 8), unet.dtype)
+
+
+def encoder() -> Network:
+    from diffusers import AutoencoderKL
+
+    vae: Any = AutoencoderKL.from_pretrained(SD, subfolder="vae")
+    own = vae.encoder.eval().requires_grad_(False)
+    return own, lambda: pulled(own, (2, 3, 32, 24), own.conv_in.weight.dtype)
+
+
+NETWORKS = [pixel_unet, plain_unet, latent_unet, encoder]
+
+
+def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float) -> bool:
+    return all(relative_error(a, b) < tolerance for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("kernels", [True, False])
+def test_fused_norms_change_nothing(
+    make: Callable[[], Network], kernels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kernels and by their twin; and taken back, to the bit."""
+    monkeypatch.setattr(group_norm, "_INTERPRETED", kernels and group_norm._INTERPRETED)
+    network, run = make()
+    how = Execution(channels_last=False)
+    execute(network, how)
+    plain, names = run(), list(network.state_dict())
+    execute(network, Execution(channels_last=False, fused_norm=True))
+    assert agree(run(), plain, 1e-5)
+    assert list(network.state_dict()) == names
+    execute(network, how)
+    assert all(torch.equal(a, b) for a, b in zip(run(), plain, strict=True))
+    fuse_norms(network)
+    fuse_norms(network, on=False)
+    assert not any("forward" in module.__dict__ for module in network.modules())
+
+
+@pytest.mark.parametrize("make", [pixel_unet, encoder])
+def test_fused_norms_follow_the_dtype_of_their_network(
+    make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
+    network, run = make()
+    execute(network.bfloat16(), Execution(fused_norm=True))
+    half = run()
+    assert half[0].dtype == torch.bfloat16
+    execute(network.float(), Execution())
+    plain = run()
+    assert agree([t.float() for t in half], plain, 0.1)
+    execute(network, Execution(fused_norm=True))
+    assert agree(run(), plain, 1e-5)
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+def test_every_norm_is_fused_with_what_follows_it(
+    make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts what is left: no torch normalisation, and SiLU for vectors only."""
+    network, run = make()
+    norms = [m for m in network.modules() if isinstance(m, nn.GroupNorm)]
+    attentions = sum(type(m).__name__ in ("Attention", "Transformer2DModel") for m in network.modules())
+    calls: list[bool] = []
+
+    def counted(*args: Any, silu: bool) -> Tensor:
+        calls.append(silu)
+        return group_norm.group_norm(*args, silu=silu)
+
+    execute(network, Execution(fused_norm=True))
+    monkeypatch.setattr("redepth.networks.fused_group_norm", counted)
+    run()
+    assert len(calls) == len(norms)
+    with_silu = sum(calls)
+    assert with_silu % 2 == 1  # two of each residual block, one before the last convolution
+    assert len(calls) - with_silu <= attentions
+
+
+def test_a_copy_of_a_fused_network_has_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
+    network, run = encoder()
+    execute(network, Execution(fused_norm=True))
+    before = run()
+    other = deepcopy(network)
+    for parameter in other.parameters():
+        parameter.zero_()
+    assert other(torch.ones(1, 3, 16, 16)).abs().max() == 0
+    assert torch.equal(run()[0], before[0])
+
+
+def test_an_activation_that_others_use_too_stays_what_it_is() -> None:
+    from diffusers.models.resnet import ResnetBlock2D
+
+    blocks = [ResnetBlock2D(in_channels=8, temb_channels=4, groups=2) for _ in range(2)]
+    blocks[1].nonlinearity = blocks[0].nonlinearity
+    scaled = ResnetBlock2D(in_channels=8, temb_channels=4, groups=2, time_embedding_norm="scale_shift")
+    odd = ResnetBlock2D(in_channels=8, temb_channels=4, groups=2, non_linearity="mish")
+    network = nn.ModuleList([*blocks, scaled, odd]).requires_grad_(False)
+    x, time = torch.randn(1, 8, 4, 4, generator=seeded()), torch.randn(1, 4, generator=seeded(1))
+    plain = [block(x, time) for block in network]
+    fuse_norms(network)
+    assert [m.forward.args[1] for m in network.modules() if isinstance(m, nn.GroupNorm)] == [False] * 8
+    for block, expected in zip(network, plain, strict=True):
+        assert relative_error(block(x, time), expected) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pixel_unet, encoder])
+def test_fused_norms_compile(make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch) -> None:
+    from functools import partial
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    network, run = make()
+    plain = run()
+    execute(network, Execution(fused_norm=True, compile=True))
+    assert agree(run(), plain, 1e-5)
+
+
+# --- attention ------------------------------------------------------------------------------------
+
+
+def processors(network: nn.Module) -> set[str]:
+    from diffusers.models.attention_processor import Attention
+
+    return {type(m.processor).__name__ for m in network.modules() if isinstance(m, Attention)}
+
+
+def test_explicit_attention_is_the_same_attention() -> None:
+    network, run = encoder()
+    plain = run()
+    assert processors(network) == {"AttnProcessor2_0"}
+    set_attention(network, explicit=True)
+    assert processors(network) == {"AttnProcessor"}
+    assert agree(run(), plain, 1e-5)
+    set_attention(network, explicit=False)
+    assert processors(network) == {"AttnProcessor2_0"}
+    assert all(torch.equal(a, b) for a, b in zip(run(), plain, strict=True))

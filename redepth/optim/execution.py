@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 
-from redepth.config import Optim
+from redepth.config import Optim, Performance
 from redepth.contracts import DepthModel, Execution, Prior, Tunable
 from redepth.errors import ConfigError
+from redepth.ops.group_norm import TRITON_PROBLEM
 
 COMPILE_PAYS_AFTER = 4000
 """Member-steps on a GPU after which compiling the prior has cost less time than it saved."""
@@ -52,21 +53,48 @@ def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Pri
     changes = bool(getattr(prior, "learns", False))
     if changes and fast.cuda_graphs == "step":
         raise ConfigError(
-            "optim.performance.cuda_graphs=step needs a prior whose networks stay as they are: set it to off, "
-            "or take another prior.score"
+            "optim.performance.cuda_graphs=step needs a prior whose networks stay as they are: set it to "
+            "off, or take another prior.score"
         )
-    chosen = {
+    chosen: dict[str, str] = {
         "compile": "off" if changes and fast.compile == "auto" else compiled(optim, device),
         "cuda_graphs": "off" if changes and fast.cuda_graphs == "auto" else graphed(optim, device),
     }
+    chosen |= {"fused_norm": _fuses(fast, device), "vae_attention": _attention(fast, device)}
     for component in (depth_model, prior):
         if isinstance(component, Tunable):
-            own = chosen["compile"] == "all" or (chosen["compile"] == "prior" and component is prior)
-            graphs = chosen["cuda_graphs"] == "denoiser"
-            component.tune(Execution(fast.channels_last, own, graphs, fast.checkpointing))
+            component.tune(_execution(fast, chosen, prior=component is prior))
     decided = fast.model_dump(exclude={"read_losses_every"}) | chosen
     # What means nothing on a device is not said of a run on it.
     return decided if device.type == "cuda" else {k: v for k, v in decided.items() if k not in FOR_CUDA}
+
+
+def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Execution:
+    """Return how a component's networks are executed; kernels have no gradient for a decoder's weights."""
+    return Execution(
+        fast.channels_last,
+        chosen["compile"] == "all" or (chosen["compile"] == "prior" and prior),
+        chosen["cuda_graphs"] == "denoiser",
+        fast.checkpointing,
+        fused_norm=prior and chosen["fused_norm"] == "on",
+        explicit_attention=prior and chosen["vae_attention"] == "explicit",
+        shared_prefix=prior and fast.shared_prefix,
+    )
+
+
+def _fuses(fast: Performance, device: torch.device) -> str:
+    """Return whether normalisations are kernels. Raises ConfigError: Triton, asked for, is missing."""
+    if fast.fused_norm == "on" and TRITON_PROBLEM:
+        raise ConfigError(f"optim.performance.fused_norm=on: {TRITON_PROBLEM}, or take auto")
+    if fast.fused_norm != "auto":
+        return fast.fused_norm
+    return "on" if device.type == "cuda" and fast.channels_last and not TRITON_PROBLEM else "off"
+
+
+def _attention(fast: Performance, device: torch.device) -> str:
+    if fast.vae_attention != "auto":
+        return fast.vae_attention
+    return "explicit" if device.type == "cuda" else "sdpa"
 
 
 FOR_CUDA = ("tf32", "cudnn_benchmark")

@@ -17,7 +17,7 @@ from typing_extensions import Self
 from redepth import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
-from redepth.networks import execute
+from redepth.networks import Branches, execute, set_attention
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.scores import Branch
@@ -100,6 +100,10 @@ class LatentDiffusion(DiffusionPrior):
     """Hub id of the family's `AutoencoderTiny`."""
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """What differs from the checkpoint's configuration in a denoiser of random weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._branches = Branches()
 
     @property
     @abstractmethod
@@ -303,7 +307,8 @@ class LatentDiffusion(DiffusionPrior):
         if self._device.type == "cpu":
             # There, torch normalises groups of large pictures with the channels innermost to 4 digits only.
             how = replace(how, channels_last=False)
-        execute(self._denoiser, how, graph=True)
+        set_attention(self._vae.encoder, how.explicit_attention)
+        execute(self._denoiser, how, graph=True, branches=self._branches)
         execute(self._vae.encoder, how)
         if self._how.checkpointing:
             self._vae.enable_gradient_checkpointing()
@@ -346,9 +351,10 @@ class LatentDiffusion(DiffusionPrior):
         rows = [self.told(branch, given, len(noisy)) for branch in branches]
         told = {name: torch.cat([row[name] for row in rows]).to(self._dtype) for name in rows[0]}
         many = len(branches)
-        out = self.denoise(
-            torch.cat([noisy] * many).to(self._dtype), torch.cat([timestep] * many), told, given
-        )
+        with self._branches.of(many):
+            out = self.denoise(
+                torch.cat([noisy] * many).to(self._dtype), torch.cat([timestep] * many), told, given
+            )
         return dict(zip(branches, out.float().chunk(many), strict=True))
 
     def told(self, branch: Branch, given: Given, rows: int) -> Told:

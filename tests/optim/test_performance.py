@@ -15,8 +15,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import redepth
+from redepth.config import Optim, Performance
 from redepth.contracts import Condition, Execution
 from redepth.errors import ConfigError
+from redepth.optim import execution
 from redepth.optim import refiner as refiner_module
 from redepth.optim.refiner import Refiner, _Run
 from redepth.priors.distillation import DiffusionPrior
@@ -351,9 +353,60 @@ def executed(family: str, **how: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("family", ["pixel", "latent"])
-@pytest.mark.parametrize("how", [{"channels_last": False}, {"checkpointing": True}, {"cuda_graphs": True}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"channels_last": False},
+        {"checkpointing": True},
+        {"cuda_graphs": True},
+        {"fused_norm": True},
+        {"fused_norm": True, "checkpointing": True, "explicit_attention": True},
+    ],
+)
 def test_ways_of_execution_change_nothing(family: str, how: dict[str, Any]) -> None:
     assert relative_error(executed(family, **how), executed(family)) < 1e-4
+
+
+def test_the_attention_of_the_vae_is_as_asked_for() -> None:
+    prior = StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
+    attention = prior._vae.encoder.mid_block.attentions[0]
+    for explicit in (True, False):
+        prior.tune(Execution(explicit_attention=explicit))
+        assert type(attention.processor).__name__ == ("AttnProcessor" if explicit else "AttnProcessor2_0")
+
+
+def test_a_widened_prior_keeps_its_fused_norms() -> None:
+    prior = tiny_prior(dtype="bfloat16")
+    prior.tune(Execution(fused_norm=True))
+    assert prior.widen() == "bfloat16"
+    norms = [m for m in prior.network().modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert all(norm.forward.func.__name__ == "_fused" for norm in norms)
+
+
+@pytest.mark.parametrize(("device", "auto"), [("cpu", False), ("cuda", True)])
+def test_what_auto_takes(device: str, auto: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tuned(TargetPrior):
+        how = Execution()
+
+        def tune(self, how: Execution) -> None:
+            self.how = how
+
+    def chosen(prior: bool = True, **options: Any) -> tuple[bool, bool]:
+        one, other = Tuned(), Tuned()
+        execution.tune(Optim(performance=Performance(**options)), torch.device(device), other, one)
+        how = one.how if prior else other.how
+        return how.fused_norm, how.explicit_attention
+
+    monkeypatch.setattr(execution, "TRITON_PROBLEM", "")
+    assert chosen() == (auto, auto)
+    assert chosen(channels_last=False) == (False, auto)
+    assert chosen(prior=False, fused_norm="on", vae_attention="explicit") == (False, False)
+    assert chosen(fused_norm="on", vae_attention="explicit") == (True, True)
+    assert chosen(fused_norm="off", vae_attention="sdpa") == (False, False)
+    monkeypatch.setattr(execution, "TRITON_PROBLEM", "pip install it")
+    assert chosen() == (False, auto)
+    with pytest.raises(ConfigError, match="fused_norm=on: pip install it, or take auto"):
+        chosen(fused_norm="on")
 
 
 @pytest.mark.slow

@@ -43,9 +43,15 @@ def _none_captured() -> None:
     Replaying.captures = 0
 
 
-def with_graphs(monkeypatch: pytest.MonkeyPatch, *given: Any, **settings: Any) -> Refiner:
+def eager(*given: Any, **settings: Any) -> Refiner:
+    """A refiner whose rates are tensors, as a graph needs them; on a CPU its steps are eager."""
     refiner = make_refiner(*given, **settings)
     refiner.execution["cuda_graphs"] = "step"
+    return refiner
+
+
+def with_graphs(monkeypatch: pytest.MonkeyPatch, *given: Any, **settings: Any) -> Refiner:
+    refiner = eager(*given, **settings)
     monkeypatch.setattr(refiner, "stepper", lambda advance: Replaying(advance, CPU))
     return refiner
 
@@ -60,10 +66,14 @@ def test_replayed_steps_are_the_eager_ones(
     prior: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With other draws, another rate and other parameters at each step."""
-    settings: dict[str, Any] = {"steps": STEPS, "schedule": "cosine", "parameterization": "embeddings+decoder"}
+    settings: dict[str, Any] = {
+        "steps": STEPS,
+        "schedule": "cosine",
+        "parameterization": "embeddings+decoder",
+    }
     settings |= more
     given = TargetPrior() if prior == "target" else latent_prior("sds")
-    expected = make_refiner(given, **settings).run(photo(), prompt="a tiger", seed=3)
+    expected = eager(given, **settings).run(photo(), prompt="a tiger", seed=3)
     found = with_graphs(monkeypatch, given, **settings).run(photo(), prompt="a tiger", seed=3)
     assert Replaying.captures == 1
     assert torch.equal(found.offsets, expected.offsets)
@@ -74,29 +84,31 @@ def test_each_group_of_members_has_a_graph_of_its_own(monkeypatch: pytest.Monkey
     settings: dict[str, Any] = {"steps": STEPS, "members_per_batch": 2}
     found = with_graphs(monkeypatch, **settings).run(photo())
     assert Replaying.captures == 2
-    assert same(found, make_refiner(**settings).run(photo()))
+    assert same(found, eager(**settings).run(photo()))
 
 
 def test_what_is_reported_stays_when_the_next_step_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[StepReport] = []
     with_graphs(monkeypatch, steps=STEPS).run(photo(), on_step=reports.append)
     expected: list[StepReport] = []
-    make_refiner(steps=STEPS).run(photo(), on_step=expected.append)
+    eager(steps=STEPS).run(photo(), on_step=expected.append)
     for name in ("raw", "depth", "relit"):
-        assert all(torch.equal(getattr(a, name), getattr(b, name)) for a, b in zip(reports, expected, strict=True))
+        assert all(
+            torch.equal(getattr(a, name), getattr(b, name)) for a, b in zip(reports, expected, strict=True)
+        )
 
 
 def test_a_prior_that_widens_is_captured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"steps": 3 * EAGER_STEPS, "parameterization": "depth"}
     found = with_graphs(monkeypatch, Narrow(EAGER_STEPS + 2, False), **settings).run(photo(), seed=2)
     assert Replaying.captures == 2
-    assert same(found, make_refiner(**settings).run(photo(), seed=2))
+    assert same(found, eager(**settings).run(photo(), seed=2))
 
 
 def test_draws_that_are_read_as_numbers_keep_the_steps_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     found = with_graphs(monkeypatch, tiny_prior(), steps=STEPS).run(photo())
     assert Replaying.captures == 0
-    assert same(found, make_refiner(tiny_prior(), steps=STEPS).run(photo()))
+    assert same(found, eager(tiny_prior(), steps=STEPS).run(photo()))
 
 
 def test_what_cannot_be_captured_stays_eager_and_says_so(
@@ -107,7 +119,7 @@ def test_what_cannot_be_captured_stays_eager_and_says_so(
         found = with_graphs(monkeypatch, steps=STEPS).run(photo())
     assert Replaying.captures == 1
     assert "a step cannot become a CUDA graph, and stays eager: operation not permitted" in caplog.text
-    assert same(found, make_refiner(steps=STEPS).run(photo()))
+    assert same(found, eager(steps=STEPS).run(photo()))
 
 
 def test_memory_that_runs_out_in_a_capture_halves_the_members(
@@ -129,7 +141,7 @@ def test_memory_that_runs_out_in_a_capture_halves_the_members(
     with caplog.at_level(logging.WARNING):
         found = refiner.run(photo())
     assert "out of memory: going on with 2 members at a time" in caplog.text
-    assert same(found, make_refiner(members=4, members_per_batch=2, steps=STEPS).run(photo()))
+    assert same(found, eager(members=4, members_per_batch=2, steps=STEPS).run(photo()))
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from redepth.contracts import Condition, Illumination, Noise
+from redepth.contracts import Condition, Execution, Illumination, Noise
 from redepth.errors import InputError, WeightsError
+from redepth.networks import Graphed
+from redepth.ops import group_norm
 from redepth.priors import text
+from redepth.priors.distillation import Given
+from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import fit_square, scale_gradient
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
@@ -337,3 +341,70 @@ def test_a_model_that_lacks_weights_is_refused_not_filled_up(tmp_path: Path) -> 
 def test_a_hub_id_offline_says_what_to_do() -> None:
     with pytest.raises(WeightsError, match="--preset embedded"):
         StableDiffusion().ensure_available()
+
+
+# --- what branches have in common -----------------------------------------------------------------
+
+FAMILIES = {
+    "sd15": lambda **o: StableDiffusion(checkpoint=str(tiny("sd15")), size=64, **o),
+    "sd21": lambda **o: StableDiffusion(checkpoint=str(tiny("sd21")), size=64, **o),
+    "xl": lambda **o: StableDiffusionXL(checkpoint=str(tiny("xl")), size=64, **o),
+    "ic-light": lambda **o: ICLight(
+        checkpoint=str(tiny("ic-light")), light_checkpoint=str(tiny("ic-light")), size=64, **o
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_shared_prefix_changes_nothing(family: str, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one, two and three branches, of two rows with noise and timestep of their own."""
+    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
+    model = FAMILIES[family](score="nfsd", negative_prompt="dull").load(CPU)
+    lit = Illumination(
+        {"direction": torch.nn.functional.normalize(torch.rand(2, 3, generator=seeded()), dim=1)}
+    )
+    given = Given(model.condition(photo(), "a tiger"), lit, model.draw(2, seeded()))
+    noisy, t = given.noise["noise"], torch.tensor([20, 700])
+    for branches in (("text",), ("text", "uncond"), ("text", "uncond", "negative")):
+        found = []
+        for shared in (False, True):
+            model.tune(Execution(channels_last=False, fused_norm=fused, shared_prefix=shared))
+            with torch.no_grad():
+                found.append(torch.cat(list(model.predict(noisy, t, given, branches).values())))
+            unet = model.network()
+            wrapped = [n for n, m in unet.named_modules() if "_for_one" in str(m.__dict__.get("forward"))]
+            first = "down_blocks.0"
+            block = f"{first}.attentions.0"
+            expected = [
+                "conv_in",
+                f"{block}.proj_in",
+                f"{block}.transformer_blocks.0.attn1",
+                f"{first}.resnets.0",
+            ]
+            assert wrapped == (expected if shared and family != "xl" else [])
+        assert relative_error(found[1], found[0]) < 1e-6
+
+
+def test_a_shared_prefix_is_computed_for_the_rows_of_one_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(score="nfsd", negative_prompt="dull").load(CPU)
+    model.tune(Execution(channels_last=False, shared_prefix=True))
+    given = Given(model.condition(photo(), "a tiger"), Illumination(), model.draw(2, seeded()))
+    seen: list[int] = []
+    original = torch.nn.Conv2d._conv_forward
+    monkeypatch.setattr(
+        torch.nn.Conv2d, "_conv_forward", lambda self, x, *a: (seen.append(len(x)), original(self, x, *a))[1]
+    )
+    with torch.no_grad():
+        model.predict(given.noise["noise"], torch.tensor([20, 700]), given, ("text", "uncond", "negative"))
+    assert seen[:4] == [2, 2, 2, 2]  # conv_in, two of the residual block, proj_in
+    assert set(seen[4:]) == {6}
+
+
+def test_graphs_know_of_how_many_branches_their_rows_are() -> None:
+    """Two rows of three branches and three rows of two have the same shapes."""
+    model = small(score="nfsd", negative_prompt="dull").load(CPU)
+    model.tune(Execution(channels_last=False, shared_prefix=True, cuda_graphs=True))
+    call = model.network().forward
+    assert isinstance(call, Graphed)
+    assert call._branches is model._branches

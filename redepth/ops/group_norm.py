@@ -1,0 +1,95 @@
+r"""Group normalisation with or without SiLU behind it; the twin of the kernels of `group_norm_triton`.
+
+For each picture and each group of neighbouring channels, over its m values x,
+
+.. math::
+    \hat x = \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}}, \qquad z = w_c \hat x + b_c, \qquad
+    y = z \quad \text{or} \quad y = z \, s(z), \quad s(z) = \frac{1}{1 + e^{-z}}
+
+with mean and (biased) variance of the group. Pulled back to x, with d = dL/dy y'(z), where SiLU's y'(z) =
+s (1 + z (1 - s)) and without it y' = 1,
+
+.. math::
+    \frac{\partial L}{\partial x} = \frac{1}{\sqrt{\sigma^2 + \epsilon}} \Big( w_c d
+    - \frac{1}{m} \sum w d - \frac{\hat x}{m} \sum w d \, \hat x \Big)
+
+Source: Wu and He, "Group normalization", ECCV 2018; Elfwing et al., "Sigmoid-weighted linear units", 2018.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+OLDEST_TRITON = (3, 4)
+"""The first release that compiles the kernels."""
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+"""What the kernels read and write."""
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, silu: bool = False
+) -> Tensor:
+    """Normalise groups of channels, and apply SiLU, in torch's own operators.
+
+    Arithmetic is float32 (float64 for such input) and rounded once, at the end.
+
+    Args:
+        x: (N, C, ...) of any floating dtype, layout and device.
+        groups: into how many groups C falls.
+        weight: (C,) w.
+        bias: (C,) b.
+        eps: added to the variance.
+        silu: whether SiLU comes behind it.
+
+    Returns:
+        The shape and dtype of ``x``.
+    """
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    y = F.group_norm(x.to(wide), groups, weight.to(wide), bias.to(wide), eps)
+    return (F.silu(y) if silu else y).to(x.dtype)
+
+
+def fused_group_norm(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, silu: bool = False
+) -> Tensor:
+    """Do what `group_norm` does, by the kernels where they can: `group_norm_triton.group_norm`.
+
+    That is on CUDA, and on the CPU in Triton's interpreter, unless weight or bias need a gradient, x is of
+    another dtype than `DTYPES` or empty, or Triton is missing.
+    """
+    if not _fusable(x, weight, bias):
+        return group_norm(x, groups, weight, bias, eps, silu=silu)
+    from redepth.ops import group_norm_triton
+
+    return group_norm_triton.group_norm(x, groups, weight, bias, eps, silu=silu)
+
+
+def _fusable(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    if not (x.is_cuda or (_INTERPRETED and x.device.type == "cpu")):
+        return False
+    learns = torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad)
+    return x.dtype in DTYPES and x.numel() > 0 and not learns and not TRITON_PROBLEM
+
+
+def triton_problem() -> str:
+    """Return what to install before the kernels can be compiled; empty if nothing."""
+    command = 'pip install "redepth[triton]" (Linux)'
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return command
+    found = tuple(int(part) for part in version.split(".")[:2])
+    wanted = ".".join(map(str, OLDEST_TRITON))
+    return "" if found >= OLDEST_TRITON else f"triton {version} is older than {wanted}: {command}"
+
+
+# Constants, as torch.compile does not look into what would find them out.
+TRITON_PROBLEM = triton_problem()
+"""What `triton_problem` says here."""
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

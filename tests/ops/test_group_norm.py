@@ -1,0 +1,351 @@
+"""The kernels against their twin in float64: in Triton's interpreter, and on the GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from redepth.ops import group_norm as twin
+from tests.helpers import relative_error, seeded
+
+triton = pytest.importorskip("triton")
+
+from redepth.ops import group_norm_triton as kernels  # noqa: E402  (needs triton)
+
+# The interpreter's exponential overflows to the infinity that it should be.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+
+DEVICE = torch.device("cpu" if kernels.INTERPRETED else "cuda")
+TOLERANCE = 1e-6
+HALVES = [(torch.float16, 6e-4), (torch.bfloat16, 5e-3)]
+
+# (N, C, H, W) and groups: channels per group 4, 10, 20, 30, 40, 60, 80, 1; pixels that fill no tile.
+SHAPES = [
+    ((2, 16, 5, 7), 4),
+    ((1, 320, 4, 3), 32),
+    ((1, 40, 17, 9), 2),
+    ((3, 60, 6, 6), 2),
+    ((2, 80, 3, 5), 2),
+    ((1, 120, 9, 2), 2),
+    ((1, 160, 1, 3), 2),
+    ((2, 6, 4, 4), 6),
+    ((1, 32, 40, 40), 8),
+]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def inputs(
+    shape: tuple[int, ...], *, mean: float = 0.0, std: float = 1.0, seed: int = 0
+) -> dict[str, Tensor]:
+    g = seeded(seed)
+    weight = 1 + 0.5 * torch.randn(shape[1], generator=g)
+    bias = 0.5 * torch.randn(shape[1], generator=g)
+    return {"x": mean + std * torch.randn(shape, generator=g), "weight": weight, "bias": bias}
+
+
+def run(
+    norm: Callable[..., Tensor],
+    given: dict[str, Tensor],
+    groups: int,
+    *,
+    silu: bool,
+    dtype: torch.dtype | None = None,
+    layout: Callable[[Tensor], Tensor] = channels_last,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor]:
+    """Normalise and pull a random cotangent back: the result and the gradient of x."""
+    given = {name: value.to(DEVICE, dtype) for name, value in given.items()}
+    x = layout(given["x"]).detach().requires_grad_()
+    y = norm(x, groups, given["weight"], given["bias"], eps, silu=silu)
+    cotangent = torch.randn(y.shape, generator=seeded(1)).to(given["x"])
+    y.backward(layout(cotangent))
+    assert x.grad is not None
+    assert y.dtype == x.grad.dtype == x.dtype
+    assert y.shape == x.shape
+    return y.detach(), x.grad
+
+
+def compare(
+    given: dict[str, Tensor], groups: int, *, silu: bool = True, tolerance: float = TOLERANCE, **options: Any
+) -> None:
+    """Hold the kernels against the twin in float64: same inputs, same cotangent, outputs and gradients."""
+    found = run(kernels.group_norm, given, groups, silu=silu, **options)
+    options["dtype"] = torch.float64
+    expected = run(twin.group_norm, given, groups, silu=silu, **options)
+    for name, ours, theirs in zip(("y", "gradient"), found, expected, strict=True):
+        assert relative_error(ours.double(), theirs) < tolerance, name
+
+
+@pytest.mark.parametrize(("shape", "groups"), SHAPES)
+@pytest.mark.parametrize("silu", [True, False])
+def test_the_kernels_agree_with_their_twin(shape: tuple[int, ...], groups: int, silu: bool) -> None:
+    compare(inputs(shape), groups, silu=silu)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+def test_the_twin_is_what_torch_does(silu: bool) -> None:
+    given = inputs((2, 8, 5, 4))
+    exact = F.group_norm(given["x"], 4, given["weight"], given["bias"], 1e-5)
+    found = twin.group_norm(given["x"], 4, given["weight"], given["bias"], 1e-5, silu=silu)
+    assert torch.equal(found, F.silu(exact) if silu else exact)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+def test_the_twin_passes_gradcheck(silu: bool) -> None:
+    given = [value.double().requires_grad_() for value in inputs((2, 6, 3, 2)).values()]
+    assert torch.autograd.gradcheck(lambda x, w, b: twin.group_norm(x, 3, w, b, silu=silu), given)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silu", [True, False])
+def test_a_large_mean_costs_no_digits(silu: bool) -> None:
+    """What remains is that a mean of 100 beside a deviation of 0.1 is itself rounded to 4e-6."""
+    compare(inputs((1, 16, 33, 35), mean=100.0, std=0.1), 4, silu=silu, tolerance=1e-4)
+
+
+def test_channels_of_different_means_and_pixels_that_stand_out() -> None:
+    given = inputs((1, 8, 24, 24))
+    given["x"] += 50 * torch.arange(8.0).view(1, 8, 1, 1)
+    given["x"][:, :, 0, 0] = 1e4
+    compare(given, 2, tolerance=1e-5)
+
+
+def test_a_constant_picture_is_its_bias() -> None:
+    given = inputs((1, 8, 9, 9), std=0.0, mean=3.0)
+    y, gradient = run(kernels.group_norm, given, 2, silu=False)
+    assert torch.allclose(y.cpu(), given["bias"].view(1, 8, 1, 1).expand_as(y), atol=1e-4)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), HALVES)
+@pytest.mark.parametrize("mean", [0.0, 10.0])
+def test_half_precision_is_rounded_once(dtype: torch.dtype, tolerance: float, mean: float) -> None:
+    given = {k: v.to(dtype) for k, v in inputs((2, 40, 9, 8), mean=mean).items()}
+    compare(given, 4, dtype=dtype, tolerance=tolerance)
+
+
+def test_float16_sums_what_it_could_not_hold() -> None:
+    given = {k: v.to(torch.float16) for k, v in inputs((1, 4, 30, 30), mean=3e4, std=1e3).items()}
+    compare(given, 2, dtype=torch.float16, tolerance=6e-4)
+
+
+def test_the_same_to_the_bit_in_every_run_and_in_every_batch() -> None:
+    given = inputs((3, 20, 11, 9))
+    first, second = (run(kernels.group_norm, given, 2, silu=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    alone = run(kernels.group_norm, {**given, "x": given["x"][:1]}, 2, silu=True)
+    assert torch.equal(alone[0], first[0][:1])
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def strided(x: Tensor) -> Tensor:
+    wide = x.new_zeros(x.shape[0], 2 * x.shape[1], *x.shape[2:])
+    wide[:, ::2] = x
+    return wide[:, ::2]
+
+
+@pytest.mark.parametrize("layout", [Tensor.contiguous, strided, channels_last])
+def test_layouts(layout: Callable[[Tensor], Tensor]) -> None:
+    given = inputs((2, 12, 5, 6))
+    compare(given, 3, layout=layout)
+    y, gradient = run(kernels.group_norm, given, 3, silu=True, layout=layout)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert gradient.shape == y.shape
+
+
+def test_sequences_and_one_cotangent_for_all() -> None:
+    """Attention normalises (N, C, P), the transpose of (N, P, C)."""
+    given = inputs((2, 12, 15))
+    compare(given, 3, layout=lambda x: x.mT.contiguous().mT)
+    x = given["x"].to(DEVICE).requires_grad_()
+    weight, bias = given["weight"].to(DEVICE), given["bias"].to(DEVICE)
+    (found,) = torch.autograd.grad(kernels.group_norm(x, 3, weight, bias, silu=True).sum(), x)
+    (expected,) = torch.autograd.grad(twin.group_norm(x, 3, weight, bias, silu=True).sum(), x)
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_only_x_mean_and_deviation_are_kept() -> None:
+    given = {k: v.to(DEVICE) for k, v in inputs((2, 12, 8, 8)).items()}
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        kernels.group_norm(given["x"], 3, given["weight"], given["bias"])
+        assert kept == []
+        kernels.group_norm(given["x"].requires_grad_(), 3, given["weight"], given["bias"])
+    assert sorted(kept) == [(2, 3), (2, 3), (2, 12, 8, 8), (12,), (12,)]
+
+
+def test_there_is_no_second_derivative() -> None:
+    given = {k: v.to(DEVICE) for k, v in inputs((1, 4, 3, 3)).items()}
+    x = given["x"].requires_grad_()
+    y = kernels.group_norm(x, 2, given["weight"], given["bias"])
+    (gradient,) = torch.autograd.grad((y**2).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+# --- as operators ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silu", [True, False])
+def test_as_operators_they_keep_the_rules_of_torch(silu: bool) -> None:
+    given = {k: v.to(DEVICE) for k, v in inputs((2, 8, 4, 5)).items()}
+    x = channels_last(given["x"]).requires_grad_()
+    arguments = (x, 2, given["weight"], given["bias"], 1e-5, silu)
+    torch.library.opcheck(kernels._forward_op, arguments)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_compiled_caller_keeps_them_in_one_graph(grad: bool) -> None:
+    given = {k: v.to(DEVICE) for k, v in inputs((2, 8, 4, 5)).items()}
+
+    def call(x: Tensor) -> Tensor:
+        return twin.fused_group_norm(2 * x, 2, given["weight"], given["bias"], silu=True) + 1
+
+    compiled = torch.compile(call, backend="aot_eager", fullgraph=True)
+    x = channels_last(given["x"]).requires_grad_(grad)
+    expected, found = call(x), compiled(x)
+    assert torch.equal(found, expected)
+    if grad:
+        cotangent = torch.randn(x.shape, generator=seeded(1)).to(DEVICE)
+        pulled = [torch.autograd.grad(y, x, cotangent)[0] for y in (expected, found)]
+        assert torch.equal(*pulled)
+
+
+# --- which one ------------------------------------------------------------------------------------
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    calls: list[bool] = []
+    original = kernels.group_norm
+    monkeypatch.setattr(kernels, "group_norm", lambda *a, **k: (calls.append(True), original(*a, **k))[1])
+    y, expected = (
+        f(x, 2, weight, bias, silu=True).detach() for f in (twin.fused_group_norm, twin.group_norm)
+    )
+    assert relative_error(y, expected) < 1e-6
+    return bool(calls)
+
+
+def test_the_kernels_are_taken_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = (v.to(DEVICE) for v in inputs((1, 4, 3, 3)).values())
+    assert chosen(monkeypatch, x, weight, bias)
+    assert not chosen(monkeypatch, x.double(), weight.double(), bias.double())
+    assert not chosen(monkeypatch, x, weight.clone().requires_grad_(), bias)
+    monkeypatch.setattr(twin, "TRITON_PROBLEM", "not there")
+    assert not chosen(monkeypatch, x, weight, bias)
+
+
+def test_without_a_gpu_and_the_interpreter_it_is_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = inputs((1, 4, 3, 3)).values()
+    monkeypatch.setattr(twin, "_INTERPRETED", False)
+    assert not chosen(monkeypatch, x, weight, bias)
+    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    with pytest.raises(ValueError, match="need a CUDA device, got cpu; use the twin, or set TRITON_INT"):
+        kernels.group_norm(x, 2, weight, bias)
+
+
+def test_an_older_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "3.1.0")
+    assert twin.triton_problem().startswith("triton 3.1.0 is older than 3.4")
+
+    def missing(_: str) -> str:
+        raise twin.importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    assert twin.triton_problem().startswith("pip install")
+
+
+def test_what_is_refused() -> None:
+    x, weight, bias = (v.to(DEVICE) for v in inputs((2, 6, 3, 4)).values())
+    for arguments, message in (
+        ((x[0, 0], 2, weight, bias), "x must be"),
+        ((x[:0], 2, weight, bias), "not empty"),
+        ((x, 4, weight, bias), "6 channels do not fall into 4 groups"),
+        ((x, 2, weight[:3], bias), r"weight must be \(6,\), got \(3,\)"),
+        ((x, 2, weight, bias.to("meta")), "bias must be on"),
+        ((x, 2, weight, bias.clone().requires_grad_()), "no gradient for bias"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            kernels.group_norm(*arguments)
+    with pytest.raises(TypeError, match=r"x must be float32, float16 or bfloat16, got torch\.float64"):
+        kernels.group_norm(x.double(), 2, weight, bias)
+
+
+# --- compiled code --------------------------------------------------------------------------------
+
+COMPILE = """
+import json, re, subprocess, sys, tempfile
+from pathlib import Path
+import triton
+from triton.backends.compiler import GPUTarget
+from redepth.ops.group_norm_triton import INTERPRETED, ahead_of_time
+
+assert not INTERPRETED
+cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+found = {}
+for shape, dtype, silu in json.loads(sys.argv[1]):
+    for name, (source, launch) in ahead_of_time(shape, dtype=dtype, silu=silu).items():
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=launch)
+        binary = Path(tempfile.mkdtemp()) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        usage = subprocess.run([cuobjdump, "--dump-resource-usage", binary], capture_output=True, text=True)
+        fields = re.findall(r"(REG|STACK|SHARED|LOCAL):(\\d+)", usage.stdout)
+        key = f"{name} {shape} {dtype} {silu}"
+        found[key] = {field: int(number) for field, number in fields}
+        found[key]["wide"] = len(re.findall(r"ld\\.global[.\\w:]*\\.v4", compiled.asm["ptx"]))
+print(json.dumps(found))
+"""
+
+
+def compiled(tmp_path: Path, wanted: list[tuple[tuple[int, ...], str, bool]]) -> dict[str, dict[str, int]]:
+    """Compile for a GPU that need not be here, in a process without the interpreter."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    command = [sys.executable, "-c", COMPILE, json.dumps(wanted)]
+    done = subprocess.run(
+        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, int]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def check(found: dict[str, dict[str, int]]) -> None:
+    """No spills; whoever reads pictures reads 16 bytes a lane."""
+    for kernel, usage in found.items():
+        assert usage["STACK"] == usage["LOCAL"] == 0, (kernel, usage)
+        assert 0 < usage["REG"] <= 128, (kernel, usage)
+        assert usage["wide"] > 0 or "_join" in kernel, (kernel, usage)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler is there on Linux only")
+def test_compiled_code_spills_nothing(tmp_path: Path) -> None:
+    found = compiled(tmp_path, [((1, 128, 512, 512), "fp16", True), ((2, 320, 64, 64), "fp16", False)])
+    assert len(found) == 12
+    check(found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler is there on Linux only")
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_every_shape_of_stable_diffusion_compiles_without_spills(tmp_path: Path, dtype: str) -> None:
+    encoder = [(128, 512), (128, 256), (256, 256), (256, 128), (512, 128), (512, 64)]
+    unet = [(320, 64), (640, 64), (960, 64), (640, 32), (1920, 32), (1280, 16), (2560, 16), (1280, 8)]
+    variants = [((2, c, side, side), dtype, silu) for c, side in encoder + unet for silu in (True, False)]
+    check(compiled(tmp_path, variants))
