@@ -357,9 +357,9 @@ def check(found: dict[str, dict[str, int]]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler is there on Linux only")
 def test_compiled_code_spills_nothing(tmp_path: Path) -> None:
-    shapes = (1, 128, 512, 512), (2, 320, 64, 64), (2, 1280, 16, 16)
+    shapes = (1, 128, 512, 512), (2, 1280, 16, 16)
     found = compiled(tmp_path, [(shape, "fp16", True) for shape in shapes])
-    assert len(found) == 16
+    assert len(found) == 10
     check(found)
 
 
