@@ -194,8 +194,9 @@ def test_a_step_does_not_wait_for_the_gpu(stopping: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("how", ["cuda_graphs", "compile", "both"])
-def test_graphs_and_compiled_networks_score_the_same(dtype: Any, how: str) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("how", ["eager", "cuda_graphs", "compile", "both"])
+def test_ways_of_execution_score_the_same(dtype: Any, how: str, fused: bool) -> None:
     def gradients(execution: Execution) -> torch.Tensor:
         prior = latent_prior("sds", dtype=dtype, device=CUDA)
         prior.tune(execution)
@@ -209,7 +210,13 @@ def test_graphs_and_compiled_networks_score_the_same(dtype: Any, how: str) -> No
             found.append(picture.grad)
         return torch.cat(found)
 
-    way = Execution(compile=how != "cuda_graphs", cuda_graphs=how != "compile")
+    way = Execution(
+        compile=how in ("compile", "both"),
+        cuda_graphs=how in ("cuda_graphs", "both"),
+        fused_norm=fused,
+        explicit_attention=fused,
+        shared_prefix=fused,
+    )
     tolerance = 1e-3 if dtype == "float32" else 5e-2
     assert relative_error(gradients(way), gradients(Execution())) < tolerance
 

@@ -6,7 +6,8 @@ work on memory as rows: (N, P, C), P pixels of C channels. The floor is memory: 
 once; on the way back x and its cotangent are read twice and the gradient written once. Nothing but x, the
 mean and one over the deviation of each group is kept in between.
 
-Each way is three launches: sums, their end, and the result.
+Small pictures, as inside a denoiser, are one launch: a program has a group of a picture to itself. Otherwise,
+and on the way back, there are three: sums, their end, and the result.
 
 - A program sums a chunk of pixels for a block of channels: wide loads of neighbouring channels, and sums by
   channel, so that it does not matter how many channels a group has.
@@ -181,6 +182,61 @@ def _apply(
         at += BLOCK_P * channels
 
 
+@triton.jit(do_not_specialize=["pixels"])
+def _whole(
+    x,
+    weight,
+    bias,
+    mean,
+    rstd,
+    y,
+    eps,
+    pixels,
+    channels,
+    groups,
+    WIDTH: tl.constexpr,
+    ACT: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+):
+    """Do all of it for one group of one picture; its second look at x finds it in the cache."""
+    group, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    within = tl.arange(0, BLOCK_G)
+    row = tl.arange(0, BLOCK_P)
+    there = within < WIDTH
+    begin = image * pixels * channels + group * WIDTH
+    first = row[:, None] * channels + within[None, :]
+    inside = (row < pixels)[:, None] & there[None, :]
+    value = tl.load(x + begin + first, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.sum(tl.sum(value, 1), 0) / (tl.minimum(pixels, BLOCK_P) * WIDTH).to(tl.float32)
+    value = tl.where(inside, value - shift, 0.0)
+    total, squares = value, value * value
+    at = first
+    for start in range(BLOCK_P, pixels, BLOCK_P):
+        at += BLOCK_P * channels
+        inside = (row + start < pixels)[:, None] & there[None, :]
+        value = tl.load(x + begin + at, mask=inside, other=0.0).to(tl.float32)
+        value = tl.where(inside, value - shift, 0.0)
+        total += value
+        squares += value * value
+    share = 1.0 / (pixels.to(tl.float32) * WIDTH)
+    away = tl.sum(tl.sum(total, 1), 0) * share
+    variance = tl.maximum(tl.sum(tl.sum(squares, 1), 0) * share - away * away, 0.0)
+    centre, scale = shift + away, 1.0 / tl.sqrt(variance + eps)
+    tl.store(mean + image * groups + group, centre)
+    tl.store(rstd + image * groups + group, scale)
+    w = tl.load(weight + group * WIDTH + within, mask=there, other=0.0).to(tl.float32)[None, :] * scale
+    b = tl.load(bias + group * WIDTH + within, mask=there, other=0.0).to(tl.float32)[None, :]
+    at = first
+    for start in range(0, pixels, BLOCK_P):
+        inside = (row + start < pixels)[:, None] & there[None, :]
+        z = (tl.load(x + begin + at, mask=inside, other=0.0).to(tl.float32) - centre) * w + b
+        if ACT:
+            z = z * tl.sigmoid(z)
+        tl.store(y + begin + at, z.to(y.dtype.element_ty), mask=inside)
+        at += BLOCK_P * channels
+
+
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -315,6 +371,10 @@ SUMS = Launch()
 RESULT = Launch()
 WAY_BACK = Launch(elements=2048)
 JOIN = Launch(elements=1024)
+WHOLE = Launch(warps=8)
+
+LARGEST_WHOLE = 32768
+"""Most values of a group, pixels times channels, that one program normalises alone."""
 
 WIDEST = 256
 """Most channels of a tile: 512 bytes in half precision, from a warp's 32 lanes of 16."""
@@ -353,11 +413,21 @@ def _cut(shape: torch.Size, launch: Launch, *, summed: bool) -> _Cut:
     return _Cut(grid, chunk, tile)
 
 
+def _joined(channels: int, groups: int) -> dict[str, int]:
+    """Return the tile of chunks times a group's channels; few kinds of it, each of which is compiled once."""
+    width = triton.next_power_of_2(channels // groups)
+    return {"BLOCK_K": max(1, JOIN.elements // width), "BLOCK_G": width, "num_warps": JOIN.warps}
+
+
 @functools.lru_cache(maxsize=1024)
-def _joined(shape: torch.Size, groups: int, chunks: int) -> dict[str, int]:
-    width = triton.next_power_of_2(shape[2] // groups)
-    rows = max(1, min(JOIN.elements // width, triton.next_power_of_2(chunks)))
-    return {"BLOCK_K": rows, "BLOCK_G": width, "num_warps": JOIN.warps}
+def _alone(shape: torch.Size, groups: int) -> dict[str, int]:
+    """Return the tile of a group of (N, P, C) that one program has to itself; empty if it is too large."""
+    pixels, width = shape[1], shape[2] // groups
+    if pixels * width > LARGEST_WHOLE:
+        return {}
+    block = triton.next_power_of_2(width)
+    rows = max(1, min(WHOLE.elements // block, triton.next_power_of_2(pixels)))
+    return {"WIDTH": width, "BLOCK_P": rows, "BLOCK_G": block, "num_warps": WHOLE.warps}
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -378,6 +448,11 @@ def _forward(
     images, pixels, channels = rows.shape
     y = torch.empty_like(rows)
     mean, rstd = (rows.new_empty((images, groups), dtype=torch.float32) for _ in range(2))
+    if tile := _alone(rows.shape, groups):
+        numbers = (eps, pixels, channels, groups)
+        with torch.cuda.device_of(x):
+            _whole[groups, images](rows, weight, bias, mean, rstd, y, *numbers, ACT=silu, **tile)
+        return _pictures(y, x.shape), mean, rstd
     sums, result = _cut(rows.shape, SUMS, summed=True), _cut(rows.shape, RESULT, summed=False)
     chunks = sums.grid[0]
     partial = rows.new_empty((images, chunks, 2, channels), dtype=torch.float32)
@@ -393,7 +468,7 @@ def _forward(
             groups,
             sums.chunk,
             chunks,
-            **_joined(rows.shape, groups, chunks),
+            **_joined(channels, groups),
         )
         _apply[result.grid](
             rows,
@@ -444,7 +519,7 @@ def _backward(
             channels,
             groups,
             chunks,
-            **_joined(rows.shape, groups, chunks),
+            **_joined(channels, groups),
         )
         _pull[result.grid](
             *given,
@@ -606,9 +681,10 @@ INTERPRETED = not isinstance(_apply, triton.JITFunction)
 def ahead_of_time(
     shape: tuple[int, int, int, int], groups: int = 32, *, dtype: str = "fp16", silu: bool = True
 ) -> dict[str, tuple[ASTSource, dict[str, Any]]]:
-    """Return source and options of all kernels for `triton.compile`, which needs no GPU.
+    """Return source and options of the kernels for `triton.compile`, which needs no GPU.
 
-    They are specialized as the launches are, for contiguous weights of the same dtype.
+    All that such pictures take, there and back, specialized as the launches are, for contiguous weights of
+    the same dtype.
 
     Args:
         shape: N, C, H and W.
@@ -620,18 +696,22 @@ def ahead_of_time(
     rows = torch.Size((images, height * width, channels))
     act = {"ACT": silu}
     found: dict[str, tuple[ASTSource, dict[str, Any]]] = {}
+    if alone := _alone(rows, groups):
+        found["_whole"] = _source(_whole, alone | act, dtype, channels, groups)
     for kernel, launch, summed in (
         (_moments, SUMS, True),
         (_apply, RESULT, False),
         (_pulled, WAY_BACK, True),
         (_pull, WAY_BACK, False),
     ):
+        if alone and kernel in (_moments, _apply):
+            continue
         cut = _cut(rows, launch, summed=summed)
         constants = cut.tile | ({} if kernel is _moments else act)
         found[kernel.__name__] = _source(kernel, constants, dtype, channels, groups)
         if summed:
             join = _join_moments if kernel is _moments else _join_pulled
-            constants = _joined(rows, groups, cut.grid[0])
+            constants = _joined(channels, groups)
             found[join.__name__] = _source(join, constants, dtype, channels, groups)
     return found
 
