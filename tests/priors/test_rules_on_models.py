@@ -56,12 +56,12 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
     return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
 
 
-def make_prior(kind: str, score: str) -> Any:
-    if kind == "pixel":
-        return tiny_prior(score=score, **FAST)
+def make_prior(kind: str, score: str, device: torch.device = CPU, **more: Any) -> Any:
+    if kind.startswith("pixel"):
+        return tiny_prior(kind == "pixel", device, score=score, **FAST, **more)
     if kind == "ddpm":
-        return PixelDiffusion(checkpoint=str(tiny("ddpm")), score=score, **FAST).load(CPU)
-    return latent_prior(score, kind)
+        return PixelDiffusion(checkpoint=str(tiny("ddpm")), score=score, **FAST, **more).load(device)
+    return latent_prior(score, kind, device, **more)
 
 
 def run(prior: Any, **optim: Any) -> Outcome:
