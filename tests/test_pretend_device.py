@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from redepth.config import EarlyStop
 from redepth.optim.parameterizations import PARAMETERIZATIONS
 from redepth.optim.refiner import Refiner, _Run
 from redepth.renderers import REGISTRY as RENDERERS
@@ -174,7 +173,7 @@ def test_nothing_is_left_behind() -> None:
 # --- a step of a refinement -----------------------------------------------------------------------
 
 
-def take_steps(gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = None, steps: int = 3) -> _Run:
+def take_steps(gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = None) -> _Run:
     """Take steps as a run does; none but the first, which makes constants, may wait."""
     image, features, initial = refiner.predict(photo() if picture is None else picture)
     assert gpu.holds(initial)
@@ -186,12 +185,12 @@ def take_steps(gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = Non
     draws = run._draws(group.members)
     run._step(group, 0, next(draws))
     group.ledger.read()
-    for step in range(1, steps):
+    for step in range(1, refiner.optim.steps):
         drawn = next(draws)
         with gpu.step():
             run._step(group, step, drawn)
     group.ledger.read()
-    assert group.ledger.steps == steps
+    assert group.ledger.steps == refiner.optim.steps
     parameters = [p for params in group.state.groups().values() for p in params]
     assert all(gpu.holds(p) and gpu.holds(p.grad) for p in parameters)
     run.finished.append(run._finish(group))
@@ -203,7 +202,7 @@ def take_steps(gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = Non
 
 
 def refiner_on(prior: Any = None, renderer: Any = None, **optim: Any) -> Refiner:
-    settings = {"parameterization": "embeddings", "steps": 4, "members": 2}
+    settings = {"parameterization": "embeddings", "steps": 3, "members": 2}
     refiner = make_refiner(prior, 2, GPU, **(settings | optim))
     refiner.renderer = renderer or RENDERERS.build("blinn-phong", {"lights": 2, "backend": "torch"})
     return refiner
@@ -251,7 +250,7 @@ def test_every_parameterization_takes_a_step_without_waiting(
 @pytest.mark.parametrize(
     "optim",
     [
-        {"early_stop": EarlyStop(enabled=True, window=1).model_dump()},
+        {"early_stop": {"enabled": True, "window": 2}, "steps": 6},
         {"schedule": "cosine"},
         {"objectives": {}, "prior_weight": 2.0},
         {"performance": {"checkpointing": True, "channels_last": False}},
