@@ -192,7 +192,7 @@ def take_steps(gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = Non
     group.ledger.read()
     assert group.ledger.steps == refiner.optim.steps
     parameters = [p for params in group.state.groups().values() for p in params]
-    assert all(gpu.holds(p) and gpu.holds(p.grad) for p in parameters)
+    assert all(gpu.holds(p) and (p.grad is None or gpu.holds(p.grad)) for p in parameters)
     run.finished.append(run._finish(group))
     outcome = run.outcome("", 0.0)
     assert outcome.members.device.type == "cpu"
@@ -247,6 +247,15 @@ def test_every_parameterization_takes_a_step_without_waiting(
     take_steps(gpu, refiner_on(parameterization=parameterization))
 
 
+@pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
+def test_what_is_learnable_is_made_on_the_device(parameterization: str, gpu: PretendedGPU) -> None:
+    refiner = refiner_on(parameterization=parameterization)
+    image, features, initial = refiner.predict(photo())
+    run = _Run(refiner, image, features, initial, refiner.prior.condition(image, ""), 0, None, None, None)
+    with gpu.step():
+        run._new_group(range(3))
+
+
 @pytest.mark.parametrize(
     "optim",
     [
@@ -299,11 +308,26 @@ def depth_model(name: str, folder: Any) -> Any:
     return tiny.load(family.component, GPU, checkpoint=checkpoint, **family.options)
 
 
+VOTE = "transformers asks the GPU which of the two heads a picture is for"
+INDICES = "transformers keeps BEiT's indices of relative positions on the host, and sends them at each call"
+WAITING = {
+    ("zoedepth-two-heads", "embeddings+decoder"): VOTE,
+    ("zoedepth-two-heads", "full"): INDICES,
+    ("zoedepth", "full"): INDICES,
+    ("dpt-beit", "full"): INDICES,
+}
+"""What waits inside another package, and why."""
+
+
 @pytest.mark.parametrize("name", marked([*FAMILIES, "marigold"]))
-@pytest.mark.parametrize("parameterization", ["embeddings+decoder", "full"])
+@pytest.mark.parametrize(
+    "parameterization", ["embeddings+decoder", pytest.param("full", marks=pytest.mark.slow)]
+)
 def test_every_depth_model_takes_a_step_without_waiting(
-    name: str, parameterization: str, gpu: PretendedGPU, tmp_path: Any
+    name: str, parameterization: str, gpu: PretendedGPU, tmp_path: Any, request: pytest.FixtureRequest
 ) -> None:
+    if why := WAITING.get((name, parameterization)):
+        request.applymarker(pytest.mark.xfail(raises=Waited, strict=True, reason=why))
     model = depth_model(name, tmp_path)
     if parameterization not in model.supports:
         parameterization = {"embeddings+decoder": "depth", "full": "low-rank"}[parameterization]
