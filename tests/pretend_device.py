@@ -196,8 +196,10 @@ class PretendedGPU(TorchDispatchMode):
         yield Tensor, "device", self._said(base.device, GPU)
         yield Tensor, "get_device", lambda t: 0 if self.holds(t) else -1
         yield Tensor, "to", lambda t, *args, **options: self._to(t, *args, **options)
-        yield Tensor, "cuda", lambda t, device=None, non_blocking=False, **o: self._to(
-            t, GPU, non_blocking=non_blocking, **o
+        yield (
+            Tensor,
+            "cuda",
+            lambda t, device=None, non_blocking=False, **o: self._to(t, GPU, non_blocking=non_blocking, **o),
         )
         yield Tensor, "cpu", lambda t, **options: self._to(t, "cpu", **options)
         yield Tensor, "pin_memory", lambda t, device=None: self._pinned(t)
@@ -211,11 +213,15 @@ class PretendedGPU(TorchDispatchMode):
         for name in _NEW:
             yield Tensor, name, self._placed(getattr(base, name), name)
         grouped = torch.optim.Optimizer._group_tensors_by_device_and_dtype
-        yield torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(
-            lambda lists, with_indices=False: {
-                (GPU if self.holds(found[0][0][0]) else device, dtype): found
-                for (device, dtype), found in grouped(lists, with_indices).items()
-            }
+        yield (
+            torch.optim.Optimizer,
+            "_group_tensors_by_device_and_dtype",
+            staticmethod(
+                lambda lists, with_indices=False: {
+                    (GPU if self.holds(found[0][0][0]) else device, dtype): found
+                    for (device, dtype), found in grouped(lists, with_indices).items()
+                }
+            ),
         )
 
     def _said(self, plain: Any, on_gpu: Any) -> property:
@@ -253,7 +259,11 @@ class PretendedGPU(TorchDispatchMode):
         if layout is not None:
             plain["memory_format"] = layout
         if there not in ("gpu", "host"):
-            return to(tensor, device, copy=copy, **plain) if device is not None else to(tensor, copy=copy, **plain)
+            return (
+                to(tensor, device, copy=copy, **plain)
+                if device is not None
+                else to(tensor, copy=copy, **plain)
+            )
         if here == there or (there == "host" and here in ("pinned", "undecided")):
             return to(tensor, copy=copy, **plain)
         if here == "undecided":
@@ -287,7 +297,9 @@ class PretendedGPU(TorchDispatchMode):
             asked = torch.device(asked) if isinstance(asked, str) else asked
             source = args[0] if args and isinstance(args[0], Tensor) else None
             if name in ("as_tensor", "asarray") and source is not None:
-                return self._to(source, asked, options.get("dtype")) if asked or options.get("dtype") else source
+                return (
+                    self._to(source, asked, options.get("dtype")) if asked or options.get("dtype") else source
+                )
             like = source is not None and (name.endswith("_like") or name in _NEW)
             on_gpu = asked.type == "cuda" if asked is not None else like and self.holds(args[0])
             if on_gpu:

@@ -161,7 +161,8 @@ def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gpus", "workers", "share"), [(1, 1, 1), (4, 2, 1), (2, 2, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (2, 5, 1 / 3)]
+    ("gpus", "workers", "share"),
+    [(1, 1, 1), (4, 2, 1), (2, 2, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (2, 5, 1 / 3)],
 )
 def test_each_ray_worker_finds_room_on_a_gpu(gpus: int, workers: int, share: float) -> None:
     assert _share(float(gpus), workers) == share

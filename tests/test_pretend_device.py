@@ -232,7 +232,9 @@ def test_every_rule_takes_a_step_without_waiting(kind: str, score: str, gpu: Pre
 
 
 @pytest.mark.parametrize("options", [{"view": "whole"}, {"view": "multiscale"}, {"tell": "nothing"}])
-def test_options_of_pixel_priors_take_a_step_without_waiting(options: dict[str, Any], gpu: PretendedGPU) -> None:
+def test_options_of_pixel_priors_take_a_step_without_waiting(
+    options: dict[str, Any], gpu: PretendedGPU
+) -> None:
     take_steps(gpu, refiner_on(make_prior("pixel", "sds", GPU, dtype="float32", **options)))
 
 
