@@ -146,6 +146,8 @@ def make_refiner(prior: Any = None, lights: int = 1, device: torch.device = CPU,
             "offset": 1e-2,
         },
         "objectives": {"smoothness": Term()},
+        # On a GPU tests compare float32 with a CPU's, and are too short for cuDNN's search to pay.
+        "performance": {"tf32": False, "cudnn_benchmark": False} | optim.pop("performance", {}),
     }
     return Refiner(
         tiny_depth_model(device),

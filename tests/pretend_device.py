@@ -13,7 +13,7 @@ own C++ code makes inside an operator cannot say where it is meant to be: it goe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -212,6 +212,10 @@ class PretendedGPU(TorchDispatchMode):
             yield torch, name, self._placed(getattr(torch, name), name)
         for name in _NEW:
             yield Tensor, name, self._placed(getattr(base, name), name)
+        # A GPU of one's own is always the current one.
+        yield torch.cuda, "device", lambda _: nullcontext()
+        yield torch.cuda, "device_of", lambda _: nullcontext()
+        yield torch.cuda, "current_device", lambda: GPU.index
         grouped = torch.optim.Optimizer._group_tensors_by_device_and_dtype
         yield (
             torch.optim.Optimizer,

@@ -12,8 +12,8 @@ import torch
 from redepth import device
 from redepth.config import Optim
 from redepth.errors import ConfigError
-from redepth.optim import execution
 from redepth.networks import Graphed
+from redepth.optim import execution
 from redepth.optim.budget import CudaMeter
 from redepth.priors.prompts import Captioner
 from tests.helpers import TargetPrior, make_refiner, tiny_depth_model

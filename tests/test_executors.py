@@ -149,7 +149,7 @@ def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = told(workers=3, gpus=2, inputs=12)
     assert {v for _, _, v in found} == {visible}
-    by_process = dict((process, gpu) for process, gpu, _ in found)
+    by_process = {process: gpu for process, gpu, _ in found}
     assert len(set(found)) == len(by_process)
     assert set(by_process.values()) <= {0, 1}
     if len(by_process) == 3:

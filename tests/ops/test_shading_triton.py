@@ -22,7 +22,10 @@ triton = pytest.importorskip("triton")
 from redepth.ops import shading_triton  # noqa: E402  (needs triton)
 
 # The interpreter takes logarithms of what is masked afterwards.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+pytestmark = [pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")]
+if not shading_triton.INTERPRETED:
+    # Each layout is a kernel of its own.
+    pytestmark += [pytest.mark.gpu, pytest.mark.compiles]
 
 DEVICE = torch.device("cpu" if shading_triton.INTERPRETED else "cuda")
 # The hardware's logarithm is off by 2^-22, times the exponent of the highlight.
