@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -49,9 +50,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         with numerics(gpu, tf32=False, cudnn_benchmark=False):
             yield gpu
     elif os.environ.get("REDEPTH_PRETEND_GPU"):
+        from redepth.renderers import blinn_phong
         from tests.pretend_device import PretendedGPU
 
-        with PretendedGPU():
+        # Its kernels would run in triton's interpreter, for minutes.
+        slow = mock.patch.object(blinn_phong, "_triton_problem", lambda: "a pretended GPU has none")
+        with PretendedGPU(), slow:
             yield gpu
     else:
         pytest.skip("needs a CUDA device")

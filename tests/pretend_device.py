@@ -1,4 +1,4 @@
-"""A pretended GPU: CPU memory that is told apart from the host's, so that a GPU's rules can be tested on a CPU.
+"""A pretended GPU: memory of the CPU that is told apart, so that a GPU's rules can be tested on a CPU.
 
 Within `PretendedGPU` whatever is sent to or made on CUDA stays in the CPU's memory and is marked, by storage,
 as being on the GPU, which is what ``tensor.device`` then says. Operators compute as they do on a CPU. What a

@@ -62,10 +62,12 @@ def test_members_and_lights_are_scored_under_their_own_light_and_noise(device: t
     """A prior that is told light and window must see each row's own, in lockstep as alone."""
     rates = {"embeddings": 1e-3, "offset": 1e-3}
     settings: dict[str, Any] = {"lights": 3, "parameterization": "embeddings", "learning_rates": rates}
-    together = make_refiner(tiny_prior(device=device), device=device, **settings).run(photo(), seed=5)
-    alone = make_refiner(tiny_prior(device=device), device=device, **settings, members_per_batch=1).run(
+    together = make_refiner(tiny_prior(device=device, dtype="float32"), device=device, **settings).run(
         photo(), seed=5
     )
+    alone = make_refiner(
+        tiny_prior(device=device, dtype="float32"), device=device, **settings, members_per_batch=1
+    ).run(photo(), seed=5)
     for row, expected in zip(alone.history["prior"], together.history["prior"], strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
     firsts = [row[0] for row in together.history["prior"]]
@@ -176,7 +178,7 @@ def test_the_global_random_state_is_neither_read_nor_moved() -> None:
 
 
 def test_a_run_is_recorded_and_replayed(tmp_path: Path, device: torch.device) -> None:
-    refiner = make_refiner(tiny_prior(device=device), 2, device)
+    refiner = make_refiner(tiny_prior(device=device, dtype="float32"), 2, device)
     seen: list[StepDraws] = []
     recorded = refiner.run(photo(), seed=3, on_step=lambda report: seen.append(report.draws))
     save_draws(tmp_path / "draws.safetensors", seen)
@@ -186,7 +188,7 @@ def test_a_run_is_recorded_and_replayed(tmp_path: Path, device: torch.device) ->
     assert same(replayed.members, recorded.members, device)
     # Drawn beforehand they are the same, however the members are grouped.
     drawn = record_draws(refiner.renderer, refiner.prior, 3, members=3, steps=3)
-    grouped = make_refiner(tiny_prior(device=device), 2, device, members_per_batch=2).run(
+    grouped = make_refiner(tiny_prior(device=device, dtype="float32"), 2, device, members_per_batch=2).run(
         photo(), draws=drawn
     )
     assert relative_error(grouped.members, recorded.members) < 1e-2
