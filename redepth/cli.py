@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,15 +50,6 @@ out = Console()
 err = Console(stderr=True)
 
 
-class Device(str, Enum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
 class Family(str, Enum):
     """What `redepth list` can list."""
 
@@ -92,6 +84,24 @@ class TruthKind(str, Enum):
     depth = "depth"
     disparity = "disparity"
 
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def _device(name: str) -> str:
+    if not DEVICE.fullmatch(name):
+        raise typer.BadParameter(f"'{name}' is not one of auto, cpu, cuda, cuda:0, cuda:1, ..., mps")
+    return name
+
+
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        callback=_device,
+        help="Where to compute; workers on cuda are spread over all GPUs.",
+    ),
+]
 
 Overrides = Annotated[
     list[str] | None,
@@ -132,7 +142,7 @@ def refine(
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("out"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    device: Device = "auto",
     budget: Annotated[
         str | None,
         typer.Option(help="Time that each photo may take, such as 60s or 2m: fewer members, then steps."),
@@ -187,14 +197,14 @@ def refine(
         usable = _not_done(usable, folders, wanted, seed, prompt)
     if workers > 1 or ray is not None:
         where = _resources(workers, ray, None, device)
-        job_options = {"device": device.value, "seed": seed, "prompt": prompt, "max_pixels": max_pixels}
+        job_options = {"device": device, "seed": seed, "prompt": prompt, "max_pixels": max_pixels}
         skies: dict[Path, Path] = masks or {}
         tasks = [Photo(path, folders[path], skies.get(path)) for path in usable]
         failed |= _refine_elsewhere(wanted, tasks, where, truth, job_options)
         raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
     if not usable:
         raise typer.Exit(EXIT_ERROR if failed or rejected else 0)
-    pipeline = _load(preset, [*given, *overrides], device.value)
+    pipeline = _load(preset, [*given, *overrides], device)
     prompts = _prompts(pipeline, usable, prompt, max_pixels)
     job = _Job(pipeline, prompts, seed, max_pixels, truth, masks)
     results: dict[Path, Refined] = {}
@@ -278,7 +288,7 @@ def bench_run(
         str | None, typer.Option(help="Ray cluster: its address, auto, or local to start one here.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    device: Device = "auto",
     prompt: Annotated[
         str | None, typer.Option(help="What the prior is told about every photo, instead of captions.")
     ] = None,
@@ -300,7 +310,7 @@ def bench_run(
             run,
             where,
             resources,
-            device=device.value,
+            device=device,
             fresh=fresh,
             keep_arrays=arrays,
             on_done=on_done,
@@ -357,7 +367,7 @@ def experiment_(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random streams.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one model copy each.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    device: Device = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")] = False,
 ) -> None:
     """Run one of the paper's studies: arms side by side on the same images, lights and seeds."""
@@ -385,7 +395,7 @@ def experiment_(
     try:
         with _task_progress(len(planned.tasks()), lambda done: done.result.silog) as on_done:
             rows, failures = run.run_study(
-                planned, where, resources, device=device.value, fresh=fresh, on_done=on_done
+                planned, where, resources, device=device, fresh=fresh, on_done=on_done
             )
     except KeyboardInterrupt:
         _complain(f"interrupted; what is done is kept in {where}, the same command goes on from there")
@@ -538,12 +548,21 @@ def _resolved(preset: str, overrides: list[str]) -> Preset:
     return resolve(load_preset(preset, overrides))
 
 
-def _resources(workers: int, ray: str | None, threads: int | None, device: Device) -> Resources:
+def _resources(workers: int, ray: str | None, threads: int | None, device: str) -> Resources:
+    """Say where work runs; a GPU that is named is every worker's, else all GPUs are shared out."""
     import torch
 
+    from redepth.device import choose_device
     from redepth.executors import Resources
 
-    gpus = torch.cuda.device_count() if device in (Device.auto, Device.cuda) else 0
+    if ray is not None and device.startswith("cuda:"):
+        raise ConfigError(f"Ray gives each worker its own GPU: --device cuda in place of {device}")
+    # Ray's workers may find what is not here.
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if ray is not None:
+        gpus = max(gpus, int(device == "cuda"))
+    else:
+        choose_device(device)
     return Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
 
 

@@ -40,7 +40,18 @@ def choose_device(device: str = "auto") -> torch.device:
     if not available.get(kind, False):
         there = ", ".join(name for name, ok in available.items() if ok)
         raise ConfigError(f"device '{device}' is not available here (available: auto, {there})")
-    return indexed(torch.device(device))
+    found = _parsed(device)
+    if kind == "cuda" and found.index is not None and found.index >= torch.cuda.device_count():
+        there = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise ConfigError(f"device '{device}' is not available here: GPUs are counted from 0 ({there})")
+    return indexed(found)
+
+
+def _parsed(device: str) -> torch.device:
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device '{device}' is none (such as: auto, cpu, cuda, cuda:1, mps)") from None
 
 
 def indexed(device: torch.device | str) -> torch.device:
@@ -48,6 +59,16 @@ def indexed(device: torch.device | str) -> torch.device:
     if str(device) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device(device)
+
+
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Make a GPU the current one: streams, graphs and freed memory are those of the current GPU."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
 
 
 def synchronize(device: torch.device) -> None:

@@ -89,7 +89,8 @@ def _devices() -> list[Check]:
     import torch
 
     cuda = torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if cuda else "none found"
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
+    name = ", ".join(names) or "none found"
     cure = "" if cuda else "a CUDA build of torch and an NVIDIA GPU (pytorch.org/get-started)"
     mps = torch.backends.mps.is_available()
     return [

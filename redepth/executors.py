@@ -6,6 +6,7 @@ other. An input that fails is an outcome like any other; an input whose process 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -50,7 +51,9 @@ class Resources(BaseModel):
         ray: address of a Ray cluster, ``auto`` for the one that this machine belongs to, ``local`` to start
             one here; none: no Ray.
         threads: torch's CPU threads for each worker; none: an equal share.
-        gpus: GPUs on this machine or for each Ray worker; worker i computes on GPU i modulo their number.
+        gpus: GPUs that processes are spread over: worker i computes on GPU i modulo their number, counted as
+            torch does, after ``CUDA_VISIBLE_DEVICES``. Ray spreads its workers over the cluster's GPUs
+            where this is above 0. 0: workers compute on the device that they are told.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -185,14 +188,14 @@ class Ray(Executor):
         return True
 
     def _dispatch(self, ray: Any, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
-        threads = self.resources.threads_each
+        threads, workers = self.resources.threads_each, min(self.resources.workers, len(inputs))
         actor = ray.remote(
             num_cpus=threads,
-            num_gpus=self.resources.gpus,
+            num_gpus=_share(ray.cluster_resources().get("GPU", 0), workers) if self.resources.gpus else 0,
             max_restarts=DEATHS,
             max_task_retries=DEATHS,
         )(_RayWorker)
-        idle = deque(actor.remote(make, threads) for _ in range(min(self.resources.workers, len(inputs))))
+        idle = deque(actor.remote(make, threads) for _ in range(workers))
         left = deque(enumerate(inputs))
         running: dict[Any, tuple[Any, int, T]] = {}
         while left or running:
@@ -210,6 +213,13 @@ class Ray(Executor):
                 raise RedepthError(f"a Ray worker cannot start: {error.cause}") from error
             except ray.exceptions.RayError as error:
                 yield Done(index, given, error=f"its Ray worker died: {str(error).splitlines()[0]}")
+
+
+def _share(gpus: float, workers: int) -> float:
+    """Return how much of a GPU each worker gets, so that all of them find a place: at most a whole one."""
+    if gpus < 1:
+        raise ConfigError("the Ray cluster has no GPU: start its nodes with GPUs, or give --device cpu")
+    return 1 / math.ceil(workers / int(gpus))
 
 
 @dataclass
@@ -231,7 +241,11 @@ _WORKER: list[Any] = []
 
 def _start(make: Make[Any, Any], slots: Any, threads: int, gpus: int) -> None:
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(slots.get() % gpus)
+        import torch
+
+        # What computes on "cuda" computes on the current GPU. CUDA_VISIBLE_DEVICES would come too late: what
+        # was imported to get here may have asked for the GPUs already. It may also be the user's own.
+        torch.cuda.set_device(slots.get() % gpus)
     _use_threads(threads)
     _WORKER.append(make)
 

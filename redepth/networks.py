@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from redepth.contracts import Execution
-from redepth.device import captured
+from redepth.device import captured, current
 from redepth.ops.group_norm import fused_group_norm
 
 
@@ -219,7 +219,9 @@ class Graphed:
             given = iter(inputs)
             own = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             own_args, own_options = tree_unflatten(own, form)
-            self._graphs[kind] = (inputs, *self.capture(lambda: self._call(*own_args, **own_options)))
+            with current(tensors[0].device):
+                captured = self.capture(lambda: self._call(*own_args, **own_options))
+            self._graphs[kind] = (inputs, *captured)
         inputs, outputs, replay = self._graphs[kind]
         for own_input, tensor in zip(inputs, tensors, strict=True):
             own_input.copy_(tensor)
@@ -235,7 +237,7 @@ class Graphed:
         self._graphs.clear()
 
     def capture(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        """Return the tensors that a graph of the call writes, and what runs it."""
+        """Return the tensors that a graph of the call on the current GPU writes, and what runs it."""
         # Libraries choose algorithms and take workspaces in first calls, which a graph must not hold.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

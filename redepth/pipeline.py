@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,8 +31,6 @@ from redepth.refinement import GroundTruth, Refinement
 from redepth.registry import Registry
 
 log = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 FAMILIES: dict[str, Registry] = {
     "depth-models": depth_models.REGISTRY,

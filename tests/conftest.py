@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,6 +31,34 @@ PHOTOS = ("brick", "coins", "gravel", "moon", "motorcycle_left")
 def _cache_goes_away() -> Iterator[None]:
     yield
     shutil.rmtree(os.environ["REDEPTH_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where a test computes: on the CPU, and under `pytest -m gpu` on a GPU, whose float32 is then a CPU's.
+
+    With REDEPTH_PRETEND_GPU set, a machine without a GPU pretends one, which shows what a test forgets to
+    move there.
+    """
+    if request.param == "cpu":
+        yield torch.device("cpu")
+        return
+    gpu = torch.device("cuda", 0)
+    if torch.cuda.is_available():
+        from redepth.device import numerics
+
+        with numerics(gpu, tf32=False, cudnn_benchmark=False):
+            yield gpu
+    elif os.environ.get("REDEPTH_PRETEND_GPU"):
+        from redepth.renderers import blinn_phong
+        from tests.pretend_device import PretendedGPU
+
+        # Its kernels would run in triton's interpreter, for minutes.
+        slow = mock.patch.object(blinn_phong, "_triton_problem", lambda: "a pretended GPU has none")
+        with PretendedGPU(), slow:
+            yield gpu
+    else:
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

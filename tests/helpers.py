@@ -54,10 +54,10 @@ def photo(height: int = 56, width: int = 70, seed: int = 0) -> Tensor:
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
 
 
-def tiny_depth_model() -> DepthAnything:
+def tiny_depth_model(device: torch.device = CPU) -> DepthAnything:
     """The recorded DepthAnything checkpoint of a few channels, patch 14, native size 70."""
     checkpoint = str(GOLDEN / "tiny-random-depth-anything")
-    return DepthAnything(checkpoint=checkpoint, longer_side=70, scale=7.0).load(CPU)
+    return DepthAnything(checkpoint=checkpoint, longer_side=70, scale=7.0).load(device)
 
 
 def tiny_unet(relighting: bool = True, seed: int = 0) -> PixelUNet:
@@ -99,11 +99,11 @@ SCHEDULE = {
 }
 
 
-def tiny_prior(relighting: bool = True, **options: Any) -> PixelDiffusion:
+def tiny_prior(relighting: bool = True, device: torch.device = CPU, **options: Any) -> PixelDiffusion:
     """A pixel-space prior over `tiny_unet`, already in memory."""
     prior = PixelDiffusion(**options)
-    prior.use(tiny_unet(relighting), CPU)
-    prior.use_schedule(SCHEDULE, CPU)
+    prior.use(tiny_unet(relighting), device)
+    prior.use_schedule(SCHEDULE, device)
     return prior
 
 
@@ -132,7 +132,7 @@ class TargetPrior:
         return {}
 
 
-def make_refiner(prior: Any = None, lights: int = 1, **optim: Any) -> Refiner:
+def make_refiner(prior: Any = None, lights: int = 1, device: torch.device = CPU, **optim: Any) -> Refiner:
     """A refiner over the tiny depth model; rates are high so that a few steps show."""
     settings: dict[str, Any] = {
         "steps": 3,
@@ -146,11 +146,14 @@ def make_refiner(prior: Any = None, lights: int = 1, **optim: Any) -> Refiner:
             "offset": 1e-2,
         },
         "objectives": {"smoothness": Term()},
+        # On a GPU tests compare float32 with a CPU's, and are too short for cuDNN's search to pay.
+        "performance": {"tf32": False, "cudnn_benchmark": False} | optim.pop("performance", {}),
     }
     return Refiner(
-        tiny_depth_model(),
+        tiny_depth_model(device),
         BlinnPhong(lights=lights),
         prior or TargetPrior(),
         Optim.model_validate(settings | optim),
         {"smoothness": (1.0, Smoothness())},
+        device,
     )

@@ -12,9 +12,12 @@ import torch
 from redepth import device
 from redepth.config import Optim
 from redepth.errors import ConfigError
+from redepth.networks import Graphed
 from redepth.optim import execution
 from redepth.optim.budget import CudaMeter
+from redepth.priors.prompts import Captioner
 from tests.helpers import TargetPrior, make_refiner, tiny_depth_model
+from tests.pretend_device import GPU, PretendedGPU
 
 CUDA = torch.device("cuda", 0)
 
@@ -31,6 +34,17 @@ def test_devices() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device 'cuda' is not available here"):
             device.choose_device("cuda")
+
+
+@pytest.mark.usefixtures("second_gpu")
+def test_a_gpu_that_is_not_there_names_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.choose_device("cuda:0") == torch.device("cuda", 0)
+    with pytest.raises(ConfigError, match=r"'cuda:2' is not available here.*from 0 \(cuda:0, cuda:1\)"):
+        device.choose_device("cuda:2")
+    for wrong in ("cuda:x", "cuda:-1"):
+        with pytest.raises(ConfigError, match=f"device '{wrong}' is none"):
+            device.choose_device(wrong)
 
 
 @pytest.mark.parametrize("asked", ["auto", "cuda"])
@@ -126,3 +140,65 @@ def test_a_refiner_says_how_it_executes() -> None:
     # On a CPU, what is for GPUs alone is not said.
     assert "tf32" not in found
     assert execution.tune(optim(), CUDA, tiny_depth_model(), TargetPrior())["tf32"] is True
+
+
+# --- a GPU that is not the current one ------------------------------------------------------------
+
+
+@pytest.fixture
+def currents(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """Stacks the devices that are made the current one, in place of doing so."""
+    stack: list[torch.device] = []
+
+    @contextmanager
+    def made_current(which: torch.device) -> Any:
+        stack.append(which)
+        yield
+        stack.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", made_current)
+    return stack
+
+
+def test_a_graph_is_captured_on_the_gpu_of_its_tensors(currents: list[torch.device]) -> None:
+    """Streams and pools of memory are the current GPU's."""
+    on: list[list[torch.device]] = []
+
+    class There(Graphed):
+        def graphable(self, tensor: torch.Tensor) -> bool:
+            return True
+
+        def capture(self, call: Any) -> tuple[Any, Any]:
+            on.append([*currents])
+            return call(), lambda: None
+
+    with PretendedGPU(), torch.no_grad():
+        There(torch.clone)(torch.ones(2, device=GPU))
+    with torch.no_grad():
+        There(torch.clone)(torch.ones(2))
+    assert on == [[GPU], []]
+
+
+def test_a_captioner_frees_the_memory_of_its_own_gpu(
+    currents: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freed: list[list[torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append([*currents]))
+    captioner = Captioner("blip", torch.device("cuda", 1))
+    captioner._loaded = ("model", "processor")
+    captioner._free()
+    assert freed == [[torch.device("cuda", 1)]]
+
+
+def test_a_run_synchronizes_and_frees_its_own_gpu(
+    currents: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", seen.append)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append([*currents]))
+    second = torch.device("cuda", 1)
+    device.synchronize(second)
+    refiner = make_refiner(TargetPrior())
+    refiner.device = second
+    refiner.release_memory()
+    assert seen == [second, [second]]

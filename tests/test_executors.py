@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from redepth.errors import ConfigError, InputError, RedepthError
-from redepth.executors import Done, Resources, executor
+from redepth.executors import Done, Resources, _share, executor
+from tests import fake_gpus
 
 KINDS = {
     "inline": Resources(threads=1),
@@ -126,3 +127,48 @@ def test_threads_are_shared_out() -> None:
     assert Resources().kind == "inline"
     assert Resources(workers=2).kind == "processes"
     assert Resources(workers=2, ray="auto").kind == "ray"
+
+
+# --- several GPUs ---------------------------------------------------------------------------------
+
+
+def told(workers: int, gpus: int, inputs: int) -> list[tuple[int, int, str | None]]:
+    resources = Resources(workers=workers, threads=1, gpus=gpus)
+    return [done.result for done in executor(resources).run(fake_gpus.make_teller, list(range(inputs)))]
+
+
+@pytest.mark.parametrize("visible", [None, "5,3"])
+def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
+    visible: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a current GPU of its own, counted among the visible ones, which are left as they are."""
+    monkeypatch.setenv("REDEPTH_TEST_GPUS", "yes")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = told(workers=3, gpus=2, inputs=12)
+    assert {v for _, _, v in found} == {visible}
+    by_process = {process: gpu for process, gpu, _ in found}
+    assert len(set(found)) == len(by_process)
+    assert set(by_process.values()) <= {0, 1}
+    if len(by_process) == 3:
+        assert sorted(by_process.values()) == [0, 0, 1]
+
+
+def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
+    assert {gpu for _, gpu, _ in told(workers=2, gpus=0, inputs=4)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "share"),
+    [(1, 1, 1), (4, 2, 1), (2, 2, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (2, 5, 1 / 3)],
+)
+def test_each_ray_worker_finds_room_on_a_gpu(gpus: int, workers: int, share: float) -> None:
+    assert _share(float(gpus), workers) == share
+    assert gpus * int(1 / share) >= workers
+
+
+def test_a_ray_cluster_without_gpus_is_named() -> None:
+    with pytest.raises(ConfigError, match="no GPU"):
+        _share(0.0, 2)

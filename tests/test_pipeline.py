@@ -55,6 +55,24 @@ def test_the_papers_preset_runs_through_its_real_classes(paper: redepth.Refineme
     assert set(paper.outcome.history) == {"prior", "smoothness", "total"}
 
 
+@pytest.mark.parametrize("preset", ["smoke", "embedded"])
+def test_a_preset_gives_on_a_device_what_it_gives_on_a_cpu(preset: str, device: torch.device) -> None:
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("a pretended GPU cannot be asked for by its name")
+    settings = ["depth_model.longer_side=70", "optim.steps=2", "optim.members=2", "prior.dtype=float32"]
+    settings += ["optim.performance.tf32=false", "optim.performance.cudnn_benchmark=false"]
+    here, there = (
+        redepth.Pipeline(preset, overrides=settings, device=str(where)).refine(array(), prompt="", seed=1)
+        for where in ("cpu", device)
+    )
+    assert torch.device(there.device).type == device.type
+    assert not there.partial
+    change = here.outcome.members - here.outcome.initial
+    difference = there.outcome.members - here.outcome.members
+    # The first steps of AdamW are of one length, whichever way a gradient near 0 points.
+    assert float(difference.norm()) < 0.2 * float(change.norm())
+
+
 def test_the_answer_is_the_mean_of_the_members(paper: redepth.Refinement) -> None:
     members = paper.outcome.members
     assert torch.allclose(paper.outcome.refined[0], members.sum(dim=0) / 2)

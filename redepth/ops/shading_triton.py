@@ -370,7 +370,7 @@ def _backward(
         below = _load_depth(depth, depth_at, inside & (row + 2 < height), PAIRED)
         image += tl.where(row + 1 < height, image_step, 0)
         next_rgb = _load_rgb(image, image_strides[1], image_at, PAIRED)
-        to_next_row = tl.where(row + 1 < height, g_step, 0) - (LIGHTS - 1) * cotangent_strides[1]
+        to_next_row = tl.where(row + 1 < height, g_step, 0)
 
         across = _spacing(row, height, du)
         left, right = _left(z), _right(z)
@@ -378,8 +378,11 @@ def _backward(
         g_n = (zero, zero, zero)
         g_image = (zero, zero, zero)
         for light in range(LIGHTS):
-            cotangent += tl.where(light + 1 < LIGHTS, cotangent_strides[1], to_next_row)
-            next_g = _load_rgb(cotangent, cotangent_strides[2], g_at, PAIRED)
+            last = light + 1 == LIGHTS
+            cotangent += tl.where(last, to_next_row, 0)
+            # All lights of an image can be more than 2^31 elements, where no single step is.
+            next_light = tl.where(last, 0, light + 1).to(tl.int64) * cotangent_strides[1]
+            next_g = _load_rgb(cotangent + next_light, cotangent_strides[2], g_at, PAIRED)
             if LIGHTS > 1:
                 toward, half, k_d, k_s, p = _load_light(
                     direction, diffuse, specular, shininess, batch * LIGHTS + light

@@ -126,7 +126,7 @@ class Parameterization:
         copies = {}
         for name, weight in weights.items():
             strides = (weight.numel(), *torch.empty_like(weight).stride())
-            rows = torch.empty_strided((self.members, *weight.shape), strides).to(weight)
+            rows = weight.new_empty_strided((self.members, *weight.shape), strides)
             copies[name] = nn.Parameter(rows.copy_(weight.detach()))
         return copies
 

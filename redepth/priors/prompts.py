@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from redepth import hub
+from redepth.device import current
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
 from redepth.priors import cache
@@ -205,7 +206,8 @@ class Captioner:
             self._loaded = None
             gc.collect()
             if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+                with current(self.device):
+                    torch.cuda.empty_cache()
 
     def _locate(self) -> hub.Source:
         if self.dtype == "int8":

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.errors import WeightsError
+from redepth.ops.constants import constant
 from redepth.priors.distillation import Given
 from redepth.priors.latent import LatentDiffusion, Told
 from redepth.priors.text import TextPart
@@ -77,8 +78,9 @@ class StableDiffusionXL(LatentDiffusion):
 
     def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
         """Run the UNet."""
-        size = torch.tensor([self.size, self.size, 0, 0, self.size, self.size], device=noisy.device)
-        added = {"text_embeds": told["pooled"], "time_ids": size.to(noisy.dtype).expand(len(noisy), 6)}
+        side = float(self.size)
+        size = constant((side, side, 0.0, 0.0, side, side), noisy)
+        added = {"text_embeds": told["pooled"], "time_ids": size.expand(len(noisy), 6)}
         embedding = told["embedding"]
         return self._denoiser(
             noisy, timestep, encoder_hidden_states=embedding, added_cond_kwargs=added

@@ -9,8 +9,8 @@ from tests.helpers import seeded
 EVERYWHERE = torch.ones(5, 5, dtype=torch.bool)
 
 
-def test_scale_and_shift_recovers_an_affine_map_over_the_mask_alone() -> None:
-    p = torch.rand(9, 11, generator=seeded())
+def test_scale_and_shift_recovers_an_affine_map_over_the_mask_alone(device: torch.device) -> None:
+    p = torch.rand(9, 11, generator=seeded()).to(device)
     mask = p > 0.3
     target = torch.where(mask, 3.0 * p - 0.5, 1e6)
     a, b = scale_and_shift(p, target, mask)
@@ -18,34 +18,38 @@ def test_scale_and_shift_recovers_an_affine_map_over_the_mask_alone() -> None:
     assert float(b) == pytest.approx(-0.5, rel=1e-4)
 
 
-def test_a_constant_prediction_gives_the_mean() -> None:
-    target = torch.rand(5, 5, generator=seeded())
-    a, b = scale_and_shift(torch.full((5, 5), 4.0), target, EVERYWHERE)
+def test_a_constant_prediction_gives_the_mean(device: torch.device) -> None:
+    target = torch.rand(5, 5, generator=seeded()).to(device)
+    a, b = scale_and_shift(torch.full((5, 5), 4.0, device=device), target, EVERYWHERE.to(device))
     assert float(a) == 0
     assert float(b) == pytest.approx(float(target.mean()))
 
 
-def test_scale_only_is_the_projection_over_the_mask() -> None:
-    p = torch.tensor([[1.0, 2.0, 100.0]])
-    target = torch.tensor([[3.0, 5.0, -7.0]])
-    a, b = scale_only(p, target, torch.tensor([[True, True, False]]))
+def test_scale_only_is_the_projection_over_the_mask(device: torch.device) -> None:
+    p = torch.tensor([[1.0, 2.0, 100.0]], device=device)
+    target = torch.tensor([[3.0, 5.0, -7.0]], device=device)
+    a, b = scale_only(p, target, torch.tensor([[True, True, False]], device=device))
     assert float(a) == pytest.approx((3 + 10) / (1 + 4))
     assert float(b) == 0
 
 
-def test_the_ratio_of_medians_takes_the_middle_of_an_even_number() -> None:
-    p = torch.tensor([[1.0, 3.0, 5.0, torch.inf]])
-    target = torch.tensor([[2.0, 10.0, 6.0, 30.0]])
-    assert float(median_ratio(p, target, torch.ones(1, 4, dtype=torch.bool))) == pytest.approx(8 / 4)
-    assert float(median_ratio(p, target, torch.tensor([[True, True, True, False]]))) == pytest.approx(6 / 3)
+def test_the_ratio_of_medians_takes_the_middle_of_an_even_number(device: torch.device) -> None:
+    p = torch.tensor([[1.0, 3.0, 5.0, torch.inf]], device=device)
+    target = torch.tensor([[2.0, 10.0, 6.0, 30.0]], device=device)
+    assert float(median_ratio(p, target, torch.ones(1, 4, dtype=torch.bool, device=device))) == pytest.approx(
+        8 / 4
+    )
+    assert float(
+        median_ratio(p, target, torch.tensor([[True, True, True, False]], device=device))
+    ) == pytest.approx(6 / 3)
 
 
-def test_a_trimmed_fit_leaves_outliers_out() -> None:
-    p = torch.rand(20, 20, generator=seeded())
-    target = 2.0 * p + 1.0 + 1e-3 * torch.randn(20, 20, generator=seeded(2))
-    outliers = torch.rand(20, 20, generator=seeded(1)) < 0.15
+def test_a_trimmed_fit_leaves_outliers_out(device: torch.device) -> None:
+    p = torch.rand(20, 20, generator=seeded()).to(device)
+    target = 2.0 * p + 1.0 + 1e-3 * torch.randn(20, 20, generator=seeded(2)).to(device)
+    outliers = torch.rand(20, 20, generator=seeded(1)).to(device) < 0.15
     dirty = torch.where(outliers, target + 5.0, target)
-    mask = torch.ones(20, 20, dtype=torch.bool)
+    mask = torch.ones(20, 20, dtype=torch.bool, device=device)
     kept = trimmed_mask(scale_and_shift, p, dirty, mask, 0.2)
     assert int(kept.sum()) == 320
     assert not bool((kept & outliers).any())

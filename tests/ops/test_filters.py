@@ -10,11 +10,11 @@ from tests.helpers import seeded
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])
-def test_the_blur_of_a_point_is_the_gaussian(sigma: float) -> None:
-    point = torch.zeros(1, 1, 41, 41, dtype=torch.float64)
+def test_the_blur_of_a_point_is_the_gaussian(sigma: float, device: torch.device) -> None:
+    point = torch.zeros(1, 1, 41, 41, dtype=torch.float64, device=device)
     point[..., 20, 20] = 1
     blurred = gaussian_blur(point, sigma)
-    t = torch.arange(41, dtype=torch.float64) - 20
+    t = torch.arange(41, dtype=torch.float64, device=device) - 20
     expected = torch.exp(-(t**2) / (2 * sigma**2)) * (t.abs() <= math.ceil(3 * sigma))
     expected = expected / expected.sum()
     assert torch.allclose(blurred[0, 0], expected[:, None] * expected, atol=1e-15)
@@ -25,23 +25,25 @@ def test_a_constant_stays_up_to_its_border_and_channels_do_not_mix() -> None:
     assert torch.allclose(gaussian_blur(values, 2.0), values)
 
 
-def test_the_blur_is_the_same_alone_and_in_a_batch() -> None:
-    values = torch.rand(3, 2, 12, 10, generator=seeded())
+def test_the_blur_is_the_same_alone_and_in_a_batch(device: torch.device) -> None:
+    values = torch.rand(3, 2, 12, 10, generator=seeded()).to(device)
     alone = torch.stack([gaussian_blur(v[None, None], 1.2)[0, 0] for v in values.flatten(0, 1)])
     assert torch.allclose(gaussian_blur(values, 1.2).flatten(0, 1), alone, atol=1e-6)
 
 
-def test_the_gradient_of_a_plane_is_its_slopes() -> None:
+def test_the_gradient_of_a_plane_is_its_slopes(device: torch.device) -> None:
     row, column = torch.arange(6.0)[:, None], torch.arange(8.0)
-    plane = (3 * column - 4 * row)[None, None]
+    plane = (3 * column - 4 * row)[None, None].to(device)
     slopes = gradient(plane)
+    lengths = length(slopes).cpu()
+    slopes = slopes.cpu()
     assert torch.allclose(slopes[:, 0], torch.full((1, 6, 8), 3.0))
     assert torch.allclose(slopes[:, 1], torch.full((1, 6, 8), -4.0))
-    assert torch.allclose(length(slopes), torch.full((1, 1, 6, 8), 5.0))
+    assert torch.allclose(lengths, torch.full((1, 1, 6, 8), 5.0))
 
 
-def test_growing_takes_the_largest_of_a_square() -> None:
-    values = torch.rand(2, 1, 9, 11, generator=seeded())
+def test_growing_takes_the_largest_of_a_square(device: torch.device) -> None:
+    values = torch.rand(2, 1, 9, 11, generator=seeded()).to(device)
     grown_by_two = grown(values, 2)
     assert float(grown_by_two[1, 0, 4, 5]) == float(values[1, 0, 2:7, 3:8].max())
     assert float(grown_by_two[0, 0, 0, 10]) == float(values[0, 0, :3, 8:].max())

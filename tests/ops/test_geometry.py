@@ -10,24 +10,24 @@ from redepth.ops import geometry
 from tests.helpers import photo, seeded
 
 
-def test_normals_of_a_tilted_plane_are_its_gradient() -> None:
-    u, v = geometry.ORTHOGRAPHIC.axes(20, 30, dtype=torch.float64)
+def test_normals_of_a_tilted_plane_are_its_gradient(device: torch.device) -> None:
+    u, v = geometry.ORTHOGRAPHIC.axes(20, 30, dtype=torch.float64, device=device)
     depth = (2 + 0.5 * u[None, :] - 0.25 * v[:, None])[None, None]
-    expected = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64)
+    expected = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64, device=device)
     expected = expected / expected.norm()
     normals = geometry.normals_from_depth(depth)
     assert torch.allclose(normals, expected.view(1, 3, 1, 1).expand_as(normals), atol=1e-7)
     facing = geometry.camera_facing(normals)[0, :, 0, 0]
-    assert torch.allclose(facing, expected * torch.tensor([-1.0, -1.0, 1.0]), atol=1e-7)
+    assert torch.allclose(facing, expected * torch.tensor([-1.0, -1.0, 1.0], device=device), atol=1e-7)
 
 
-def test_normals_gradcheck() -> None:
-    depth = torch.rand(2, 1, 5, 4, dtype=torch.float64, generator=seeded()) + 0.5
+def test_normals_gradcheck(device: torch.device) -> None:
+    depth = torch.rand(2, 1, 5, 4, dtype=torch.float64, generator=seeded()).to(device) + 0.5
     assert torch.autograd.gradcheck(geometry.normals_from_depth, depth.requires_grad_())
 
 
-def test_one_nan_does_not_spread() -> None:
-    depth = torch.rand(1, 1, 9, 9, generator=seeded()) + 1
+def test_one_nan_does_not_spread(device: torch.device) -> None:
+    depth = torch.rand(1, 1, 9, 9, generator=seeded()).to(device) + 1
     clean = geometry.normals_from_depth(depth)
     broken = depth.clone()
     broken[0, 0, 4, 4] = float("nan")
@@ -35,7 +35,7 @@ def test_one_nan_does_not_spread() -> None:
     normals = geometry.normals_from_depth(broken)
     assert torch.isfinite(normals).all()
     assert normals[0, :, 4, 4].tolist() == [0.0, 0.0, -1.0]
-    far = torch.ones(9, 9, dtype=torch.bool)
+    far = torch.ones(9, 9, dtype=torch.bool, device=device)
     far[3:6, 3:6] = False
     assert torch.equal(normals[0][:, far], clean[0][:, far])
     normals.sum().backward()
@@ -43,16 +43,16 @@ def test_one_nan_does_not_spread() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
-def test_unusable_depth_has_the_backward_normal(value: float) -> None:
-    normals = geometry.normals_from_depth(torch.full((1, 1, 4, 4), value))
-    assert torch.equal(normals[0, :, 1, 1], torch.tensor([0.0, 0.0, -1.0]))
+def test_unusable_depth_has_the_backward_normal(value: float, device: torch.device) -> None:
+    normals = geometry.normals_from_depth(torch.full((1, 1, 4, 4), value, device=device))
+    assert torch.equal(normals[0, :, 1, 1].cpu(), torch.tensor([0.0, 0.0, -1.0]))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (2, 2), (2, 5)])
-def test_degenerate_sizes_give_finite_unit_normals(size: tuple[int, int]) -> None:
-    depth = (torch.rand(1, 1, *size, generator=seeded()) + 1).requires_grad_()
+def test_degenerate_sizes_give_finite_unit_normals(size: tuple[int, int], device: torch.device) -> None:
+    depth = (torch.rand(1, 1, *size, generator=seeded()).to(device) + 1).requires_grad_()
     normals = geometry.normals_from_depth(depth)
-    assert torch.allclose(normals.norm(dim=1), torch.ones(1, *size), atol=1e-5)
+    assert torch.allclose(normals.norm(dim=1), torch.ones(1, *size, device=device), atol=1e-5)
     normals.sum().backward()
     assert torch.isfinite(depth.grad).all()
 
@@ -62,10 +62,10 @@ def test_a_depth_without_its_channel_is_refused() -> None:
         geometry.normals_from_depth(torch.ones(1, 4, 4))
 
 
-def test_relative_depth_of_disparity_and_depth() -> None:
-    raw = torch.tensor([0.0, 6.9]).view(1, 1, 1, 2)
+def test_relative_depth_of_disparity_and_depth(device: torch.device) -> None:
+    raw = torch.tensor([0.0, 6.9]).view(1, 1, 1, 2).to(device)
     assert geometry.relative_depth(raw).flatten().tolist() == pytest.approx([70.0, 1.0])
-    shifted = geometry.relative_depth(raw, offset=torch.tensor(0.5))
+    shifted = geometry.relative_depth(raw, offset=torch.tensor(0.5, device=device))
     assert shifted.flatten()[1].item() == pytest.approx((7 + np.tanh(0.5)) / 7)
     metric = geometry.relative_depth(raw, predicts="depth", scale=2.0)
     assert metric.flatten().tolist() == pytest.approx([0.0, 13.8])
@@ -85,13 +85,13 @@ def test_the_reference_depth_is_where_an_orthographic_slope_is_that_of_a_camera(
     assert torch.allclose(middle[0], expected / expected.norm(), atol=1e-3)
 
 
-def test_the_auto_unit_puts_the_edge_of_the_nearest_quarter_there() -> None:
-    disparity = torch.linspace(0.5, 9.5, 101).view(1, 1, 1, 101)
+def test_the_auto_unit_puts_the_edge_of_the_nearest_quarter_there(device: torch.device) -> None:
+    disparity = torch.linspace(0.5, 9.5, 101, device=device).view(1, 1, 1, 101)
     unit = geometry.auto_unit(disparity)
     assert unit == pytest.approx(7.25 / (7 / 1.920982 - 0.1))
     depth = geometry.relative_depth(disparity / unit)
     assert depth[..., 75].item() == pytest.approx(1.920982)
-    metres = torch.linspace(2.0, 12.0, 101).view(1, 1, 1, 101)
+    metres = torch.linspace(2.0, 12.0, 101, device=device).view(1, 1, 1, 101)
     unit = geometry.auto_unit(metres, predicts="depth")
     assert geometry.relative_depth(metres / unit, predicts="depth")[..., 25].item() == pytest.approx(1.920982)
 
@@ -107,21 +107,21 @@ def test_the_auto_unit_follows_the_range_and_what_says_nothing_of_scale_does_not
         geometry.auto_unit(torch.zeros(1, 1, 4, 4))
 
 
-def test_relative_depth_gradcheck() -> None:
-    raw = torch.rand(2, 1, 3, 3, dtype=torch.float64, generator=seeded()).requires_grad_()
-    offset = torch.zeros(2, 1, 1, 1, dtype=torch.float64, requires_grad=True)
+def test_relative_depth_gradcheck(device: torch.device) -> None:
+    raw = torch.rand(2, 1, 3, 3, dtype=torch.float64, generator=seeded()).to(device).requires_grad_()
+    offset = torch.zeros(2, 1, 1, 1, dtype=torch.float64, device=device, requires_grad=True)
     assert torch.autograd.gradcheck(lambda r, o: geometry.relative_depth(r, offset=o), (raw, offset))
 
 
-def test_difference_is_numpys_gradient() -> None:
+def test_difference_is_numpys_gradient(device: torch.device) -> None:
     values = torch.rand(7, 9, dtype=torch.float64, generator=seeded())
     for dim in (0, 1):
         expected = np.gradient(values.numpy(), axis=dim)
-        assert np.allclose(geometry.difference(values, dim).numpy(), expected)
+        assert np.allclose(geometry.difference(values.to(device), dim).cpu().numpy(), expected)
 
 
-def test_point_map_spans_the_orthographic_frame() -> None:
-    points = geometry.point_map(torch.full((1, 1, 3, 5), 2.0))
+def test_point_map_spans_the_orthographic_frame(device: torch.device) -> None:
+    points = geometry.point_map(torch.full((1, 1, 3, 5), 2.0, device=device))
     assert points[0, 0, 0, [0, -1]].tolist() == pytest.approx([-5 / 3, 5 / 3])
     assert points[0, 1, [0, -1], 0].tolist() == [1.0, -1.0]
     assert (points[0, 2] == 2.0).all()
@@ -186,9 +186,9 @@ def test_pinhole_normals_do_not_know_the_scale_of_depth() -> None:
     assert ((normals * view).sum(dim=1) > 0).all(), "the surface faces the camera"
 
 
-def test_pinhole_normals_are_those_of_the_point_map() -> None:
+def test_pinhole_normals_are_those_of_the_point_map(device: torch.device) -> None:
     camera = geometry.Camera(field_of_view=60.0)
-    column = torch.linspace(0, 1, 80, dtype=torch.float64)
+    column = torch.linspace(0, 1, 80, dtype=torch.float64, device=device)
     depth = (3 + 0.2 * torch.sin(4 * column)[None, :] * torch.cos(3 * column)[:60, None])[None, None]
     x, y, z = geometry.point_map(depth, camera)[0]
     points = torch.stack([x, y, -z])
@@ -200,9 +200,9 @@ def test_pinhole_normals_are_those_of_the_point_map() -> None:
     assert torch.allclose(facing, expected, atol=2e-3)
 
 
-def test_pinhole_gradcheck() -> None:
+def test_pinhole_gradcheck(device: torch.device) -> None:
     camera = geometry.Camera(field_of_view=70.0)
-    depth = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()) + 1
+    depth = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()).to(device) + 1
     assert torch.autograd.gradcheck(lambda z: geometry.normals_from_depth(z, camera), depth.requires_grad_())
 
 

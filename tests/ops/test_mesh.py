@@ -38,22 +38,22 @@ def vertex(row: int, column: int, width: int) -> int:
 
 
 @EVERY_CAMERA
-def test_every_pixel_is_a_vertex_and_every_cell_two_triangles(camera: Camera) -> None:
-    depth = rough(batch=2)
+def test_every_pixel_is_a_vertex_and_every_cell_two_triangles(camera: Camera, device: torch.device) -> None:
+    depth = rough(batch=2).to(device)
     surface = mesh.grid_mesh(depth, camera, cut=LENIENT)
     assert surface.points.shape == surface.normals.shape == (2, 8 * 9, 3)
     assert [len(f) for f in surface.faces] == [2 * 7 * 8] * 2
     assert torch.equal(inner(surface.points, 6, 7), geometry.point_map(depth, camera))
     a, b, c = surface.points[0][surface.faces[0]].unbind(1)
-    view = a if camera.pinhole else torch.tensor([0.0, 0, 1]).double()
+    view = a if camera.pinhole else torch.tensor([0.0, 0, 1]).double().to(device)
     facing = (torch.linalg.cross(b - a, c - a) * view).sum(dim=-1)
     assert (facing > 0).all(), "every face is seen from its front"
 
 
 @EVERY_CAMERA
-def test_the_normals_of_a_plane_are_its_own_up_to_the_border(camera: Camera) -> None:
-    normal = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64)
-    u, v = camera.axes(9, 12, dtype=torch.float64)
+def test_the_normals_of_a_plane_are_its_own_up_to_the_border(camera: Camera, device: torch.device) -> None:
+    normal = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64, device=device)
+    u, v = camera.axes(9, 12, dtype=torch.float64, device=device)
     slope = -normal[0] * u - normal[1] * v[:, None]
     # The plane n . P = 2 as the camera sees it.
     depth = (2 + slope if not camera.pinhole else 2 / (1 - slope))[None, None]
@@ -90,8 +90,8 @@ def test_the_photo_is_found_at_its_own_pixels() -> None:
     assert mesh.grid_mesh(rough()).uv.abs().amax(dim=(0, 1)).tolist() == pytest.approx([8 / 7, 7 / 6])
 
 
-def test_a_mesh_has_gradients() -> None:
-    depth = rough(3, 4).requires_grad_()
+def test_a_mesh_has_gradients(device: torch.device) -> None:
+    depth = rough(3, 4).to(device).requires_grad_()
 
     def built(z: Tensor) -> tuple[Tensor, ...]:
         surface = mesh.grid_mesh(z, PINHOLE, cut=LENIENT)
@@ -132,15 +132,19 @@ def test_each_side_of_a_cut_has_its_own_normals() -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
 @pytest.mark.parametrize("place", [(2, 3), (0, 0), (5, 3)])
-def test_an_unusable_pixel_has_no_face_and_no_gradient(value: float, place: tuple[int, int]) -> None:
-    depth = rough()
+def test_an_unusable_pixel_has_no_face_and_no_gradient(
+    value: float, place: tuple[int, int], device: torch.device
+) -> None:
+    depth = rough().to(device)
     depth[0, 0, place[0], place[1]] = value
     depth.requires_grad_()
     surface = mesh.grid_mesh(depth, PINHOLE, cut=LENIENT)
     assert not (surface.faces[0] == vertex(*place, 7)).any()
     used = surface.faces[0].unique()
     assert torch.isfinite(surface.points).all()
-    assert torch.allclose(surface.normals[0, used].norm(dim=-1), torch.ones(len(used), dtype=torch.float64))
+    assert torch.allclose(
+        surface.normals[0, used].norm(dim=-1), torch.ones(len(used), dtype=torch.float64, device=device)
+    )
     (surface.points.sum() + surface.normals.sum()).backward()
     assert torch.isfinite(depth.grad).all()
     assert depth.grad[0, 0, place[0], place[1]] == 0
@@ -158,8 +162,10 @@ def test_a_pixel_cut_off_on_all_sides_has_neither_normal_nor_face() -> None:
 
 @EVERY_CAMERA
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (5, 1), (4, 4)])
-def test_nothing_usable_leaves_one_face_without_area(camera: Camera, size: tuple[int, int]) -> None:
-    depth = torch.full((1, 1, *size), float("nan") if size == (4, 4) else 2.0)
+def test_nothing_usable_leaves_one_face_without_area(
+    camera: Camera, size: tuple[int, int], device: torch.device
+) -> None:
+    depth = torch.full((1, 1, *size), float("nan") if size == (4, 4) else 2.0).to(device)
     surface = mesh.grid_mesh(depth, camera)
     assert [f.tolist() for f in surface.faces] == [[[0, 0, 0]]]
     assert torch.isfinite(mesh.clip_space(surface.points, camera, *size)).all()
@@ -179,8 +185,12 @@ def test_members_are_cut_apart_and_repeated_in_a_row() -> None:
 # --- turning --------------------------------------------------------------------------------------
 
 
-def test_the_median_is_that_of_the_usable_depths() -> None:
-    depth = torch.tensor([[1.0, 2.0, 9.0, -5.0], [0.0, 0.0, float("nan"), float("inf")]]).view(2, 1, 2, 2)
+def test_the_median_is_that_of_the_usable_depths(device: torch.device) -> None:
+    depth = (
+        torch.tensor([[1.0, 2.0, 9.0, -5.0], [0.0, 0.0, float("nan"), float("inf")]])
+        .view(2, 1, 2, 2)
+        .to(device)
+    )
     assert mesh.median_depth(depth).tolist() == [2.0, 1.0]
     assert not mesh.median_depth(depth.requires_grad_()).requires_grad
 
@@ -221,11 +231,11 @@ def test_a_turn_keeps_the_centre_and_all_distances_from_it() -> None:
     assert torch.allclose(after[..., 2], expected)
 
 
-def test_faces_that_a_turn_brings_behind_a_pinhole_are_lost() -> None:
+def test_faces_that_a_turn_brings_behind_a_pinhole_are_lost(device: torch.device) -> None:
     camera = Camera(field_of_view=160.0)
-    surface = mesh.grid_mesh(torch.ones(1, 1, 4, 30), camera, cut=LENIENT)
-    rotation = mesh.rotation_matrix(torch.tensor([[0.0, 0.26, 0]]))
-    turned = mesh.turn(surface, rotation, torch.ones(1), camera)
+    surface = mesh.grid_mesh(torch.ones(1, 1, 4, 30, device=device), camera, cut=LENIENT)
+    rotation = mesh.rotation_matrix(torch.tensor([[0.0, 0.26, 0]], device=device))
+    turned = mesh.turn(surface, rotation, torch.ones(1, device=device), camera)
     assert 0 < len(turned.faces[0]) < len(surface.faces[0])
     assert turned.points[..., 2].min() == 0.5
     assert torch.isfinite(mesh.clip_space(turned.points, camera, 4, 30)).all()

@@ -22,7 +22,10 @@ triton = pytest.importorskip("triton")
 from redepth.ops import shading_triton  # noqa: E402  (needs triton)
 
 # The interpreter takes logarithms of what is masked afterwards.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
+pytestmark = [pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")]
+if not shading_triton.INTERPRETED:
+    # Each layout is a kernel of its own.
+    pytestmark += [pytest.mark.gpu, pytest.mark.compiles]
 
 DEVICE = torch.device("cpu" if shading_triton.INTERPRETED else "cuda")
 # The hardware's logarithm is off by 2^-22, times the exponent of the highlight.
@@ -266,6 +269,26 @@ def test_layouts(layout: Callable[[Tensor], Tensor]) -> None:
     found = run(shading_triton.relight_blinn_phong, given, layout=layout)
     for one, other in zip(plain, found, strict=True):
         assert relative_error(other, one) < 1e-6
+
+
+def far_apart(tensor: Tensor) -> Tensor:
+    """The same values, each light's picture so far from the next that all lie beyond 2^31 elements.
+
+    The memory between them is never touched, and so never taken.
+    """
+    apart = 2**31 // (tensor.shape[1] - 1) + 2
+    apart += apart % 2
+    inner = tensor[0, 0].numel()
+    strides = (tensor.shape[1] * apart, apart, *tensor[0, 0].contiguous().stride())
+    wide = torch.empty(tensor.shape[1] * apart, dtype=tensor.dtype, device=tensor.device)
+    assert inner < apart < 2**31
+    return wide.as_strided(tensor.shape, strides).copy_(tensor)
+
+
+@pytest.mark.skipif(not shading_triton.INTERPRETED, reason="a GPU takes the memory between the pictures too")
+def test_lights_beyond_the_range_of_32_bits() -> None:
+    """64 lights of 3371 x 3371 pixels are so many elements; `test_gpu` has them."""
+    compare(inputs(4, 6, lights=64), out_dtype=torch.float16, tolerance=1e-3, cotangent=far_apart)
 
 
 def test_one_cotangent_for_every_pixel() -> None:

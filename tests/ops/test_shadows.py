@@ -36,11 +36,11 @@ def test_a_flat_ground_is_lit_by_any_light_above_it(elevation: float, camera: ge
 
 
 @pytest.mark.parametrize("elevation", [30.0, 45.0, 60.0])
-def test_a_wall_casts_a_shadow_of_its_height_over_the_tangent(elevation: float) -> None:
+def test_a_wall_casts_a_shadow_of_its_height_over_the_tangent(elevation: float, device: torch.device) -> None:
     angle, pitch = math.radians(elevation), 2 / 127
     # The frame of lights is mirrored: this one stands to the left, so the shadow falls to the right.
     direction = light(math.cos(angle), 0, math.sin(angle))
-    lit = soft_shadows(wall(), direction, samples=200, softness=0.02)[0, 0, 64]
+    lit = soft_shadows(wall().to(device), direction.to(device), samples=200, softness=0.02)[0, 0, 64]
     shadow = 0.25 / math.tan(angle) / pitch
     dark = (lit < 0.5).nonzero().flatten()
     assert dark.min() == 64
@@ -59,8 +59,8 @@ def test_the_shadow_turns_with_the_light() -> None:
         assert before > 0.95
 
 
-def test_a_pinhole_sees_the_shadow_of_a_near_wall_too() -> None:
-    lit = soft_shadows(wall(), light(1, 0, 1), camera=WIDE, samples=64)[0, 0, 64]
+def test_a_pinhole_sees_the_shadow_of_a_near_wall_too(device: torch.device) -> None:
+    lit = soft_shadows(wall().to(device), light(1, 0, 1).to(device), camera=WIDE, samples=64)[0, 0, 64]
     assert lit[66] < 0.1
     assert lit[40] > 0.9
 
@@ -88,17 +88,22 @@ def test_lowering_a_wall_gives_light() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -1.0])
-def test_an_invalid_pixel_neither_occludes_nor_spreads(value: float) -> None:
-    depth = torch.full((1, 1, 24, 24), 2.0)
+def test_an_invalid_pixel_neither_occludes_nor_spreads(value: float, device: torch.device) -> None:
+    depth = torch.full((1, 1, 24, 24), 2.0, device=device)
     depth[0, 0, 12, 12] = value
     depth.requires_grad_()
-    lit = soft_shadows(depth, light(1, 0, 1))
+    lit = soft_shadows(depth, light(1, 0, 1).to(device))
     assert lit.min() > 0.99
     lit.sum().backward()
     assert torch.isfinite(depth.grad).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
-def test_degenerate_sizes_are_lit(size: tuple[int, int]) -> None:
+def test_degenerate_sizes_are_lit(size: tuple[int, int], device: torch.device) -> None:
     for camera in (geometry.ORTHOGRAPHIC, WIDE):
-        assert soft_shadows(torch.ones(1, 1, *size), light(1, 1, 1), camera=camera).min() > 0.99
+        assert (
+            soft_shadows(
+                torch.ones(1, 1, *size, device=device), light(1, 1, 1).to(device), camera=camera
+            ).min()
+            > 0.99
+        )

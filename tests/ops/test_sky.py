@@ -14,10 +14,10 @@ def overlap(found: torch.Tensor, true: torch.Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("blue", [True, False])
 @pytest.mark.parametrize("predicts", ["disparity", "depth"])
-def test_sky_is_found_whatever_the_network_predicts(blue: bool, predicts: str) -> None:
+def test_sky_is_found_whatever_the_network_predicts(blue: bool, predicts: str, device: torch.device) -> None:
     case = outdoors(1, blue=blue)
     raw = case.initial if predicts == "disparity" else 9 - 2 * case.initial
-    found = sky_mask(case.photo, raw, predicts)  # type: ignore[arg-type]
+    found = sky_mask(case.photo.to(device), raw.to(device), predicts).cpu()  # type: ignore[arg-type]
     share, wrong = overlap(found, case.sky)
     assert found.dtype == torch.bool
     assert share > 0.9
@@ -41,14 +41,14 @@ def test_each_condition_is_needed() -> None:
     assert not sky_mask(case.photo.flip(-2), case.initial.flip(-2)).any()
 
 
-def test_a_narrow_strip_and_a_constant_prediction_are_no_sky() -> None:
+def test_a_narrow_strip_and_a_constant_prediction_are_no_sky(device: torch.device) -> None:
     case = outdoors()
-    assert not sky_mask(case.photo, torch.ones_like(case.initial)).any()
+    assert not sky_mask(case.photo.to(device), torch.ones_like(case.initial).to(device)).any()
     strip = torch.full_like(case.photo, 0.3)
     strip[..., :3, :] = 0.8
     raw = torch.ones_like(case.initial) + torch.linspace(0, 1, 140)[:, None]
     raw[..., :6, :] = 0
-    assert not sky_mask(strip, raw).any()
+    assert not sky_mask(strip.to(device), raw.to(device)).any()
 
 
 def test_a_wire_in_front_of_the_sky_does_not_cut_it() -> None:

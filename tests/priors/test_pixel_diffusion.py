@@ -11,7 +11,7 @@ from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.checkpoints import copy_of
-from tests.helpers import CPU, SCHEDULE, photo, seeded, tiny_prior, tiny_unet
+from tests.helpers import CPU, SCHEDULE, photo, relative_error, seeded, tiny_prior, tiny_unet
 
 
 def light(count: int) -> Illumination:
@@ -54,6 +54,15 @@ def test_each_condition_matters_and_dropping_it_is_telling_nothing() -> None:
     assert torch.equal(nothing, dropped)
     assert not torch.allclose(both, no_light, atol=1e-6)
     assert not torch.allclose(no_light, nothing, atol=1e-6)
+
+
+@pytest.mark.parametrize("relighting", [True, False])
+def test_a_device_predicts_what_a_cpu_does(relighting: bool, device: torch.device) -> None:
+    noisy, t = torch.randn(2, 3, 16, 16, generator=seeded()), torch.tensor([300, 700])
+    with torch.no_grad():
+        here = tiny_unet(relighting)(noisy, t)
+        there = tiny_unet(relighting).to(device)(noisy.to(device), t.to(device))
+    assert relative_error(there.cpu(), here) < 1e-3
 
 
 def test_an_unconditional_model_ignores_guidance() -> None:

@@ -56,17 +56,17 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
     return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
 
 
-def make_prior(kind: str, score: str) -> Any:
-    if kind == "pixel":
-        return tiny_prior(score=score, **FAST)
+def make_prior(kind: str, score: str, device: torch.device = CPU, **more: Any) -> Any:
+    if kind.startswith("pixel"):
+        return tiny_prior(kind == "pixel", device, score=score, **FAST, **more)
     if kind == "ddpm":
-        return PixelDiffusion(checkpoint=str(tiny("ddpm")), score=score, **FAST).load(CPU)
-    return latent_prior(score, kind)
+        return PixelDiffusion(checkpoint=str(tiny("ddpm")), score=score, **FAST, **more).load(device)
+    return latent_prior(score, kind, device, **more)
 
 
-def run(prior: Any, **optim: Any) -> Outcome:
+def run(prior: Any, device: torch.device = CPU, **optim: Any) -> Outcome:
     settings: dict[str, Any] = {"parameterization": "embeddings", "steps": 3, "members": 2}
-    return make_refiner(prior, 2, **(settings | optim)).run(photo(), prompt="a tiger", seed=1)
+    return make_refiner(prior, 2, device, **(settings | optim)).run(photo(), prompt="a tiger", seed=1)
 
 
 CASES = [("pixel", score) for score in PIXEL] + [("latent", score) for score in LATENT]
@@ -101,40 +101,44 @@ def test_a_few_steps_change_the_depth_the_same_way_each_time(kind: str, score: s
 
 @pytest.mark.parametrize("kind", ["pixel", "latent"])
 @pytest.mark.parametrize("score", ["vsd", "dds"])
-def test_members_together_are_members_one_by_one(kind: str, score: str) -> None:
-    prior = make_prior(kind, score)
-    together, alone = run(prior), run(prior, members_per_batch=1)
+def test_members_together_are_members_one_by_one(kind: str, score: str, device: torch.device) -> None:
+    if score == "vsd":
+        pytest.importorskip("peft")
+    prior = make_prior(kind, score, device, dtype="float32")
+    together, alone = run(prior, device), run(prior, device, members_per_batch=1)
     change = float((together.members - together.initial).norm())
-    assert float((together.members - alone.members).norm()) < 0.01 * change
+    assert float((together.members - alone.members).norm()) < (0.01 if device.type == "cpu" else 0.1) * change
 
 
 @pytest.mark.parametrize(("kind", "score"), [case for case in CASES if case[1] != "vsd"])
-def test_rows_are_scored_independently(kind: str, score: str) -> None:
-    prior = make_prior(kind, score)
-    pictures = torch.cat([photo(seed=s) for s in range(3)]).requires_grad_()
-    condition, light = prior.condition(photo(), "a tiger"), BlinnPhong(lights=3).sample(1, seeded()).flatten()
-    noise = prior.draw(3, seeded())
+def test_rows_are_scored_independently(kind: str, score: str, device: torch.device) -> None:
+    prior = make_prior(kind, score, device, dtype="float32")
+    pictures = torch.cat([photo(seed=s) for s in range(3)]).to(device).requires_grad_()
+    condition = prior.condition(photo().to(device), "a tiger")
+    light = BlinnPhong(lights=3).sample(1, seeded()).flatten().to(device)
+    noise = prior.draw(3, seeded()).to(device)
     prior(pictures, condition, light, noise).sum().backward()
     for i in range(3):
         own = slice(i, i + 1)
         alone = pictures[own].detach().requires_grad_()
         prior(alone, condition, light.rows(own), noise.rows(own)).sum().backward()
         # A contrast is the difference of predictions that nearly agree; mixed rows are off by about 1.
-        assert relative_error(pictures.grad[own], alone.grad) < 1e-3
+        assert relative_error(pictures.grad[own], alone.grad) < (1e-3 if device.type == "cpu" else 1e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "ddpm"])
+@pytest.mark.parametrize("kind", ["latent", *(kind for kind in FAMILIES if kind != "ddpm")])
 def test_in_half_precision_the_gradient_points_the_same_way(
-    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    kind: str, dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    light = BlinnPhong().sample(1, seeded()).flatten()
+    light = BlinnPhong().sample(1, seeded()).flatten().to(device)
 
     def gradient(precision: torch.dtype) -> torch.Tensor:
         monkeypatch.setattr(DiffusionPrior, "precision", lambda *_: precision)
-        prior, picture = latent_prior("sds", kind), photo().requires_grad_()
+        prior, picture = latent_prior("sds", kind, device), photo().to(device).requires_grad_()
         assert prior._denoiser.dtype is precision
-        prior(picture, prior.condition(photo(), "a tiger"), light, prior.draw(1, seeded())).sum().backward()
+        condition = prior.condition(picture.detach(), "a tiger")
+        prior(picture, condition, light, prior.draw(1, seeded()).to(device)).sum().backward()
         return picture.grad.flatten()
 
     half, full = gradient(dtype), gradient(torch.float32)

@@ -19,7 +19,7 @@ from redepth.errors import ConfigError
 from redepth.ops import color, geometry, shading
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.matte import Lambert
-from tests.helpers import photo, seeded
+from tests.helpers import photo, relative_error, seeded
 
 NAMES = ("blinn-phong", "phong", "lambert", "oren-nayar", "ggx", "spherical-harmonics")
 
@@ -60,11 +60,11 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "option"), CASES)
-def test_the_contract_holds_under_every_option(name: str, option: str) -> None:
-    depth = surface()
+def test_the_contract_holds_under_every_option(name: str, option: str, device: torch.device) -> None:
+    depth = surface().to(device)
     depth[0, 0, 3, 3], depth[1, 0, 5, 5], depth[1, 0, 0, 0] = float("nan"), -1.0, float("inf")
     depth.requires_grad_()
-    image = photo(10, 12)
+    image = photo(10, 12).to(device)
     image[..., 0, :], image[..., 1, :] = 0.0, 1.0
     image.requires_grad_()
     renderer = make(name, lights=3, **OPTIONS[option])
@@ -72,7 +72,7 @@ def test_the_contract_holds_under_every_option(name: str, option: str) -> None:
     assert renderer.lights == 3
     assert all(t.shape[:2] == (2, 3) for t in light.tensors.values())
     assert torch.allclose(light.direction.norm(dim=-1), torch.ones(2, 3), atol=1e-5)
-    picture = renderer(depth, color.srgb_to_linear(image), light)
+    picture = renderer(depth, color.srgb_to_linear(image), light.to(device))
     assert picture.shape == (2, 3, 3, 10, 12)
     assert picture.min() >= 1e-3
     assert picture.max() <= 1
@@ -87,15 +87,30 @@ def test_the_contract_holds_under_every_option(name: str, option: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_picture_and_members_do_not_mix(name: str) -> None:
+def test_the_same_seed_gives_the_same_picture_and_members_do_not_mix(name: str, device: torch.device) -> None:
     assert torch.equal(relit(name), relit(name))
     assert not torch.allclose(relit(name), relit(name, seed=1))
     renderer = make(name, lights=2)
-    light, linear = renderer.sample(2, seeded()), color.srgb_to_linear(photo(10, 12))
-    together = renderer(surface(), linear, light)
+    light, linear = renderer.sample(2, seeded()).to(device), color.srgb_to_linear(photo(10, 12)).to(device)
+    depth = surface().to(device)
+    together = renderer(depth, linear, light)
     for i in range(2):
-        alone = renderer(surface()[i : i + 1], linear, light.rows(slice(i, i + 1)))
+        alone = renderer(depth[i : i + 1], linear, light.rows(slice(i, i + 1)))
         assert torch.allclose(together[i : i + 1], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_a_gpu_gives_the_cpus_picture_and_gradient(name: str, option: str, device: torch.device) -> None:
+    found = []
+    for where in (torch.device("cpu"), device):
+        renderer = make(name, lights=2, **OPTIONS[option])
+        depth = surface().to(where).requires_grad_()
+        linear = color.srgb_to_linear(photo(10, 12)).to(where)
+        picture = renderer(depth, linear, renderer.sample(2, seeded()).to(where))
+        (picture * torch.rand(picture.shape, generator=seeded(3)).to(where)).sum().backward()
+        found.append((picture.detach().cpu(), depth.grad.cpu()))
+    for here, there in zip(*found, strict=True):
+        assert relative_error(there, here) < 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,14 +266,17 @@ def test_backend_auto_says_once_what_it_takes(caplog: pytest.LogCaptureFixture) 
 # The interpreter's numpy warns of log2(0), whose result is not used.
 @pytest.mark.filterwarnings("ignore:.*encountered in log2:RuntimeWarning")
 @pytest.mark.parametrize("options", [{}, OPTIONS["coloured"], OPTIONS["shading-only"]])
-def test_the_triton_backend_gives_the_same_picture_and_gradient(options: Mapping[str, Any]) -> None:
+def test_the_triton_backend_gives_the_same_picture_and_gradient(
+    options: Mapping[str, Any], device: torch.device
+) -> None:
     pytest.importorskip("triton")
     found = {}
     for backend in ("torch", "triton"):
         renderer = make("blinn-phong", lights=2, backend=backend, **options)
-        depth = surface().requires_grad_()
-        picture = renderer(depth, color.srgb_to_linear(photo(10, 12)), renderer.sample(2, seeded()))
-        (picture * torch.rand(picture.shape, generator=seeded(3))).sum().backward()
+        depth = surface().to(device).requires_grad_()
+        linear = color.srgb_to_linear(photo(10, 12)).to(device)
+        picture = renderer(depth, linear, renderer.sample(2, seeded()).to(device))
+        (picture * torch.rand(picture.shape, generator=seeded(3)).to(device)).sum().backward()
         found[backend] = picture.detach(), depth.grad
     for ours, theirs in zip(*found.values(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
