@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -15,22 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from redepth.contracts import Execution
 from redepth.device import captured, current
-from redepth.ops.group_norm import fused_group_norm
-
-
-class Branches:
-    """Says of how many branches of guidance the rows of a batch are, branch by branch."""
-
-    many = 1
-
-    @contextmanager
-    def of(self, many: int) -> Iterator[None]:
-        """Say so for a while."""
-        self.many = many
-        try:
-            yield
-        finally:
-            self.many = 1
+from redepth.fusion import Branches, fuse_norms, share_prefix
 
 
 def execute(
@@ -72,122 +55,6 @@ def _slow_in_half(norm: nn.GroupNorm) -> bool:
 def _normalised_in_float32(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     weight, bias = norm.weight.float(), norm.bias.float()
     return F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
-
-
-def fuse_norms(network: nn.Module, on: bool = True) -> None:
-    """Let each GroupNorm, and the SiLU that follows it in diffusers' networks, be one operation, or no more.
-
-    Weights and their names stay as they are: what a module does is replaced, not the module. Its values
-    differ by rounding, in half precision for the better: nothing is rounded before SiLU.
-
-    Args:
-        network: any; SiLU is fused in ``ResnetBlock2D``, the UNets and the VAE's encoder.
-        on: False takes it back.
-    """
-    for module in network.modules():
-        if getattr(module.__dict__.get("forward"), "func", None) in (_fused, _after_fused):
-            del module.forward
-    if not on:
-        return
-    held = Counter(id(child) for module in network.modules() for child in module.children())
-    followed = set[int]()
-    for norms, activation in _activated(network):
-        # Who else has a part in them might need what they do by themselves.
-        if type(activation) is nn.SiLU and all(held[id(m)] == 1 for m in (*norms, activation)):
-            followed |= {id(norm) for norm in norms}
-            activation.forward = partial(_after_fused, activation)  # type: ignore[method-assign]
-    for norm in filter(_fusable, network.modules()):
-        norm.forward = partial(_fused, norm, id(norm) in followed)
-
-
-def _activated(network: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module]]:
-    """Yield norms with the activation that follows each of them at once."""
-    from diffusers import UNet2DConditionModel, UNet2DModel
-    from diffusers.models.autoencoders.vae import Encoder
-    from diffusers.models.resnet import ResnetBlock2D
-
-    for module in network.modules():
-        owner: Any = module
-        norms: list[nn.Module]
-        if type(owner) is ResnetBlock2D and owner.time_embedding_norm == "default":
-            norms, activation = [owner.norm1, owner.norm2], owner.nonlinearity
-        elif type(owner) in (UNet2DConditionModel, UNet2DModel, Encoder):
-            norms, activation = [owner.conv_norm_out], owner.conv_act
-        else:
-            continue
-        if all(_fusable(norm) for norm in norms):
-            yield norms, activation
-
-
-def _fusable(module: nn.Module | None) -> bool:
-    return type(module) is nn.GroupNorm and module.affine
-
-
-def _fused(norm: Any, silu: bool, x: Tensor) -> Tensor:
-    return fused_group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=silu)
-
-
-def _after_fused(activation: nn.SiLU, x: Tensor) -> Tensor:
-    # A residual block has one activation for its norms' pictures and for the vector of the time.
-    return x if x.dim() == 4 else F.silu(x)
-
-
-def set_attention(network: nn.Module, explicit: bool) -> None:
-    """Let diffusers' plain attention be explicit products and a softmax, or torch's fused attention.
-
-    Fused attention on CUDA is fast up to heads of 256 dimensions. The one head of a VAE has 512, for which
-    torch falls back to a kernel that is slower than the products, which are as large as a GPU likes them.
-    """
-    from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
-
-    wanted: Any = AttnProcessor if explicit else AttnProcessor2_0
-    other = AttnProcessor2_0 if explicit else AttnProcessor
-    for module in network.modules():
-        if isinstance(module, Attention) and type(module.processor) is other:
-            module.set_processor(wanted())
-
-
-def share_prefix(network: nn.Module, branches: Branches) -> None:
-    """Let a UNet compute what comes before its first cross-attention for one branch, in place of all.
-
-    Branches are told different texts about the same rows, so until a layer reads the text their values are
-    the same: in Stable Diffusion's UNet the first convolution, the first residual block and the first
-    self-attention. Does nothing to other networks, nor where the time embedding holds what a branch is told.
-
-    Args:
-        network: any; `execute` takes it back.
-        branches: says of how many branches the rows are.
-    """
-    from diffusers import UNet2DConditionModel
-    from diffusers.models.transformers.transformer_2d import Transformer2DModel
-
-    unet: Any = network
-    kind: Any = type(unet)
-    if kind is not UNet2DConditionModel:
-        return
-    if unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None:
-        return
-    first = unet.down_blocks[0]
-    shared = [unet.conv_in, first.resnets[0]]
-    transformer: Any = first.attentions[0] if getattr(first, "attentions", None) else None
-    if type(transformer) is Transformer2DModel:
-        block = transformer.transformer_blocks[0]
-        if block.norm_type == "layer_norm" and not block.only_cross_attention:
-            shared += [transformer.proj_in, block.attn1]
-    for module in shared:
-        module.forward = partial(_for_one_branch, module.forward, branches)
-
-
-def _for_one_branch(
-    forward: Callable[..., Tensor], branches: Branches, x: Tensor, *args: Any, **options: Any
-) -> Tensor:
-    many = branches.many
-    if many == 1:
-        return forward(x, *args, **options)
-    rows = len(x) // many
-    args, options = tree_map(lambda leaf: leaf[:rows] if isinstance(leaf, Tensor) else leaf, (args, options))
-    # Joined rather than repeated, which would lose the layout.
-    return torch.cat([forward(x[:rows], *args, **options)] * many)
 
 
 class Graphed:

@@ -31,6 +31,7 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 RANKS = (
     {"redepth", "redepth.errors", "redepth.units"},
     {"redepth.ops", "redepth.contracts", "redepth.device", "redepth.registry", "redepth.hub", "redepth.io"},
+    {"redepth.fusion"},
     {"redepth.networks"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
@@ -63,7 +64,9 @@ OPTIONAL = (
     "triton",
 )
 
-NEEDS = {"redepth.ops.group_norm_triton": "triton", "redepth.ops.shading_triton": "triton"}
+NEEDS = dict.fromkeys(
+    (f"redepth.ops.{name}_triton" for name in ("group_norm", "residual", "shading")), "triton"
+)
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
 
 

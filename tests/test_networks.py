@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import Execution
-from redepth.networks import Graphed, execute, fuse_norms, release_graphs, set_attention
+from redepth.fusion import fuse_norms, set_attention
+from redepth.networks import Graphed, execute, release_graphs
 from redepth.ops import group_norm
 from tests.checkpoints import SD
 from tests.helpers import relative_error, seeded, tiny_unet
@@ -254,12 +255,12 @@ def test_every_norm_is_fused_with_what_follows_it(
     attentions = sum(type(m).__name__ in ("Attention", "Transformer2DModel") for m in network.modules())
     calls: list[bool] = []
 
-    def counted(*args: Any, silu: bool) -> Tensor:
+    def counted(*args: Any, silu: bool, **more: Any) -> Tensor:
         calls.append(silu)
-        return group_norm.group_norm(*args, silu=silu)
+        return group_norm.group_norm(*args, silu=silu, **more)
 
     execute(network, Execution(fused_norm=True))
-    monkeypatch.setattr("redepth.networks.fused_group_norm", counted)
+    monkeypatch.setattr("redepth.fusion.fused_group_norm", counted)
     run()
     assert len(calls) == len(norms)
     with_silu = sum(calls)
@@ -291,6 +292,38 @@ def test_an_activation_that_others_use_too_stays_what_it_is() -> None:
     plain = [block(x, time) for block in network]
     fuse_norms(network)
     assert [m.forward.args[1] for m in network.modules() if isinstance(m, nn.GroupNorm)] == [False] * 8
+    for block, expected in zip(network, plain, strict=True):
+        assert relative_error(block(x, time), expected) < 1e-5
+
+
+@pytest.mark.parametrize("make", [latent_unet, encoder])
+def test_the_additions_of_a_residual_block_are_passes_no_more(make: Callable[[], Network]) -> None:
+    """No convolution of a block adds its bias, nothing is divided, and what differs is rounding."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    network, run = make()
+    execute(network, Execution(channels_last=False))
+    plain = run()
+    execute(network, Execution(channels_last=False, fused_norm=True))
+    blocks = [m for m in network.modules() if isinstance(m, ResnetBlock2D)]
+    assert blocks
+    assert all("forward" in block.__dict__ for block in blocks)
+    for block in blocks:
+        for layer in (block.conv1, block.conv2):
+            layer.forward = None  # would add the bias in a pass of its own
+    assert agree(run(), plain, 1e-5)
+
+
+def test_a_block_of_another_kind_keeps_its_own_forward() -> None:
+    from diffusers.models.resnet import ResnetBlock2D
+
+    kinds: list[dict[str, Any]] = [{"output_scale_factor": 2.0}, {"down": True}, {"skip_time_act": True}]
+    blocks = [ResnetBlock2D(in_channels=8, temb_channels=4, groups=2, **kind) for kind in kinds]
+    network = nn.ModuleList(blocks).requires_grad_(False)
+    x, time = torch.randn(1, 8, 4, 4, generator=seeded()), torch.randn(1, 4, generator=seeded(1))
+    plain = [block(x, time) for block in network]
+    fuse_norms(network)
+    assert not any("forward" in block.__dict__ for block in network)
     for block, expected in zip(network, plain, strict=True):
         assert relative_error(block(x, time), expected) < 1e-5
 

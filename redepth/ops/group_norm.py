@@ -33,7 +33,14 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def group_norm(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, silu: bool = False
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = False,
+    addend: Tensor | None = None,
 ) -> Tensor:
     """Normalise groups of channels, and apply SiLU, in torch's own operators.
 
@@ -46,34 +53,46 @@ def group_norm(
         bias: (C,) b.
         eps: added to the variance.
         silu: whether SiLU comes behind it.
+        addend: (1 or N, C), added to x before.
 
     Returns:
         The shape and dtype of ``x``.
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    y = F.group_norm(x.to(wide), groups, weight.to(wide), bias.to(wide), eps)
-    return (F.silu(y) if silu else y).to(x.dtype)
+    x, dtype = x.to(wide), x.dtype
+    if addend is not None:
+        x = x + addend.to(wide).view(*addend.shape, *[1] * (x.dim() - 2))
+    y = F.group_norm(x, groups, weight.to(wide), bias.to(wide), eps)
+    return (F.silu(y) if silu else y).to(dtype)
 
 
 def fused_group_norm(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, silu: bool = False
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = False,
+    addend: Tensor | None = None,
 ) -> Tensor:
     """Do what `group_norm` does, by the kernels where they can: `group_norm_triton.group_norm`.
 
-    That is on CUDA, and on the CPU in Triton's interpreter, unless weight or bias need a gradient, x is of
-    another dtype than `DTYPES` or empty, or Triton is missing.
+    That is on CUDA, and on the CPU in Triton's interpreter, unless weight, bias or addend need a gradient, x
+    is of another dtype than `DTYPES` or empty, or Triton is missing.
     """
-    if not _fusable(x, weight, bias):
-        return group_norm(x, groups, weight, bias, eps, silu=silu)
+    if not _fusable(x, weight, bias, addend):
+        return group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)
     from redepth.ops import group_norm_triton
 
-    return group_norm_triton.group_norm(x, groups, weight, bias, eps, silu=silu)
+    return group_norm_triton.group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)
 
 
-def _fusable(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+def _fusable(x: Tensor, weight: Tensor, bias: Tensor, addend: Tensor | None) -> bool:
     if not (x.is_cuda or (_INTERPRETED and x.device.type == "cpu")):
         return False
-    learns = torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad)
+    vectors = (weight, bias) if addend is None else (weight, bias, addend)
+    learns = torch.is_grad_enabled() and any(vector.requires_grad for vector in vectors)
     return x.dtype in DTYPES and x.numel() > 0 and not learns and not TRITON_PROBLEM
 
 

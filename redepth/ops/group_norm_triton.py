@@ -16,6 +16,9 @@ and on the way back, there are three: sums, their end, and the result.
   either: a picture's result is the same in every batch.
 - The third writes the result.
 
+An addend, a number for each channel (the bias of the convolution before, what a UNet makes of the time),
+costs no pass of its own: it moves the mean of a channel and nothing else.
+
 Squares are taken of what is left when the mean of the chunk's first rows is subtracted, and chunks are joined
 by their means: a mean that is large beside the deviation costs no digits. All sums are float32.
 
@@ -61,6 +64,21 @@ def _here(pixels, channels, chunk, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr)
 def _per_channel(values, image, group, groups, there):
     """Load what each channel's group has, float32."""
     return tl.load(values + image * groups + group, mask=there, other=0.0)
+
+
+@triton.jit
+def _added(addend, image, c, channels, there, ADDEND: tl.constexpr):
+    """Load what is added to each channel, float32: of all pictures (1), or of each its own (2)."""
+    return tl.load(addend + image * (ADDEND - 1) * channels + c, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _centre(mean, addend, image, group, groups, c, channels, there, ADDEND: tl.constexpr):
+    """Return each channel's mean, less what would be added to the channel before."""
+    centre = _per_channel(mean, image, group, groups, there)
+    if ADDEND:
+        centre -= _added(addend, image, c, channels, there, ADDEND)
+    return centre
 
 
 @triton.jit
@@ -110,6 +128,7 @@ def _moments(x, partial, pixels, channels, chunk, BLOCK_P: tl.constexpr, BLOCK_C
 @triton.jit(do_not_specialize=["pixels", "chunk", "chunks"])
 def _join_moments(
     partial,
+    addend,
     mean,
     rstd,
     eps,
@@ -118,22 +137,27 @@ def _join_moments(
     groups,
     chunk,
     chunks,
+    ADDEND: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
-    """Store each group's mean and 1 / sqrt(variance + eps)."""
+    """Store each group's mean and 1 / sqrt(variance + eps); an addend moves the means of channels alone."""
     group, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
     width = channels // groups
     within = tl.arange(0, BLOCK_G)
     k = tl.arange(0, BLOCK_K)
     partial += image * chunks * 2 * channels + group * width
+    moved = tl.zeros((BLOCK_G,), tl.float32)
+    if ADDEND:
+        moved = _added(addend, image, group * width + within, channels, within < width, ADDEND)
     anchor = tl.load(partial)
     total = tl.zeros((BLOCK_K, BLOCK_G), tl.float32)
     for start in range(0, chunks, BLOCK_K):
         at = partial + ((start + k) * 2)[:, None] * channels + within[None, :]
         inside = (start + k < chunks)[:, None] & (within < width)[None, :]
         count = tl.minimum(pixels - (start + k) * chunk, chunk).to(tl.float32)[:, None]
-        total += tl.where(inside, (tl.load(at, mask=inside, other=0.0) - anchor) * count, 0.0)
+        value = tl.load(at, mask=inside, other=0.0) + moved[None, :]
+        total += tl.where(inside, (value - anchor) * count, 0.0)
     weight = 1.0 / (pixels.to(tl.float32) * width)
     centre = anchor + tl.sum(tl.sum(total, 1), 0) * weight
     squares = tl.zeros((BLOCK_K, BLOCK_G), tl.float32)
@@ -141,7 +165,7 @@ def _join_moments(
         at = partial + ((start + k) * 2)[:, None] * channels + within[None, :]
         inside = (start + k < chunks)[:, None] & (within < width)[None, :]
         count = tl.minimum(pixels - (start + k) * chunk, chunk).to(tl.float32)[:, None]
-        away = tl.load(at, mask=inside, other=0.0) - centre
+        away = tl.load(at, mask=inside, other=0.0) + moved[None, :] - centre
         deviation = tl.load(at + channels, mask=inside, other=0.0)
         squares += tl.where(inside, deviation + count * away * away, 0.0)
     variance = tl.sum(tl.sum(squares, 1), 0) * weight
@@ -154,6 +178,7 @@ def _apply(
     x,
     weight,
     bias,
+    addend,
     mean,
     rstd,
     y,
@@ -162,6 +187,7 @@ def _apply(
     groups,
     chunk,
     ACT: tl.constexpr,
+    ADDEND: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -170,7 +196,7 @@ def _apply(
     group = c // (channels // groups)
     w = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)
     b = tl.load(bias + c, mask=there, other=0.0).to(tl.float32)[None, :]
-    centre = _per_channel(mean, image, group, groups, there)[None, :]
+    centre = _centre(mean, addend, image, group, groups, c, channels, there, ADDEND)[None, :]
     scale = (_per_channel(rstd, image, group, groups, there) * w)[None, :]
     at = begin + row[:, None] * channels + c[None, :]
     for start in range(0, count, BLOCK_P):
@@ -187,6 +213,7 @@ def _whole(
     x,
     weight,
     bias,
+    addend,
     mean,
     rstd,
     y,
@@ -196,6 +223,7 @@ def _whole(
     groups,
     WIDTH: tl.constexpr,
     ACT: tl.constexpr,
+    ADDEND: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_G: tl.constexpr,
 ):
@@ -207,7 +235,11 @@ def _whole(
     begin = image * pixels * channels + group * WIDTH
     first = row[:, None] * channels + within[None, :]
     inside = (row < pixels)[:, None] & there[None, :]
+    moved = tl.zeros((BLOCK_G,), tl.float32)
+    if ADDEND:
+        moved = _added(addend, image, group * WIDTH + within, channels, there, ADDEND)
     value = tl.load(x + begin + first, mask=inside, other=0.0).to(tl.float32)
+    value = tl.where(inside, value + moved[None, :], 0.0)
     shift = tl.sum(tl.sum(value, 1), 0) / (tl.minimum(pixels, BLOCK_P) * WIDTH).to(tl.float32)
     value = tl.where(inside, value - shift, 0.0)
     total, squares = value, value * value
@@ -215,7 +247,7 @@ def _whole(
     for start in range(BLOCK_P, pixels, BLOCK_P):
         at += BLOCK_P * channels
         inside = (row + start < pixels)[:, None] & there[None, :]
-        value = tl.load(x + begin + at, mask=inside, other=0.0).to(tl.float32)
+        value = tl.load(x + begin + at, mask=inside, other=0.0).to(tl.float32) + moved[None, :]
         value = tl.where(inside, value - shift, 0.0)
         total += value
         squares += value * value
@@ -230,7 +262,8 @@ def _whole(
     at = first
     for start in range(0, pixels, BLOCK_P):
         inside = (row + start < pixels)[:, None] & there[None, :]
-        z = (tl.load(x + begin + at, mask=inside, other=0.0).to(tl.float32) - centre) * w + b
+        value = tl.load(x + begin + at, mask=inside, other=0.0).to(tl.float32) + moved[None, :]
+        z = (value - centre) * w + b
         if ACT:
             z = z * tl.sigmoid(z)
         tl.store(y + begin + at, z.to(y.dtype.element_ty), mask=inside)
@@ -245,6 +278,7 @@ def _pulled(
     x,
     weight,
     bias,
+    addend,
     mean,
     rstd,
     cotangent,
@@ -254,6 +288,7 @@ def _pulled(
     groups,
     chunk,
     ACT: tl.constexpr,
+    ADDEND: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -262,7 +297,7 @@ def _pulled(
     group = c // (channels // groups)
     w = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)[None, :]
     b = tl.load(bias + c, mask=there, other=0.0).to(tl.float32)[None, :]
-    centre = _per_channel(mean, image, group, groups, there)[None, :]
+    centre = _centre(mean, addend, image, group, groups, c, channels, there, ADDEND)[None, :]
     scale = _per_channel(rstd, image, group, groups, there)[None, :]
     at = begin + row[:, None] * channels + c[None, :]
     plain = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
@@ -316,6 +351,7 @@ def _pull(
     x,
     weight,
     bias,
+    addend,
     mean,
     rstd,
     plain,
@@ -327,6 +363,7 @@ def _pull(
     groups,
     chunk,
     ACT: tl.constexpr,
+    ADDEND: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
@@ -335,7 +372,7 @@ def _pull(
     group = c // (channels // groups)
     w = tl.load(weight + c, mask=there, other=0.0).to(tl.float32)[None, :]
     b = tl.load(bias + c, mask=there, other=0.0).to(tl.float32)[None, :]
-    centre = _per_channel(mean, image, group, groups, there)[None, :]
+    centre = _centre(mean, addend, image, group, groups, c, channels, there, ADDEND)[None, :]
     scale = _per_channel(rstd, image, group, groups, there)[None, :]
     level = _per_channel(plain, image, group, groups, there)[None, :]
     tilt = _per_channel(along, image, group, groups, there)[None, :]
@@ -440,18 +477,25 @@ def _pictures(rows: Tensor, shape: torch.Size) -> Tensor:
     return rows.transpose(1, 2).unflatten(2, shape[2:])
 
 
+def _kind(addend: Tensor | None) -> int:
+    """Return what the kernels know an addend by: none, one for all pictures, one for each."""
+    return 0 if addend is None else 1 if addend.shape[0] == 1 else 2
+
+
 def _forward(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, addend: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y (N, C, ...) in channels-last memory, and mean and 1 / deviation, (N, groups)."""
     rows = _rows(x)
     images, pixels, channels = rows.shape
     y = torch.empty_like(rows)
     mean, rstd = (rows.new_empty((images, groups), dtype=torch.float32) for _ in range(2))
+    kind, added = _kind(addend), weight if addend is None else addend
+    given = (rows, weight, bias, added)
     if tile := _alone(rows.shape, groups):
         numbers = (eps, pixels, channels, groups)
         with torch.cuda.device_of(x):
-            _whole[groups, images](rows, weight, bias, mean, rstd, y, *numbers, ACT=silu, **tile)
+            _whole[groups, images](*given, mean, rstd, y, *numbers, ACT=silu, ADDEND=kind, **tile)
         return _pictures(y, x.shape), mean, rstd
     sums, result = _cut(rows.shape, SUMS, summed=True), _cut(rows.shape, RESULT, summed=False)
     chunks = sums.grid[0]
@@ -460,6 +504,7 @@ def _forward(
         _moments[sums.grid](rows, partial, pixels, channels, sums.chunk, **sums.tile)
         _join_moments[groups, images](
             partial,
+            added,
             mean,
             rstd,
             eps,
@@ -468,12 +513,11 @@ def _forward(
             groups,
             sums.chunk,
             chunks,
+            ADDEND=kind,
             **_joined(channels, groups),
         )
         _apply[result.grid](
-            rows,
-            weight,
-            bias,
+            *given,
             mean,
             rstd,
             y,
@@ -482,6 +526,7 @@ def _forward(
             groups,
             result.chunk,
             ACT=silu,
+            ADDEND=kind,
             **result.tile,
         )
     return _pictures(y, x.shape), mean, rstd
@@ -496,6 +541,7 @@ def _backward(
     mean: Tensor,
     rstd: Tensor,
     silu: bool,
+    addend: Tensor | None = None,
 ) -> Tensor:
     """Return the gradient of x, in channels-last memory."""
     rows, pulled = _rows(x), _rows(cotangent)
@@ -505,10 +551,20 @@ def _backward(
     sums, result = _cut(rows.shape, WAY_BACK, summed=True), _cut(rows.shape, WAY_BACK, summed=False)
     chunks = sums.grid[0]
     partial = rows.new_empty((images, chunks, 2, channels), dtype=torch.float32)
-    given = (rows, weight, bias, mean, rstd)
+    kind, added = _kind(addend), weight if addend is None else addend
+    given = (rows, weight, bias, added, mean, rstd)
     with torch.cuda.device_of(x):
         _pulled[sums.grid](
-            *given, pulled, partial, pixels, channels, groups, sums.chunk, ACT=silu, **sums.tile
+            *given,
+            pulled,
+            partial,
+            pixels,
+            channels,
+            groups,
+            sums.chunk,
+            ACT=silu,
+            ADDEND=kind,
+            **sums.tile,
         )
         _join_pulled[groups, images](
             partial,
@@ -532,6 +588,7 @@ def _backward(
             groups,
             result.chunk,
             ACT=silu,
+            ADDEND=kind,
             **result.tile,
         )
     return _pictures(gradient, x.shape)
@@ -545,19 +602,26 @@ class _GroupNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool
+        ctx: Any,
+        x: Tensor,
+        groups: int,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        silu: bool,
+        addend: Tensor | None,
     ) -> Tensor:
-        y, mean, rstd = _forward(x, groups, weight, bias, eps, silu)
-        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        y, mean, rstd = _forward(x, groups, weight, bias, eps, silu, addend)
+        ctx.save_for_backward(x, weight, bias, mean, rstd, addend)
         ctx.groups, ctx.silu = groups, silu
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, mean, rstd = ctx.saved_tensors
-        gradient = _backward(cotangent, x, ctx.groups, weight, bias, mean, rstd, ctx.silu)
-        return gradient, *[None] * 5
+        x, weight, bias, mean, rstd, addend = ctx.saved_tensors
+        gradient = _backward(cotangent, x, ctx.groups, weight, bias, mean, rstd, ctx.silu, addend)
+        return gradient, *[None] * 6
 
 
 # The same as operators, which torch.compile takes as they are; outside of it they cost more time than the
@@ -568,7 +632,8 @@ _forward_op = torch.library.custom_op(
     _forward,
     mutates_args=(),
     schema=(
-        "(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu) -> (Tensor, Tensor, Tensor)"
+        "(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool silu, Tensor? addend) -> "
+        "(Tensor, Tensor, Tensor)"
     ),
 )
 _backward_op = torch.library.custom_op(
@@ -577,7 +642,7 @@ _backward_op = torch.library.custom_op(
     mutates_args=(),
     schema=(
         "(Tensor cotangent, Tensor x, int groups, Tensor weight, Tensor bias, Tensor mean, Tensor rstd, "
-        "bool silu) -> Tensor"
+        "bool silu, Tensor? addend) -> Tensor"
     ),
 )
 
@@ -589,7 +654,7 @@ def _like(x: Tensor) -> Tensor:
 
 @_forward_op.register_fake
 def _(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, addend: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     mean, rstd = (x.new_empty((x.shape[0], groups), dtype=torch.float32) for _ in range(2))
     return _like(x), mean, rstd
@@ -601,22 +666,29 @@ def _(cotangent: Tensor, x: Tensor, *_: Any) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, groups, weight, bias, _, silu = inputs
-    ctx.save_for_backward(x, weight, bias, *output[1:])
+    x, groups, weight, bias, _, silu, addend = inputs
+    ctx.save_for_backward(x, weight, bias, *output[1:], addend)
     ctx.groups, ctx.silu = groups, silu
 
 
 def _pull_back(ctx: Any, cotangent: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-    x, weight, bias, mean, rstd = ctx.saved_tensors
-    gradient = _backward_op(cotangent, x, ctx.groups, weight, bias, mean, rstd, ctx.silu)
-    return gradient, *[None] * 5
+    x, weight, bias, mean, rstd, addend = ctx.saved_tensors
+    gradient = _backward_op(cotangent, x, ctx.groups, weight, bias, mean, rstd, ctx.silu, addend)
+    return gradient, *[None] * 6
 
 
 _forward_op.register_autograd(_pull_back, setup_context=_keep)
 
 
 def group_norm(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, silu: bool = False
+    x: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    silu: bool = False,
+    addend: Tensor | None = None,
 ) -> Tensor:
     """Normalise groups of channels, and apply SiLU: `group_norm.group_norm`, whose equations hold.
 
@@ -630,6 +702,7 @@ def group_norm(
         bias: (C,) b, likewise.
         eps: added to the variance.
         silu: whether SiLU comes behind it.
+        addend: (1 or N, C), added to x before; of any such dtype, and without gradient.
 
     Returns:
         The shape and dtype of ``x``, in channels-last memory.
@@ -639,15 +712,16 @@ def group_norm(
         ValueError: a shape or a device does not fit, weight or bias require grad (these kernels have none
             for them), or the tensors are not on a CUDA device.
     """
-    _check(x, groups, weight, bias)
+    _check(x, groups, weight, bias, addend)
+    addend = None if addend is None else addend.contiguous()
     if torch.compiler.is_compiling():
-        return _forward_op(x, groups, weight, bias, eps, silu)[0]
+        return _forward_op(x, groups, weight, bias, eps, silu, addend)[0]
     if torch.is_grad_enabled() and x.requires_grad:
-        return _GroupNorm.apply(x, groups, weight, bias, eps, silu)
-    return _forward(x, groups, weight, bias, eps, silu)[0]
+        return _GroupNorm.apply(x, groups, weight, bias, eps, silu, addend)
+    return _forward(x, groups, weight, bias, eps, silu, addend)[0]
 
 
-def _check(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> None:
+def _check(x: Tensor, groups: int, weight: Tensor, bias: Tensor, addend: Tensor | None) -> None:
     if x.dim() < 3 or x.numel() == 0:
         raise ValueError(f"x must be (N, C, ...) with pixels and not empty, got {tuple(x.shape)}")
     images, channels = x.shape[:2]
@@ -655,13 +729,18 @@ def _check(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> None:
         raise ValueError(f"{channels} channels do not fall into {groups} groups")
     if images > _GRID_LIMIT or channels > _GRID_LIMIT:
         raise ValueError(f"at most {_GRID_LIMIT} pictures and channels at a time, got {tuple(x.shape)}")
-    for name, value in {"x": x, "weight": weight, "bias": bias}.items():
+    vectors: dict[str, tuple[Tensor, set[tuple[int, ...]]]]
+    vectors = {"weight": (weight, {(channels,)}), "bias": (bias, {(channels,)})}
+    if addend is not None:
+        vectors["addend"] = (addend, {(1, channels), (images, channels)})
+    for name, (value, shapes) in {"x": (x, {tuple(x.shape)}), **vectors}.items():
         if value.dtype not in DTYPES:
             raise TypeError(f"{name} must be float32, float16 or bfloat16, got {value.dtype}")
         if value.device != x.device:
             raise ValueError(f"{name} must be on {x.device} as x is, got {value.device}")
-        if name != "x" and tuple(value.shape) != (channels,):
-            raise ValueError(f"{name} must be ({channels},), got {tuple(value.shape)}")
+        if tuple(value.shape) not in shapes:
+            wanted = " or ".join(str(shape) for shape in sorted(shapes))
+            raise ValueError(f"{name} must be {wanted}, got {tuple(value.shape)}")
         if name != "x" and torch.is_grad_enabled() and value.requires_grad:
             raise ValueError(f"the triton kernels have no gradient for {name}; freeze it, or use the twin")
     if x.device.type != "cuda" and not INTERPRETED:
@@ -694,7 +773,9 @@ def ahead_of_time(
     """
     images, channels, height, width = shape
     rows = torch.Size((images, height * width, channels))
-    act = {"ACT": silu}
+    # An addend of each picture its own, which is the most that there is to load.
+    added = {"ADDEND": 2}
+    act = {"ACT": silu, **added}
     found: dict[str, tuple[ASTSource, dict[str, Any]]] = {}
     if alone := _alone(rows, groups):
         found["_whole"] = _source(_whole, alone | act, dtype, channels, groups)
@@ -711,7 +792,7 @@ def ahead_of_time(
         found[kernel.__name__] = _source(kernel, constants, dtype, channels, groups)
         if summed:
             join = _join_moments if kernel is _moments else _join_pulled
-            constants = _joined(channels, groups)
+            constants = _joined(channels, groups) | (added if kernel is _moments else {})
             found[join.__name__] = _source(join, constants, dtype, channels, groups)
     return found
 

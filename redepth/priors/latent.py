@@ -17,7 +17,8 @@ from typing_extensions import Self
 from redepth import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
-from redepth.networks import Branches, execute, set_attention
+from redepth.fusion import Branches, set_attention
+from redepth.networks import execute
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.scores import Branch

@@ -75,6 +75,7 @@ def run(
     groups: int,
     *,
     silu: bool,
+    addend: Tensor | None = None,
     dtype: torch.dtype | None = None,
     layout: Callable[[Tensor], Tensor] = channels_last,
     eps: float = 1e-5,
@@ -82,7 +83,9 @@ def run(
     """Normalise and pull a random cotangent back: the result and the gradient of x."""
     given = {name: value.to(DEVICE, dtype) for name, value in given.items()}
     x = layout(given["x"]).detach().requires_grad_()
-    y = norm(x, groups, given["weight"], given["bias"], eps, silu=silu)
+    if addend is not None:
+        addend = addend.to(DEVICE, dtype)
+    y = norm(x, groups, given["weight"], given["bias"], eps, silu=silu, addend=addend)
     cotangent = torch.randn(y.shape, generator=seeded(1)).to(given["x"])
     y.backward(layout(cotangent))
     assert x.grad is not None
@@ -107,6 +110,25 @@ def compare(
 @pytest.mark.parametrize("silu", [True, False])
 def test_the_kernels_agree_with_their_twin(shape: tuple[int, ...], groups: int, silu: bool) -> None:
     compare(inputs(shape), groups, silu=silu)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize(("shape", "groups"), SHAPES[:4])
+@pytest.mark.parametrize("own", [True, False])
+def test_an_addend_is_added_before(shape: tuple[int, ...], groups: int, own: bool) -> None:
+    """To all pictures, or to each its own; as large as the pictures' own spread."""
+    addend = 3 * torch.randn(shape[0] if own else 1, shape[1], generator=seeded(5))
+    compare(inputs(shape), groups, addend=addend)
+    given = inputs(shape)
+    moved = {**given, "x": given["x"] + addend[..., None, None]}
+    found, _ = run(kernels.group_norm, given, groups, silu=True, addend=addend)
+    assert relative_error(found, run(kernels.group_norm, moved, groups, silu=True)[0]) < 1e-5
+
+
+def test_an_addend_that_does_not_fit_is_refused() -> None:
+    given = {name: value.to(DEVICE) for name, value in inputs((3, 8, 4, 4)).items()}
+    with pytest.raises(ValueError, match=r"addend must be \(1, 8\) or \(3, 8\), got \(2, 8\)"):
+        kernels.group_norm(**given, groups=2, addend=torch.zeros(2, 8, device=DEVICE))
 
 
 @pytest.mark.parametrize("silu", [True, False])
@@ -228,8 +250,9 @@ def test_there_is_no_second_derivative() -> None:
 def test_as_operators_they_keep_the_rules_of_torch(silu: bool) -> None:
     given = {k: v.to(DEVICE) for k, v in inputs((2, 8, 4, 5)).items()}
     x = channels_last(given["x"]).requires_grad_()
-    arguments = (x, 2, given["weight"], given["bias"], 1e-5, silu)
-    torch.library.opcheck(kernels._forward_op, arguments)
+    for addend in (None, torch.ones(1, 8, device=DEVICE)):
+        arguments = (x, 2, given["weight"], given["bias"], 1e-5, silu, addend)
+        torch.library.opcheck(kernels._forward_op, arguments)
 
 
 @pytest.mark.parametrize("grad", [True, False])

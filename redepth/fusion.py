@@ -1,0 +1,191 @@
+"""What diffusers' networks do in several passes over memory, done in fewer: norms, sums, attention, guidance.
+
+Nothing of diffusers is edited: a module's ``forward`` or its attention processor is replaced, and put back.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from redepth.ops.group_norm import fused_group_norm
+from redepth.ops.residual import add_with_bias
+
+
+class Branches:
+    """Says of how many branches of guidance the rows of a batch are, branch by branch."""
+
+    many = 1
+
+    @contextmanager
+    def of(self, many: int) -> Iterator[None]:
+        """Say so for a while."""
+        self.many = many
+        try:
+            yield
+        finally:
+            self.many = 1
+
+
+def fuse_norms(network: nn.Module, on: bool = True) -> None:
+    """Let each GroupNorm, and the SiLU that follows it in diffusers' networks, be one operation, or no more.
+
+    Weights and their names stay as they are: what a module does is replaced, not the module. Its values
+    differ by rounding, in half precision for the better: nothing is rounded before SiLU.
+
+    Args:
+        network: any; SiLU is fused in ``ResnetBlock2D``, the UNets and the VAE's encoder.
+        on: False takes it back.
+    """
+    for module in network.modules():
+        if getattr(module.__dict__.get("forward"), "func", None) in (_fused, _after_fused, _residual):
+            del module.forward
+    if not on:
+        return
+    held = Counter(id(child) for module in network.modules() for child in module.children())
+    followed = set[int]()
+    for norms, activation in _activated(network):
+        # Who else has a part in them might need what they do by themselves.
+        if type(activation) is nn.SiLU and all(held[id(m)] == 1 for m in (*norms, activation)):
+            followed |= {id(norm) for norm in norms}
+            activation.forward = partial(_after_fused, activation)  # type: ignore[method-assign]
+    for norm in filter(_fusable, network.modules()):
+        norm.forward = partial(_fused, norm, id(norm) in followed)
+    for module in network.modules():
+        if _plain_block(module) and {id(module.norm1), id(module.norm2)} <= followed:
+            module.forward = partial(_residual, module)
+
+
+def _activated(network: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module]]:
+    """Yield norms with the activation that follows each of them at once."""
+    from diffusers import UNet2DConditionModel, UNet2DModel
+    from diffusers.models.autoencoders.vae import Encoder
+    from diffusers.models.resnet import ResnetBlock2D
+
+    for module in network.modules():
+        owner: Any = module
+        norms: list[nn.Module]
+        if type(owner) is ResnetBlock2D and owner.time_embedding_norm == "default":
+            norms, activation = [owner.norm1, owner.norm2], owner.nonlinearity
+        elif type(owner) in (UNet2DConditionModel, UNet2DModel, Encoder):
+            norms, activation = [owner.conv_norm_out], owner.conv_act
+        else:
+            continue
+        if all(_fusable(norm) for norm in norms):
+            yield norms, activation
+
+
+def _fusable(module: nn.Module | None) -> bool:
+    return type(module) is nn.GroupNorm and module.affine
+
+
+def _fused(norm: Any, silu: bool, x: Tensor) -> Tensor:
+    return fused_group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=silu)
+
+
+def _plain_block(module: Any) -> bool:
+    """Return whether `_residual` says what a block does: the usual one, as in Stable Diffusion and VAEs."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    if type(module) is not ResnetBlock2D or module.time_embedding_norm != "default":
+        return False
+    resized = module.upsample is not None or module.downsample is not None
+    layers = (module.conv1, module.conv2, module.conv_shortcut)
+    usual = all(type(layer) is nn.Conv2d and layer.bias is not None for layer in layers if layer is not None)
+    exact = module.output_scale_factor == 1 and not module.skip_time_act and module.dropout.p == 0
+    return usual and exact and not resized
+
+
+def _residual(block: Any, x: Tensor, temb: Any = None, *_: Any, **__: Any) -> Tensor:
+    r"""Do what a residual block does, its additions inside passes that are made anyway.
+
+    .. math:: y = s(x) + c_2(\phi(N_2(c_1(\phi(N_1(x))) + t)))
+
+    with the convolutions c, the shortcut s, and t what the block makes of the time. Biases and t are added by
+    the normalisation, and the last bias by the final sum; its division by 1 is left out.
+    """
+    h = _without_bias(block.conv1, block.norm1(x))
+    addend = block.conv1.bias[None]
+    if block.time_emb_proj is not None:
+        addend = addend + block.time_emb_proj(F.silu(temb))
+    norm = block.norm2
+    h = fused_group_norm(h, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=True, addend=addend)
+    bias = block.conv2.bias
+    if block.conv_shortcut is not None:
+        x, bias = _without_bias(block.conv_shortcut, x), bias + block.conv_shortcut.bias
+    return add_with_bias(x, _without_bias(block.conv2, h), bias)
+
+
+def _without_bias(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _after_fused(activation: nn.SiLU, x: Tensor) -> Tensor:
+    # A residual block has one activation for its norms' pictures and for the vector of the time.
+    return x if x.dim() == 4 else F.silu(x)
+
+
+def set_attention(network: nn.Module, explicit: bool) -> None:
+    """Let diffusers' plain attention be explicit products and a softmax, or torch's fused attention.
+
+    Fused attention on CUDA is fast up to heads of 256 dimensions. The one head of a VAE has 512, for which
+    torch falls back to a kernel that is slower than the products, which are as large as a GPU likes them.
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+
+    wanted: Any = AttnProcessor if explicit else AttnProcessor2_0
+    other = AttnProcessor2_0 if explicit else AttnProcessor
+    for module in network.modules():
+        if isinstance(module, Attention) and type(module.processor) is other:
+            module.set_processor(wanted())
+
+
+def share_prefix(network: nn.Module, branches: Branches) -> None:
+    """Let a UNet compute what comes before its first cross-attention for one branch, in place of all.
+
+    Branches are told different texts about the same rows, so until a layer reads the text their values are
+    the same: in Stable Diffusion's UNet the first convolution, the first residual block and the first
+    self-attention. Does nothing to other networks, nor where the time embedding holds what a branch is told.
+
+    Args:
+        network: any; `execute` takes it back.
+        branches: says of how many branches the rows are.
+    """
+    from diffusers import UNet2DConditionModel
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    unet: Any = network
+    kind: Any = type(unet)
+    if kind is not UNet2DConditionModel:
+        return
+    if unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None:
+        return
+    first = unet.down_blocks[0]
+    shared = [unet.conv_in, first.resnets[0]]
+    transformer: Any = first.attentions[0] if getattr(first, "attentions", None) else None
+    if type(transformer) is Transformer2DModel:
+        block = transformer.transformer_blocks[0]
+        if block.norm_type == "layer_norm" and not block.only_cross_attention:
+            shared += [transformer.proj_in, block.attn1]
+    for module in shared:
+        module.forward = partial(_for_one_branch, module.forward, branches)
+
+
+def _for_one_branch(
+    forward: Callable[..., Tensor], branches: Branches, x: Tensor, *args: Any, **options: Any
+) -> Tensor:
+    many = branches.many
+    if many == 1:
+        return forward(x, *args, **options)
+    rows = len(x) // many
+    args, options = tree_map(lambda leaf: leaf[:rows] if isinstance(leaf, Tensor) else leaf, (args, options))
+    # Joined rather than repeated, which would lose the layout.
+    return torch.cat([forward(x[:rows], *args, **options)] * many)

@@ -1,0 +1,46 @@
+r"""The end of a residual block, out = a + b + bias_c, in one pass over memory.
+
+In eager torch the bias of the block's last convolution is a pass of its own, and so is the sum. On the way
+back the cotangent goes to both a and b as it is.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from redepth.ops.group_norm import DTYPES, TRITON_PROBLEM
+
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
+    """Return a + b + bias by channel, rounded once.
+
+    By a kernel on CUDA (and in Triton's interpreter) where a and b are channels-last, or else in torch.
+
+    Args:
+        a: (N, C, H, W), float32, float16 or bfloat16.
+        b: like ``a``.
+        bias: (C,), without gradient.
+
+    Returns:
+        The shape, dtype and layout of ``a``.
+    """
+    if _fusable(a, b, bias):
+        from redepth.ops import residual_triton
+
+        return residual_triton.add_with_bias(a, b, bias)
+    return a + (b + bias.to(b.dtype).view(-1, 1, 1))
+
+
+def _fusable(a: Tensor, b: Tensor, bias: Tensor) -> bool:
+    there = a.is_cuda or (_INTERPRETED and a.device.type == "cpu")
+    same = a.dtype == b.dtype and a.dtype in DTYPES and a.shape == b.shape and a.numel() > 0
+    learns = torch.is_grad_enabled() and bias.requires_grad
+    if not (there and same) or learns or TRITON_PROBLEM or torch.compiler.is_compiling():
+        return False
+    layout = torch.channels_last
+    return a.is_contiguous(memory_format=layout) and b.is_contiguous(memory_format=layout)
