@@ -97,6 +97,9 @@ class Performance(_Section):
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.
     - ``read_losses_every``: steps between two looks at the losses, for each of which a GPU is waited for.
+    - ``decoders``: members that have decoders of their own run them one after the other (``loop``) or as one
+      network whose layers are batched over the members (``batched``; a decoder with layers other than
+      convolutions and linear ones stays a loop). ``auto`` is ``batched`` on CUDA and ``loop`` elsewhere.
     """
 
     channels_last: bool = True
@@ -104,6 +107,7 @@ class Performance(_Section):
     cuda_graphs: bool = False
     checkpointing: bool = False
     read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
+    decoders: Literal["auto", "loop", "batched"] = "auto"
 
 
 class Optim(_Section):

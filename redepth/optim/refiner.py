@@ -241,7 +241,9 @@ class Refiner:
         for component in (depth_model, prior):
             if isinstance(component, Tunable):
                 compiled = fast.compile == "all" or (fast.compile == "prior" and component is prior)
-                how = Execution(fast.channels_last, compiled, fast.cuda_graphs, fast.checkpointing)
+                how = Execution(
+                    fast.channels_last, compiled, fast.cuda_graphs, fast.checkpointing, fast.decoders
+                )
                 component.tune(how)
 
     @torch.no_grad()
