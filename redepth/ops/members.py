@@ -14,7 +14,7 @@ Pair = tuple[int, ...]
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x_i w_i^T + b_i; x is (M, ..., C), ``weight`` (M, O, C), ``bias`` (M, O)."""
-    rows = x.flatten(1, -2)
+    rows = x.reshape(len(x), -1, x.shape[-1])
     return _product(rows, weight.mT, None if bias is None else bias[:, None]).view(*x.shape[:-1], -1)
 
 
@@ -48,7 +48,7 @@ def conv2d(
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Put an h x w block for each pixel of x (M, C, H, W); ``weight`` is (M, C, O, h, w), its stride h x w."""
+    """Put an h x w block for each pixel of x (M, C, H, W): ``weight`` is (M, C, O, h, w)."""
     _, _, out, high, wide = weight.shape
     blocks = torch.bmm(weight.flatten(2).mT, x.flatten(2)).view(len(x), out, high, wide, *x.shape[2:])
     y = blocks.permute(0, 1, 4, 2, 5, 3).reshape(len(x), out, x.shape[2] * high, x.shape[3] * wide)
