@@ -81,7 +81,8 @@ class _Decoder(NeckAndHead):
 
     def forward(self, features: Features) -> Tensor:
         rows, columns = features.grid
-        neck, head = self.neck, self.head
+        neck: Any = self.neck
+        head: Any = self.head
         states = [
             layer(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
             for layer, tokens in zip(neck.reassemble_stage.layers, features.maps, strict=True)
@@ -96,7 +97,8 @@ class _Decoder(NeckAndHead):
         x = head.conv1(fused[head.head_in_index])
         x = _upsample(x, (rows * head.patch_size, columns * head.patch_size))
         x = head.conv3(head.activation1(head.conv2(x)))
-        return head.activation2(x) * head.max_depth
+        raw: Tensor = head.activation2(x) * head.max_depth
+        return raw
 
 
 def _fuse(layer: Any, fresh: Tensor, fused: Tensor | None, size: Sequence[int]) -> Tensor:

@@ -498,7 +498,15 @@ def test_members_of_their_own_decoders_add_only_what_the_decoder_is() -> None:
 
     one, two, three = (total(n) for n in (1, 2, 3))
     few, many = (total(n, "batched") for n in (1, 6))
-    network = ("convolution", "convolution_backward", "baddbmm", "bmm", "upsample_bilinear2d", "relu", "copy_")
+    network = (
+        "convolution",
+        "convolution_backward",
+        "baddbmm",
+        "bmm",
+        "upsample_bilinear2d",
+        "relu",
+        "copy_",
+    )
     assert all(few[name] == many[name] for name in network)
     assert sum(many.values()) < sum(three.values())
     assert one["_fused_adamw_"] == three["_fused_adamw_"] == 3
