@@ -116,6 +116,9 @@ class Performance(_Section):
       ``prior.dtype`` is float32) round their factors to TF32's 10 bits, which tensor cores are fast at. It is
       what the paper's implementation runs with. No effect on other devices than CUDA.
     - ``cudnn_benchmark``: cuDNN times its algorithms for each new shape and keeps the fastest. CUDA only.
+    - ``decoders``: members that have decoders of their own run them one after the other (``loop``) or as one
+      network whose layers are batched over the members (``batched``; a decoder with layers other than
+      convolutions and linear ones stays a loop). ``auto`` is ``batched`` on CUDA and ``loop`` elsewhere.
 
     Half precision is the prior's own option, ``prior.dtype``; the depth model is always in float32.
     """
@@ -130,6 +133,7 @@ class Performance(_Section):
     read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
     tf32: bool = True
     cudnn_benchmark: bool = True
+    decoders: Literal["auto", "loop", "batched"] = "auto"
 
 
 class Optim(_Section):

@@ -305,6 +305,18 @@ class Execution:
     fused_norm: bool = False
     explicit_attention: bool = False
     shared_prefix: bool = False
+    decoders: Literal["auto", "loop", "batched"] = "auto"
+
+
+@runtime_checkable
+class BatchesDecoders(Protocol):
+    """A depth model that can decode with as many decoders at once as its features have rows.
+
+    Where ``batches_decoders`` is true, the ``parameters`` of `DepthModel.decode` may have these rows in
+    front, (B, ...) each: row i is decoded with the weights i.
+    """
+
+    batches_decoders: bool
 
 
 @runtime_checkable

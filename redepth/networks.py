@@ -1,4 +1,4 @@
-"""How frozen networks are executed: layout, fused normalisation, attention, torch.compile, CUDA graphs."""
+"""How networks are executed: layout, fusion, torch.compile, CUDA graphs, several at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from redepth.contracts import Execution
 from redepth.device import captured, current
 from redepth.fusion import Branches, fuse_norms, share_prefix
+from redepth.ops import members
 
 
 def execute(
@@ -55,6 +56,61 @@ def _slow_in_half(norm: nn.GroupNorm) -> bool:
 def _normalised_in_float32(norm: nn.GroupNorm, x: Tensor) -> Tensor:
     weight, bias = norm.weight.float(), norm.bias.float()
     return F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
+
+
+def take_rows(network: nn.Module) -> bool:
+    """Let a network's weights have the rows of its input in front; return whether all of its layers can.
+
+    Weights as they were keep working. `execute` undoes it.
+    """
+    layers = [m for m in network.modules() if next(m.parameters(recurse=False), None) is not None]
+    if not all(_takes_rows(layer) for layer in layers):
+        return False
+    for layer in layers:
+        layer.forward = partial(_BY_ROWS[type(layer)], layer)
+    return True
+
+
+def _takes_rows(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.ConvTranspose2d) and (
+        layer.kernel_size != layer.stride
+        or any(layer.padding)
+        or any(layer.output_padding)
+        or set(layer.dilation) != {1}
+        or layer.groups != 1
+    ):
+        return False
+    if isinstance(layer, nn.Conv2d) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+        return False
+    return type(layer) in _BY_ROWS
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    if layer.weight.dim() == 2:
+        return nn.Linear.forward(layer, x)
+    return members.linear(x, layer.weight, layer.bias)
+
+
+def _conv2d(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    if layer.weight.dim() == 4:
+        return nn.Conv2d.forward(layer, x)
+    padding = layer.padding
+    assert not isinstance(padding, str)
+    return members.conv2d(x, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+
+
+def _conv_transpose2d(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    if layer.weight.dim() == 4:
+        return nn.ConvTranspose2d.forward(layer, x)
+    return members.conv_transpose2d(x, layer.weight, layer.bias)
+
+
+_BY_ROWS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _conv2d,
+    nn.ConvTranspose2d: _conv_transpose2d,
+}
+"""A kind of layer -> what it does under weights of either kind."""
 
 
 class Graphed:

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from benchmarks import bench_refine, bench_shading, plot, random_models, records, stages
+from benchmarks import bench_decoders, bench_refine, bench_shading, plot, random_models, records, stages
 from benchmarks.records import Row, Steps, Timing
 from redepth.config import load_preset
 from tests.helpers import make_refiner, photo, tiny_prior
@@ -126,6 +126,21 @@ def test_wrong_arguments_of_bench_shading_are_refused(arguments: list[str], comp
 
 
 # --- the refinement -------------------------------------------------------------------------------
+
+
+def test_bench_decoders_measures_and_stores_rows(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    arguments = ["--device", "cpu", "--tiny", "--size", "small", "--members", "2", "--rounds", "2"]
+    done = CliRunner().invoke(
+        bench_decoders.app, [*arguments, "--out", str(out)], catch_exceptions=False, env={"COLUMNS": "200"}
+    )
+    assert done.exit_code == 0, done.output
+    rows = records.load(out)
+    assert {row.implementation for row in rows} == set(bench_decoders.FORMS)
+    assert {row.shape[0] for row in rows} == {2}
+    refused = CliRunner().invoke(bench_decoders.app, ["--size", "large"], env={"COLUMNS": "200"})
+    assert refused.exit_code == 2
+    assert "no large" in refused.output
 
 
 def step_row(way: str = "10 together", ms: float = 10.0, **fields: Any) -> Row:

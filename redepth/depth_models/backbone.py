@@ -17,7 +17,7 @@ from redepth import hub
 from redepth.contracts import Execution, Features, Invariance, Predicts
 from redepth.depth_models.catalog import hub_id
 from redepth.errors import WeightsError
-from redepth.networks import execute
+from redepth.networks import execute, take_rows
 from redepth.ops import geometry
 from redepth.ops.constants import constant
 from redepth.ops.geometry import ResizeRule
@@ -139,6 +139,8 @@ class Backbone:
         self._encoder: nn.Module = nn.Identity()
         self._decoder: nn.Module = nn.Identity()
         self._device = torch.device("cpu")
+        self.batches_decoders = False
+        """See `contracts.BatchesDecoders`; what `tune` has come to."""
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Cut the network: modules from pixels to `Features` and from `Features` to the raw output."""
@@ -184,6 +186,9 @@ class Backbone:
     def tune(self, how: Execution) -> None:
         """Execute the decoder in this way from now on; it has a way back, so it becomes no CUDA graph."""
         execute(self._decoder, how)
+        # One kernel for all members is what a GPU wants; on a CPU a member's own maps stay in the cache.
+        wanted = how.decoders == "batched" or (how.decoders == "auto" and self._device.type == "cuda")
+        self.batches_decoders = wanted and take_rows(self._decoder)
 
     def _chosen(self, preprocessing: Preprocessing) -> Preprocessing:
         """Let the options stand above what a checkpoint says."""
@@ -238,7 +243,10 @@ class Backbone:
         return replace(features, size=(height, width))
 
     def decode(self, features: Features, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Run the decoder: features to the raw output (B,1,H,W) >= 0; ``parameters`` replace its own."""
+        """Run the decoder: features to the raw output (B,1,H,W) >= 0; ``parameters`` replace its own.
+
+        Where ``batches_decoders`` is true they may have the rows of the features in front.
+        """
         if parameters is None:
             raw = self._decoder(features)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +17,6 @@ from redepth.depth_models.backbone import (
     Backbone,
     NeckAndHead,
     Rule,
-    with_class_token,
     without_class_token,
 )
 
@@ -73,9 +72,45 @@ class DinoEncoder(nn.Module):
 
 
 class _Decoder(NeckAndHead):
+    """The library's neck and head, module by module, without the work that changes nothing.
+
+    Class tokens, which these networks were trained to ignore, are not put in front to be cut off again. A
+    fusion layer's projection is taken before its upsampling, not after: a 1 x 1 convolution and an
+    interpolation, whose weights add up to 1, commute, and there are a quarter of the pixels.
+    """
+
     def forward(self, features: Features) -> Tensor:
-        fused = self.neck(with_class_token(features), *features.grid)
-        return self.head(fused, *features.grid)[:, None]
+        rows, columns = features.grid
+        neck: Any = self.neck
+        head: Any = self.head
+        states = [
+            layer(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
+            for layer, tokens in zip(neck.reassemble_stage.layers, features.maps, strict=True)
+        ]
+        maps = [convolve(state) for convolve, state in zip(neck.convs, states, strict=True)]
+        sizes = [found.shape[-2:] for found in maps]
+        fused: list[Tensor] = []
+        for i, layer in zip(reversed(range(len(maps))), neck.fusion_stage.layers, strict=True):
+            # The finest map has none to be resized to, and is doubled.
+            size = sizes[i - 1] if i else tuple(2 * side for side in sizes[0])
+            fused.append(_fuse(layer, maps[i], fused[-1] if fused else None, size))
+        x = head.conv1(fused[head.head_in_index])
+        x = _upsample(x, (rows * head.patch_size, columns * head.patch_size))
+        x = head.conv3(head.activation1(head.conv2(x)))
+        raw: Tensor = head.activation2(x) * head.max_depth
+        return raw
+
+
+def _fuse(layer: Any, fresh: Tensor, fused: Tensor | None, size: Sequence[int]) -> Tensor:
+    """Return a fusion layer's output: what is fused so far, which is as large as the fresh map, and that."""
+    x = fresh if fused is None else fused + layer.residual_layer1(fresh)
+    return _upsample(layer.projection(layer.residual_layer2(x)), size)
+
+
+def _upsample(x: Tensor, size: Sequence[int]) -> Tensor:
+    if x.shape[-2:] == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 @dataclass(kw_only=True, eq=False)

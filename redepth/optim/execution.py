@@ -76,6 +76,7 @@ def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Exe
         chosen["compile"] == "all" or (chosen["compile"] == "prior" and prior),
         chosen["cuda_graphs"] == "denoiser",
         fast.checkpointing,
+        decoders=fast.decoders,
         fused_norm=prior and chosen["fused_norm"] == "on",
         explicit_attention=prior and chosen["vae_attention"] == "explicit",
         shared_prefix=prior and fast.shared_prefix,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from redepth.contracts import DepthModel, Features
+from redepth.contracts import BatchesDecoders, DepthModel, Features
 from redepth.errors import ConfigError, nearest
 
 PARAMETERIZATIONS: dict[str, frozenset[str]] = {
@@ -78,9 +79,8 @@ class Parameterization:
     """The learnable state of a group of members; row i of every output is member i's.
 
     All of it is batched over the members, so that an optimizer has few tensors to go through. Network
-    weights have the members as a further axis in front; a convolution has no such axis, so the networks run
-    member by member. (torch.func.vmap makes one grouped convolution of them, which is slower on a CPU, and
-    in torch 2.13 gives the head's last layer a wrong gradient there.)
+    weights have the members as a further axis in front. The depth model says whether its decoder takes them
+    so (`contracts.BatchesDecoders`); one that does not runs member by member, as encoders always do.
 
     Args:
         name: one of `PARAMETERIZATIONS`.
@@ -151,19 +151,32 @@ class Parameterization:
     def _decoded(self) -> Tensor:
         if not self._decoder:
             return self._model.decode(self._features_of(self._embeddings))
-        decoders, encoders = _by_member(self._decoder), _by_member(self._encoder)
-        maps = [w.split(1) for w in self._embeddings]
-        rows = []
-        for i in range(self.members):
-            if encoders:
-                features = self._model.encode(self._image, encoders[i])
-            else:
-                features = self._features_of([w[i] for w in maps])
-            rows.append(self._model.decode(features, decoders[i]))
+        encoded = [self._model.encode(self._image, own) for own in _by_member(self._encoder)]
+        if isinstance(self._model, BatchesDecoders) and self._model.batches_decoders:
+            return self._model.decode(_beside(encoded) if encoded else self._each(), self._decoder)
+        if not encoded:
+            maps = [w.split(1) for w in self._embeddings]
+            encoded = [self._features_of([w[i] for w in maps]) for i in range(self.members)]
+        decoders = _by_member(self._decoder)
+        rows = [self._model.decode(*own) for own in zip(encoded, decoders, strict=True)]
         return torch.cat(rows)
 
     def _features_of(self, maps: Sequence[Tensor]) -> Features:
         return self._features.with_maps(maps) if maps else self._features
+
+    def _each(self) -> Features:
+        """Return features with a row for each member, learned or not."""
+        shared = (w.expand(self.members, *w.shape[1:]) for w in self._features.maps)
+        return self._features.with_maps(self._embeddings or tuple(shared))
+
+
+def _beside(encoded: Sequence[Features]) -> Features:
+    """Return the features of several encoders as rows of one record."""
+    maps, constants = (
+        tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
+        for parts in ([f.maps for f in encoded], [f.constants for f in encoded])
+    )
+    return replace(encoded[0], maps=maps, constants=constants)
 
 
 def _by_member(weights: dict[str, nn.Parameter]) -> list[dict[str, Tensor]]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from redepth.config import Optim
+from redepth.contracts import Execution
 from redepth.depth_models import REGISTRY
 from redepth.depth_models.backbone import OUTPUT_MAP, SPLIT
 from redepth.errors import ConfigError, WeightsError
-from redepth.optim.parameterizations import PARAMETERIZATIONS
+from redepth.optim.parameterizations import PARAMETERIZATIONS, Parameterization
 from redepth.optim.refiner import Outcome, Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.depth_models import tiny
@@ -39,6 +40,7 @@ def marked(names: list[str]) -> list[Any]:
 
 
 SPLIT_FAMILIES = marked(list(FAMILIES))
+LOOPS = ("glpn", "zoedepth-two-heads")
 WHOLE = ["marigold", "precomputed"]
 ALL = marked([*FAMILIES, *WHOLE])
 
@@ -231,6 +233,45 @@ def test_a_supported_parameterization_refines_and_another_is_refused(
         assert relative_error(member, outcome.initial[0]) > 1e-6
     if name in FAMILIES and parameterization != "full":
         assert all(p.grad is None for p in model.encoder_parameters().values())
+
+
+@pytest.mark.parametrize("layout", [True, False], ids=["channels last", "channels first"])
+@pytest.mark.parametrize("name", SPLIT_FAMILIES)
+def test_batched_decoders_are_the_decoders_one_by_one(
+    name: str, layout: bool, made: Callable[[str], Made]
+) -> None:
+    """Outputs and all gradients; a decoder with normalisations or attention of its own stays a loop."""
+    model = made(name).load()
+    image = model.prepare(picture_for(name))
+    with torch.no_grad():
+        features = model.encode(image)
+        initial = model.decode(features)
+
+    def decoded(way: Any, parameterization: str) -> tuple[Tensor, dict[str, Tensor | None]]:
+        model.tune(Execution(channels_last=layout, decoders=way))
+        assert model.batches_decoders == (way == "batched" and name not in LOOPS)
+        state = Parameterization(parameterization, model, image, features, initial, 3)
+        groups = state.groups()
+        # The members differ, and so does what each is asked.
+        with torch.no_grad():
+            for p in (p for params in groups.values() for p in params):
+                p *= torch.linspace(0.95, 1.05, 3).view(-1, *[1] * (p.dim() - 1))
+        raw = state.raw()
+        raw.backward(torch.randn(raw.shape, generator=seeded()))
+        return raw.detach(), {
+            f"{k} {i}": p.grad for k, params in groups.items() for i, p in enumerate(params)
+        }
+
+    for parameterization in ("embeddings+decoder", "decoder", "full"):
+        (raw, gradients), (expected, wanted) = (decoded(way, parameterization) for way in ("batched", "loop"))
+        assert relative_error(raw, expected) < 1e-5
+        for key, gradient in wanted.items():
+            found = gradients[key]
+            assert (found is None) == (gradient is None)
+            if found is not None and gradient is not None:
+                # Some are sums that cancel, such as those of the keys' biases: nothing but rounding.
+                most = max(float(g.norm()) for g in wanted.values() if g is not None)
+                assert float((found - gradient).norm()) < 3e-5 * float(gradient.norm()) + 1e-7 * most
 
 
 @pytest.mark.parametrize("name", ALL)

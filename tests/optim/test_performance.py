@@ -409,18 +409,58 @@ def test_what_auto_takes(device: str, auto: bool, monkeypatch: pytest.MonkeyPatc
         chosen(fused_norm="on")
 
 
+@pytest.mark.parametrize("parameterization", ["embeddings+decoder", "decoder", "full"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_batched_decoders_reach_what_the_loop_reaches(parameterization: str, members: int) -> None:
+    """After one step: AdamW makes rounding of 1e-7 to 1e-3 in two, on so small a network."""
+    loop, batched = (
+        make_refiner(
+            parameterization=parameterization, members=members, steps=1, performance={"decoders": way}
+        ).run(photo(), seed=3)
+        for way in ("loop", "batched")
+    )
+    assert relative_error(batched.members, loop.members) < 1e-3
+    for name, rows in loop.history.items():
+        assert batched.history[name] == [pytest.approx(row, rel=1e-5) for row in rows]
+
+
+def test_batched_decoders_repeat_to_the_bit_and_stop_early() -> None:
+    # No step is good enough for this rule.
+    rule = {"enabled": True, "window": 2, "min_improvement": 0.99}
+    loop, batched, again = (
+        make_refiner(steps=12, early_stop=rule, performance={"decoders": way}).run(photo(), seed=3)
+        for way in ("loop", "batched", "batched")
+    )
+    assert batched.steps_done == loop.steps_done
+    assert max(loop.steps_done) < 12
+    assert torch.equal(batched.members, again.members)
+    assert batched.history == again.history
+
+
+def test_batched_decoders_halve_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {"members": 5, "steps": 4, "performance": {"decoders": "batched"}}
+    expected = make_refiner(**settings, members_per_batch=2).run(photo(), seed=4)
+    refiner = make_refiner(**settings)
+    exhaust(refiner, "decode", Memory(2), monkeypatch)
+    outcome = refiner.run(photo(), seed=4)
+    assert outcome.members_per_batch == 2
+    assert torch.equal(outcome.members, expected.members)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["pixel", "latent"])
 def test_compiled_networks_score_the_same(family: str) -> None:
     assert relative_error(executed(family, compile=True), executed(family)) < 1e-3
 
 
+@pytest.mark.parametrize("decoders", ["loop", "batched"])
 @pytest.mark.parametrize("parameterization", ["embeddings", "embeddings+decoder"])
 def test_a_decoder_is_one_graph_for_all_members_and_steps(
-    parameterization: str, monkeypatch: pytest.MonkeyPatch
+    parameterization: str, decoders: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One for the prediction, one for the steps, one for the answers; what compiles them is left out here."""
     graphs: list[Any] = []
+    torch._dynamo.reset()  # it counts the graphs of other tests' decoders too
 
     def backend(graph: Any, _inputs: Any) -> Any:
         graphs.append(graph)
@@ -428,7 +468,9 @@ def test_a_decoder_is_one_graph_for_all_members_and_steps(
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
     plain, compiled = (
-        make_refiner(parameterization=parameterization, performance={"compile": way}).run(photo())
+        make_refiner(
+            parameterization=parameterization, performance={"compile": way, "decoders": decoders}
+        ).run(photo())
         for way in ("off", "all")
     )
     assert 1 <= len(graphs) <= 3
@@ -501,12 +543,25 @@ def test_a_step_launches_a_bounded_number_of_operators() -> None:
 
 
 def test_members_of_their_own_decoders_add_only_what_the_decoder_is() -> None:
-    """Gradients are stacked, checked and applied once for all members."""
+    """Gradients are stacked, checked and applied once for all members; batched decoders add nothing."""
 
-    def total(members: int) -> Counter[str]:
-        return per_step(make_refiner(members=members, parameterization="embeddings+decoder"))
+    def total(members: int, decoders: str = "loop") -> Counter[str]:
+        way = {"decoders": decoders}
+        return per_step(make_refiner(members=members, parameterization="embeddings+decoder", performance=way))
 
     one, two, three = (total(n) for n in (1, 2, 3))
+    few, many = (total(n, "batched") for n in (1, 6))
+    network = (
+        "convolution",
+        "convolution_backward",
+        "baddbmm",
+        "bmm",
+        "upsample_bilinear2d",
+        "relu",
+        "copy_",
+    )
+    assert all(few[name] == many[name] for name in network)
+    assert sum(many.values()) < sum(three.values())
     assert one["_fused_adamw_"] == three["_fused_adamw_"] == 3
     assert sum(three.values()) - sum(two.values()) == sum(two.values()) - sum(one.values())
 
