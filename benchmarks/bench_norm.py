@@ -11,17 +11,18 @@ written on the way back, at the bandwidth that a large copy reaches in the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from benchmarks.records import copy_bandwidth, time_runs
+from benchmarks import report
+from benchmarks.records import Row, against_floor, circumstances, copy_bandwidth, time_runs
+from redepth.device import choose_device
 from redepth.ops import group_norm as twin
 
 SHAPES = (
@@ -85,29 +86,44 @@ def sweep(case: str, given: dict[str, Any], device: torch.device, seconds: float
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
+def measure(
+    shapes: Sequence[str], device: torch.device, seconds: float, dtype: torch.dtype = torch.float16
+) -> Iterator[Row]:
+    """Time each shape, forward and both ways, by the kernels and by torch."""
+    bandwidth = copy_bandwidth(device, seconds)
+    for shape, (case, passes) in product(shapes, PASSES.items()):
+        given = arguments(shape, dtype, device)
+        for name, norm in {"kernels": fused, "torch": eager}.items():
+            took = time_runs(work(case, norm, given), device, seconds)
+            yield Row(
+                benchmark="group-norm",
+                case=case,
+                implementation=name,
+                **took._asdict(),
+                shape=tuple(given["x"].shape),
+                lights=1,
+                dtype=str(dtype).removeprefix("torch."),
+                **circumstances(device),
+                **against_floor(passes * given["x"].nbytes, took.median_ms, bandwidth),
+            )
+
+
 def main(
-    device: str = "cuda",
-    dtype: str = "float16",
-    shape: Annotated[list[str] | None, typer.Option()] = None,
-    seconds: float = 0.1,
-    cuts: Annotated[bool, typer.Option("--sweep")] = False,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
+    shape: Annotated[list[str] | None, typer.Option(help="NxCxHxW; may be repeated.")] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="Time to spend on each measurement.")] = 0.1,
+    cuts: Annotated[bool, typer.Option("--sweep", help="Vary how the kernels are cut.")] = False,
 ) -> None:
     """Print what each shape takes."""
-    where = torch.device(device)
-    bandwidth = copy_bandwidth(where, seconds)
-    table = Table("shape", "case", "torch ms", "kernels ms", "times faster", "floor ms", "of the floor")
-    for size, (case, passes) in product(shape or SHAPES, PASSES.items()):
-        given = arguments(size, getattr(torch, dtype), where)
-        if cuts:
-            best = list(sweep(case, given, where, seconds).items())[:6]
-            console.print(size, case, *(f"\n  {took:.4f} ms {cut}" for cut, took in best))
-            continue
-        theirs, ours = (time_runs(work(case, f, given), where, seconds).median_ms for f in (eager, fused))
-        floor = passes * given["x"].nbytes / bandwidth / 1e6
-        row = (f"{theirs:.4f}", f"{ours:.4f}", f"{theirs / ours:.2f}", f"{floor:.4f}", f"{floor / ours:.0%}")
-        table.add_row(size, case, *row)
+    where, sizes = choose_device(device), shape or SHAPES
     if not cuts:
-        console.print(table)
+        console.print(report.text(list(measure(sizes, where, seconds, getattr(torch, dtype)))), markup=False)
+        return
+    for size, case in product(sizes, PASSES):
+        given = arguments(size, getattr(torch, dtype), where)
+        best = list(sweep(case, given, where, seconds).items())[:6]
+        console.print(size, case, *(f"\n  {took:.4f} ms {cut}" for cut, took in best))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from benchmarks.records import COMMIT, ROOT
 
 LIMITS: dict[str, float] = {
     "rates": 60,
+    "kernel-tests": 90,
     "tests": 120,
     "steps": 120,
     "kernels": 60,
@@ -97,11 +98,13 @@ def main(
             if left < LEAST:
                 ends[name] = "not begun: the time is over"
                 continue
+            limit = min(left, LIMITS[name])
             command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(out / "rows.jsonl"), scratch]
+            command += ["--limit", f"{limit:.0f}", *["--tiny"] * tiny]
             log.write(f"\n== {name}\n")
             log.flush()
             began = time.monotonic()
-            ends[name] = run_part(command + ["--tiny"] * tiny, min(left, LIMITS[name]), log)
+            ends[name] = run_part(command, limit, log)
             typer.echo(f"{name}: {ends[name]}, {time.monotonic() - began:.0f} s")
     _tables(out)
     if any(ended != "done" for ended in ends.values()):

@@ -7,24 +7,30 @@
 
 from __future__ import annotations
 
-import re
+import fcntl
+import importlib.util
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Timer
 from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor
 
-from benchmarks import bench_shading, random_models
+from benchmarks import bench_decoders, bench_norm, bench_shading, random_models
 from benchmarks.random_models import REAL, SMALL
 from benchmarks.records import ROOT, Row, Timing, append, circumstances, copy_rate, product_rate, timing
 from benchmarks.report import FAST, PAPER, SHADING_SHAPE
+from benchmarks.told_at_once import TOLD
 from benchmarks.ways import (
     ALONE,
     PERFORMANCE,
@@ -41,20 +47,22 @@ from benchmarks.ways import (
 from redepth.device import choose_device, numerics
 
 VRAM = "8GB"
+WORKERS = 6
+"""Processes that run tests side by side: most of their time is the host's."""
 KERNELS = 45
 """How many kernels are listed."""
 
 OPTIONS: tuple[tuple[str, Any], ...] = (
-    ("fused_norm", "off"),
-    ("vae_attention", "sdpa"),
     ("decoders", "loop"),
-    ("shared_prefix", False),
-    ("tf32", False),
     ("cudnn_benchmark", False),
-    ("channels_last", False),
-    ("cuda_graphs", "step"),
+    ("vae_attention", "sdpa"),
+    ("tf32", False),
+    ("shared_prefix", False),
+    ("cuda_graphs", "off"),
     ("cuda_graphs", "denoiser"),
+    ("fused_norm", "off"),
     ("checkpointing", True),
+    ("channels_last", False),
     ("read_losses_every", 1),
 )
 """What is changed in the preset as it ships, one option at a time."""
@@ -68,11 +76,13 @@ class Part:
         rows: the file that rows are appended to.
         scratch: the folder that the parts share.
         tiny: whether all sizes are small.
+        limit: seconds after which the part is stopped.
     """
 
     rows: Path
     scratch: Path
     tiny: bool
+    limit: float = 600.0
 
     @cached_property
     def device(self) -> torch.device:
@@ -82,7 +92,8 @@ class Part:
     @property
     def effort(self) -> Effort:
         """How long a way is timed."""
-        return Effort(1, 2, 1) if self.tiny else Effort(4, 10, 1)
+        # A graph is captured after three steps.
+        return Effort(4, 2, 1) if self.tiny else Effort(8, 12, 1)
 
     @property
     def together(self) -> int:
@@ -149,29 +160,44 @@ def rates(part: Part) -> None:
 
 
 def run_tests(part: Part, marks: str, *where: str) -> None:
-    """Run the GPU tests; what they came to is a row, and the log has the rest."""
-    began = time.perf_counter()
+    """Run tests; what they came to is a row, also where their time ends before they do.
+
+    Each failure is told at once (`benchmarks.told_at_once`).
+    """
     # A CPU has none of them: a few stand in, so that this part is tried too.
     asked = ["tests/ops/test_filters.py"] if part.tiny else ["-m", marks, *(where or ("tests",))]
-    command = [sys.executable, "-m", "pytest", "-rfEs", "--tb=short", "-p", "no:cacheprovider", *asked]
-    said = ""
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "benchmarks.told_at_once", *asked]
+    if importlib.util.find_spec("xdist") is not None and not part.tiny:
+        command += ["-n", str(WORKERS)]
+    began, outcomes = time.perf_counter(), Counter[str]()
+    failed: list[str] = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        timer = Timer(max(part.limit - 10, 5), process.terminate)
+        timer.start()
         for line in process.stdout or ():
+            if line.startswith(TOLD):
+                outcome, name = line.removeprefix(TOLD).split(" ", 1)
+                outcomes[outcome] += 1
+                if outcome == "failed":
+                    failed.append(name.strip())
+                continue
             sys.stdout.write(line)
             sys.stdout.flush()
-            said += line
-    took = 1e3 * (time.perf_counter() - began)
-    counts = {
-        n: sum(map(int, re.findall(rf"(\d+) {n}", said.splitlines()[-1]))) for n in ("passed", "skipped")
-    }
-    failed = [line.split(" ", 1)[1] for line in said.splitlines() if re.match(r"(FAILED|ERROR) \S", line)]
-    name = " ".join([marks, *where])
-    part.add(part.row("tests", "gpu", name, timing([took, took]), failed=failed, **counts))
+        timer.cancel()
+    took, name = 1e3 * (time.perf_counter() - began), " ".join([marks, *where])
+    counts = {n: outcomes[n] for n in ("passed", "skipped")}
+    ended = {"failed": failed, "whole": process.returncode in (0, 1), **counts}
+    part.add(part.row("tests", "gpu", name, timing([took, took]), **ended))
 
 
 def tests(part: Part) -> None:
     """All GPU tests but those that compile."""
     run_tests(part, "gpu and not compiles")
+
+
+def kernel_tests(part: Part) -> None:
+    """The tests of kernels, which run on a GPU where there is one."""
+    run_tests(part, "not slow and not gpu", *(f"tests/ops/test_{n}.py" for n in ("group_norm", "residual")))
 
 
 def compiled_tests(part: Part) -> None:
@@ -198,6 +224,14 @@ def exact_gradient(part: Part, bench: Bench) -> Tensor:
     return exact
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let processes that share a GPU take turns with what they time."""
+    with (Path(tempfile.gettempdir()) / "redepth-benchmarks.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: Tensor | None = None) -> None:
     """Time one way, with the error of its first gradient; one that fails is told, and passed over."""
     try:
@@ -205,29 +239,36 @@ def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: 
         if exact is not None:
             found = first_gradient(bench.subject.refiner(bench.settings(way)), bench.subject.photo())
             extra["gradient_error"] = float((found - exact).norm() / exact.norm())
-        for row in bench.one(way, inside=inside, extra=extra):
-            part.add(row)
+        with alone():
+            for row in bench.one(way, inside=inside, extra=extra):
+                part.add(row)
     except Exception as error:
         console.print(f"{way.name}: {type(error).__name__}: {str(error)[:2000]}", markup=False)
         console.print_exception(max_frames=12)
 
 
-def eager(*options: tuple[str, Any]) -> dict[str, Any]:
-    """Return the settings without compilation, with some options changed."""
-    return dict(known([("compile", "off"), ("cuda_graphs", "off"), *options]))
+def shipped(*options: tuple[str, Any]) -> dict[str, Any]:
+    """Return the settings of a long run, but for compilation, with some options changed."""
+    return dict(known([("compile", "off"), ("cuda_graphs", "step"), *options]))
+
+
+EAGER = ("cuda_graphs", "off")
+"""Where stages are looked at: a graph has none."""
 
 
 def steps(part: Part) -> None:
     """Members together and one at a time, by stage; under a memory limit; the authors' way."""
     bench, n = part.bench(), part.together
     exact = exact_gradient(part, bench)
-    measure(part, bench, Way(f"{n} together", n, eager()), inside=True, exact=exact)
+    measure(part, bench, Way(f"{n} together", n, shipped()), exact=exact)
+    measure(part, bench, Way(f"{n} together, no graph", n, shipped(EAGER)), inside=True)
+    measure(part, bench, Way(ALONE, 1, shipped()))
     measure(part, bench, Way(THEIRS, 1, dict(known(PLAIN)), reloads=True), inside=True)
-    measure(part, bench, Way(f"{n} together, plain", n, dict(known(PLAIN))), inside=True, exact=exact)
-    measure(part, bench, Way(ALONE, 1, eager()), inside=True)
-    measure(part, bench, Way(f"{n // 2} together", n // 2, eager()))
+    measure(part, bench, Way(f"{n // 2} together", n // 2, shipped()))
     if part.device.type == "cuda":
-        measure(part, bench, Way(f"within {VRAM}", n, eager() | {"optim.vram": VRAM}))
+        measure(part, bench, Way(f"within {VRAM}", n, shipped() | {"optim.vram": VRAM}))
+    measure(part, bench, Way(f"{ALONE}, no graph", 1, shipped(EAGER)), inside=True)
+    measure(part, bench, Way(f"{n} together, plain", n, dict(known(PLAIN))), inside=True, exact=exact)
 
 
 def options(part: Part) -> None:
@@ -236,15 +277,15 @@ def options(part: Part) -> None:
     exact = exact_gradient(part, bench)
     for name, value in OPTIONS:
         if known([(name, value)]):
-            measure(part, bench, Way(f"{n} together, {name}={value}", n, eager((name, value))), exact=exact)
-    half = eager() | {"prior.dtype": "bfloat16"}
+            measure(part, bench, Way(f"{n} together, {name}={value}", n, shipped((name, value))), exact=exact)
+    half = shipped() | {"prior.dtype": "bfloat16"}
     measure(part, bench, Way(f"{n} together, bfloat16", n, half), exact=exact)
 
 
 def kernels(part: Part) -> None:
     """The kernels of a step as the preset ships and of the plain one, by time."""
     bench, n = part.bench(), part.together
-    for name, settings in (("as shipped", eager()), ("plain", dict(known(PLAIN)))):
+    for name, settings in (("as shipped", shipped(EAGER)), ("plain", dict(known(PLAIN)))):
         list_kernels(part, bench, Way(f"{n} together, {name}", n, settings))
 
 
@@ -281,27 +322,28 @@ def compile_prior(part: Part) -> None:
     """torch.compile of the prior, with and without what it could do by itself."""
     bench, n = part.bench(), part.together
     exact = exact_gradient(part, bench)
-    for name, changed in (
-        ("compile=prior", ()),
-        ("compile=prior, graphs", (("cuda_graphs", "step"),)),
-        ("compile=prior, fused_norm=off", (("fused_norm", "off"),)),
-    ):
-        settings = dict(known([("compile", "off" if part.tiny else "prior"), *changed]))
-        measure(part, bench, Way(f"{n} together, {name}", n, settings), inside=True, exact=exact)
+    compiled = ("compile", "off" if part.tiny else "prior")
+    ways: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
+        ("compile=prior, fused_norm=off", (compiled, ("fused_norm", "off"))),
+        ("compile=prior", (compiled,)),
+    )
+    for name, changed in ways:
+        measure(part, bench, Way(f"{n} together, {name}", n, shipped(*changed)), exact=exact)
 
 
 def compile_all(part: Part) -> None:
     """torch.compile of prior and decoders."""
     bench, n = part.bench(), part.together
-    settings = dict(known([("compile", "off" if part.tiny else "all")]))
-    measure(part, bench, Way(f"{n} together, compile=all", n, settings), exact=exact_gradient(part, bench))
+    way = Way(f"{n} together, compile=all", n, shipped(("compile", "off" if part.tiny else "all")))
+    measure(part, bench, way, exact=exact_gradient(part, bench))
 
 
 def fast(part: Part) -> None:
     """The preset with other mathematics."""
     bench = part.bench(FAST)
     n = 2 if part.tiny else bench.subject.preset().optim.members
-    measure(part, bench, Way(f"{n} together", n, eager()), inside=True)
+    measure(part, bench, Way(f"{n} together", n, shipped()))
+    measure(part, bench, Way(f"{n} together, no graph", n, shipped(EAGER)), inside=True)
 
 
 # --- single pieces --------------------------------------------------------------------------------
@@ -317,22 +359,23 @@ def shading(part: Part) -> None:
 
 def norms(part: Part) -> None:
     """The fused normalisation against torch's."""
-    from benchmarks import bench_group_norm
-
-    for row in bench_group_norm.measure(part.device, part.seconds, tiny=part.tiny):
+    dtype = torch.float16 if part.device.type == "cuda" else torch.float32
+    shapes = ["1x64x8x8"] if part.tiny else bench_norm.SHAPES
+    for row in bench_norm.measure(shapes, part.device, part.seconds / 3, dtype):
         part.add(row)
 
 
 def decoders(part: Part) -> None:
     """The decoders of all members in each form."""
-    from benchmarks import bench_decoders
-
-    for row in bench_decoders.measure(part.device, part.seconds, tiny=part.tiny):
-        part.add(row)
+    counts = [2] if part.tiny else [1, 10]
+    with numerics(part.device, tf32=True, cudnn_benchmark=True):
+        for row in bench_decoders.measure(["small"], counts, part.device, 2 if part.tiny else 10, part.tiny):
+            part.add(row)
 
 
 PARTS: dict[str, Callable[[Part], None]] = {
     "rates": rates,
+    "kernel-tests": kernel_tests,
     "tests": tests,
     "steps": steps,
     "kernels": kernels,
@@ -353,9 +396,10 @@ def main(
     rows: Annotated[Path, typer.Argument(help="The file that rows are appended to.")],
     scratch: Annotated[Path, typer.Argument(help="The folder that the parts of a run share.")],
     tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes.")] = False,
+    limit: Annotated[float, typer.Option(help="Seconds after which it is stopped.")] = 600.0,
 ) -> None:
     """Run one part."""
-    part = Part(rows, scratch, tiny)
+    part = Part(rows, scratch, tiny, limit)
     if not tiny and not torch.cuda.is_available():
         raise typer.BadParameter("there is no CUDA GPU here; --tiny runs on a CPU")
     PARTS[name](part)

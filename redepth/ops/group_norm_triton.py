@@ -427,7 +427,7 @@ class _Cut(NamedTuple):
     tile: dict[str, int]
 
 
-def _block(channels: int) -> int:
+def channel_block(channels: int) -> int:
     """Return the channels of a tile: a power of two that divides C, so that no lane idles; else beyond it."""
     even = math.gcd(channels, WIDEST)
     return even if even >= 32 else min(triton.next_power_of_2(channels), WIDEST)
@@ -441,7 +441,7 @@ def _cut(shape: torch.Size, launch: Launch, *, summed: bool) -> _Cut:
     enough programs, and small ones few sums to join. The number of pictures has no say.
     """
     images, pixels, channels = shape
-    block = _block(channels)
+    block = channel_block(channels)
     rows = max(1, min(launch.elements // block, triton.next_power_of_2(pixels)))
     tiles = triton.cdiv(math.isqrt(pixels - 1) + 1, rows) if summed else launch.tiles
     chunk = rows * tiles

@@ -13,29 +13,36 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 4096
+from redepth.ops.group_norm_triton import channel_block
+
+ELEMENTS = 4096
+"""Of a tile, pixels times channels."""
 WARPS = 4
 
 
-@triton.jit
-def _add(a, b, bias, out, count, channels, BLOCK: tl.constexpr):
-    """Out = a + b + bias of the channel, which is the innermost index."""
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    offset = tl.arange(0, BLOCK)
-    inside = offset < tl.minimum(count - start, BLOCK).to(tl.int32)
-    # The channel of the program's first element, so that the rest is arithmetic of 32 bits.
-    channel = ((start % channels).to(tl.int32) + offset) % channels
-    first = tl.load(a + start + offset, mask=inside).to(tl.float32)
-    second = tl.load(b + start + offset, mask=inside).to(tl.float32)
-    total = first + second + tl.load(bias + channel, mask=inside).to(tl.float32)
-    tl.store(out + start + offset, total.to(out.dtype.element_ty), mask=inside)
+@triton.jit(do_not_specialize=["pixels"])
+def _add(a, b, bias, out, pixels, channels, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Store a + b + bias of the channel, for a tile of pixels and neighbouring channels."""
+    start = tl.program_id(0).to(tl.int64) * BLOCK_P
+    row = tl.arange(0, BLOCK_P)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside = (start + row < pixels)[:, None] & (c < channels)[None, :]
+    # Only the first element is far from the tensor's start: offsets from it fit into 32 bits.
+    at = start * channels + row[:, None] * channels + c[None, :]
+    first = tl.load(a + at, mask=inside).to(tl.float32)
+    second = tl.load(b + at, mask=inside).to(tl.float32)
+    total = first + second + tl.load(bias + c, mask=c < channels).to(tl.float32)[None, :]
+    tl.store(out + at, total.to(out.dtype.element_ty), mask=inside)
 
 
 def _sum(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
     out = torch.empty_like(a)
-    count = a.numel()
+    channels = a.shape[1]
+    pixels, block = a.numel() // channels, channel_block(channels)
+    rows = max(1, ELEMENTS // block)
+    grid = (triton.cdiv(pixels, rows), triton.cdiv(channels, block))
     with torch.cuda.device_of(a):
-        _add[(triton.cdiv(count, BLOCK),)](a, b, bias, out, count, a.shape[1], BLOCK=BLOCK, num_warps=WARPS)
+        _add[grid](a, b, bias, out, pixels, channels, BLOCK_P=rows, BLOCK_C=block, num_warps=WARPS)
     return out
 
 
