@@ -20,7 +20,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -47,6 +46,37 @@ _READS = {
 
 _INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
+_MAKE = (
+    "arange",
+    "asarray",
+    "as_tensor",
+    "bartlett_window",
+    "blackman_window",
+    "empty",
+    "empty_permuted",
+    "empty_strided",
+    "eye",
+    "from_file",
+    "from_numpy",
+    "full",
+    "hamming_window",
+    "hann_window",
+    "kaiser_window",
+    "linspace",
+    "logspace",
+    "normal",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "range",
+    "scalar_tensor",
+    "tensor",
+    "tril_indices",
+    "triu_indices",
+    "zeros",
+)
 _LIKE = ("zeros", "ones", "empty", "full", "rand", "randn", "randint")
 _NEW = ("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided", "new_tensor")
 _OF_NUMBERS = {"tensor", "as_tensor", "asarray", "new_tensor"}
@@ -207,8 +237,7 @@ class PretendedGPU(TorchDispatchMode):
         yield Tensor, "tolist", self._reads_all(base.tolist)
         for name in ("numpy", "__array__"):
             yield Tensor, name, self._refuses(getattr(Tensor, name))
-        makers = {make.__name__ for make in _device_constructors() if hasattr(torch, make.__name__)}
-        for name in sorted(makers | {f"{kind}_like" for kind in _LIKE} | {"from_numpy"}):
+        for name in (*_MAKE, *(f"{kind}_like" for kind in _LIKE)):
             yield torch, name, self._placed(getattr(torch, name), name)
         for name in _NEW:
             yield Tensor, name, self._placed(getattr(base, name), name)
