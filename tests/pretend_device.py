@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -127,6 +128,8 @@ class PretendedGPU(TorchDispatchMode):
         self._patches = ExitStack()
 
     def __enter__(self) -> Any:
+        # `with torch.device(...)` looks for torch's functions as they are when this is first called.
+        _device_constructors()
         constants._made.cache_clear()
         for owner, name, replacement in self._replacements():
             self._patches.enter_context(mock.patch.object(owner, name, replacement))
