@@ -41,7 +41,7 @@ def choose_device(device: str = "auto") -> torch.device:
         there = ", ".join(name for name, ok in available.items() if ok)
         raise ConfigError(f"device '{device}' is not available here (available: auto, {there})")
     found = _parsed(device)
-    if kind == "cuda" and indexed(found).index >= torch.cuda.device_count():
+    if kind == "cuda" and ":" in device and found.index >= torch.cuda.device_count():
         there = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
         raise ConfigError(f"device '{device}' is not available here: GPUs are counted from 0 ({there})")
     return indexed(found)

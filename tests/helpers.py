@@ -41,7 +41,7 @@ def golden(name: str, case: str) -> Callable[[str], Tensor]:
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over the norm of what was expected."""
-    return float((found - expected).detach().norm() / expected.norm().clamp(min=1e-30))
+    return float((found - expected).detach().norm() / expected.detach().norm().clamp(min=1e-30))
 
 
 def seeded(seed: int = 0) -> Generator:

@@ -47,6 +47,37 @@ _READS = {
 
 _INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
+_MAKE = (
+    "arange",
+    "asarray",
+    "as_tensor",
+    "bartlett_window",
+    "blackman_window",
+    "empty",
+    "empty_permuted",
+    "empty_strided",
+    "eye",
+    "from_file",
+    "from_numpy",
+    "full",
+    "hamming_window",
+    "hann_window",
+    "kaiser_window",
+    "linspace",
+    "logspace",
+    "normal",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "range",
+    "scalar_tensor",
+    "tensor",
+    "tril_indices",
+    "triu_indices",
+    "zeros",
+)
 _LIKE = ("zeros", "ones", "empty", "full", "rand", "randn", "randint")
 _NEW = ("new_zeros", "new_ones", "new_empty", "new_full", "new_empty_strided", "new_tensor")
 _OF_NUMBERS = {"tensor", "as_tensor", "asarray", "new_tensor"}
@@ -97,6 +128,8 @@ class PretendedGPU(TorchDispatchMode):
         self._patches = ExitStack()
 
     def __enter__(self) -> Any:
+        # `with torch.device(...)` looks for torch's functions as they are when this is first called.
+        _device_constructors()
         constants._made.cache_clear()
         for owner, name, replacement in self._replacements():
             self._patches.enter_context(mock.patch.object(owner, name, replacement))
@@ -207,8 +240,7 @@ class PretendedGPU(TorchDispatchMode):
         yield Tensor, "tolist", self._reads_all(base.tolist)
         for name in ("numpy", "__array__"):
             yield Tensor, name, self._refuses(getattr(Tensor, name))
-        makers = {make.__name__ for make in _device_constructors() if hasattr(torch, make.__name__)}
-        for name in sorted(makers | {f"{kind}_like" for kind in _LIKE} | {"from_numpy"}):
+        for name in (*_MAKE, *(f"{kind}_like" for kind in _LIKE)):
             yield torch, name, self._placed(getattr(torch, name), name)
         for name in _NEW:
             yield Tensor, name, self._placed(getattr(base, name), name)

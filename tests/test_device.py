@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -172,7 +173,8 @@ def test_a_graph_is_captured_on_the_gpu_of_its_tensors(currents: list[torch.devi
             on.append([*currents])
             return call(), lambda: None
 
-    with PretendedGPU(), torch.no_grad():
+    noted = torch.cuda.device
+    with PretendedGPU(), mock.patch.object(torch.cuda, "device", noted), torch.no_grad():
         There(torch.clone)(torch.ones(2, device=GPU))
     with torch.no_grad():
         There(torch.clone)(torch.ones(2))

@@ -47,6 +47,16 @@ def test_a_tensor_says_where_it_is(gpu: PretendedGPU) -> None:
     assert torch.nn.Linear(3, 2).to("cuda")(there).is_cuda
 
 
+def test_a_network_is_loaded_whole(gpu: PretendedGPU, tmp_path: Any) -> None:
+    """transformers makes it on the meta device first, and what is not in the file anew."""
+    family = FAMILIES["dpt-swinv2"]
+    network = family.build()
+    made = dict(network.named_buffers())
+    loaded = type(network).from_pretrained(tiny.save(network, tmp_path / "made"))
+    assert made
+    assert all(torch.equal(made[name], buffer) for name, buffer in loaded.named_buffers())
+
+
 def test_gradients_are_where_their_tensors_are(gpu: PretendedGPU) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4)).to(GPU)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
