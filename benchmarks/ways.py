@@ -213,24 +213,12 @@ def reload_ms(subject: Subject, photo: Tensor) -> list[float]:
     return took
 
 
-class _Whole:
-    """All modules as one: torch's tracker of them stumbles over inputs that learn, without gradient."""
-
-    parents = frozenset({"Global"})
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: Any) -> None: ...
-
-
 def teraflop(refiner: Refiner, photo: Tensor) -> float:
     """Count the operations of one step, forward and backward: those of two steps less those of one."""
     counts = []
     for steps in (1, 2):
         refiner.optim = refiner.optim.model_copy(update={"steps": steps})
-        counter = FlopCounterMode(display=False)
-        counter.mod_tracker = _Whole()
-        with counter:
+        with FlopCounterMode(display=False) as counter:
             refiner.run(photo)
         counts.append(counter.get_total_flops())
     return (counts[1] - counts[0]) / 1e12

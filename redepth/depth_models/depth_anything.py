@@ -83,9 +83,12 @@ class _Decoder(NeckAndHead):
         rows, columns = features.grid
         neck: Any = self.neck
         head: Any = self.head
+        # Even where nothing is differentiated, torch says of a parameter's view that it requires a gradient,
+        # and its counter of operations believes that.
+        given = features.maps if torch.is_grad_enabled() else [w.detach() for w in features.maps]
         states = [
             layer(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
-            for layer, tokens in zip(neck.reassemble_stage.layers, features.maps, strict=True)
+            for layer, tokens in zip(neck.reassemble_stage.layers, given, strict=True)
         ]
         maps = [convolve(state) for convolve, state in zip(neck.convs, states, strict=True)]
         sizes = [found.shape[-2:] for found in maps]
