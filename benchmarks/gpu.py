@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -82,6 +84,7 @@ def main(
     parts: Annotated[str, typer.Option(help=f"With commas, of: {', '.join(LIMITS)}.")] = "",
     commit: Annotated[str, typer.Option(help="Of the files, where the repository itself is not there.")] = "",
     tiny: Annotated[bool, typer.Option("--tiny", help="Narrow networks; a CPU will do.")] = False,
+    scratch: Annotated[Path | None, typer.Option(help="Folder of networks, kept for other runs.")] = None,
 ) -> None:
     """Run the parts, one after the other, until the time is over; exit with 1 if one did not end well."""
     names, end = chosen(parts), time.monotonic() + 60 * minutes
@@ -90,16 +93,16 @@ def main(
     if commit:
         os.environ[COMMIT] = commit
     ends: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as scratch, (out / "log.txt").open("a", encoding="utf-8") as log:
+    with _folder(scratch) as shared, (out / "log.txt").open("a", encoding="utf-8") as log:
         # What one process has compiled, the next finds.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{scratch}/inductor")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{shared}/inductor")
         for name in names:
             left = end - time.monotonic()
             if left < LEAST:
                 ends[name] = "not begun: the time is over"
                 continue
             limit = min(left, LIMITS[name])
-            command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(out / "rows.jsonl"), scratch]
+            command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(out / "rows.jsonl"), shared]
             command += ["--limit", f"{limit:.0f}", *["--tiny"] * tiny]
             log.write(f"\n== {name}\n")
             log.flush()
@@ -109,6 +112,16 @@ def main(
     _tables(out)
     if any(ended != "done" for ended in ends.values()):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[str]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield str(kept.resolve())
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
 
 
 def _tables(out: Path) -> None:

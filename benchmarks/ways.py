@@ -44,7 +44,7 @@ PLAIN: tuple[tuple[str, Any], ...] = (
     ("checkpointing", False),
     ("read_losses_every", 1),
     ("cudnn_benchmark", False),
-    ("fused_norm", "off"),
+    ("fused_kernels", "off"),
     ("vae_attention", "sdpa"),
     ("shared_prefix", False),
     ("decoders", "loop"),

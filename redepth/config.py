@@ -103,9 +103,9 @@ class Performance(_Section):
       effect on other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.
-    - ``fused_norm``: group normalisation of the prior's networks and the SiLU behind it are one Triton kernel
-      that keeps the channels innermost (`ops.group_norm_triton`); ``auto``: on CUDA, with Triton and
-      ``channels_last``. ``on`` without a GPU computes the same in torch.
+    - ``fused_kernels``: what the prior's networks do in several passes over memory is one Triton kernel each
+      (`fusion`): group normalisation with SiLU and biases, residual sums, gated units. ``auto``: on CUDA,
+      with Triton and ``channels_last``. ``on`` without a GPU computes the same in torch.
     - ``vae_attention``: the attention of the VAE's encoder, whose one head is too wide for flash attention,
       as ``explicit`` products and a softmax or as torch's fused ``sdpa``; ``auto``: explicit on CUDA, which
       keeps the attention's weights for the way back.
@@ -116,9 +116,10 @@ class Performance(_Section):
       ``prior.dtype`` is float32) round their factors to TF32's 10 bits, which tensor cores are fast at. It is
       what the paper's implementation runs with. No effect on other devices than CUDA.
     - ``cudnn_benchmark``: cuDNN times its algorithms for each new shape and keeps the fastest. CUDA only.
-    - ``decoders``: members that have decoders of their own run them one after the other (``loop``) or as one
-      network whose layers are batched over the members (``batched``; a decoder with layers other than
-      convolutions and linear ones stays a loop). ``auto`` is ``batched`` on CUDA and ``loop`` elsewhere.
+    - ``decoders``: members that have decoders of their own run them one after the other (``loop``), in
+      several ``streams`` of a GPU, or as one network whose layers are batched over the members (``batched``;
+      a decoder with layers other than convolutions and linear ones stays a loop). ``auto`` is ``batched`` on
+      CUDA and ``loop`` elsewhere.
 
     Half precision is the prior's own option, ``prior.dtype``; the depth model is always in float32.
     """
@@ -127,13 +128,13 @@ class Performance(_Section):
     compile: Annotated[Literal["auto", "off", "prior", "all"], BeforeValidator(_switch)] = "auto"
     cuda_graphs: Annotated[Literal["auto", "off", "denoiser", "step"], BeforeValidator(_switch)] = "auto"
     checkpointing: bool = False
-    fused_norm: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
+    fused_kernels: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"
     vae_attention: Literal["auto", "explicit", "sdpa"] = "auto"
     shared_prefix: bool = True
     read_losses_every: Annotated[int, Field(ge=1, le=1000)] = 10
     tf32: bool = True
     cudnn_benchmark: bool = True
-    decoders: Literal["auto", "loop", "batched"] = "auto"
+    decoders: Literal["auto", "loop", "streams", "batched"] = "auto"
 
 
 class Optim(_Section):

@@ -302,7 +302,7 @@ class Execution:
     compile: bool = False
     cuda_graphs: bool = False
     checkpointing: bool = False
-    fused_norm: bool = False
+    fused_kernels: bool = False
     explicit_attention: bool = False
     shared_prefix: bool = False
     decoders: Literal["auto", "loop", "batched"] = "auto"

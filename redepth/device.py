@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -77,6 +77,38 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+class SideStreams:
+    """Streams of a GPU in which calls run beside each other, as small kernels leave most of it idle.
+
+    What calls return is ready for the current stream; on the way back autograd uses the same streams. On
+    other devices, and for one stream, calls run one after the other.
+
+    Args:
+        device: where the calls compute.
+        count: of streams.
+    """
+
+    def __init__(self, device: torch.device, count: int) -> None:
+        several = device.type == "cuda" and count > 1
+        self._device = device
+        self._streams = [torch.cuda.Stream(device) for _ in range(count)] if several else []
+
+    def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Return what each call returns, in their order."""
+        if not self._streams:
+            return [call() for call in calls]
+        outside = torch.cuda.current_stream(self._device)
+        for stream in self._streams:
+            stream.wait_stream(outside)
+        found = []
+        for index, call in enumerate(calls):
+            with torch.cuda.stream(self._streams[index % len(self._streams)]):
+                found.append(call())
+        for stream in self._streams:
+            outside.wait_stream(stream)
+        return found
 
 
 @contextmanager

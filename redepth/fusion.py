@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from redepth.ops.geglu import geglu
 from redepth.ops.group_norm import fused_group_norm
 from redepth.ops.residual import add_with_bias
 
@@ -46,10 +47,12 @@ def fuse_norms(network: nn.Module, on: bool = True) -> None:
         on: False takes it back.
     """
     for module in network.modules():
-        if getattr(module.__dict__.get("forward"), "func", None) in (_fused, _after_fused, _residual):
+        if getattr(module.__dict__.get("forward"), "func", None) in OWN:
             del module.forward
     if not on:
         return
+    from diffusers.models.activations import GEGLU
+
     held = Counter(id(child) for module in network.modules() for child in module.children())
     followed = set[int]()
     for norms, activation in _activated(network):
@@ -60,6 +63,10 @@ def fuse_norms(network: nn.Module, on: bool = True) -> None:
     for norm in filter(_fusable, network.modules()):
         norm.forward = partial(_fused, norm, id(norm) in followed)
     for module in network.modules():
+        if _plain_transformer(module):
+            module.forward = partial(_transformer, module)
+        elif type(module) is GEGLU:
+            module.forward = partial(_geglu, module)  # type: ignore[method-assign]
         if _plain_block(module) and {id(module.norm1), id(module.norm2)} <= followed:
             module.forward = partial(_residual, module)
 
@@ -124,6 +131,69 @@ def _residual(block: Any, x: Tensor, temb: Any = None, *_: Any, **__: Any) -> Te
     return add_with_bias(x, _without_bias(block.conv2, h), bias)
 
 
+def _plain_transformer(module: Any) -> bool:
+    """Return whether `_transformer` says what a module does: pictures in, tokens between, pictures out."""
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+
+    if type(module) is not Transformer2DModel or not module.is_input_continuous:
+        return False
+    return all(type(layer) in (nn.Conv2d, nn.Linear) for layer in (module.proj_in, module.proj_out))
+
+
+def _transformer(
+    module: Any,
+    hidden_states: Tensor,
+    encoder_hidden_states: Tensor | None = None,
+    timestep: Tensor | None = None,
+    added_cond_kwargs: Any = None,
+    class_labels: Tensor | None = None,
+    cross_attention_kwargs: Any = None,
+    attention_mask: Tensor | None = None,
+    encoder_attention_mask: Tensor | None = None,
+    return_dict: bool = True,
+) -> Any:
+    """Do what a transformer of pictures does; with the channels innermost, its tokens are a view of them.
+
+    A 1 x 1 convolution of a picture is a product of its tokens, whose result needs no other layout.
+    """
+    from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+    x = hidden_states
+    tokens = _projected(module.proj_in, module.norm(x))
+    for block in module.transformer_blocks:
+        tokens = block(
+            tokens,
+            attention_mask=attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            timestep=timestep,
+            cross_attention_kwargs=cross_attention_kwargs,
+            class_labels=class_labels,
+        )
+    out = F.linear(tokens, module.proj_out.weight.flatten(1), module.proj_out.bias) + _tokens(x)
+    out = out.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return Transformer2DModelOutput(sample=out) if return_dict else (out,)
+
+
+def _projected(layer: Any, x: Tensor) -> Tensor:
+    # What `share_prefix` has replaced is called for what it does.
+    if "forward" in layer.__dict__ and isinstance(layer, nn.Conv2d):
+        return _tokens(layer(x))
+    tokens = _tokens(x)
+    if "forward" in layer.__dict__:
+        return layer(tokens)
+    return F.linear(tokens, layer.weight.flatten(1), layer.bias)
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) as (N, H W, C): a view where the channels are innermost."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _geglu(module: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return geglu(module.proj(x))
+
+
 def _without_bias(layer: nn.Conv2d, x: Tensor) -> Tensor:
     return F.conv2d(x, layer.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
 
@@ -131,6 +201,10 @@ def _without_bias(layer: nn.Conv2d, x: Tensor) -> Tensor:
 def _after_fused(activation: nn.SiLU, x: Tensor) -> Tensor:
     # A residual block has one activation for its norms' pictures and for the vector of the time.
     return x if x.dim() == 4 else F.silu(x)
+
+
+OWN = (_fused, _after_fused, _residual, _transformer, _geglu)
+"""What stands in place of modules' own ``forward``."""
 
 
 def set_attention(network: nn.Module, explicit: bool) -> None:

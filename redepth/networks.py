@@ -35,7 +35,7 @@ def execute(
         module.__dict__.pop("forward", None)
         if isinstance(module, nn.GroupNorm) and _slow_in_half(module):
             module.forward = partial(_normalised_in_float32, module)  # type: ignore[method-assign]
-    if how.fused_norm:
+    if how.fused_kernels:
         fuse_norms(network)
     if how.shared_prefix and branches is not None:
         share_prefix(network, branches)

@@ -65,7 +65,7 @@ OPTIONAL = (
 )
 
 NEEDS = dict.fromkeys(
-    (f"redepth.ops.{name}_triton" for name in ("group_norm", "residual", "shading")), "triton"
+    (f"redepth.ops.{name}_triton" for name in ("geglu", "group_norm", "residual", "shading")), "triton"
 )
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
 

@@ -197,7 +197,7 @@ def test_ways_of_execution_score_the_same(dtype: Any, how: str, fused: bool) -> 
     way = Execution(
         compile=how in ("compile", "both"),
         cuda_graphs=how in ("cuda_graphs", "both"),
-        fused_norm=fused,
+        fused_kernels=fused,
         explicit_attention=fused,
         shared_prefix=fused,
     )

@@ -219,7 +219,7 @@ def test_fused_norms_change_nothing(
     how = Execution(channels_last=False)
     execute(network, how)
     plain, names = run(), list(network.state_dict())
-    execute(network, Execution(channels_last=False, fused_norm=True))
+    execute(network, Execution(channels_last=False, fused_kernels=True))
     assert agree(run(), plain, 1e-5)
     assert list(network.state_dict()) == names
     execute(network, how)
@@ -235,13 +235,13 @@ def test_fused_norms_follow_the_dtype_of_their_network(
 ) -> None:
     monkeypatch.setattr(group_norm, "_INTERPRETED", False)
     network, run = make()
-    execute(network.bfloat16(), Execution(fused_norm=True))
+    execute(network.bfloat16(), Execution(fused_kernels=True))
     half = run()
     assert half[0].dtype == torch.bfloat16
     execute(network.float(), Execution())
     plain = run()
     assert agree([t.float() for t in half], plain, 0.1)
-    execute(network, Execution(fused_norm=True))
+    execute(network, Execution(fused_kernels=True))
     assert agree(run(), plain, 1e-5)
 
 
@@ -259,7 +259,7 @@ def test_every_norm_is_fused_with_what_follows_it(
         calls.append(silu)
         return group_norm.group_norm(*args, silu=silu, **more)
 
-    execute(network, Execution(fused_norm=True))
+    execute(network, Execution(fused_kernels=True))
     monkeypatch.setattr("redepth.fusion.fused_group_norm", counted)
     run()
     assert len(calls) == len(norms)
@@ -271,7 +271,7 @@ def test_every_norm_is_fused_with_what_follows_it(
 def test_a_copy_of_a_fused_network_has_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group_norm, "_INTERPRETED", False)
     network, run = encoder()
-    execute(network, Execution(fused_norm=True))
+    execute(network, Execution(fused_kernels=True))
     before = run()
     other = deepcopy(network)
     for parameter in other.parameters():
@@ -304,7 +304,7 @@ def test_the_additions_of_a_residual_block_are_passes_no_more(make: Callable[[],
     network, run = make()
     execute(network, Execution(channels_last=False))
     plain = run()
-    execute(network, Execution(channels_last=False, fused_norm=True))
+    execute(network, Execution(channels_last=False, fused_kernels=True))
     blocks = [m for m in network.modules() if isinstance(m, ResnetBlock2D)]
     assert blocks
     assert all("forward" in block.__dict__ for block in blocks)
@@ -336,7 +336,7 @@ def test_fused_norms_compile(make: Callable[[], Network], monkeypatch: pytest.Mo
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     network, run = make()
     plain = run()
-    execute(network, Execution(fused_norm=True, compile=True))
+    execute(network, Execution(fused_kernels=True, compile=True))
     assert agree(run(), plain, 1e-5)
 
 

@@ -60,7 +60,7 @@ def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Pri
         "compile": "off" if changes and fast.compile == "auto" else compiled(optim, device),
         "cuda_graphs": "off" if changes and fast.cuda_graphs == "auto" else graphed(optim, device),
     }
-    chosen |= {"fused_norm": _fuses(fast, device), "vae_attention": _attention(fast, device)}
+    chosen |= {"fused_kernels": _fuses(fast, device), "vae_attention": _attention(fast, device)}
     for component in (depth_model, prior):
         if isinstance(component, Tunable):
             component.tune(_execution(fast, chosen, prior=component is prior))
@@ -76,8 +76,8 @@ def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Exe
         chosen["compile"] == "all" or (chosen["compile"] == "prior" and prior),
         chosen["cuda_graphs"] == "denoiser",
         fast.checkpointing,
-        decoders=fast.decoders,
-        fused_norm=prior and chosen["fused_norm"] == "on",
+        decoders="loop" if fast.decoders == "streams" else fast.decoders,
+        fused_kernels=prior and chosen["fused_kernels"] == "on",
         explicit_attention=prior and chosen["vae_attention"] == "explicit",
         shared_prefix=prior and fast.shared_prefix,
     )
@@ -85,10 +85,10 @@ def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Exe
 
 def _fuses(fast: Performance, device: torch.device) -> str:
     """Return whether normalisations are kernels. Raises ConfigError: Triton, asked for, is missing."""
-    if fast.fused_norm == "on" and TRITON_PROBLEM:
-        raise ConfigError(f"optim.performance.fused_norm=on: {TRITON_PROBLEM}, or take auto")
-    if fast.fused_norm != "auto":
-        return fast.fused_norm
+    if fast.fused_kernels == "on" and TRITON_PROBLEM:
+        raise ConfigError(f"optim.performance.fused_kernels=on: {TRITON_PROBLEM}, or take auto")
+    if fast.fused_kernels != "auto":
+        return fast.fused_kernels
     return "on" if device.type == "cuda" and fast.channels_last and not TRITON_PROBLEM else "off"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import BatchesDecoders, DepthModel, Features
+from redepth.device import SideStreams
 from redepth.errors import ConfigError, nearest
 
 PARAMETERIZATIONS: dict[str, frozenset[str]] = {
@@ -90,6 +92,7 @@ class Parameterization:
         initial: (1,1,H,W) raw output of them, divided by ``unit``.
         members: rows.
         unit: what the model's raw outputs are divided by.
+        streams: of a GPU, in which members' decoders run beside each other where they run one by one.
     """
 
     def __init__(
@@ -101,11 +104,13 @@ class Parameterization:
         initial: Tensor,
         members: int,
         unit: float = 1.0,
+        streams: int = 1,
     ) -> None:
         check_supported(name, model)
         self.learns = PARAMETERIZATIONS[name]
         self.members = members
         self._unit = unit
+        self._streams = SideStreams(image.device, streams)
         self._model = model
         self._image = image
         self._features = features
@@ -158,8 +163,8 @@ class Parameterization:
             maps = [w.split(1) for w in self._embeddings]
             encoded = [self._features_of([w[i] for w in maps]) for i in range(self.members)]
         decoders = _by_member(self._decoder)
-        rows = [self._model.decode(*own) for own in zip(encoded, decoders, strict=True)]
-        return torch.cat(rows)
+        turns = zip(encoded, decoders, strict=True)
+        return torch.cat(self._streams.run([partial(self._model.decode, *own) for own in turns]))
 
     def _features_of(self, maps: Sequence[Tensor]) -> Features:
         return self._features.with_maps(maps) if maps else self._features

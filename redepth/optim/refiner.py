@@ -43,6 +43,9 @@ from redepth.optim.step_graph import Advance, Eager, StepGraph, Taken
 
 log = logging.getLogger(__name__)
 
+STREAMS = 4
+"""Of a GPU, for members' decoders that run in several."""
+
 SKIPS = ("cpu", "cuda")
 """Devices whose fused AdamW leaves the parameters as they are when it is told on the device to."""
 
@@ -512,6 +515,7 @@ class _Run:
             self.initial,
             len(members),
             self.unit,
+            streams=STREAMS if self.optim.performance.decoders == "streams" else 1,
         )
         ledger = Ledger(len(members), self.optim.early_stop, self.refiner.device)
         group = _Group(members, state, self.refiner.make_optimizer(state), ledger)

@@ -359,8 +359,8 @@ def executed(family: str, **how: Any) -> Tensor:
         {"channels_last": False},
         {"checkpointing": True},
         {"cuda_graphs": True},
-        {"fused_norm": True},
-        {"fused_norm": True, "checkpointing": True, "explicit_attention": True},
+        {"fused_kernels": True},
+        {"fused_kernels": True, "checkpointing": True, "explicit_attention": True},
     ],
 )
 def test_ways_of_execution_change_nothing(family: str, how: dict[str, Any]) -> None:
@@ -377,7 +377,7 @@ def test_the_attention_of_the_vae_is_as_asked_for() -> None:
 
 def test_a_widened_prior_keeps_its_fused_norms() -> None:
     prior = tiny_prior(dtype="bfloat16")
-    prior.tune(Execution(fused_norm=True))
+    prior.tune(Execution(fused_kernels=True))
     assert prior.widen() == "bfloat16"
     norms = [m for m in prior.network().modules() if isinstance(m, torch.nn.GroupNorm)]
     assert all(norm.forward.func.__name__ == "_fused" for norm in norms)
@@ -395,18 +395,18 @@ def test_what_auto_takes(device: str, auto: bool, monkeypatch: pytest.MonkeyPatc
         one, other = Tuned(), Tuned()
         execution.tune(Optim(performance=Performance(**options)), torch.device(device), other, one)
         how = one.how if prior else other.how
-        return how.fused_norm, how.explicit_attention
+        return how.fused_kernels, how.explicit_attention
 
     monkeypatch.setattr(execution, "TRITON_PROBLEM", "")
     assert chosen() == (auto, auto)
     assert chosen(channels_last=False) == (False, auto)
-    assert chosen(prior=False, fused_norm="on", vae_attention="explicit") == (False, False)
-    assert chosen(fused_norm="on", vae_attention="explicit") == (True, True)
-    assert chosen(fused_norm="off", vae_attention="sdpa") == (False, False)
+    assert chosen(prior=False, fused_kernels="on", vae_attention="explicit") == (False, False)
+    assert chosen(fused_kernels="on", vae_attention="explicit") == (True, True)
+    assert chosen(fused_kernels="off", vae_attention="sdpa") == (False, False)
     monkeypatch.setattr(execution, "TRITON_PROBLEM", "pip install it")
     assert chosen() == (False, auto)
-    with pytest.raises(ConfigError, match="fused_norm=on: pip install it, or take auto"):
-        chosen(fused_norm="on")
+    with pytest.raises(ConfigError, match="fused_kernels=on: pip install it, or take auto"):
+        chosen(fused_kernels="on")
 
 
 @pytest.mark.parametrize("parameterization", ["embeddings+decoder", "decoder", "full"])

@@ -369,7 +369,7 @@ def test_a_shared_prefix_changes_nothing(family: str, fused: bool, monkeypatch: 
     for branches in (("text",), ("text", "uncond"), ("text", "uncond", "negative")):
         found = []
         for shared in (False, True):
-            model.tune(Execution(channels_last=False, fused_norm=fused, shared_prefix=shared))
+            model.tune(Execution(channels_last=False, fused_kernels=fused, shared_prefix=shared))
             with torch.no_grad():
                 found.append(torch.cat(list(model.predict(noisy, t, given, branches).values())))
             unet = model.network()
