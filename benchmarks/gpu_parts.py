@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Timer
 from typing import Annotated, Any
@@ -184,8 +185,12 @@ def run_tests(part: Part, marks: str, *where: str) -> None:
     failed: list[str] = []
     with alone():
         began = time.perf_counter()
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-            timer = Timer(max(part.limit - 10, 5), process.terminate)
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            # Its workers too: while one of them runs, what it says does not end.
+            stop = partial(os.killpg, process.pid, signal.SIGKILL)
+            timer = Timer(max(part.limit - 10, 5), stop)
             timer.start()
             for line in process.stdout or ():
                 if line.startswith(TOLD):

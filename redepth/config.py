@@ -96,10 +96,9 @@ class Performance(_Section):
     - ``channels_last``: convolutions see their pictures with the channels innermost; latent priors on a CPU
       do not, where torch loses precision by it.
     - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
-      decoder too. Compiling comes before the first step. ``auto``: the prior's, on CUDA, for a run that is
-      long enough to win the time back (`optim.execution`).
+      decoder too. Compiling comes before the first step, and has not paid where it was measured.
     - ``cuda_graphs``: launched as one CUDA graph is nothing, the frozen denoiser, or the whole ``step``,
-      forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 20 steps and more. No
+      forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 200 steps and more. No
       effect on other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.
@@ -118,14 +117,14 @@ class Performance(_Section):
     - ``cudnn_benchmark``: cuDNN times its algorithms for each new shape and keeps the fastest. CUDA only.
     - ``decoders``: members that have decoders of their own run them one after the other (``loop``), in
       several ``streams`` of a GPU, or as one network whose layers are batched over the members (``batched``;
-      a decoder with layers other than convolutions and linear ones stays a loop). ``auto`` is ``batched`` on
-      CUDA and ``loop`` elsewhere.
+      a decoder with layers other than convolutions and linear ones stays a loop). ``auto``: on CUDA
+      ``streams`` where the step is a graph, else ``batched``; ``loop`` elsewhere.
 
     Half precision is the prior's own option, ``prior.dtype``; the depth model is always in float32.
     """
 
     channels_last: bool = True
-    compile: Annotated[Literal["auto", "off", "prior", "all"], BeforeValidator(_switch)] = "auto"
+    compile: Annotated[Literal["off", "prior", "all"], BeforeValidator(_switch)] = "off"
     cuda_graphs: Annotated[Literal["auto", "off", "denoiser", "step"], BeforeValidator(_switch)] = "auto"
     checkpointing: bool = False
     fused_kernels: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)] = "auto"

@@ -100,47 +100,12 @@ def test_only_what_speaks_of_memory_is_out_of_memory() -> None:
 # --- what is decided for a device -----------------------------------------------------------------
 
 
-def optim(**settings: Any) -> Optim:
-    return Optim.model_validate({"members": 10, "steps": 1000} | settings)
-
-
-@pytest.mark.parametrize(
-    ("on", "settings", "expected"),
-    [
-        ("cuda:0", {}, "prior"),
-        ("cpu", {}, "off"),
-        ("cuda:0", {"steps": 100}, "off"),
-        ("cuda:0", {"budget": "60s"}, "off"),
-        ("cuda:0", {"performance": {"compile": "off"}}, "off"),
-        ("cpu", {"performance": {"compile": "all"}}, "all"),
-    ],
-)
-def test_the_prior_is_compiled_where_that_pays(
-    on: str, settings: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(execution, "can_compile", lambda: True)
-    assert execution.compiled(optim(**settings), torch.device(on)) == expected
-    monkeypatch.setattr(execution, "can_compile", lambda: False)
-    if "performance" not in settings:
-        assert execution.compiled(optim(**settings), torch.device(on)) == "off"
-
-
-def test_a_rule_that_learns_is_not_compiled_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Learning(TargetPrior):
-        learns = True
-
-    monkeypatch.setattr(execution, "can_compile", lambda: True)
-    model = tiny_depth_model()
-    for prior, expected in ((Learning(), "off"), (TargetPrior(), "prior")):
-        assert execution.tune(optim(), CUDA, model, prior)["compile"] == expected
-
-
 def test_a_refiner_says_how_it_executes() -> None:
     found = make_refiner(performance={"compile": "off", "checkpointing": True}).execution
     assert found["checkpointing"] is True
     # On a CPU, what is for GPUs alone is not said.
     assert "tf32" not in found
-    assert execution.tune(optim(), CUDA, tiny_depth_model(), TargetPrior())["tf32"] is True
+    assert execution.tune(Optim(), CUDA, tiny_depth_model(), TargetPrior())["tf32"] is True
 
 
 # --- a GPU that is not the current one ------------------------------------------------------------

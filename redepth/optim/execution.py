@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from typing import Any, Literal
 
 import torch
@@ -13,33 +11,11 @@ from redepth.contracts import DepthModel, Execution, Prior, Tunable
 from redepth.errors import ConfigError
 from redepth.ops.group_norm import TRITON_PROBLEM
 
-COMPILE_PAYS_AFTER = 4000
-"""Member-steps on a GPU after which compiling the prior has cost less time than it saved."""
-
-GRAPH_PAYS_AFTER = 20
-"""Steps of a run after which capturing one has cost less time than it saved."""
+GRAPH_PAYS_AFTER = 200
+"""Steps of a run after which capturing one has cost less time than it saved: 0.55 s, at 2.6 ms a step of ten
+members of the paper's preset on an H100 (docs/performance.md). Fewer members win more."""
 
 Graphs = Literal["off", "denoiser", "step"]
-Compiled = Literal["off", "prior", "all"]
-
-
-def compiled(optim: Optim, device: torch.device) -> Compiled:
-    """Return what is compiled: what was asked for, or where that is ``auto`` what pays.
-
-    ``auto`` compiles the prior on CUDA, for runs of at least `COMPILE_PAYS_AFTER` member-steps that have no
-    time limit, where triton and a C compiler are installed.
-    """
-    asked = optim.performance.compile
-    if asked != "auto":
-        return asked
-    long = optim.members * optim.steps >= COMPILE_PAYS_AFTER and optim.budget is None
-    return "prior" if device.type == "cuda" and long and can_compile() else "off"
-
-
-def can_compile() -> bool:
-    """Return whether torch.compile finds what it needs for a GPU: triton, and a C compiler."""
-    compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-    return compiler and importlib.util.find_spec("triton") is not None
 
 
 def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Prior) -> dict[str, Any]:
@@ -56,11 +32,13 @@ def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Pri
             "optim.performance.cuda_graphs=step needs a prior whose networks stay as they are: set it to "
             "off, or take another prior.score"
         )
-    chosen: dict[str, str] = {
-        "compile": "off" if changes and fast.compile == "auto" else compiled(optim, device),
-        "cuda_graphs": "off" if changes and fast.cuda_graphs == "auto" else graphed(optim, device),
+    graphs = "off" if changes and fast.cuda_graphs == "auto" else graphed(optim, device)
+    chosen = {
+        "cuda_graphs": graphs,
+        "fused_kernels": "off" if changes and fast.fused_kernels == "auto" else _fuses(fast, device),
+        "vae_attention": _attention(fast, device),
+        "decoders": _decoders(fast, device, graphs),
     }
-    chosen |= {"fused_kernels": _fuses(fast, device), "vae_attention": _attention(fast, device)}
     for component in (depth_model, prior):
         if isinstance(component, Tunable):
             component.tune(_execution(fast, chosen, prior=component is prior))
@@ -73,10 +51,10 @@ def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Exe
     """Return how a component's networks are executed; kernels have no gradient for a decoder's weights."""
     return Execution(
         fast.channels_last,
-        chosen["compile"] == "all" or (chosen["compile"] == "prior" and prior),
+        fast.compile == "all" or (fast.compile == "prior" and prior),
         chosen["cuda_graphs"] == "denoiser",
         fast.checkpointing,
-        decoders="loop" if fast.decoders == "streams" else fast.decoders,
+        decoders="batched" if chosen["decoders"] == "batched" else "loop",
         fused_kernels=prior and chosen["fused_kernels"] == "on",
         explicit_attention=prior and chosen["vae_attention"] == "explicit",
         shared_prefix=prior and fast.shared_prefix,
@@ -90,6 +68,15 @@ def _fuses(fast: Performance, device: torch.device) -> str:
     if fast.fused_kernels != "auto":
         return fast.fused_kernels
     return "on" if device.type == "cuda" and fast.channels_last and not TRITON_PROBLEM else "off"
+
+
+def _decoders(fast: Performance, device: torch.device, graphs: str) -> str:
+    """Return how members' decoders run; streams pay where their kernels are not launched one by one."""
+    if fast.decoders != "auto":
+        return fast.decoders
+    if device.type != "cuda":
+        return "loop"
+    return "streams" if graphs == "step" else "batched"
 
 
 def _attention(fast: Performance, device: torch.device) -> str:

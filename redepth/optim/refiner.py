@@ -515,7 +515,7 @@ class _Run:
             self.initial,
             len(members),
             self.unit,
-            streams=STREAMS if self.optim.performance.decoders == "streams" else 1,
+            streams=STREAMS if self.refiner.execution["decoders"] == "streams" else 1,
         )
         ledger = Ledger(len(members), self.optim.early_stop, self.refiner.device)
         group = _Group(members, state, self.refiner.make_optimizer(state), ledger)

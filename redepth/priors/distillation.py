@@ -137,13 +137,13 @@ class DiffusionPrior(ABC):
         """Execute the frozen networks in this way from now on.
 
         Raises:
-            ConfigError: if the rule trains copies of a network that is to be frozen into a graph.
+            ConfigError: if the rule trains copies of a network that is to stay as it is.
         """
-        if self.learns and (how.compile or how.cuda_graphs):
+        if self.learns and (how.compile or how.cuda_graphs or how.fused_kernels):
             raise ConfigError(
-                f"score: {self.score} trains copies of the denoiser, which can be neither compiled nor a "
-                "CUDA graph: set optim.performance.compile=off and optim.performance.cuda_graphs=off, or "
-                "take another score"
+                f"score: {self.score} trains copies of the denoiser, which can be neither compiled nor fused "
+                "nor a CUDA graph: set optim.performance.compile=off, .fused_kernels=off and "
+                ".cuda_graphs=off, or take another score"
             )
         if how != self._how:
             self._how = how

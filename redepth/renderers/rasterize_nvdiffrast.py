@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -96,5 +99,28 @@ def _load() -> Any:
 
 @cache
 def _context(device: torch.device) -> Any:
-    """Return nvdiffrast's state on a device; making one takes long."""
-    return _load().RasterizeCudaContext(device=device)
+    """Return nvdiffrast's state on a device; making one takes long, the first on a machine minutes."""
+    module = _load()
+    with _found_once_compiled():
+        return module.RasterizeCudaContext(device=device)
+
+
+@contextmanager
+def _found_once_compiled() -> Iterator[None]:
+    """Let nvdiffrast find the extension that it compiles.
+
+    It imports by name what torch has just loaded. An extension of a recent pybind11 is not among Python's
+    modules then: "No module named 'nvdiffrast_plugin_...'", seen with torch 2.11 and nvdiffrast 0.3.3.1.
+    """
+    from torch.utils import cpp_extension
+
+    # Both of torch's ways to an extension, compiled before and now, end here.
+    loaded = cpp_extension._import_module_from_library
+
+    def registered(name: str, *args: Any, **options: Any) -> Any:
+        module = loaded(name, *args, **options)
+        sys.modules.setdefault(name, module)
+        return module
+
+    with mock.patch.object(cpp_extension, "_import_module_from_library", registered):
+        yield

@@ -500,7 +500,7 @@ def test_checkpointing_remembers_less_of_the_encoder() -> None:
 
 def test_copies_that_are_trained_are_not_compiled() -> None:
     prior = StableDiffusion(checkpoint=str(SD), size=64, score="vsd")
-    for how in (Execution(compile=True), Execution(cuda_graphs=True)):
+    for how in (Execution(compile=True), Execution(cuda_graphs=True), Execution(fused_kernels=True)):
         with pytest.raises(ConfigError, match=r"performance\.compile=off"):
             prior.tune(how)
 

@@ -150,7 +150,7 @@ def test_memory_that_runs_out_in_a_capture_halves_the_members(
         ("cuda:0", {}, "step"),
         ("cpu", {}, "off"),
         ("cpu", {"performance": {"cuda_graphs": "step"}}, "off"),
-        ("cuda:0", {"steps": 10}, "off"),
+        ("cuda:0", {"steps": 100}, "off"),
         ("cuda:0", {"steps": 10, "performance": {"cuda_graphs": "denoiser"}}, "denoiser"),
         ("cuda:0", {"performance": {"cuda_graphs": False}}, "off"),
     ],
@@ -160,12 +160,30 @@ def test_a_step_becomes_a_graph_where_that_pays(on: str, settings: dict[str, Any
     assert execution.graphed(optim, torch.device(on)) == expected
 
 
-def test_a_rule_that_learns_is_no_graph() -> None:
+@pytest.mark.parametrize(
+    ("on", "settings", "expected"),
+    [
+        ("cuda:0", {}, "streams"),
+        ("cuda:0", {"steps": 10}, "batched"),
+        ("cuda:0", {"performance": {"decoders": "loop"}}, "loop"),
+        ("cpu", {}, "loop"),
+    ],
+)
+def test_decoders_run_as_suits_the_device(on: str, settings: dict[str, Any], expected: str) -> None:
+    model, optim = tiny_depth_model(), Optim.model_validate(settings)
+    assert execution.tune(optim, torch.device(on), model, TargetPrior())["decoders"] == expected
+    assert model.batches_decoders == (expected == "batched")
+
+
+def test_a_rule_that_learns_is_neither_graph_nor_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     class Learning(TargetPrior):
         learns = True
 
     cuda = torch.device("cuda", 0)
-    assert execution.tune(Optim(), cuda, tiny_depth_model(), Learning())["cuda_graphs"] == "off"
+    monkeypatch.setattr(execution, "TRITON_PROBLEM", "")
+    found = execution.tune(Optim(), cuda, tiny_depth_model(), Learning())
+    assert found["cuda_graphs"] == found["fused_kernels"] == "off"
+    assert execution.tune(Optim(), cuda, tiny_depth_model(), TargetPrior())["fused_kernels"] == "on"
     asked = Optim.model_validate({"performance": {"cuda_graphs": "step"}})
     with pytest.raises(ConfigError, match="cuda_graphs=step needs a prior whose networks stay"):
         execution.tune(asked, cuda, tiny_depth_model(), Learning())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import redepth
 from redepth import renderers
 from redepth.contracts import HasBackends, HasNeeds
 from redepth.errors import ConfigError, MissingDependencyError
+from redepth.renderers import rasterize_nvdiffrast
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.mesh import Mesh
 from tests.helpers import photo, seeded
@@ -116,3 +118,23 @@ def test_rotations_fill_a_disc_of_axes_in_the_image_plane() -> None:
     # Uniform over the disc: the mean radius is 2/3, the mean axis 0.
     assert angle.mean().item() == pytest.approx(8.0, abs=0.1)
     assert rotation[:, :2].mean(dim=0).abs().max() < 0.01 * math.radians(12.0) * 2
+
+
+def test_the_extension_that_nvdiffrast_has_compiled_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It imports by name what torch has loaded, which need not be among Python's modules."""
+    from torch.utils import cpp_extension
+
+    plugin, name = ModuleType("plugin"), "nvdiffrast_plugin_of_a_test"
+    monkeypatch.setattr(cpp_extension, "_import_module_from_library", lambda *_: plugin)
+
+    def context(device: torch.device) -> ModuleType:
+        cpp_extension._import_module_from_library(name, "folder", True)
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(rasterize_nvdiffrast, "_load", lambda: SimpleNamespace(RasterizeCudaContext=context))
+    rasterize_nvdiffrast._context.cache_clear()
+    try:
+        assert rasterize_nvdiffrast._context(torch.device("cuda", 0)) is plugin
+    finally:
+        rasterize_nvdiffrast._context.cache_clear()
+        sys.modules.pop(name, None)
