@@ -50,6 +50,7 @@ _CERTIFICATE = (
     "the hub's certificate was not accepted: where a proxy opens connections, set SSL_CERT_FILE to its "
     "certificate; otherwise check the clock"
 )
+_UNSAFE = "there is no safe connection (SSL): check HF_ENDPOINT and HTTPS_PROXY"
 _LONGEST_WAIT = 60.0
 
 
@@ -128,8 +129,11 @@ def _status(error: BaseException) -> str | None:
 
 
 def _certificate(error: BaseException) -> str | None:
-    found = any(isinstance(e, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(e) for e in chain(error))
-    return _CERTIFICATE if found else None
+    if any("CERTIFICATE_VERIFY_FAILED" in str(link) for link in chain(error)):
+        return _CERTIFICATE
+    # On the way through the libraries the class may be lost and the text is kept.
+    unsafe = any(isinstance(link, ssl.SSLError) or "[SSL" in str(link) for link in chain(error))
+    return _UNSAFE if unsafe else None
 
 
 def _storage(error: BaseException) -> str | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
@@ -66,7 +67,8 @@ class Faults:
 class Hub:
     """The server: ``repositories`` by name, ``moved`` from old names to new ones, and all that was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
+        self.ranges = True
         self.repositories: dict[str, Repository] = {}
         self.moved: dict[str, str] = {}
         self.faults = Faults()
@@ -75,6 +77,10 @@ class Hub:
         self._servers = [_Server(("127.0.0.1", 0), _Handler, hub=self) for _ in range(2)]
         self.url, self.store = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
         for server in self._servers:
+            if certificate is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(*certificate)
+                server.socket = context.wrap_socket(server.socket, server_side=True)
             threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
@@ -85,7 +91,7 @@ class Hub:
 
     def forget(self) -> None:
         """Forget what was asked and what was to go wrong."""
-        self.asked, self.faults = [], Faults()
+        self.asked, self.faults, self.ranges = [], Faults(), True
 
     def downloaded(self) -> dict[str, set[str]]:
         """Repository -> files of which a content was sent."""
@@ -103,9 +109,9 @@ class Hub:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Hub]:
-    """A hub that runs within."""
-    hub = Hub()
+def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[Hub]:
+    """A hub that runs within; with a certificate and its key it speaks TLS."""
+    hub = Hub(certificate)
     try:
         yield hub
     finally:
@@ -137,6 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._respond()
 
+    def do_CONNECT(self) -> None:
+        """Be a proxy that lets nobody through."""
+        self._say(407, b"who are you?")
+
     def _respond(self) -> None:
         hub = self.server.hub
         with hub.lock:
@@ -145,14 +155,15 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(status, b"out of order", hub.faults.headers)
         if self.path == "/":
             return self._say(200, b"a hub")
-        if match := re.fullmatch(
-            r"/api/models/([^/]+/[^/?]+)(?:/(revision|tree)/([^?]+))?(\?.*)?", self.path
-        ):
+        pattern = r"/api/models/([^/]+/[^/?]+)(?:/(revision|tree)/([^/?]+)(/[^?]+)?)?(\?.*)?"
+        if match := re.fullmatch(pattern, self.path):
+            if match[4]:  # none of the repositories has folders that the libraries look for
+                return self._refuse(404, "EntryNotFound")
             return self._model(match[1], match[2], match[3] or "main")
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)", self.path):
             return self._resolve(match[1], match[2], match[3])
         if match := re.fullmatch(r"/store/([^/]+/[^/]+)/resolve/[^/]+/([^?]+)", self.path):
-            return self._content(hub.repositories[match[1]].folder / match[2], {})
+            return self._content(hub.repositories[match[1]].folder, match[2], {})
         return self._say(404, b"no such page")
 
     def _model(self, name: str, kind: str | None, revision: str) -> None:
@@ -182,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
         digest = self._digest(path)
         told = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest[:40]}"'}
         if not path.name.endswith(_LARGE):
-            return self._content(path, told)
+            return self._content(repository.folder, file, told)
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(path.stat().st_size)}
         place = {"Location": f"{self.server.hub.store}/store{self.path}"}
         return self._say(302, b"", {**told, **linked, **place})
@@ -203,14 +214,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
         self._say(status, b"refused", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
 
-    def _content(self, path: Path, headers: dict[str, str]) -> None:
+    def _content(self, folder: Path, name: str, headers: dict[str, str]) -> None:
         """Send a file, or what follows a byte of it, as far as the faults let it through."""
-        whole = path.read_bytes()
-        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        whole = (folder / name).read_bytes()
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "") if self.server.hub.ranges else "")
         start = int(match[1]) if match else 0
         body, told = whole[start:], {**headers, "Accept-Ranges": "bytes"}
         told |= {"Content-Range": f"bytes {start}-{len(whole) - 1}/{len(whole)}"} if match else {}
-        self._say(206 if match else 200, body, told, name=path.name, start=start)
+        self._say(206 if match else 200, body, told, name=name, start=start)
 
     def _say(
         self,
