@@ -24,22 +24,25 @@ DA3 = "depth-anything/DA3MONO-LARGE"
 _LEFT_ALONE = b"nobody needs this"
 
 
+PROCESSOR = {
+    "do_normalize": True,
+    "do_pad": False,
+    "do_rescale": True,
+    "do_resize": True,
+    "ensure_multiple_of": 14,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_processor_type": "DPTImageProcessor",
+    "image_std": [0.229, 0.224, 0.225],
+    "keep_aspect_ratio": True,
+    "resample": 3,
+    "size": {"height": 518, "width": 518},
+}
+"""What Depth Anything V2's checkpoints say of their pictures."""
+
+
 def depth_anything(folder: Path) -> None:
     shutil.copytree(GOLDEN / "tiny-random-depth-anything", folder)
-    processor = {
-        "do_normalize": True,
-        "do_pad": False,
-        "do_rescale": True,
-        "do_resize": True,
-        "ensure_multiple_of": 14,
-        "image_mean": [0.485, 0.456, 0.406],
-        "image_processor_type": "DPTImageProcessor",
-        "image_std": [0.229, 0.224, 0.225],
-        "keep_aspect_ratio": True,
-        "resample": 3,
-        "size": {"height": 518, "width": 518},
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
     _leave(folder, ".gitattributes", "README.md")
 
 

@@ -7,8 +7,10 @@ its headers. There is no Xet here, so everything is plain HTTP.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import mmap
 import re
 import socket
 import ssl
@@ -18,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _LARGE = (".safetensors", ".bin", ".ckpt", ".msgpack", ".onnx", ".png", ".onnx_data")
@@ -89,6 +91,13 @@ class Hub:
             server.shutdown()
             server.server_close()
 
+    def add(self, name: str, folder: Path) -> None:
+        """Serve a repository; checksums are made now, so that no client waits for them."""
+        self.repositories[name] = Repository(folder)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                digest_of(path)
+
     def forget(self) -> None:
         """Forget what was asked and what was to go wrong."""
         self.asked, self.faults, self.ranges = [], Faults(), True
@@ -106,6 +115,12 @@ class Hub:
         """Return from which bytes on a file was sent, answer by answer."""
         sent = (a for a in self.asked if a.method == "GET" and a.status in (200, 206))
         return [asked.start for asked in sent if asked.path.endswith(f"/{name}")]
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file's content, which may be larger than one would like to hold in memory."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 @contextlib.contextmanager
@@ -129,10 +144,23 @@ class _Server(ThreadingHTTPServer):
         """Say nothing of clients that go away."""
 
 
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, made once."""
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: Path, _changed: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as content:
+        while block := content.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
-    digests: ClassVar[dict[tuple[Path, int], str]] = {}
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet; requests are noted in `Hub.asked`."""
@@ -190,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = repository.folder / file
         if not path.is_file():
             return self._refuse(404, "EntryNotFound", {"X-Repo-Commit": COMMIT})
-        digest = self._digest(path)
+        digest = digest_of(path)
         told = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest[:40]}"'}
         if not path.name.endswith(_LARGE):
             return self._content(repository.folder, file, told)
@@ -216,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _content(self, folder: Path, name: str, headers: dict[str, str]) -> None:
         """Send a file, or what follows a byte of it, as far as the faults let it through."""
-        whole = (folder / name).read_bytes()
+        whole = _mapped(folder / name)
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "") if self.server.hub.ranges else "")
         start = int(match[1]) if match else 0
         body, told = whole[start:], {**headers, "Accept-Ranges": "bytes"}
@@ -226,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _say(
         self,
         status: int,
-        body: bytes,
+        body: bytes | memoryview,
         headers: dict[str, str] | None = None,
         name: str = "",
         start: int = 0,
@@ -245,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
             cut = cuts.pop(0) if cuts else None
             if hub.faults.spoilt.get(name, 0) > 0:
                 hub.faults.spoilt[name] -= 1
-                body = body[:-1] + bytes([body[-1] ^ 1])
+                body = bytes(body[:-1]) + bytes([body[-1] ^ 1])
         self.wfile.write(body if cut is None else body[: abs(cut)])
         if cut is not None:
             self._break_off(reset=cut < 0)
@@ -258,13 +286,3 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
-
-    def _digest(self, path: Path) -> str:
-        key = (path, path.stat().st_mtime_ns)
-        if key not in self.digests:
-            digest = hashlib.sha256()
-            with path.open("rb") as content:
-                while block := content.read(2**20):
-                    digest.update(block)
-            self.digests[key] = digest.hexdigest()
-        return self.digests[key]
