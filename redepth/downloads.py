@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import logging
 import os
 import re
@@ -23,15 +24,15 @@ from typing import TypeVar
 
 from redepth.checkpoint_files import is_index, shards
 from redepth.errors import WeightsError
-from redepth.hub_errors import CutShort, passing, reason, spoken, wait
+from redepth.hub_errors import CutShort, chain, passing, reason, spoken, wait
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each new try; they begin anew once something has arrived."""
-ASK_TIMEOUT = 10.0
-"""Seconds that the hub has to answer what is no download."""
+ANSWER_TIMEOUT, ASK_TIMEOUT = 3.0, 10.0
+"""Seconds that the hub has to show that it is there, and to answer what is no download."""
 _BLOCK = 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -40,8 +41,8 @@ class Watcher:
     """Is told what is downloaded. This one writes lines to the log; the command line has its own."""
 
     def line(self, text: str) -> None:
-        """Show a line that stays."""
-        log.info("%s", text)
+        """Show a line that stays; gigabytes that come unasked are worth a warning."""
+        log.warning("%s", text)
 
     def bytes(self, name: str, done: int, size: int | None) -> None:
         """Take note of how much of a file is here."""
@@ -83,16 +84,20 @@ class _File:
 # --- what the hub has -----------------------------------------------------------------------------
 
 
+def unreachable() -> str:
+    """Return why the hub does not answer, an empty string if it does; what was found holds for a minute."""
+    return _asked(int(time.monotonic() // 60))
+
+
 @functools.lru_cache(maxsize=1)
-def unreachable(timeout: float = 3.0) -> str:
-    """Return why the hub does not answer, an empty string if it does; offline it is not asked."""
+def _asked(_minute: int) -> str:
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
         # Any status will do, a fault of the hub's too: it answers.
-        get_session().head(constants.ENDPOINT, timeout=timeout)
+        get_session().head(constants.ENDPOINT, timeout=ANSWER_TIMEOUT)
     except Exception as error:  # of an HTTP library that depends on the client's version
         return spoken(error) or f"it did not answer: {reason(error)}"
     return ""
@@ -121,7 +126,10 @@ def listing(repository: str, revision: str | None) -> Listing:
         return _patiently(ask, f"asking the hub about {repository}")
     except Exception as error:
         at = f" at revision '{revision}'" if revision else ""
-        raise WeightsError(f"checkpoint '{repository}'{at}: {reason(error)}") from error
+        # A login page of the network, say, answers everything.
+        foreign = any(isinstance(link, json.JSONDecodeError) for link in chain(error))
+        said = "what answered is no hub: check the network and HF_ENDPOINT" if foreign else reason(error)
+        raise WeightsError(f"checkpoint '{repository}'{at}: {said}") from error
 
 
 def _described(repository: str, commit: str, name: str) -> _File:

@@ -33,7 +33,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
 
 def new_process() -> None:
     """Forget what a process keeps in mind of the hub."""
-    downloads.unreachable.cache_clear()
+    downloads._asked.cache_clear()
     downloads.listing.cache_clear()
 
 

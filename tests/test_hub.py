@@ -119,9 +119,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             raise OSError("refused")
 
     monkeypatch.setattr(huggingface_hub, "get_session", Session)
-    downloads.unreachable.cache_clear()
+    downloads._asked.cache_clear()
     yield calls
-    downloads.unreachable.cache_clear()
+    downloads._asked.cache_clear()
 
 
 def test_offline_the_network_is_not_even_tried(asked: list[str]) -> None:

@@ -137,6 +137,13 @@ def test_a_limit_of_requests(online: Hub) -> None:
     assert "the hub's limit of requests is reached: wait some minutes and run again" in said
 
 
+def test_what_answers_and_is_no_hub(online: Hub) -> None:
+    online.faults.statuses = [200]
+    assert (
+        complaint(source) == f"checkpoint '{SD}': what answered is no hub: check the network and HF_ENDPOINT"
+    )
+
+
 def test_a_hub_that_is_not_there(online: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving() as other:
         gone = other.url
