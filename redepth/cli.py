@@ -805,8 +805,10 @@ def _status(doing: str) -> Iterator[None]:
 
             def bytes(self, name: str, done: int, size: int | None) -> None:
                 of = "" if size is None else f" of {downloads.size_text(size)}"
-                said = f"{doing}: {name}, {downloads.size_text(done)}{of}"
-                status.update(Text(said) if done != size else doing)
+                said = f"downloading {downloads.size_text(done)}{of}: {name}"
+                # A narrow terminal cuts the name, not the figures.
+                shown = Text(said, no_wrap=True, overflow="ellipsis")
+                status.update(doing if done == size else shown)
 
         with downloads.watched(Shown()):
             yield

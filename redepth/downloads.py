@@ -138,8 +138,10 @@ def _described(repository: str, commit: str, name: str) -> _File:
 
     url = hf_hub_url(repository, name, revision=commit, endpoint=constants.ENDPOINT)
     found = get_hf_file_metadata(url, timeout=ASK_TIMEOUT)
-    # Without an etag the file would have no name in the cache.
-    etag = found.etag or hashlib.sha256(f"{repository}/{commit}/{name}".encode()).hexdigest()[:40]
+    # It is the file's name in the cache; a hub of other making may have none, or one that is no name.
+    etag = found.etag or ""
+    if not re.fullmatch(r"\w[\w.-]*", etag):
+        etag = hashlib.sha256(f"{repository}/{commit}/{name}".encode()).hexdigest()[:40]
     return _File(repository, name, url, etag, found.size)
 
 
@@ -186,13 +188,16 @@ def _bring(repository: str, commit: str, names: Sequence[str], *, quiet: bool = 
     """Download those of the files that are not here, small ones first."""
     folder, blobs = snapshot(repository, commit), repository_folder(repository) / "blobs"
     missing = [name for name in names if not (folder / name).is_file()]
+    if outside := next((name for name in missing if ".." in name.split("/") or name.startswith("/")), None):
+        raise WeightsError(f"'{repository}' names a file outside itself, {outside}: do not use it")
     name = ""
     try:
         files = []
         for name in missing:
             ask = functools.partial(_described, repository, commit, name)
             files.append(_patiently(ask, f"asking the hub about {name}"))
-        wanted = [file for file in files if not (blobs / file.etag).is_file()]
+        # What is here under another name, or comes twice, is one file.
+        wanted = list({file.etag: file for file in files if not (blobs / file.etag).is_file()}.values())
         _make_room(repository, wanted, blobs)
         if wanted and not quiet:
             count = f"{len(wanted)} file{'s' if len(wanted) > 1 else ''} of {repository}"

@@ -51,6 +51,7 @@ _CERTIFICATE = (
     "certificate; otherwise check the clock"
 )
 _UNSAFE = "there is no safe connection (SSL): check HF_ENDPOINT and HTTPS_PROXY"
+_NOT_WRITABLE = frozenset({errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
 _LONGEST_WAIT = 60.0
 
 
@@ -141,6 +142,6 @@ def _storage(error: BaseException) -> str | None:
         return None
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: free some space or set HF_HOME to a folder elsewhere, then run again"
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM) and error.filename:
+    if error.errno in _NOT_WRITABLE and error.filename:
         return f"'{error.filename}' cannot be written to: set HF_HOME to a folder that can"
     return None

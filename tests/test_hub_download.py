@@ -113,7 +113,7 @@ def test_a_terminal_shows_how_much_is_here(monkeypatch: pytest.MonkeyPatch) -> N
     with cli._status("loading preset x"):
         downloads._watcher.bytes(UNET, 500_000_000, 3_440_000_000)
         time.sleep(0.2)
-    assert f"loading preset x: {UNET}, 500 MB of 3.44 GB" in shown.getvalue()
+    assert f"downloading 500 MB of 3.44 GB: {UNET}" in shown.getvalue()
 
 
 def test_in_python_it_is_a_line_of_the_log(online: Hub, caplog: pytest.LogCaptureFixture) -> None:

@@ -84,7 +84,7 @@ def test_a_cache_that_cannot_be_written_is_told(online: Hub, home: Path) -> None
     found = source()
     home.mkdir(exist_ok=True)
     (home / "hub").write_text("a file in its place")
-    assert complaint(found.path).startswith("cannot get ")
+    assert complaint(found.path).endswith("cannot be written to: set HF_HOME to a folder that can")
 
 
 def test_what_arrives_damaged_is_refused_and_what_had_been_left_is_got_anew(online: Hub, home: Path) -> None:
@@ -117,6 +117,15 @@ def test_a_damaged_file_in_the_cache_is_named_and_got_anew(
     new_process()
     assert refine(coins, tmp_path, *options).code == 0
     assert online.downloaded() == {SD: {UNET}}
+
+
+def test_a_repository_that_points_outside_itself_is_refused(online: Hub, tmp_path: Path) -> None:
+    index = tmp_path / "odd" / "model.safetensors.index.json"
+    index.parent.mkdir()
+    index.write_text('{"weight_map": {"a": "../../../x.safetensors"}}')
+    online.repositories["owner/odd"] = Repository(index.parent)
+    said = complaint(hub.locate("owner/odd", None, ["model.safetensors"]).path)
+    assert said == "'owner/odd' names a file outside itself, ../../../x.safetensors: do not use it"
 
 
 def test_the_hubs_own_faults_are_waited_for_and_then_told(online: Hub) -> None:
