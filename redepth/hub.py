@@ -89,7 +89,7 @@ class Source:
             WeightsError: they cannot be had.
         """
         name = resolve(self.checkpoint)
-        if Path(name).is_dir():
+        if self.is_local:
             return Path(name)
         if self.commit is None:
             raise WeightsError(f"'{name}' was not looked for")
@@ -168,6 +168,11 @@ class Source:
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision and commit for a run record."""
         return {"checkpoint": self.checkpoint, "revision": self.revision, "commit": self.commit}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
+        return Path(resolve(self.checkpoint)).is_dir()
 
     @property
     def name(self) -> str:
@@ -354,8 +359,7 @@ def read_json(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        path = path.resolve()
-        raise WeightsError(f"'{path}' is not JSON ({reason(error)}): {_cure(path)}") from None
+        raise WeightsError(f"'{path}' is not JSON ({reason(error)}): {_cure(path.resolve())}") from None
     if not isinstance(content, dict):
         raise WeightsError(f"'{path}' must hold a JSON object")
     return content
@@ -404,7 +408,7 @@ def _said(error: Exception, folder: Path) -> str:
     """Return what an error says; of a damaged file, which it is and what to do about it."""
     names = {type(link).__name__ for link in chain(error)}
     if "SafetensorError" in names and folder.is_dir() and (path := checkpoint_files.damaged(folder)):
-        return f"the weights file '{path}' is damaged: {_cure(path)}"
+        return f"a weights file is damaged: {_cure(path)}"
     return reason(error)
 
 
@@ -413,7 +417,7 @@ def _cure(path: Path) -> str:
     from huggingface_hub import constants
 
     in_cache = Path(constants.HF_HUB_CACHE).resolve() in path.parents
-    return "delete it and run again" if in_cache else "get it anew"
+    return f"delete '{path}' and run again" if in_cache else f"get '{path}' anew"
 
 
 @contextlib.contextmanager

@@ -111,7 +111,7 @@ def test_a_damaged_file_in_the_cache_is_named_and_got_anew(
     blob.write_bytes(content[:5000] if damage == "truncated" else b"\xff" * 16 + content[16:])
     done = refine(coins, tmp_path, *options)
     assert (done.code, len(done.complaints)) == (2, 1)
-    assert f"the weights file '{blob}' is damaged: delete it and run again" in done.err
+    assert f"a weights file is damaged: delete '{blob}' and run again" in done.err
     blob.unlink()
     online.forget()
     new_process()

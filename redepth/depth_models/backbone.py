@@ -167,7 +167,7 @@ class Backbone:
         Raises:
             WeightsError: missing, unreachable, corrupted, incomplete or of another class.
         """
-        source = self._locate()
+        source = self._source()
         self.inspect(source.json("config.json"))
         library = getattr(importlib.import_module("transformers"), self.library_class)
         model = source.model(library, None, dtype=torch.float32)
@@ -181,6 +181,11 @@ class Backbone:
     def _locate(self) -> hub.Source:
         files = ("config.json", "model.safetensors")
         return hub.locate(self.checkpoint, self.revision, files, optional=[PREPROCESSOR])
+
+    def _source(self) -> hub.Source:
+        # A folder is read file by file, so that a checkpoint of another kind is said to be that.
+        folder = hub.Source(self.checkpoint, self.revision)
+        return folder if folder.is_local else self._locate()
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
         """Take a frozen network that is already in memory, and its preprocessor's settings."""

@@ -82,7 +82,7 @@ class DepthAnything3(Backbone):
             MissingDependencyError: the package is not installed.
             WeightsError: missing, unreachable, corrupted, incomplete or of another kind.
         """
-        source = self._locate()
+        source = self._source()
         net, head = self._built(source.json("config.json"))
         path = source.file("model.safetensors")
         self._commit = source.commit
