@@ -78,7 +78,13 @@ def call(hub: Hub, home: Path, given: list[str | Path]) -> tuple[float, float, d
     return seconds, peak, json.loads(record.read_text(encoding="utf-8"))
 
 
-def row(name: str, found: tuple[float, float, dict[str, Any]], load: float, extra: dict[str, Any]) -> Row:
+def row(
+    name: str,
+    found: tuple[float, float, dict[str, Any]],
+    load: float,
+    extra: dict[str, Any],
+    common: dict[str, Any],
+) -> Row:
     """Make the row of one run."""
     seconds, peak, record = found
     busy = load > 0.5 * (os.cpu_count() or 1)
@@ -91,7 +97,7 @@ def row(name: str, found: tuple[float, float, dict[str, Any]], load: float, extr
         case=name,
         implementation=f"redepth refine --preset {PAPER}",
         **once,
-        **circumstances(torch.device("cpu")),
+        **common,
         repeats=1,
         shape=(record["members_done"], *record["network_size"]),
         lights=record["preset"]["renderer"]["lights"],
@@ -109,6 +115,7 @@ def row(name: str, found: tuple[float, float, dict[str, Any]], load: float, extr
 def measure(folder: Path, shapes: Shapes, steps: int) -> list[Row]:
     """Write, serve, and run twice."""
     given = arguments(folder / "out", shapes, steps)
+    common = circumstances(torch.device("cpu"))
     with serving() as hub:
         for name, place in write(folder / "hub", shapes).items():
             hub.add(name, place)
@@ -117,12 +124,20 @@ def measure(folder: Path, shapes: Shapes, steps: int) -> list[Row]:
         files = [path for path in (folder / "home" / "hub").rglob("blobs/*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     tiny = {} if shapes is REAL else {"tiny": True}
-    rows = [row("first run", first, load, {"downloaded_files": len(files), "downloaded_bytes": size, **tiny})]
+    rows = [
+        row(
+            "first run",
+            first,
+            load,
+            {"downloaded_files": len(files), "downloaded_bytes": size, **tiny},
+            common,
+        )
+    ]
     load = os.getloadavg()[0]
     # The server is gone, and so is what was cached of the prompt: its encoder is loaded again.
     for path in (folder / "home" / "r").rglob("*.safetensors"):
         path.unlink()
-    return [*rows, row("next run", call(hub, folder / "home", given), load, tiny)]
+    return [*rows, row("next run", call(hub, folder / "home", given), load, tiny, common)]
 
 
 @app.command()

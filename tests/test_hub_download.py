@@ -85,14 +85,14 @@ def test_nothing_is_downloaded_before_all_is_known_to_be_there(
     assert online.downloaded() == {}
 
 
-def test_the_hubs_own_client_finds_what_was_downloaded(online: Hub) -> None:
+def test_the_hubs_own_client_finds_what_was_downloaded(online: Hub, home: Path) -> None:
     from huggingface_hub import scan_cache_dir, try_to_load_from_cache
 
     source().path()
     for revision in ("main", COMMIT):
         found = try_to_load_from_cache(SD, UNET, revision=revision)
         assert isinstance(found, str)
-    (repository,) = scan_cache_dir().repos
+    (repository,) = scan_cache_dir(home / "hub").repos
     assert (repository.repo_id, repository.nb_files) == (SD, 2)
 
 
