@@ -1,13 +1,15 @@
 """Networks of real shapes and random weights, written as checkpoints: they time as the trained ones do.
 
 `write` makes a folder with ``depth`` (Depth Anything V2 Small), ``sd`` (Stable Diffusion 1.5 without text
-encoder) and ``tiny-vae``; `preset_on` points a preset at them. Nothing is downloaded.
+encoder) and ``tiny-vae``; `preset_on` points a preset at them; `write_text` adds the text encoder. Nothing is
+downloaded.
 
     python -m benchmarks.random_models      # counts the operations of a member's step, computing none
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +51,7 @@ class Shapes:
         unet: of the denoiser.
         vae: of the autoencoder; its decoder is never run.
         tiny_vae: of the tiny one.
+        text: of the text encoder.
     """
 
     photo: int = 518
@@ -63,6 +66,7 @@ class Shapes:
         default_factory=lambda: {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
     )
     tiny_vae: Mapping[str, Any] = field(default_factory=dict)
+    text: Mapping[str, Any] = field(default_factory=dict)
 
 
 REAL = Shapes()
@@ -87,6 +91,7 @@ SMALL = Shapes(
     },
     vae={"block_out_channels": (8, 8, 16, 16), "layers_per_block": 1, "norm_num_groups": 4},
     tiny_vae={"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4},
+    text={"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 600},
 )
 """As many kinds of layers, for a run of seconds."""
 
@@ -163,6 +168,48 @@ def vae(shapes: Shapes) -> Any:
         up_block_types=("UpDecoderBlock2D",) * levels,
         **shapes.vae,
     )
+
+
+CLIP_TEXT = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "vocab_size": 49408,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 1,
+}
+"""The text encoder of Stable Diffusion 1.5, CLIP's ViT-L/14, as its configuration has it."""
+
+
+def write_text(folder: Path, shapes: Shapes) -> None:
+    """Write a pipeline's text encoder, and a tokenizer in the real one's form that knows single letters."""
+    config = transformers.CLIPTextConfig(**{**CLIP_TEXT, **shapes.text})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.CLIPTextModel(config).save_pretrained(folder / "text_encoder")
+    own = folder / "tokenizer"
+    own.mkdir()
+    letters = list(bytes_to_unicode().values())
+    vocabulary = {name: i for i, name in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
+    # The ends are the last two of the vocabulary, as in the real one, of which most is missing here.
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    vocabulary |= {start: config.vocab_size - 2, end: config.vocab_size - 1}
+    ends = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": end}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": REAL.tokens, "do_lower_case": True}
+    (own / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (own / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    (own / "special_tokens_map.json").write_text(json.dumps(ends), encoding="utf-8")
+    (own / "tokenizer_config.json").write_text(json.dumps(settings | ends), encoding="utf-8")
+
+
+def bytes_to_unicode() -> dict[int, str]:
+    """Return the letter that stands for each byte in the vocabularies of GPT-2 and CLIP."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {byte: chr(byte) for byte in shown} | {byte: chr(256 + n) for n, byte in enumerate(hidden)}
 
 
 def preset_on(folder: Path, shapes: Shapes, name: str, overrides: list[str]) -> Preset:

@@ -533,7 +533,7 @@ def _prompts(
 
     if prompt is not None:
         return dict.fromkeys(paths, Prompt(prompt))
-    with err.status("captioning"):
+    with _status("captioning"):
         found = pipeline.captions(paths, max_pixels=max_pixels)
     for path, told in zip(paths, found, strict=True):
         if told.text:
@@ -617,7 +617,7 @@ def _refine_elsewhere(
 def _load(preset: str, overrides: list[str], device: str) -> Pipeline:
     from redepth.pipeline import Pipeline, keep_freed_memory
 
-    with err.status(f"loading preset {preset}"):
+    with _status(f"loading preset {preset}"):
         pipeline = Pipeline(preset, overrides=overrides, device=device)
     if pipeline.device.type == "cpu":
         keep_freed_memory()
@@ -806,6 +806,31 @@ def _check_writable(folder: Path) -> None:
         raise ConfigError(f"--out {folder}: '{nearest}' is not a folder; choose another one")
     if not os.access(nearest, os.W_OK):
         raise ConfigError(f"--out {folder}: '{nearest}' cannot be written to; choose another one")
+
+
+@contextmanager
+def _status(doing: str) -> Iterator[None]:
+    """Show what is being done on stderr, and what is downloaded meanwhile.
+
+    A terminal shows how much of a file is here; elsewhere a line for each repository has to do.
+    """
+    from redepth import downloads
+
+    with err.status(doing) as status:
+
+        class Shown(downloads.Watcher):
+            def line(self, text: str) -> None:
+                err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+            def bytes(self, name: str, done: int, size: int | None) -> None:
+                of = "" if size is None else f" of {downloads.size_text(size)}"
+                said = f"downloading {downloads.size_text(done)}{of}: {name}"
+                # A narrow terminal cuts the name, not the figures.
+                shown = Text(said, no_wrap=True, overflow="ellipsis")
+                status.update(doing if done == size else shown)
+
+        with downloads.watched(Shown()):
+            yield
 
 
 @contextmanager

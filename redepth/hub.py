@@ -9,45 +9,23 @@ import contextlib
 import functools
 import importlib.util
 import json
-import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from logging import CRITICAL
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
+from redepth import checkpoint_files, downloads
 from redepth.errors import WeightsError
+from redepth.hub_errors import chain, reason
 
 EMBEDDED = "embedded:"
 WEIGHTS = Path(__file__).parent / "weights"
 
 _NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.")
 """DPT's first fusion layer has nothing to fuse with; some published checkpoints leave its weights out."""
-
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-_VOCABULARIES = frozenset({"vocab.json", "merges.txt", "vocab.txt", "spiece.model"})
-"""Files of a tokenizer that `tokenizer.json` holds as well."""
-
-_CONVERT = (
-    "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', weights_only=True); "
-    "s.save_file({{k: v.clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
-)
-
-_HUB_SAYS = {
-    "GatedRepoError": "its licence has to be accepted first: open its page on the hub, then 'hf auth login'",
-    "RepositoryNotFoundError": "the hub has no such repository, or it is private: check the spelling",
-    "RevisionNotFoundError": "the repository has no such revision",
-    "RemoteEntryNotFoundError": "the repository has no such file",
-    "EntryNotFoundError": "the repository has no such file",
-    "OfflineModeIsEnabled": "it is not in the cache and HF_HUB_OFFLINE is set",
-    "LocalEntryNotFoundError": "it is not in the cache and the hub was not reached",
-    "SafetensorError": "a weights file is damaged: fetch it again",
-}
-"""What the libraries' errors mean, by class; they wrap them in errors of their own."""
 
 
 def resolve(checkpoint: str) -> str:
@@ -71,14 +49,19 @@ def resolve(checkpoint: str) -> str:
 
 
 def ensure_available(
-    checkpoint: str, revision: str | None, files: Sequence[str], *, local_files_only: bool = False
+    checkpoint: str,
+    revision: str | None,
+    files: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    local_files_only: bool = False,
 ) -> None:
     """Fail now, before any work, if a checkpoint cannot be had; the arguments are those of `locate`.
 
     Raises:
         WeightsError: with what to do about it.
     """
-    locate(checkpoint, revision, files, local_files_only=local_files_only)
+    locate(checkpoint, revision, files, optional=optional, local_files_only=local_files_only)
 
 
 @dataclass(frozen=True)
@@ -88,22 +71,39 @@ class Source:
     Attributes:
         checkpoint: as for `resolve`.
         revision: the commit, tag or branch that was asked for.
-        commit: the one that it stands for; None for a local folder, and where the hub did not say.
+        commit: the one that it stands for; None for a local folder.
         local_files_only: never ask the hub.
+        pending: files of the repository that are downloaded before the first of them is read.
     """
 
     checkpoint: str
     revision: str | None = None
     commit: str | None = None
     local_files_only: bool = False
+    pending: tuple[str, ...] = ()
+
+    def path(self) -> Path:
+        """Return the folder of the files, which are downloaded if need be.
+
+        Raises:
+            WeightsError: they cannot be had.
+        """
+        name = resolve(self.checkpoint)
+        if self.is_local:
+            return Path(name)
+        if self.commit is None:
+            raise WeightsError(f"'{name}' was not looked for")
+        if self.pending:
+            return downloads.download(name, self.revision, self.commit, self.pending)
+        return downloads.snapshot(name, self.commit)
 
     def load(self, cls: Any, folder: str | None, **options: Any) -> Any:
         """Load what is no model, such as a tokenizer, as `from_pretrained` does."""
-        return from_pretrained(cls, self.checkpoint, subfolder=folder or "", **self._pinned, **options)
+        return from_pretrained(cls, str(self.path()), name=self.name, subfolder=folder or "", **options)
 
     def model(self, cls: Any, folder: str | None, **options: Any) -> Any:
         """Load a model as `whole_model` does."""
-        return whole_model(cls, self.checkpoint, subfolder=folder or "", **self._pinned, **options)
+        return whole_model(cls, str(self.path()), name=self.name, subfolder=folder or "", **options)
 
     def random_model(
         self, cls: Any, folder: str | None, seed: int, changes: Mapping[str, Any] | None = None
@@ -121,18 +121,26 @@ class Source:
         """
         import torch
 
-        config = _config_of(cls, self.checkpoint, folder, self._pinned)
+        config = _config_of(cls, str(self.path()), folder, self.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls.from_config({**config, **(changes or {})}).eval()
 
     def holds(self, name: str) -> bool:
-        """Return whether the checkpoint has a file, as `holds` does."""
-        return holds(self.checkpoint, name, **self._pinned)
+        """Return whether the checkpoint has a file, as `holds` does; of one that was located, it is known."""
+        if self.commit is None:
+            return holds(
+                self.checkpoint, name, revision=self.revision, local_files_only=self.local_files_only
+            )
+        return name in self.pending or (self.path() / name).is_file()
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the content of a JSON file, as `read_json` does."""
-        return read_json(self.checkpoint, name, **self._pinned)
+        return read_json(str(self.path()), name)
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file, as `fetch` does."""
+        return fetch(str(self.path()), name)
 
     def tensors(self, name: str) -> dict[str, Any]:
         """Return the tensors of one safetensors file by name.
@@ -142,18 +150,18 @@ class Source:
         """
         from safetensors.torch import load_file
 
-        path = fetch(self.checkpoint, name, **self._pinned)
+        path = self.file(name)
         try:
             return load_file(path)
         except Exception as error:  # as in `from_pretrained`
-            raise WeightsError(f"cannot read '{path}': {_reason(error)}") from error
+            raise WeightsError(f"cannot read '{path}': {_said(error, path.parent)}") from error
 
     def identity(self, files: Sequence[str]) -> str:
         """Return what changes when these files do: the commit, or a local folder's file sizes and times."""
         source = resolve(self.checkpoint)
         if not Path(source).is_dir():
             return f"{source}@{self.commit or self.revision}"
-        paths = [Path(source) / form for name in files for form in _forms(name)]
+        paths = [Path(source) / form for name in files for form in checkpoint_files.forms(name)]
         stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
         return json.dumps([str(Path(source).resolve()), *stats])
 
@@ -162,23 +170,35 @@ class Source:
         return {"checkpoint": self.checkpoint, "revision": self.revision, "commit": self.commit}
 
     @property
-    def _pinned(self) -> dict[str, Any]:
-        return {"revision": self.commit or self.revision, "local_files_only": self.local_files_only}
+    def is_local(self) -> bool:
+        """Whether it is a folder."""
+        return Path(resolve(self.checkpoint)).is_dir()
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return resolve(self.checkpoint)
 
 
 def locate(
-    checkpoint: str, revision: str | None, files: Sequence[str], *, local_files_only: bool = False
+    checkpoint: str,
+    revision: str | None,
+    files: Sequence[str],
+    *,
+    optional: Sequence[str] = (),
+    local_files_only: bool = False,
 ) -> Source:
     """Find where a checkpoint's files come from, before any of them is read.
 
     A local folder and the hub's cache are looked at first. What is whole in the cache is taken as it is,
-    without asking the hub for something newer: a run does not change by itself.
+    without asking the hub for something newer: a run does not change by itself. Nothing is downloaded yet.
 
     Args:
         checkpoint: as for `resolve`.
         revision: commit, tag or branch of the hub repository.
         files: what will be loaded from it. Sharded weights count for the file that they are the parts of,
             a ``tokenizer.json`` for the vocabulary files beside it.
+        optional: what is read as well if the checkpoint has it.
         local_files_only: never ask the hub.
 
     Raises:
@@ -186,27 +206,32 @@ def locate(
             is neither cached nor reachable.
     """
     name = resolve(checkpoint)
-    source = Source(checkpoint, revision, local_files_only=local_files_only)
     if Path(name).is_dir():
-        _check_folder(Path(name), files)
-        return source
+        if said := checkpoint_files.folder_complaint(Path(name), files):
+            raise WeightsError(said)
+        return Source(checkpoint, revision, local_files_only=local_files_only)
     if is_cached(name, revision, files):
-        return replace(source, commit=_cached_commit(name, revision, files))
-    if not local_files_only and hub_reachable():
-        return replace(source, commit=_ask_hub(name, revision, tuple(files)))
+        return Source(checkpoint, revision, _cached_commit(name, revision), local_files_only)
+    away = "local_files_only is set" if local_files_only else downloads.unreachable()
+    if not away:
+        found = downloads.listing(name, revision)
+        if said := checkpoint_files.listing_complaint(name, found.names, files):
+            raise WeightsError(said)
+        pending = tuple(checkpoint_files.chosen(found.names, files, optional))
+        return Source(checkpoint, revision, found.commit, local_files_only, pending)
     cached = _cached_folder(name, revision)
-    if cached is not None and (said := _pickled(cached, files)):
+    if cached is not None and (said := checkpoint_files.pickled(cached, files)):
         raise WeightsError(said)
+    command = checkpoint_files.download_command(name, revision, [*files, *optional])
     raise WeightsError(
-        f"the weights of '{name}' are not in the cache and the Hugging Face hub cannot be reached: "
-        f"connect and run '{_download(name, revision, files)}', give a local folder instead, "
-        "or run offline with --preset embedded"
+        f"the weights of '{name}' are not in the cache and the Hugging Face hub cannot be reached ({away}): "
+        f"connect and run '{command}', give a local folder instead, or run offline with --preset embedded"
     )
 
 
 def is_cached(repository: str, revision: str | None, files: Sequence[str]) -> bool:
     """Return whether all these files of a hub repository have been downloaded."""
-    return not _lacking(functools.partial(_from_cache, repository, revision), files)
+    return not checkpoint_files.lacking(functools.partial(_from_cache, repository, revision), files)
 
 
 def holds(checkpoint: str, name: str, *, revision: str | None = None, local_files_only: bool = False) -> bool:
@@ -218,47 +243,44 @@ def holds(checkpoint: str, name: str, *, revision: str | None = None, local_file
         return True
     if local_files_only or not hub_reachable():
         return False
-    from huggingface_hub import HfApi
-
     try:
-        return HfApi().file_exists(source, name, revision=revision)
-    except Exception:  # loading will say what is wrong
+        return name in downloads.listing(source, revision).names
+    except WeightsError:  # loading will say what is wrong
         return False
 
 
-@functools.lru_cache(maxsize=1)
-def hub_reachable(timeout: float = 3.0) -> bool:
+def hub_reachable() -> bool:
     """Return whether the hub answers; False at once under HF_HUB_OFFLINE=1."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    endpoint = os.environ.get("HF_ENDPOINT", constants.ENDPOINT)
-    try:
-        with urlopen(Request(endpoint, method="HEAD"), timeout=timeout):
-            return True
-    except (URLError, OSError, ValueError):
-        return False
+    return not downloads.unreachable()
 
 
-def from_pretrained(cls: Any, checkpoint: str, *, revision: str | None = None, **options: Any) -> Any:
+def from_pretrained(
+    cls: Any, checkpoint: str, *, revision: str | None = None, name: str | None = None, **options: Any
+) -> Any:
     """Call ``cls.from_pretrained`` on safetensors weights, with one clear line for what goes wrong.
+
+    ``name`` is what the checkpoint is called in messages.
 
     Raises:
         WeightsError: missing, unreachable, corrupted, pickled or of another class.
     """
-    where = _where(checkpoint, options.get("subfolder"))
+    folder = options.get("subfolder")
+    where = _where(name or checkpoint, folder)
     if cls.__module__.startswith("diffusers") and "use_safetensors" in options:
         # The quick way needs accelerate, which nothing else here does.
         options.setdefault("low_cpu_mem_usage", importlib.util.find_spec("accelerate") is not None)
+    source = resolve(checkpoint)
     try:
         with _quiet():
-            return cls.from_pretrained(resolve(checkpoint), revision=revision, **options)
+            return cls.from_pretrained(source, revision=revision, **options)
     except Exception as error:  # the libraries raise a dozen types; each means the same to the user
-        raise WeightsError(f"cannot load {cls.__name__} from '{where}': {_reason(error)}") from error
+        said = _said(error, Path(source) / (folder or ""))
+        raise WeightsError(f"cannot load {cls.__name__} from '{where}': {said}") from error
 
 
-def whole_model(cls: Any, checkpoint: str, *, revision: str | None = None, **options: Any) -> Any:
+def whole_model(
+    cls: Any, checkpoint: str, *, revision: str | None = None, name: str | None = None, **options: Any
+) -> Any:
     """Load a model as `from_pretrained` does, and refuse one that is of another class or not whole.
 
     The libraries themselves fill what is missing with random numbers.
@@ -268,19 +290,24 @@ def whole_model(cls: Any, checkpoint: str, *, revision: str | None = None, **opt
     """
     folder = options.get("subfolder")
     if cls.__module__.startswith("diffusers"):
-        pinned = {"revision": revision, "local_files_only": bool(options.get("local_files_only"))}
-        _config_of(cls, checkpoint, folder, pinned)
+        _config_of(cls, checkpoint, folder, name or checkpoint)
     else:
         options["ignore_mismatched_sizes"] = True
     model, report = from_pretrained(
-        cls, checkpoint, revision=revision, use_safetensors=True, output_loading_info=True, **options
+        cls,
+        checkpoint,
+        revision=revision,
+        name=name,
+        use_safetensors=True,
+        output_loading_info=True,
+        **options,
     )
     reshaped = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
     if lacking := sorted(k for k in {*report["missing_keys"], *reshaped} if not _NEVER_USED.search(k)):
+        where = _where(name or checkpoint, folder)
         raise WeightsError(
-            f"cannot load {cls.__name__} from '{_where(checkpoint, folder)}': {len(lacking)} of its weights "
-            f"are missing or of another shape, such as {lacking[0]}: the checkpoint is damaged or of another "
-            "model"
+            f"cannot load {cls.__name__} from '{where}': {len(lacking)} of its weights are missing or of "
+            f"another shape, such as {lacking[0]}: the checkpoint is damaged or of another model"
         )
     return model
 
@@ -301,7 +328,7 @@ def fill(module: Any, path: Path, *, prefixes: Sequence[str]) -> None:
             module.load_state_dict(weights, strict=False)
             return
     except Exception as error:  # as above
-        raise WeightsError(f"cannot load the weights in '{path}': {_reason(error)}") from error
+        raise WeightsError(f"cannot load the weights in '{path}': {_said(error, path.parent)}") from error
     raise WeightsError(f"'{path}' lacks {len(lacking)} weights, such as {prefixes[0]}{lacking[0]}")
 
 
@@ -317,12 +344,7 @@ def fetch(checkpoint: str, name: str, *, revision: str | None = None, local_file
         if not path.is_file():
             raise WeightsError(f"'{source}' has no file {name}: it is no whole checkpoint")
         return path
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(source, name, revision=revision, local_files_only=local_files_only))
-    except Exception as error:  # as above
-        raise WeightsError(f"cannot get {name} of '{source}': {_reason(error)}") from error
+    return locate(checkpoint, revision, [name], local_files_only=local_files_only).path() / name
 
 
 def read_json(
@@ -337,86 +359,13 @@ def read_json(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"'{path}' is not JSON: {_reason(error)}") from None
+        raise WeightsError(f"'{path}' is not JSON ({reason(error)}): {_cure(path.resolve())}") from None
     if not isinstance(content, dict):
         raise WeightsError(f"'{path}' must hold a JSON object")
     return content
 
 
-# --- what is where --------------------------------------------------------------------------------
-
-
-def _forms(name: str) -> list[str]:
-    """Return a file's name, and the names of what may stand for it."""
-    folder, slash, base = name.rpartition("/")
-    if base in _VOCABULARIES:
-        return [name, f"{folder}{slash}tokenizer.json"]
-    if base == "preprocessor_config.json":
-        return [name, f"{folder}{slash}processor_config.json"]
-    if match := re.fullmatch(r"([\w-]+)((?:\.\w+)?)\.safetensors", base):
-        return [name, f"{folder}{slash}{match[1]}.safetensors.index{match[2]}.json"]
-    return [name]
-
-
-def _lacking(find: Callable[[str], Path | None], files: Iterable[str]) -> list[str]:
-    """Return the files of which no form is found, and the missing parts of sharded ones."""
-    lacking = []
-    for name in files:
-        found = next((path for form in _forms(name) if (path := find(form)) is not None), None)
-        if found is None:
-            lacking.append(name)
-        elif ".safetensors.index" in found.name:
-            folder, slash, _ = name.rpartition("/")
-            lacking += [s for part in _shards(found) if find(s := f"{folder}{slash}{part}") is None]
-    return lacking
-
-
-def _download(repository: str, revision: str | None, files: Iterable[str]) -> str:
-    """Return the command that downloads files, by patterns: whether weights are sharded is not known here."""
-    patterns: dict[str, None] = {}
-    for name in files:
-        folder, slash, base = name.rpartition("/")
-        if base in _VOCABULARIES or base == "tokenizer_config.json":
-            new = [f"{folder}/*"] if slash else ["*.json", "*.txt"]
-        elif name.endswith(".safetensors"):
-            new = [f"{name}*", f"{name.removesuffix('.safetensors')}-*.safetensors"]
-        else:
-            new = [name]
-        patterns |= dict.fromkeys(new)
-    at = f" --revision {revision}" if revision else ""
-    return f"hf download {repository}{at}" + "".join(f' --include "{pattern}"' for pattern in patterns)
-
-
-def _shards(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return []  # loading will say that the index is damaged
-
-
-def _check_folder(folder: Path, files: Sequence[str]) -> None:
-    def find(name: str) -> Path | None:
-        return folder / name if (folder / name).is_file() else None
-
-    lacking = _lacking(find, files)
-    if not lacking:
-        return
-    if said := _pickled(folder, lacking):
-        raise WeightsError(said)
-    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-    raise WeightsError(f"'{folder}' has no {lacking[0]}{more}: it is no whole checkpoint of this kind")
-
-
-def _pickled(folder: Path, lacking: Iterable[str]) -> str:
-    """Return the complaint about weights that a folder has as a pickle only, or an empty string."""
-    for name in lacking:
-        stem = folder / name.removesuffix(".safetensors")
-        alike = stem.parent.glob("*") if name.endswith(".safetensors") and stem.parent.is_dir() else ()
-        pickles = sorted(path for path in alike if path.suffix in _PICKLES)
-        if pickles and not (folder / name).is_file():
-            command = _CONVERT.format(old=pickles[0].as_posix(), new=(folder / name).as_posix())
-            return f"'{pickles[0]}' is a pickle, which can run code when it is read; convert it: {command}"
-    return ""
+# --- the cache ------------------------------------------------------------------------------------
 
 
 def _from_cache(repository: str, revision: str | None, name: str) -> Path | None:
@@ -426,66 +375,49 @@ def _from_cache(repository: str, revision: str | None, name: str) -> Path | None
     return Path(found) if isinstance(found, str) else None
 
 
-def _cached_commit(repository: str, revision: str | None, files: Sequence[str]) -> str | None:
-    """Return the commit that cached files are of: the name of the snapshot's folder."""
-    found = (_from_cache(repository, revision, form) for name in files for form in _forms(name))
-    path = next((path for path in found if path is not None), None)
-    return None if path is None else path.parts[path.parts.index("snapshots") + 1]
+def _cached_commit(repository: str, revision: str | None) -> str | None:
+    """Return the commit that a revision stands for in the cache."""
+    reference = downloads.repository_folder(repository) / "refs" / (revision or "main")
+    return reference.read_text().strip() if reference.is_file() else revision
 
 
 def _cached_folder(repository: str, revision: str | None) -> Path | None:
     """Return the folder of a repository's snapshot, whatever it holds."""
-    from huggingface_hub import constants
-
-    base = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
-    reference = base / "refs" / (revision or "main")
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    folder = base / "snapshots" / commit if commit else None
+    commit = _cached_commit(repository, revision)
+    folder = downloads.snapshot(repository, commit) if commit else None
     return folder if folder is not None and folder.is_dir() else None
-
-
-@functools.lru_cache(maxsize=64)
-def _ask_hub(repository: str, revision: str | None, files: tuple[str, ...]) -> str | None:
-    """Check a repository's listing before anything is downloaded; return the commit."""
-    from huggingface_hub import HfApi
-
-    try:
-        info = HfApi().model_info(repository, revision=revision)
-    except Exception as error:
-        if (said := _spoken(error)) is None or type(error).__name__ == "OfflineModeIsEnabled":
-            return revision  # a passing fault: the download will try again, and say so if it fails
-        at = f" at revision '{revision}'" if revision else ""
-        raise WeightsError(f"checkpoint '{repository}'{at}: {said}") from error
-    names = {sibling.rfilename for sibling in info.siblings or ()}
-    lacking = [name for name in files if not names & set(_forms(name))]
-    for name in lacking:
-        folder, slash, _ = name.rpartition("/")
-        here = (n for n in sorted(names) if n.endswith(_PICKLES) and n.rpartition("/")[:2] == (folder, slash))
-        if name.endswith(".safetensors") and (pickle := next(here, None)):
-            raise WeightsError(
-                f"'{repository}' has {pickle} only, a pickle, which can run code when it is read; "
-                "https://huggingface.co/spaces/safetensors/convert makes a safetensors revision of it: give "
-                "that as the revision, such as refs/pr/1"
-            )
-    if lacking:
-        raise WeightsError(f"'{repository}' has no {lacking[0]}: it is no checkpoint of this kind")
-    return info.sha
 
 
 # --- loading --------------------------------------------------------------------------------------
 
 
-def _config_of(cls: Any, checkpoint: str, folder: str | None, pinned: Mapping[str, Any]) -> dict[str, Any]:
+def _config_of(cls: Any, checkpoint: str, folder: str | None, name: str) -> dict[str, Any]:
     """Return a diffusers model's configuration, once it says that it is of this class."""
-    config = read_json(checkpoint, f"{folder}/config.json" if folder else "config.json", **pinned)
+    config = read_json(checkpoint, f"{folder}/config.json" if folder else "config.json")
     if (found := config.get("_class_name")) != cls.__name__:
-        where = _where(checkpoint, folder)
+        where = _where(name, folder)
         raise WeightsError(f"'{where}' is a '{found}', and {cls.__name__} is needed: is it another model's?")
     return config
 
 
 def _where(checkpoint: str, folder: str | None) -> str:
     return f"{resolve(checkpoint)}/{folder}" if folder else resolve(checkpoint)
+
+
+def _said(error: Exception, folder: Path) -> str:
+    """Return what an error says; of a damaged file, which it is and what to do about it."""
+    names = {type(link).__name__ for link in chain(error)}
+    if "SafetensorError" in names and folder.is_dir() and (path := checkpoint_files.damaged(folder)):
+        return f"a weights file is damaged: {_cure(path)}"
+    return reason(error)
+
+
+def _cure(path: Path) -> str:
+    """Return what to do about a damaged file; in the cache its name is a link, so it is what is linked to."""
+    from huggingface_hub import constants
+
+    in_cache = Path(constants.HF_HUB_CACHE).resolve() in path.parents
+    return f"delete '{path}' and run again" if in_cache else f"get '{path}' anew"
 
 
 @contextlib.contextmanager
@@ -509,27 +441,3 @@ def _quiet() -> Iterator[None]:
         diffusers_logging.set_verbosity(levels[1])
         if shown:
             logging.enable_progress_bar()
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _spoken(error: BaseException) -> str | None:
-    """Return what an error means in our words, if it is one of those that we know."""
-    return next((_HUB_SAYS[n] for e in _chain(error) if (n := type(e).__name__) in _HUB_SAYS), None)
-
-
-def _reason(error: Exception) -> str:
-    """Return what a library's error says, on one line."""
-    if said := _spoken(error):
-        return said
-    first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    # A heading says nothing without what it heads.
-    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 # Before anything imports huggingface_hub, which reads it once.
@@ -19,6 +20,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tests.hub_server import Hub
 
 # Triton reads it when a kernel is defined: without a GPU, kernels run in its interpreter.
 if not torch.cuda.is_available():
@@ -91,3 +95,63 @@ def motorcycle_disparity(skimage_data: Path) -> Path:
 def golden() -> Path:
     """The folder of recorded numbers and tiny checkpoints."""
     return Path(__file__).parent / "golden"
+
+
+# --- a hub on loopback ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def hub_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Repository -> folder with the files of the real one, its weights of a few channels."""
+    from tests import hub_repositories
+
+    home = tmp_path_factory.mktemp("hub")
+    found = {}
+    for name, make in hub_repositories.MAKERS.items():
+        if name != hub_repositories.DA3 or importlib.util.find_spec("depth_anything_3"):
+            found[name] = home / name.replace("/", "--")
+            make(found[name])
+    return found
+
+
+@pytest.fixture(scope="session")
+def session_server() -> Iterator[Hub]:
+    """One server for all tests; `server` is it, with nothing asked of it yet."""
+    from tests.hub_server import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def server(session_server: Hub, hub_folders: dict[str, Path]) -> Hub:
+    """A hub with the repositories of `hub_folders`."""
+    from tests.hub_server import Repository
+
+    session_server.forget()
+    session_server.moved = {}
+    session_server.repositories = {name: Repository(folder) for name, folder in hub_folders.items()}
+    return session_server
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """What HF_HOME is under `online`."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def online(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The hub's client of this process asks that server, and caches in a new folder; no wait is long."""
+    from tests.loopback import connect, new_process
+
+    monkeypatch.setenv("REDEPTH_CACHE", str(home / "redepth"))
+    connect(monkeypatch, server.url, home)
+    yield server
+    new_process()
+
+
+@pytest.fixture
+def coins(real_photos: dict[str, Path]) -> Path:
+    """A photo."""
+    return real_photos["coins"]

@@ -30,9 +30,10 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 # A module imports only from ranks below its own, and from its own part.
 RANKS = (
     {"redepth", "redepth.errors", "redepth.units"},
-    {"redepth.ops", "redepth.contracts", "redepth.device", "redepth.registry", "redepth.hub", "redepth.io"},
-    {"redepth.fusion"},
-    {"redepth.networks"},
+    {"redepth.ops", "redepth.contracts", "redepth.device", "redepth.registry", "redepth.io"},
+    {"redepth.checkpoint_files", "redepth.fusion", "redepth.hub_errors"},
+    {"redepth.downloads"},
+    {"redepth.hub", "redepth.networks"},
     {"redepth.config", *FAMILIES},
     {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
     {"redepth.refinement", "redepth.protocols"},

@@ -289,3 +289,14 @@ def test_a_part_that_there_is_not_is_refused() -> None:
     done = CliRunner().invoke(bench_refine.app, ["--only", "everything"], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert "there are: paper, sweep, embedded, command" in done.output
+
+
+@pytest.mark.slow
+def test_the_command_at_real_size_runs_narrow(tmp_path: Path) -> None:
+    from benchmarks import real_size
+
+    done = CliRunner().invoke(real_size.app, ["--tiny", "--steps", "1", "--out", str(tmp_path / "rows.json")])
+    assert done.exit_code == 0, done.output
+    first, following = records.load(tmp_path / "rows.json")
+    assert (first.case, following.case) == ("first run", "next run")
+    assert first.extra["downloaded_files"] == 15

@@ -6,14 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from redepth import hub
+from redepth import downloads, hub
 from redepth.errors import WeightsError
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.priors.stable_diffusion_3 import StableDiffusion3
@@ -99,37 +99,44 @@ def test_the_command_downloads_what_is_loaded_and_little_else(monkeypatch: pytes
     assert not any(map(taken, unwanted))
 
 
-def test_local_folders_and_a_reachable_hub_are_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_folders_are_enough(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     hub.ensure_available(str(tmp_path), None, ["config.json"])
     with pytest.raises(WeightsError, match=r"--preset embedded"):
         hub.ensure_available("owner/name", None, ["config.json"])
-    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
-    hub.ensure_available("owner/name", None, ["config.json"])
 
 
-def test_offline_the_network_is_not_even_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("the network was tried")
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the hub's client is asked for; it answers that nobody is there."""
+    import huggingface_hub
 
-    monkeypatch.setattr(hub, "urlopen", refuse)
-    hub.hub_reachable.cache_clear()
+    calls: list[str] = []
+
+    class Session:
+        def head(self, url: str, **_: Any) -> None:
+            calls.append(url)
+            raise OSError("refused")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    downloads._asked.cache_clear()
+    yield calls
+    downloads._asked.cache_clear()
+
+
+def test_offline_the_network_is_not_even_tried(asked: list[str]) -> None:
     assert not hub.hub_reachable()
+    assert asked == []
 
 
-def test_an_unreachable_endpoint_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_endpoint_is_no_crash(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OSError("refused")
-
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "urlopen", refuse)
-    hub.hub_reachable.cache_clear()
     assert not hub.hub_reachable()
-    hub.hub_reachable.cache_clear()
+    assert len(asked) == 1
+    with pytest.raises(WeightsError, match=r"cannot be reached \(it did not answer: refused\): connect"):
+        hub.ensure_available("owner/name", None, ["config.json"])
 
 
 # --- what the hub says ----------------------------------------------------------------------------
@@ -141,8 +148,9 @@ def listing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     import huggingface_hub
     from huggingface_hub.hf_api import ModelInfo
 
-    monkeypatch.setattr(hub, "hub_reachable", lambda: True)
-    hub._ask_hub.cache_clear()
+    monkeypatch.setattr(downloads, "unreachable", lambda: "")
+    monkeypatch.setattr(downloads, "WAITS", ())
+    downloads.listing.cache_clear()
 
     def answer(*names: str, error: str | None = None) -> None:
         def model_info(_api: Any, repository: str, **_: Any) -> ModelInfo:
@@ -369,7 +377,7 @@ def test_one_file_of_a_checkpoint(tmp_path: Path) -> None:
     ):
         with pytest.raises(WeightsError, match=words):
             hub.read_json(str(tmp_path), name)
-    with pytest.raises(WeightsError, match=r"^cannot get config\.json of 'owner/name': "):
+    with pytest.raises(WeightsError, match=r"^the weights of 'owner/name' are not in the cache"):
         hub.fetch("owner/name", "config.json")
 
 

@@ -31,6 +31,8 @@ OUTPUT_MAP = frozenset({"depth", "low-rank"})
 SPLIT = OUTPUT_MAP | {"embeddings+decoder", "embeddings", "decoder", "full"}
 """Those of a model with one."""
 
+PREPROCESSOR = "preprocessor_config.json"
+
 Rule = ResizeRule | Literal["stretch"]
 
 _NAMES = {
@@ -141,6 +143,7 @@ class Backbone:
         self._device = torch.device("cpu")
         self.batches_decoders = False
         """See `contracts.BatchesDecoders`; what `tune` has come to."""
+        self._commit: str | None = None
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Cut the network: modules from pixels to `Features` and from `Features` to the raw output."""
@@ -158,7 +161,7 @@ class Backbone:
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
-        hub.ensure_available(self.checkpoint, self.revision, ("config.json", "model.safetensors"))
+        self._locate()
 
     def load(self, device: torch.device) -> Self:
         """Load the checkpoint in float32, frozen and in eval mode.
@@ -166,14 +169,25 @@ class Backbone:
         Raises:
             WeightsError: missing, unreachable, corrupted, incomplete or of another class.
         """
-        self.inspect(hub.read_json(self.checkpoint, "config.json", revision=self.revision))
+        source = self._source()
+        self.inspect(source.json("config.json"))
         library = getattr(importlib.import_module("transformers"), self.library_class)
-        model = hub.whole_model(library, self.checkpoint, revision=self.revision, dtype=torch.float32)
+        model = source.model(library, None, dtype=torch.float32)
         own: dict[str, Any] = {}
         with contextlib.suppress(WeightsError):  # a checkpoint may go without; the family's stands then
-            own = hub.read_json(self.checkpoint, "preprocessor_config.json", revision=self.revision)
+            own = source.json(PREPROCESSOR)
+        self._commit = source.commit
         self.use(model.eval().requires_grad_(False).to(device), device, own)
         return self
+
+    def _locate(self) -> hub.Source:
+        files = ("config.json", "model.safetensors")
+        return hub.locate(self.checkpoint, self.revision, files, optional=[PREPROCESSOR])
+
+    def _source(self) -> hub.Source:
+        # A folder is read file by file, so that a checkpoint of another kind is said to be that.
+        folder = hub.Source(self.checkpoint, self.revision)
+        return folder if folder.is_local else self._locate()
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
         """Take a frozen network that is already in memory, and its preprocessor's settings."""
@@ -274,6 +288,7 @@ class Backbone:
         return {
             "checkpoint": self.checkpoint,
             "revision": self.revision,
+            "commit": self._commit,
             "sides_multiple_of": self.preprocessing.multiple,
             "scale": self.scale,
             "encoder_parameters": sum(p.numel() for p in self.encoder_parameters().values()),

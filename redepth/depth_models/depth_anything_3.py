@@ -82,9 +82,10 @@ class DepthAnything3(Backbone):
             MissingDependencyError: the package is not installed.
             WeightsError: missing, unreachable, corrupted, incomplete or of another kind.
         """
-        config = hub.read_json(self.checkpoint, "config.json", revision=self.revision)
-        net, head = self._built(config)
-        path = hub.fetch(self.checkpoint, "model.safetensors", revision=self.revision)
+        source = self._source()
+        net, head = self._built(source.json("config.json"))
+        path = source.file("model.safetensors")
+        self._commit = source.commit
         for name, part in (("backbone", net), ("head", head)):
             hub.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
         self.use(nn.ModuleDict({"net": net, "head": head}).eval().requires_grad_(False).to(device), device)

@@ -60,6 +60,7 @@ class Marigold(WholeModel):
 
     def __post_init__(self) -> None:
         self.checkpoint = hub_id(self.checkpoint)
+        self._commit: str | None = None
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
@@ -71,19 +72,16 @@ class Marigold(WholeModel):
         Raises:
             WeightsError: missing, unreachable, corrupted or of another class.
         """
-        found = hub.read_json(self.checkpoint, "model_index.json", revision=self.revision).get("_class_name")
+        source = hub.locate(self.checkpoint, self.revision, FILES)
+        found = source.json("model_index.json").get("_class_name")
         if found != PIPELINE:
             raise WeightsError(
                 f"'{self.checkpoint}' is a '{found}', not a {PIPELINE}: choose another checkpoint"
             )
         from diffusers import MarigoldDepthPipeline
 
-        pipeline = hub.from_pretrained(
-            MarigoldDepthPipeline,
-            self.checkpoint,
-            revision=self.revision,
-            use_safetensors=True,
-        )
+        pipeline = source.load(MarigoldDepthPipeline, None, use_safetensors=True)
+        self._commit = source.commit
         self.use(pipeline, device)
         return self
 
@@ -118,6 +116,7 @@ class Marigold(WholeModel):
         return {
             "checkpoint": self.checkpoint,
             "revision": self.revision,
+            "commit": self._commit,
             "steps": self.steps or self._pipeline.config.default_denoising_steps,
             "ensemble": self.ensemble,
             "seed": self.seed,

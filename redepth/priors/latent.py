@@ -170,7 +170,9 @@ class LatentDiffusion(DiffusionPrior):
             names += [f"vae/{name}" for name in vae]
         files = [self._variant_of(name) for name in names]
         offline = self.local_files_only
-        source = hub.locate(self.checkpoint, self.revision, files, local_files_only=offline)
+        source = hub.locate(
+            self.checkpoint, self.revision, files, optional=["model_index.json"], local_files_only=offline
+        )
         if other is None:
             return source, source
         return source, hub.locate(other, self.vae_revision, vae, local_files_only=offline)

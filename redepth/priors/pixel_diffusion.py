@@ -108,7 +108,9 @@ class PixelDiffusion(DiffusionPrior):
         if self.weights == "trained":
             files.append(_path(unet, "diffusion_pytorch_model.safetensors"))
         offline = self.local_files_only
-        source = hub.locate(self.checkpoint, self.revision, files, local_files_only=offline)
+        source = hub.locate(
+            self.checkpoint, self.revision, files, optional=[LAYOUT_FILE], local_files_only=offline
+        )
         return source, (unet, schedule)
 
     def _layout(self, config: Mapping[str, Any]) -> Layout:

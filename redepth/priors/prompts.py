@@ -214,7 +214,13 @@ class Captioner:
             for package in ("bitsandbytes", "accelerate"):
                 require(package, "int8")
         offline = self.local_files_only
-        return hub.locate(self.checkpoint, self.revision, self.known.files, local_files_only=offline)
+        return hub.locate(
+            self.checkpoint,
+            self.revision,
+            self.known.files,
+            optional=["generation_config.json"],
+            local_files_only=offline,
+        )
 
     def _chosen(self, dtype: CaptionPrecision) -> str:
         if dtype != "auto":
