@@ -28,6 +28,7 @@ MOST_GB = 24.0
 MOST_SECONDS = {("H200", PAPER): 100.0, ("H100", PAPER): 120.0, ("H200", FAST): 50.0, ("H100", FAST): 50.0}
 SPEEDUPS = {(EMBEDDED, ALONE): 1.5, (EMBEDDED, THEIRS): 2.0}
 COMMAND_SECONDS, COMMAND_GB = 30.0, 1.5
+MOST_KERNELS = 12
 OUTCOMES = ("passed", "failed", "skipped")
 SHADING_SHAPE = (16, 1024, 1024)
 SHADING_FRACTION, SHADING_SPEEDUPS = 0.8, {"eager": 8.0, "compile": 1.3}
@@ -156,7 +157,7 @@ def kernels_table(rows: Sequence[Row]) -> str:
     """The kernels that a step spends most of its time in."""
     lines = []
     for row in rows:
-        for kernel in row.extra["kernels"] if row.benchmark == "kernels" else ():
+        for kernel in row.extra["kernels"][:MOST_KERNELS] if row.benchmark == "kernels" else ():
             share = kernel["ms"] / row.median_ms
             name = f"`{kernel['name'][:90]}`"
             lines.append(
@@ -179,6 +180,22 @@ def commands_table(rows: Sequence[Row]) -> str:
     return grid(("command", "wall time", "peak memory"), lines)
 
 
+def runs_table(rows: Sequence[Row]) -> str:
+    """Runs of a command that load, then take steps."""
+    lines = [
+        [
+            row.case,
+            f"{row.median_ms / 1e3:.0f} s",
+            f"{row.extra['timings']['load_seconds']:.0f} s",
+            f"{row.extra['timings']['optimise_seconds']:.0f} s",
+            f"{_gigabytes(row):.1f} GB",
+        ]
+        for row in rows
+        if row.benchmark == "real-size"
+    ]
+    return grid(("run", "wall time", "loading, download included", "steps", "peak memory"), lines)
+
+
 TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "rates": rates_table,
     "tests": tests_table,
@@ -188,6 +205,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "parts": parts_table,
     "kernels": kernels_table,
     "commands": commands_table,
+    "runs": runs_table,
 }
 
 

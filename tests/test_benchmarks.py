@@ -11,12 +11,22 @@ import torch
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from benchmarks import bench_decoders, bench_refine, bench_shading, plot, random_models, records, stages
+from benchmarks import (
+    bench_decoders,
+    bench_refine,
+    bench_shading,
+    plot,
+    random_models,
+    records,
+    report,
+    stages,
+)
 from benchmarks.records import Row, Steps, Timing
+from benchmarks.ways import ALONE, EMBEDDED, THEIRS, teraflop
 from redepth.config import load_preset
 from tests.helpers import make_refiner, photo, tiny_prior
 
-STORED = sorted(records.RESULTS.glob("*.json"))
+STORED = sorted(path for kind in ("*.json", "*.jsonl") for path in records.RESULTS.glob(kind))
 
 
 def row(**fields: Any) -> Row:
@@ -28,7 +38,7 @@ def row(**fields: Any) -> Row:
         "p20_ms": 1.5,
         "p80_ms": 2.5,
         "repeats": 7,
-        "shape": bench_shading.TARGET_SHAPE,
+        "shape": report.SHADING_SHAPE,
         "lights": 1,
         "dtype": "float32",
         "device": "a GPU",
@@ -71,6 +81,19 @@ def test_rows_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert records.load(tmp_path / "rows.json") == rows
 
 
+def test_rows_that_are_appended_are_there_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    rows = [row(), row(case="backward")]
+    for count, found in enumerate(rows, 1):
+        records.append(path, found)
+        assert records.load(path) == rows[:count]
+
+
+def test_a_commit_may_be_stated_where_there_is_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(records.COMMIT, "1" * 40)
+    assert records.checkout() == ("1" * 40, False)
+
+
 def test_the_floor_is_bytes_over_time_over_bandwidth() -> None:
     # 3 GB in 2 ms are 1500 GB/s.
     found = records.against_floor(3_000_000_000, 2.0, 3000.0)
@@ -92,7 +115,7 @@ def test_targets_are_judged_by_speed_and_bandwidth() -> None:
         row(lights=4),
         row(shape=(1, 2, 2)),
     ]
-    verdicts = list(bench_shading.targets(rows))
+    verdicts = list(report.targets(rows))
     assert [holds for _, holds in verdicts] == [True, False, True]
     assert "85% of copy bandwidth" in verdicts[0][0]
     assert "7.5 times eager" in verdicts[1][0]
@@ -146,7 +169,7 @@ def test_bench_decoders_measures_and_stores_rows(tmp_path: Path) -> None:
 def step_row(way: str = "10 together", ms: float = 10.0, **fields: Any) -> Row:
     """A row on steps whose floor is 5 ms."""
     steps = Steps(
-        preset=fields.pop("preset", bench_refine.PAPER),
+        preset=fields.pop("preset", report.PAPER),
         members=10,
         steps=1000,
         micro_batch=10,
@@ -181,7 +204,7 @@ def test_marks_give_a_step_to_its_stages_and_leave_the_result_as_it_is() -> None
         assert set(step) == set(names)
         assert all(took >= 0 for took in step.values())
     # Nothing of the marks is left behind.
-    assert "step" not in vars(refiner)
+    assert not {"step", "stepper"} & set(vars(refiner))
     assert "predict" not in vars(refiner.prior)
 
 
@@ -200,67 +223,33 @@ def test_the_networks_have_the_papers_sizes_and_the_docs_their_operations() -> N
     assert f"{random_models.a_step(found, 'tiny VAE'):.2f} with the tiny VAE" in page
 
 
-def test_what_a_warm_up_costs_is_made_good_by_faster_steps() -> None:
-    plain = step_row(ms=10.0, warmup_s=1.0)
-    assert bench_refine.pays_after(step_row(ms=8.0, warmup_s=61.0), plain) == 30_000
-    assert bench_refine.pays_after(step_row(ms=8.0, warmup_s=0.5), plain) == 0
-    assert bench_refine.pays_after(step_row(ms=12.0, warmup_s=61.0), plain) is None
-
-
 def test_targets_of_the_refinement_are_judged_at_real_sizes_only() -> None:
     gigabyte = 1e9 / 2**20
-    theirs = step_row(bench_refine.THEIRS, 38.0, peak_mib=6 * gigabyte)
+    fast = {"dtype": "float16", "device": "NVIDIA H200"}
     rows = [
-        step_row("10 together", 9.5, peak_mib=30 * gigabyte),
-        step_row("5 together", 10.0, peak_mib=23 * gigabyte),
-        step_row("within 8GB", 12.0, peak_mib=9 * gigabyte),
-        theirs,
-        theirs.model_copy(update={"case": "reload", "of_steps": None}),
+        step_row("10 together", 9.5, peak_mib=30 * gigabyte, **fast),
+        step_row("5 together", 9.9, peak_mib=23 * gigabyte, **fast),
+        step_row("within 8GB", 12.0, peak_mib=9 * gigabyte, **fast),
+        step_row("3 together", 10.0, preset=EMBEDDED),
+        step_row(ALONE, 16.0, preset=EMBEDDED),
+        step_row(THEIRS, 19.0, preset=EMBEDDED),
         row(benchmark="refine", case="command", median_ms=29e3, p20_ms=29e3, p80_ms=30e3, peak_mib=2000.0),
     ]
-    verdicts = dict(bench_refine.targets(rows))
-    assert {text.split(":")[0]: holds for text, holds in verdicts.items()} == {
-        "within 8GB": False,
-        "triton": False,
-        f"{bench_refine.PAPER}, 5 together, extrapolated": True,
-        f"{bench_refine.PAPER}, 5 together": False,
-    }
-    assert any("3.80 times authors' way" in text for text in verdicts)
-    tiny = [found.model_copy(update={"extra": {"tiny": True}}) for found in rows]
-    assert not list(bench_refine.targets(tiny))
-
-
-def test_bench_refine_measures_the_papers_preset_on_narrow_networks_and_its_rows_can_be_drawn(
-    tmp_path: Path,
-) -> None:
-    given = ["--tiny", "--device", "cpu", "--only", "paper", "--only", "sweep", "--seconds", "0"]
-    given += ["--preset", bench_refine.PAPER, "--out", str(tmp_path)]
-    done = CliRunner().invoke(bench_refine.app, given, catch_exceptions=False)
-    assert done.exit_code == 0
-    (path,) = tmp_path.glob("refine-*.json")
-    rows = records.load(path)
-    ways = [(r.implementation, r.case) for r in rows if r.benchmark == "refine"]
-    assert ways == [
-        (bench_refine.ALONE, "member-step"),
-        ("2 together", "member-step"),
-        (bench_refine.THEIRS, "reload"),
-        (bench_refine.THEIRS, "member-step"),
+    verdicts = [(text.split(":")[0], holds) for text, holds in report.targets(rows)]
+    assert verdicts == [
+        ("within 8GB", False),
+        ("triton", True),
+        ("triton", False),
+        (f"{report.PAPER}, 5 together, extrapolated", True),
+        ("embedded, 3 together", True),
+        ("embedded, 3 together", False),
     ]
-    assert {"plain", "as the preset"} <= {r.implementation for r in rows if r.benchmark == "refine-sweep"}
-    for found in rows:
-        if found.benchmark == "refine" and (own := found.of_steps):
-            assert {"VAE forward", "UNet", "VAE backward", "decoder", "decoder backward", "optimizer"} <= set(
-                own.stages_ms
-            )
-            assert all(own.stages_ms[name] > 0 for name in ("VAE forward", "UNet", "VAE backward"))
-            assert (own.members, own.steps) == (10, 1000)
-            assert own.extrapolated_s >= 0.999 * 10 * found.median_ms
-    plot.main(path)
-    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    tiny = [found.model_copy(update={"extra": {"tiny": True}}) for found in rows]
+    assert not list(report.targets(tiny))
 
 
 def test_counted_operations_grow_with_the_members() -> None:
-    one, three = (bench_refine.teraflop(make_refiner(tiny_prior(), members=n), photo()) for n in (1, 3))
+    one, three = (teraflop(make_refiner(tiny_prior(), members=n), photo()) for n in (1, 3))
     assert one > 0
     assert three == pytest.approx(3 * one)
 
@@ -275,7 +264,7 @@ def test_a_command_is_timed_with_its_memory_and_a_failing_one_is_told() -> None:
 
 @pytest.mark.slow
 def test_bench_refine_measures_the_embedded_preset_and_the_command(tmp_path: Path) -> None:
-    given = ["--tiny", "--device", "cpu", "--only", "embedded", "--only", "command", "--seconds", "0"]
+    given = ["--tiny", "--only", "embedded", "--only", "command", "--seconds", "0"]
     done = CliRunner().invoke(bench_refine.app, [*given, "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0
     (path,) = tmp_path.glob("refine-*.json")
@@ -288,7 +277,7 @@ def test_bench_refine_measures_the_embedded_preset_and_the_command(tmp_path: Pat
 def test_a_part_that_there_is_not_is_refused() -> None:
     done = CliRunner().invoke(bench_refine.app, ["--only", "everything"], env={"COLUMNS": "200"})
     assert done.exit_code == 2
-    assert "there are: paper, sweep, embedded, command" in done.output
+    assert "there are: embedded, command" in done.output
 
 
 @pytest.mark.slow
