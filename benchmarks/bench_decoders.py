@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmarks import random_models
 from benchmarks.random_models import REAL, SMALL
-from benchmarks.records import Row, circumstances, result_path, save, take_turns, timing
+from benchmarks.records import Row, circumstances, result_path, save_each, take_turns, timing
 from redepth.contracts import Execution
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.optim.parameterizations import Parameterization
@@ -135,10 +135,8 @@ def main(
         raise typer.BadParameter(f"no {', '.join(unknown)}; there are: {', '.join(SIZES)}")
     on = choose_device(device)
     counts = members or ([1, 3, 10] if on.type == "cuda" else [3])
-    rows = list(measure(size or SIZES, counts, on, rounds, tiny))
-    report(rows)
     path = result_path(out, "decoders", on)
-    save(path, rows)
+    report(save_each(path, measure(size or SIZES, counts, on, rounds, tiny)))
     console.print(f"wrote {path}")
 
 

@@ -31,7 +31,7 @@ from benchmarks.records import (
     circumstances,
     copy_bandwidth,
     result_path,
-    save,
+    save_each,
     time_runs,
 )
 from benchmarks.report import SHADING_SHAPE
@@ -230,17 +230,17 @@ def main(
         if why := problem("triton", on):
             raise typer.BadParameter(f"--sweep {why}")
         shape = parse_size(size[0]) if size else SHADING_SHAPE
-        rows = list(sweep(shape, (lights or [1])[0], on, seconds))
+        path = result_path(out, "shading-sweep", on)
+        rows = save_each(path, sweep(shape, (lights or [1])[0], on, seconds))
         for case in ("forward", "backward"):
             best = min((row for row in rows if row.case == case), key=lambda row: row.median_ms)
             console.print(f"{case}: the fastest is {best.implementation}")
-        path = result_path(out, "shading-sweep", on)
     else:
         sizes = [parse_size(text) for text in size or (GPU_SIZES if on.type == "cuda" else CPU_SIZES)]
-        rows = list(measure(chosen(implementations, on), sizes, lights or [1, 4], on, seconds))
-        console.print(report.text(rows), highlight=False, markup=False)
         path = result_path(out, "shading", on)
-    save(path, rows)
+        names = chosen(implementations, on)
+        rows = save_each(path, measure(names, sizes, lights or [1, 4], on, seconds))
+        console.print(report.text(rows), highlight=False, markup=False)
     console.print(f"wrote {path}")
 
 

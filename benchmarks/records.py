@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -128,6 +128,15 @@ class Timing(NamedTuple):
 def save(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as JSON, atomically."""
     save_json(path, ROWS.dump_python(list(rows), mode="json"))
+
+
+def save_each(path: Path, rows: Iterable[Row]) -> list[Row]:
+    """Write rows as they come, so that a run that ends early has stored what it made; return all."""
+    found: list[Row] = []
+    for row in rows:
+        found.append(row)
+        save(path, found)
+    return found
 
 
 def append(path: Path, row: Row) -> None:

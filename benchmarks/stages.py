@@ -43,7 +43,7 @@ class Marks:
         """Give the time since the last mark to ``name``."""
         if self.device.type == "cuda":
             moment: Any = torch.cuda.Event(enable_timing=True)
-            moment.record()
+            moment.record(torch.cuda.current_stream(self.device))
         else:
             moment = perf_counter()
         self._moments.append((name, moment))

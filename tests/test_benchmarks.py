@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from benchmarks import (
     stages,
 )
 from benchmarks.records import Row, Steps, Timing
-from benchmarks.ways import ALONE, EMBEDDED, THEIRS, teraflop
+from benchmarks.ways import ALONE, EMBEDDED, THEIRS, Bench, Effort, Found, Subject, Way, teraflop
 from redepth.config import load_preset
-from tests.helpers import make_refiner, photo, tiny_prior
+from tests.helpers import CPU, make_refiner, photo, tiny_prior
 
 STORED = sorted(path for kind in ("*.json", "*.jsonl") for path in records.RESULTS.glob(kind))
 
@@ -79,6 +80,30 @@ def test_rows_come_back_as_they_were_saved(tmp_path: Path) -> None:
     rows = [row(), row(**records.against_floor(28, 2.0, 100.0), extra={"rows": 8})]
     records.save(tmp_path / "rows.json", rows)
     assert records.load(tmp_path / "rows.json") == rows
+
+
+def test_rows_are_stored_when_they_are_made(tmp_path: Path) -> None:
+    def failing() -> Iterator[Row]:
+        yield row()
+        yield row(case="backward")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        records.save_each(tmp_path / "rows.json", failing())
+    assert [found.case for found in records.load(tmp_path / "rows.json")] == ["forward", "backward"]
+
+
+def test_a_row_names_the_precision_that_the_run_ended_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prior that overflows goes on in float32."""
+    prior = tiny_prior(dtype="bfloat16")
+    refiner = make_refiner(prior)
+    subject = Subject(EMBEDDED, torch.device("cpu"), tiny=True)
+    bench = Bench(subject, Effort(1, 2, 1), records.circumstances(CPU) | {"lights": 1, "extra": {}}, 1, 1)
+    found = Found(steps_ms=[3.0, 3.0], together=1)
+    for expected in ("bfloat16", "float32"):
+        (told,) = bench.finished(Way("x", 1), refiner, found, inside=False)
+        assert told.dtype == expected
+        prior.widen()
 
 
 def test_rows_that_are_appended_are_there_at_once(tmp_path: Path) -> None:

@@ -81,6 +81,8 @@ def test_the_answer_is_the_mean_of_the_members(paper: redepth.Refinement) -> Non
 
 def test_the_record_says_what_was_run_and_what_the_numbers_mean(paper: redepth.Refinement) -> None:
     record = paper.record()
+    assert record["execution"]["compile"] == "off"
+    assert record["execution"]["decoders"] == "loop"
     assert record["prompt"] == "a tiger"
     assert record["seed"] == 1
     assert record["prior"]["dtype"] == "float32"
