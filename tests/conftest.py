@@ -54,11 +54,11 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         with numerics(gpu, tf32=False, cudnn_benchmark=False):
             yield gpu
     elif os.environ.get("REDEPTH_PRETEND_GPU"):
-        from redepth.renderers import blinn_phong
+        from redepth.ops import kernels
         from tests.pretend_device import PretendedGPU
 
         # Its kernels would run in triton's interpreter, for minutes.
-        slow = mock.patch.object(blinn_phong, "_triton_problem", return_value="a pretended GPU has none")
+        slow = mock.patch.object(kernels, "triton_problem", return_value="a pretended GPU has none")
         with PretendedGPU(), slow:
             yield gpu
     else:

@@ -15,6 +15,7 @@ from redepth.contracts import Execution
 from redepth.fusion import fuse_norms, set_attention
 from redepth.networks import Graphed, execute, release_graphs
 from redepth.ops import group_norm
+from redepth.ops import kernels as support
 from tests.checkpoints import SD
 from tests.helpers import relative_error, seeded, tiny_unet
 
@@ -214,7 +215,7 @@ def test_fused_norms_change_nothing(
     make: Callable[[], Network], kernels: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the kernels and by their twin; and taken back, to the bit."""
-    monkeypatch.setattr(group_norm, "_INTERPRETED", kernels and group_norm._INTERPRETED)
+    monkeypatch.setattr(support, "INTERPRETED", kernels and support.INTERPRETED)
     network, run = make()
     how = Execution(channels_last=False)
     execute(network, how)
@@ -233,7 +234,7 @@ def test_fused_norms_change_nothing(
 def test_fused_norms_follow_the_dtype_of_their_network(
     make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
+    monkeypatch.setattr(support, "INTERPRETED", False)
     network, run = make()
     execute(network.bfloat16(), Execution(fused_kernels=True))
     half = run()
@@ -269,7 +270,7 @@ def test_every_norm_is_fused_with_what_follows_it(
 
 
 def test_a_copy_of_a_fused_network_has_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
+    monkeypatch.setattr(support, "INTERPRETED", False)
     network, run = encoder()
     execute(network, Execution(fused_kernels=True))
     before = run()

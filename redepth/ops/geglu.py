@@ -6,15 +6,11 @@ passes are made at half the speed of memory. Source: Shazeer, arXiv 2002.05202.
 
 from __future__ import annotations
 
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops.group_norm import DTYPES, TRITON_PROBLEM
-
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from redepth.ops import kernels
 
 
 def geglu(x: Tensor) -> Tensor:
@@ -28,10 +24,12 @@ def geglu(x: Tensor) -> Tensor:
     Returns:
         (..., D), contiguous.
     """
-    there = x.is_cuda or (_INTERPRETED and x.device.type == "cpu")
-    learns = torch.is_grad_enabled() and x.requires_grad
-    fusable = there and not learns and x.dtype in DTYPES and x.is_contiguous() and x.numel() > 0
-    if fusable and not TRITON_PROBLEM and not torch.compiler.is_compiling():
+    if (
+        kernels.can_take(x)
+        and x.is_contiguous()
+        and not kernels.learns(x)
+        and not torch.compiler.is_compiling()
+    ):
         from redepth.ops import geglu_triton
 
         return geglu_triton.geglu(x)

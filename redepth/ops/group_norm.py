@@ -18,18 +18,11 @@ Source: Wu and He, "Group normalization", ECCV 2018; Elfwing et al., "Sigmoid-we
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OLDEST_TRITON = (3, 4)
-"""The first release that compiles the kernels."""
-
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What the kernels read and write."""
+from redepth.ops import kernels
 
 
 def group_norm(
@@ -79,36 +72,11 @@ def fused_group_norm(
     """Do what `group_norm` does, by the kernels where they can: `group_norm_triton.group_norm`.
 
     That is on CUDA, and on the CPU in Triton's interpreter, unless weight, bias or addend need a gradient, x
-    is of another dtype than `DTYPES` or empty, or Triton is missing.
+    is of another dtype than `kernels.DTYPES` or empty, or Triton is missing.
     """
-    if not _fusable(x, weight, bias, addend):
+    vectors = (weight, bias) if addend is None else (weight, bias, addend)
+    if not kernels.can_take(x) or kernels.learns(*vectors):
         return group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)
     from redepth.ops import group_norm_triton
 
     return group_norm_triton.group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)
-
-
-def _fusable(x: Tensor, weight: Tensor, bias: Tensor, addend: Tensor | None) -> bool:
-    if not (x.is_cuda or (_INTERPRETED and x.device.type == "cpu")):
-        return False
-    vectors = (weight, bias) if addend is None else (weight, bias, addend)
-    learns = torch.is_grad_enabled() and any(vector.requires_grad for vector in vectors)
-    return x.dtype in DTYPES and x.numel() > 0 and not learns and not TRITON_PROBLEM
-
-
-def triton_problem() -> str:
-    """Return what to install before the kernels can be compiled; empty if nothing."""
-    command = 'pip install "redepth[triton]" (Linux)'
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        return command
-    found = tuple(int(part) for part in version.split(".")[:2])
-    wanted = ".".join(map(str, OLDEST_TRITON))
-    return "" if found >= OLDEST_TRITON else f"triton {version} is older than {wanted}: {command}"
-
-
-# Constants, as torch.compile does not look into what would find them out.
-TRITON_PROBLEM = triton_problem()
-"""What `triton_problem` says here."""
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"

@@ -42,7 +42,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from triton.compiler import ASTSource
 
-from redepth.ops.group_norm import DTYPES
+from redepth.ops.kernels import DTYPES
 
 # --- parts ----------------------------------------------------------------------------------------
 

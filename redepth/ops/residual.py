@@ -6,14 +6,10 @@ back the cotangent goes to both a and b as it is.
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 
-from redepth.ops.group_norm import DTYPES, TRITON_PROBLEM
-
-_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from redepth.ops import kernels
 
 
 def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
@@ -37,10 +33,9 @@ def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
 
 
 def _fusable(a: Tensor, b: Tensor, bias: Tensor) -> bool:
-    there = a.is_cuda or (_INTERPRETED and a.device.type == "cpu")
-    same = a.dtype == b.dtype and a.dtype in DTYPES and a.shape == b.shape and a.numel() > 0
-    learns = torch.is_grad_enabled() and bias.requires_grad
-    if not (there and same) or learns or TRITON_PROBLEM or torch.compiler.is_compiling():
+    if not kernels.can_take(a) or (a.dtype, a.shape) != (b.dtype, b.shape) or kernels.learns(bias):
+        return False
+    if torch.compiler.is_compiling():
         return False
     layout = torch.channels_last
     return a.is_contiguous(memory_format=layout) and b.is_contiguous(memory_format=layout)

@@ -9,7 +9,7 @@ import torch
 from redepth.config import Optim, Performance
 from redepth.contracts import DepthModel, Execution, Prior, Tunable
 from redepth.errors import ConfigError
-from redepth.ops.group_norm import TRITON_PROBLEM
+from redepth.ops.kernels import TRITON_PROBLEM
 
 GRAPH_PAYS_AFTER = 200
 """Steps of a run after which capturing one has cost less time than it saved: 0.55 s, at 2.6 ms a step of ten

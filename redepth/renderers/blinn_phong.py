@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,13 +12,10 @@ from torch import Generator, Tensor
 
 from redepth.contracts import Illumination
 from redepth.errors import MissingDependencyError
-from redepth.ops import shading
+from redepth.ops import kernels, shading
 from redepth.renderers.shaded import ShadedRenderer, check_order
 
 log = logging.getLogger(__name__)
-
-OLDEST_TRITON = (3, 4)
-"""The first release that compiles the kernels."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -98,14 +93,14 @@ class BlinnPhong(Glossy):
     @staticmethod
     def backends() -> dict[str, str]:
         """Return each backend and what stands in its way here, if anything."""
-        problem = _triton_problem()
+        problem = kernels.triton_problem()
         if not problem and not torch.cuda.is_available():
             problem = "needs a CUDA GPU (or TRITON_INTERPRET=1, to test it slowly on the CPU)"
         return {"torch": "", "triton": problem}
 
     def ensure_available(self) -> None:
         """Raise MissingDependencyError now if the backend that was asked for is not installed."""
-        if self.backend == "triton" and (problem := _triton_problem()):
+        if self.backend == "triton" and (problem := kernels.triton_problem()):
             raise MissingDependencyError(f"renderer.backend=triton: {problem}, or take backend=auto")
 
     def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
@@ -132,22 +127,9 @@ class BlinnPhong(Glossy):
     def _use_triton(self, depth: Tensor) -> bool:
         chosen = self.backend
         if chosen == "auto":
-            fusable = depth.is_cuda and self._fusable and not _triton_problem()
+            fusable = depth.is_cuda and self._fusable and not kernels.triton_problem()
             chosen = "triton" if fusable else "torch"
             if not self._said:
                 self._said = True
                 log.info("blinn-phong: backend auto takes %s for %s", chosen, depth.device)
         return chosen == "triton"
-
-
-@functools.cache
-def _triton_problem() -> str:
-    """Return what to install before the kernels can be compiled; empty if nothing."""
-    command = 'pip install "redepth[triton]" (Linux)'
-    if importlib.util.find_spec("triton") is None:
-        return command
-    import triton
-
-    found = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    wanted = ".".join(map(str, OLDEST_TRITON))
-    return "" if found >= OLDEST_TRITON else f"triton {triton.__version__} is older than {wanted}: {command}"

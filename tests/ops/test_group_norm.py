@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.ops import group_norm as twin
+from redepth.ops import kernels as support
 from tests.helpers import relative_error, seeded
 
 triton = pytest.importorskip("triton")
@@ -291,13 +293,13 @@ def test_the_kernels_are_taken_where_they_can_be(monkeypatch: pytest.MonkeyPatch
     assert chosen(monkeypatch, x, weight, bias)
     assert not chosen(monkeypatch, x.double(), weight.double(), bias.double())
     assert not chosen(monkeypatch, x, weight.clone().requires_grad_(), bias)
-    monkeypatch.setattr(twin, "TRITON_PROBLEM", "not there")
+    monkeypatch.setattr(support, "TRITON_PROBLEM", "not there")
     assert not chosen(monkeypatch, x, weight, bias)
 
 
 def test_without_a_gpu_and_the_interpreter_it_is_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = inputs((1, 4, 3, 3)).values()
-    monkeypatch.setattr(twin, "_INTERPRETED", False)
+    monkeypatch.setattr(support, "INTERPRETED", False)
     assert not chosen(monkeypatch, x, weight, bias)
     monkeypatch.setattr(kernels, "INTERPRETED", False)
     with pytest.raises(ValueError, match="need a CUDA device, got cpu; use the twin, or set TRITON_INT"):
@@ -306,13 +308,13 @@ def test_without_a_gpu_and_the_interpreter_it_is_the_twin(monkeypatch: pytest.Mo
 
 def test_an_older_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: "3.1.0")
-    assert twin.triton_problem().startswith("triton 3.1.0 is older than 3.4")
+    assert support.triton_problem().startswith("triton 3.1.0 is older than 3.4")
 
     def missing(_: str) -> str:
-        raise twin.importlib.metadata.PackageNotFoundError
+        raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.setattr("importlib.metadata.version", missing)
-    assert twin.triton_problem().startswith("pip install")
+    assert support.triton_problem().startswith("pip install")
 
 
 def test_what_is_refused() -> None:

@@ -13,7 +13,7 @@ import torch
 from redepth.contracts import Condition, Execution, Illumination, Noise
 from redepth.errors import InputError, WeightsError
 from redepth.networks import Graphed
-from redepth.ops import group_norm
+from redepth.ops import kernels as support
 from redepth.priors import text
 from redepth.priors.distillation import Given
 from redepth.priors.ic_light import ICLight
@@ -359,7 +359,7 @@ FAMILIES = {
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_shared_prefix_changes_nothing(family: str, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """For one, two and three branches, of two rows with noise and timestep of their own."""
-    monkeypatch.setattr(group_norm, "_INTERPRETED", False)
+    monkeypatch.setattr(support, "INTERPRETED", False)
     model = FAMILIES[family](score="nfsd", negative_prompt="dull").load(CPU)
     lit = Illumination(
         {"direction": torch.nn.functional.normalize(torch.rand(2, 3, generator=seeded()), dim=1)}
