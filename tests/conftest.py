@@ -58,7 +58,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         from tests.pretend_device import PretendedGPU
 
         # Its kernels would run in triton's interpreter, for minutes.
-        slow = mock.patch.object(kernels, "triton_problem", return_value="a pretended GPU has none")
+        slow = mock.patch.object(kernels, "TRITON_PROBLEM", "a pretended GPU has none")
         with PretendedGPU(), slow:
             yield gpu
     else:

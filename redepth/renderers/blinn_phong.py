@@ -93,14 +93,14 @@ class BlinnPhong(Glossy):
     @staticmethod
     def backends() -> dict[str, str]:
         """Return each backend and what stands in its way here, if anything."""
-        problem = kernels.triton_problem()
+        problem = kernels.TRITON_PROBLEM
         if not problem and not torch.cuda.is_available():
             problem = "needs a CUDA GPU (or TRITON_INTERPRET=1, to test it slowly on the CPU)"
         return {"torch": "", "triton": problem}
 
     def ensure_available(self) -> None:
         """Raise MissingDependencyError now if the backend that was asked for is not installed."""
-        if self.backend == "triton" and (problem := kernels.triton_problem()):
+        if self.backend == "triton" and (problem := kernels.TRITON_PROBLEM):
             raise MissingDependencyError(f"renderer.backend=triton: {problem}, or take backend=auto")
 
     def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
@@ -127,7 +127,7 @@ class BlinnPhong(Glossy):
     def _use_triton(self, depth: Tensor) -> bool:
         chosen = self.backend
         if chosen == "auto":
-            fusable = depth.is_cuda and self._fusable and not kernels.triton_problem()
+            fusable = depth.is_cuda and self._fusable and not kernels.TRITON_PROBLEM
             chosen = "triton" if fusable else "torch"
             if not self._said:
                 self._said = True
