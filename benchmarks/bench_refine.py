@@ -24,7 +24,7 @@ import typer
 
 from benchmarks import report
 from benchmarks.records import RESULTS, ROOT, Row, circumstances, result_path, save, timing
-from benchmarks.ways import ALONE, EMBEDDED, PHOTO, PLAIN, RUNS, THEIRS, Bench, Effort, Subject, Way, known
+from benchmarks.ways import ALONE, EMBEDDED, PHOTO, PLAIN, RUNS, THEIRS, Bench, Effort, Subject, Way, dotted
 from redepth.pipeline import keep_freed_memory
 
 PARTS = ("embedded", "command")
@@ -36,7 +36,7 @@ app = typer.Typer(add_completion=False)
 def embedded(bench: Bench) -> list[Row]:
     """Time the preset's members together, one at a time, and the authors' way, in turns."""
     together = bench.subject.preset().optim.members
-    theirs = Way(THEIRS, 1, dict(known(PLAIN)), reloads=True)
+    theirs = Way(THEIRS, 1, dotted(PLAIN), reloads=True)
     return list(bench.in_turns([Way(f"{together} together", together), Way(ALONE, 1), theirs]))
 
 

@@ -24,7 +24,6 @@ from benchmarks.records import Row, Steps, circumstances, matrix_rate, timing
 from redepth import io
 from redepth.config import Preset, load_preset
 from redepth.depth_models.depth_anything import DepthAnything
-from redepth.errors import ConfigError
 from redepth.optim.parameterizations import Parameterization
 from redepth.optim.refiner import Refiner
 from redepth.pipeline import Pipeline
@@ -49,7 +48,7 @@ PLAIN: tuple[tuple[str, Any], ...] = (
     ("shared_prefix", False),
     ("decoders", "loop"),
 )
-"""The step with nothing done for speed; torch's own numerics."""
+"""The step with nothing done for speed, but for TF32, which is the preset's and the authors'."""
 
 console = Console(width=120)
 
@@ -245,18 +244,9 @@ def first_gradient(refiner: Refiner, photo: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def known(options: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Return those of the options of ``optim.performance`` that there are, with dotted keys."""
-    dotted = [(f"{PERFORMANCE}.{name}", value) for name, value in options]
-    return [(key, value) for key, value in dotted if _exists(key, value)]
-
-
-def _exists(key: str, value: Any) -> bool:
-    try:
-        load_preset(EMBEDDED, [f"{key}={json.dumps(value)}"])
-    except ConfigError:
-        return False
-    return True
+def dotted(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return options of ``optim.performance`` by their keys in a preset."""
+    return {f"{PERFORMANCE}.{name}": value for name, value in options}
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -283,7 +273,7 @@ class Bench:
     @classmethod
     def of(cls, subject: Subject, effort: Effort, seconds: float) -> Bench:
         """Count the operations of the plain step, and measure the rate of a matrix product."""
-        plain = {"optim.members": 1, **dict(known(PLAIN))}
+        plain = {"optim.members": 1, **dotted(PLAIN)}
         refiner, photo = subject.refiner(plain), subject.photo()
         dtype = _precision(refiner)
         common = {
@@ -310,13 +300,13 @@ class Bench:
         for way, refiner, found in loaded:
             yield from self.finished(way, refiner, found, inside=True)
 
-    def one(self, way: Way, *, inside: bool = False, extra: dict[str, Any] | None = None) -> Iterator[Row]:
+    def one(self, way: Way, *, inside: bool = False) -> Iterator[Row]:
         """Time one way on the networks that are loaded."""
         refiner, found = self.subject.refiner(self.settings(way)), Found()
         free()
         for _ in range(self.effort.rounds):
             take(refiner, self.subject.photo(), self.effort, found)
-        yield from self.finished(way, refiner, found, inside=inside, extra=extra)
+        yield from self.finished(way, refiner, found, inside=inside)
 
     def settings(self, way: Way) -> dict[str, Any]:
         """Return the overrides under which a way is timed."""
@@ -324,15 +314,7 @@ class Bench:
         own = {"members": way.micro_batch, "members_per_batch": way.micro_batch, "steps": steps}
         return {f"optim.{k}": v for k, v in own.items()} | way.settings
 
-    def finished(
-        self,
-        way: Way,
-        refiner: Refiner,
-        found: Found,
-        *,
-        inside: bool,
-        extra: dict[str, Any] | None = None,
-    ) -> Iterator[Row]:
+    def finished(self, way: Way, refiner: Refiner, found: Found, *, inside: bool) -> Iterator[Row]:
         """Make rows of what was found, the stages looked at if that is asked for."""
         photo = self.subject.photo()
         size = tuple(refiner.depth_model.prepare(photo).shape[-2:])
@@ -342,7 +324,6 @@ class Bench:
             "reserved_mib": found.reserved_mib,
             "execution": refiner.execution,
         }
-        common["extra"] |= extra or {}
         if inside:
             found.stages_ms = look_inside(refiner, photo, self.effort)
         if way.reloads:

@@ -98,7 +98,7 @@ class Performance(_Section):
     - ``compile``: torch.compile with static shapes for nothing, for the prior's networks, or for the depth
       decoder too. Compiling comes before the first step, and has not paid where it was measured.
     - ``cuda_graphs``: launched as one CUDA graph is nothing, the frozen denoiser, or the whole ``step``,
-      forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 200 steps and more. No
+      forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 100 steps and more. No
       effect on other devices.
     - ``checkpointing``: the VAE's encoder is computed again on the way back instead of being remembered: less
       memory, its forward pass once more.

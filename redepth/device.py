@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -120,14 +120,39 @@ def numerics(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iter
     if device.type != "cuda":
         yield
         return
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
-    cudnn.allow_tf32 = matmul.allow_tf32 = tf32
+    cudnn = torch.backends.cudnn
+    search = cudnn.benchmark
     cudnn.benchmark = cudnn_benchmark
+    try:
+        with _tf32(tf32):
+            yield
+    finally:
+        cudnn.benchmark = search
+
+
+@contextmanager
+def _tf32(on: bool) -> Iterator[None]:
+    """Set it by the interface that the process uses: torch refuses to read the older one after the newer."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    scopes: list[Any] = [matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
+    newer = [scope for scope in scopes if hasattr(scope, "fp32_precision")]
+    before = [scope.fp32_precision for scope in newer]
+    try:
+        older = cudnn.allow_tf32, matmul.allow_tf32
+    except RuntimeError:
+        older = None
+    if older is None:
+        for scope in newer:
+            scope.fp32_precision = "tf32" if on else "ieee"
+    else:
+        cudnn.allow_tf32 = matmul.allow_tf32 = on
     try:
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+        if older is not None:
+            cudnn.allow_tf32, matmul.allow_tf32 = older
+        for scope, precision in zip(newer, before, strict=True):
+            scope.fp32_precision = precision
 
 
 def captured(call: Callable[[], T]) -> tuple[T, Callable[[], None]]:

@@ -105,8 +105,10 @@ def _plain_block(module: Any) -> bool:
     if type(module) is not ResnetBlock2D or module.time_embedding_norm != "default":
         return False
     resized = module.upsample is not None or module.downsample is not None
-    layers = (module.conv1, module.conv2, module.conv_shortcut)
-    usual = all(type(layer) is nn.Conv2d and layer.bias is not None for layer in layers if layer is not None)
+    layers = [x for x in (module.conv1, module.conv2, module.conv_shortcut) if x is not None]
+    usual = all(
+        _plain_layer(layer) and type(layer) is nn.Conv2d and layer.bias is not None for layer in layers
+    )
     exact = module.output_scale_factor == 1 and not module.skip_time_act and module.dropout.p == 0
     return usual and exact and not resized
 
@@ -137,7 +139,7 @@ def _plain_transformer(module: Any) -> bool:
 
     if type(module) is not Transformer2DModel or not module.is_input_continuous:
         return False
-    return all(type(layer) in (nn.Conv2d, nn.Linear) for layer in (module.proj_in, module.proj_out))
+    return all(_plain_layer(layer) and _is_product(layer) for layer in (module.proj_in, module.proj_out))
 
 
 def _transformer(
@@ -158,6 +160,12 @@ def _transformer(
     """
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
+    if any(mask is not None and mask.dim() == 2 for mask in (attention_mask, encoder_attention_mask)):
+        # diffusers makes biases of such masks.
+        given = (encoder_hidden_states, timestep, added_cond_kwargs, class_labels, cross_attention_kwargs)
+        return type(module).forward(
+            module, hidden_states, *given, attention_mask, encoder_attention_mask, return_dict
+        )
     x = hidden_states
     tokens = _projected(module.proj_in, module.norm(x))
     for block in module.transformer_blocks:
@@ -173,6 +181,20 @@ def _transformer(
     out = F.linear(tokens, module.proj_out.weight.flatten(1), module.proj_out.bias) + _tokens(x)
     out = out.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
     return Transformer2DModelOutput(sample=out) if return_dict else (out,)
+
+
+def _plain_layer(layer: nn.Module) -> bool:
+    """Return whether a layer does what its class says: no hook, and nobody else's ``forward``."""
+    hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
+    return not hooked and getattr(layer, "padding_mode", "zeros") == "zeros"
+
+
+def _is_product(layer: nn.Module) -> bool:
+    """Return whether a layer is one product for each token."""
+    if type(layer) is nn.Conv2d:
+        pointwise = set(layer.kernel_size) == {1} and set(layer.stride) == {1} and not any(layer.padding)
+        return pointwise and layer.groups == 1
+    return type(layer) is nn.Linear
 
 
 def _projected(layer: Any, x: Tensor) -> Tensor:

@@ -91,6 +91,57 @@ def test_numerics_are_set_and_put_back() -> None:
     assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark) == before
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the older interface only"
+)
+def test_numerics_go_with_torchs_newer_interface() -> None:
+    """After it was used, torch raises where the older one is read."""
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = matmul.fp32_precision, conv.fp32_precision
+    try:
+        for used in ("tf32", "ieee"):
+            matmul.fp32_precision = conv.fp32_precision = used
+            for tf32, expected in ((True, "tf32"), (False, "ieee")):
+                with device.numerics(CUDA, tf32=tf32, cudnn_benchmark=False):
+                    assert (matmul.fp32_precision, conv.fp32_precision) == (expected, expected)
+                assert (matmul.fp32_precision, conv.fp32_precision) == (used, used)
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = before
+    assert torch.backends.cudnn.allow_tf32 in (True, False)
+
+
+def test_calls_take_turns_in_side_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream waits for what comes before, and what comes after waits for each."""
+    said: list[str] = []
+    here = ["outside"]
+
+    class Stream:
+        def __init__(self, *_: Any) -> None:
+            self.name = f"side {sum(line.startswith('made') for line in said)}"
+            said.append(f"made {self.name}")
+
+        def wait_stream(self, other: Any) -> None:
+            said.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def inside(stream: Any) -> Any:
+        here.append(stream.name)
+        yield
+        here.pop()
+
+    outside = SimpleNamespace(
+        name="outside", wait_stream=lambda other: said.append(f"outside waits for {other.name}")
+    )
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", inside)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: outside)
+    streams = device.SideStreams(CUDA, 2)
+    assert streams.run([lambda: here[-1]] * 3) == ["side 0", "side 1", "side 0"]
+    waits = [f"side {i} waits for outside" for i in (0, 1)] + [f"outside waits for side {i}" for i in (0, 1)]
+    assert said[2:] == waits
+    assert device.SideStreams(torch.device("cpu"), 4).run([lambda: 1, lambda: 2]) == [1, 2]
+
+
 def test_only_what_speaks_of_memory_is_out_of_memory() -> None:
     assert device.is_out_of_memory(torch.OutOfMemoryError())
     assert device.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"))

@@ -6,6 +6,7 @@ Run with `pytest -m gpu`, which also takes the tests of other files whose fixtur
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -163,11 +164,12 @@ def test_a_step_does_not_wait_for_the_gpu(kind: str, stopping: bool) -> None:
     group = run._new_group(range(2))
     draws = run._draws(group.members)
     # First calls make constants, workspaces and the optimizer's state.
-    run._step(group, 0, next(draws))
+    stepper = refiner.stepper(partial(run._advance, group))
+    run._step(group, 0, next(draws), stepper)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(1, 3):
-            run._step(group, step, next(draws))
+            run._step(group, step, next(draws), stepper)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     group.ledger.read()

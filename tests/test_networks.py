@@ -318,8 +318,18 @@ def test_the_additions_of_a_residual_block_are_passes_no_more(make: Callable[[],
 def test_a_block_of_another_kind_keeps_its_own_forward() -> None:
     from diffusers.models.resnet import ResnetBlock2D
 
-    kinds: list[dict[str, Any]] = [{"output_scale_factor": 2.0}, {"down": True}, {"skip_time_act": True}]
+    kinds: list[dict[str, Any]] = [
+        {"output_scale_factor": 2.0},
+        {"down": True},
+        {"skip_time_act": True},
+        {},
+        {},
+    ]
     blocks = [ResnetBlock2D(in_channels=8, temb_channels=4, groups=2, **kind) for kind in kinds]
+    blocks[-2].conv1.padding_mode = "circular"
+    blocks[-2].conv1._reversed_padding_repeated_twice = [1, 1, 1, 1]
+    hooked: list[int] = []
+    blocks[-1].conv2.register_forward_hook(lambda *_: hooked.append(1))
     network = nn.ModuleList(blocks).requires_grad_(False)
     x, time = torch.randn(1, 8, 4, 4, generator=seeded()), torch.randn(1, 4, generator=seeded(1))
     plain = [block(x, time) for block in network]
@@ -327,6 +337,7 @@ def test_a_block_of_another_kind_keeps_its_own_forward() -> None:
     assert not any("forward" in block.__dict__ for block in network)
     for block, expected in zip(network, plain, strict=True):
         assert relative_error(block(x, time), expected) < 1e-5
+    assert len(hooked) == 2
 
 
 @pytest.mark.slow

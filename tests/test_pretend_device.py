@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -193,12 +194,13 @@ def take_steps(gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = Non
     run = _Run(refiner, image, features, initial, condition, 0, None, None, None)
     group = run._new_group(range(2))
     draws = run._draws(group.members)
-    run._step(group, 0, next(draws))
+    stepper = refiner.stepper(partial(run._advance, group))
+    run._step(group, 0, next(draws), stepper)
     group.ledger.read()
     for step in range(1, refiner.optim.steps):
         drawn = next(draws)
         with gpu.step():
-            run._step(group, step, drawn)
+            run._step(group, step, drawn, stepper)
     group.ledger.read()
     assert group.ledger.steps == refiner.optim.steps
     parameters = [p for params in group.state.groups().values() for p in params]

@@ -75,7 +75,7 @@ def fused_group_norm(
     is of another dtype than `kernels.DTYPES` or empty, or Triton is missing.
     """
     vectors = (weight, bias) if addend is None else (weight, bias, addend)
-    if not kernels.can_take(x) or kernels.learns(*vectors):
+    if not kernels.can_take(x) or x.dim() < 3 or kernels.learns(*vectors):
         return group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)
     from redepth.ops import group_norm_triton
 

@@ -713,6 +713,7 @@ def group_norm(
             for them), or the tensors are not on a CUDA device.
     """
     _check(x, groups, weight, bias, addend)
+    weight, bias = weight.contiguous(), bias.contiguous()
     addend = None if addend is None else addend.contiguous()
     if torch.compiler.is_compiling():
         return _forward_op(x, groups, weight, bias, eps, silu, addend)[0]

@@ -59,6 +59,7 @@ class _AddWithBias(torch.autograd.Function):
 
 def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
     """Add two channels-last tensors and a bias by channel, as `residual.add_with_bias` has checked them."""
+    bias = bias.contiguous()
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _AddWithBias.apply(a, b, bias)
     return _sum(a, b, bias)

@@ -24,6 +24,7 @@ from torch import Tensor
 from redepth.config import EarlyStop, Optim
 from redepth.device import indexed, synchronize
 from redepth.errors import ConfigError, RedepthError
+from redepth.optim.step_graph import EAGER_STEPS
 from redepth.units import memory, seconds
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
-TRIAL_STEPS = 4
-"""Steps of a trial; the first is not counted."""
+COUNTED_STEPS = 3
+"""Steps of a trial that count; those before them are the first, or all until a graph is captured."""
 
 TRIAL_SHARE = 0.05
 """Share of the time after which a trial takes no further step."""
@@ -157,8 +158,8 @@ class CudaMeter:
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> int:
-        """Return the most bytes in use since then."""
-        return torch.cuda.max_memory_allocated(self.device)
+        """Return the most bytes that torch held since then: that is what the limit is on."""
+        return torch.cuda.max_memory_reserved(self.device)
 
 
 def check_possible(optim: Optim, device: torch.device) -> None:
@@ -219,6 +220,12 @@ class _Fitting:
         budget = self.refiner.optim.budget
         return float("inf") if budget is None else seconds(budget)
 
+    @property
+    def early(self) -> int:
+        """Steps at the beginning that are not like the others."""
+        graphs = self.refiner.execution["cuda_graphs"] == "step" and self.refiner.device.type == "cuda"
+        return EAGER_STEPS + 1 if graphs else 1
+
     def choose(self) -> Fit:
         """Measure and decide."""
         optim, limit = self.refiner.optim, self.refiner.optim.vram
@@ -251,14 +258,18 @@ class _Fitting:
             trial, ticks = self._few_steps(members)
         # What this size held in memory is no part of the next one's peak.
         self.refiner.release_memory()
-        first, *later = (after - before for before, after in pairwise(ticks))
+        took = [after - before for before, after in pairwise(ticks)]
+        first = took[: self.early]
+        # Where a trial was cut short, what there is has to do.
+        pace = median(took[self.early :] or took[1:] or took)
         peak = None if self.meter is None else self.meter.peak()
-        pace = median(later) if later else first
-        self.trials.append(Trial(members, pace, max(0.0, first - pace), peak))
+        self.trials.append(Trial(members, pace, max(0.0, sum(first) - len(first) * pace), peak))
 
     def _few_steps(self, members: int) -> tuple[Refiner, list[float]]:
         """Take them; return the refiner that did, and when it began and ended each."""
-        trial = self._with(members, TRIAL_STEPS, early_stop=EarlyStop(), members_per_batch="auto")
+        trial = self._with(
+            members, self.early + COUNTED_STEPS, early_stop=EarlyStop(), members_per_batch="auto"
+        )
         ticks = [self.clock()]
 
         def watch() -> str:

@@ -11,9 +11,9 @@ from redepth.contracts import DepthModel, Execution, Prior, Tunable
 from redepth.errors import ConfigError
 from redepth.ops.kernels import TRITON_PROBLEM
 
-GRAPH_PAYS_AFTER = 200
-"""Steps of a run after which capturing one has cost less time than it saved: 0.55 s, at 2.6 ms a step of ten
-members of the paper's preset on an H100 (docs/performance.md). Fewer members win more."""
+GRAPH_PAYS_AFTER = 100
+"""Steps of a run after which capturing one has surely cost less time than it saved: ten members of the
+paper's preset on an H100 need 66 (0.63 s, at 9.5 ms a step; docs/performance.md)."""
 
 Graphs = Literal["off", "denoiser", "step"]
 
@@ -32,7 +32,9 @@ def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Pri
             "optim.performance.cuda_graphs=step needs a prior whose networks stay as they are: set it to "
             "off, or take another prior.score"
         )
-    graphs = "off" if changes and fast.cuda_graphs == "auto" else graphed(optim, device)
+    # Draws that are read as numbers make each step another one.
+    eager = changes or bool(getattr(prior, "on_cpu", None))
+    graphs = "off" if eager and fast.cuda_graphs == "auto" else graphed(optim, device)
     chosen = {
         "cuda_graphs": graphs,
         "fused_kernels": "off" if changes and fast.fused_kernels == "auto" else _fuses(fast, device),

@@ -110,7 +110,9 @@ class Parameterization:
         self.learns = PARAMETERIZATIONS[name]
         self.members = members
         self._unit = unit
-        self._streams = SideStreams(image.device, streams)
+        # What an encoder gives is freed on the way back while other streams may still read it; what is
+        # learned directly, or stays, is not.
+        self._streams = SideStreams(image.device, 1 if "encoder" in self.learns else streams)
         self._model = model
         self._image = image
         self._features = features

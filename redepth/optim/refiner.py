@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
@@ -188,14 +188,13 @@ class _LossesOnDemand(Mapping[str, Tensor]):
 class _Group:
     """Members that advance in lockstep, and what they have come to.
 
-    ``advance`` takes a step of them, eagerly or as a graph.
+    Nothing in it refers back to it: its memory has to go when it does.
     """
 
     members: range
     state: Parameterization
     optimizer: torch.optim.Optimizer
     ledger: Ledger
-    advance: StepGraph | Eager = field(init=False)
 
 
 @dataclass(frozen=True)
@@ -215,6 +214,8 @@ class Refiner:
 
     Each step, for member i and light j: ``total_i = prior_weight * mean_j prior_ij + sum_k w_k
     objective_ik``; the sum over members is differentiated, so members never influence each other.
+
+    The components are tuned for this refiner; another one made of the same ones tunes them anew.
 
     Args:
         depth_model: loaded.
@@ -465,6 +466,8 @@ class _Run:
                 continue
             if group is not None:
                 self.finished.append(self._finish(group))
+            # Its memory is for the next one.
+            del group
             if reason:
                 return reason
             start = members.stop
@@ -475,8 +478,7 @@ class _Run:
         group = None
         try:
             group = self._new_group(members)
-            with group.advance.stream():
-                self._optimise(group)
+            self._take_steps(group)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -518,16 +520,25 @@ class _Run:
             streams=STREAMS if self.refiner.execution["decoders"] == "streams" else 1,
         )
         ledger = Ledger(len(members), self.optim.early_stop, self.refiner.device)
-        group = _Group(members, state, self.refiner.make_optimizer(state), ledger)
-        group.advance = self.refiner.stepper(partial(self._advance, group))
-        return group
+        return _Group(members, state, self.refiner.make_optimizer(state), ledger)
 
     def _draws(self, members: range) -> Iterator[StepDraws]:
         if self.replay is not None:
             return (d.rows(slice(members.start, members.stop)) for d in self.replay)
         return draw_steps(self.refiner.renderer, self.refiner.prior, self.seed, members, self.optim.steps)
 
-    def _optimise(self, group: _Group) -> None:
+    def _take_steps(self, group: _Group) -> None:
+        stepper = self.refiner.stepper(partial(self._advance, group))
+        try:
+            with stepper.stream():
+                self._optimise(group, stepper)
+        finally:
+            # A graph holds all that a step needs.
+            stepper.forget()
+        if not stepper.possible:
+            self.refiner.execution["cuda_graphs"] = "off"
+
+    def _optimise(self, group: _Group, stepper: StepGraph | Eager) -> None:
         """Take all steps; those that were not finite are taken again where the prior can be widened."""
         draws, unread = self._draws(group.members), dict[int, StepDraws]()
         step = 0
@@ -535,19 +546,20 @@ class _Run:
             if step not in unread:
                 unread[step] = next(draws)
             try:
-                self._step(group, step, unread[step])
+                self._step(group, step, unread[step], stepper)
                 step += 1
                 # The first step tells at once what no later one would mend.
                 if step in (1, self.optim.steps) or step % self.optim.performance.read_losses_every == 0:
                     group.ledger.read()
             except NotFinite as failure:
                 self._go_on_or_end(group, failure)
+                stepper.forget()
                 step = failure.step
             unread = {k: drawn for k, drawn in unread.items() if k >= group.ledger.steps}
             if self.refiner.watch is not None and (why := self.refiner.watch()):
                 raise Interrupted(why)
 
-    def _step(self, group: _Group, step: int, draws: StepDraws) -> None:
+    def _step(self, group: _Group, step: int, draws: StepDraws, stepper: StepGraph | Eager) -> None:
         """Take one step; nothing in it waits for the device, unless `on_step` looks at the losses."""
         drawn = draws.to(self.refiner.device)
         for params in group.optimizer.param_groups:
@@ -556,7 +568,7 @@ class _Run:
                 params["lr"].fill_(rate)
             else:
                 params["lr"] = rate
-        taken = group.advance(drawn)
+        taken = stepper(drawn)
         group.ledger.keep(taken.raw, taken.depth, taken.offset)
         group.ledger.add(taken.losses)
         if self.on_step is not None:
@@ -607,7 +619,6 @@ class _Run:
                 "%s: going on in float32 instead of %s", self._complaint(group, failure, advice=""), before
             )
             group.ledger.forgive()
-            group.advance.forget()
             return
         message = self._complaint(group, failure)
         if failure.step == 0 and not self.finished:

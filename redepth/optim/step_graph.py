@@ -69,7 +69,8 @@ class StepGraph:
         self._taken: Taken | None = None
         self._replay: Callable[[], None] | None = None
         self._eager_steps = 0
-        self._possible = True
+        self.possible = True
+        """Whether a step can be captured, as far as is known."""
 
     def __call__(self, draws: StepDraws) -> Taken:
         """Take a step.
@@ -83,8 +84,12 @@ class StepGraph:
         assert self._given is not None
         assert self._taken is not None
         assert self._replay is not None
-        for own, drawn in zip(_tensors(self._given), _tensors(draws), strict=True):
-            own.copy_(drawn)
+        given, drawn = _tensors(self._given), _tensors(draws)
+        if {name: t.shape for name, t in given.items()} != {name: t.shape for name, t in drawn.items()}:
+            # Draws of another kind, as a replayed record may have, are none that the graph can read.
+            return self._advance(draws)
+        for name, own in given.items():
+            own.copy_(drawn[name])
         self._replay()
         return self._taken.clone()
 
@@ -114,7 +119,7 @@ class StepGraph:
     def _captured(self, draws: StepDraws) -> bool:
         """Capture a step if it is time, and possible; return whether there is a graph."""
         # Draws that stay on the CPU are read as numbers: each step launches something else.
-        if not self._possible or draws.noise.on_cpu or self._eager_steps < EAGER_STEPS:
+        if not self.possible or draws.noise.on_cpu or self._eager_steps < EAGER_STEPS:
             return False
         given = StepDraws(draws.illumination.clone(), draws.noise.clone())
         gc.collect()
@@ -123,7 +128,7 @@ class StepGraph:
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
-            self._possible = False
+            self.possible = False
             log.warning("a step cannot become a CUDA graph, and stays eager: %s", str(error).splitlines()[0])
             return False
         self._given = given
@@ -132,6 +137,8 @@ class StepGraph:
 
 class Eager:
     """Takes every step as it is."""
+
+    possible = True
 
     def __init__(self, advance: Advance) -> None:
         self._advance = advance
@@ -148,5 +155,6 @@ class Eager:
         return nullcontext()
 
 
-def _tensors(draws: StepDraws) -> list[Tensor]:
-    return [*draws.illumination.tensors.values(), *draws.noise.tensors.values()]
+def _tensors(draws: StepDraws) -> dict[tuple[str, str], Tensor]:
+    records = {"illumination": draws.illumination, "noise": draws.noise}
+    return {(kind, name): t for kind, record in records.items() for name, t in record.tensors.items()}

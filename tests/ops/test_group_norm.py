@@ -127,6 +127,16 @@ def test_an_addend_is_added_before(shape: tuple[int, ...], groups: int, own: boo
     assert relative_error(found, run(kernels.group_norm, moved, groups, silu=True)[0]) < 1e-5
 
 
+@BOTH_WAYS
+def test_vectors_of_any_stride_are_read_rightly() -> None:
+    given = inputs((2, 16, 5, 4))
+    expected = run(kernels.group_norm, given, 4, silu=True)
+    for name in ("weight", "bias"):
+        given[name] = given[name].repeat_interleave(2)[::2]
+    found = run(kernels.group_norm, given, 4, silu=True)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_an_addend_that_does_not_fit_is_refused() -> None:
     given = {name: value.to(DEVICE) for name, value in inputs((3, 8, 4, 4)).items()}
     with pytest.raises(ValueError, match=r"addend must be \(1, 8\) or \(3, 8\), got \(2, 8\)"):

@@ -41,6 +41,12 @@ def test_the_kernel_is_the_sum(shape: tuple[int, ...], dtype: torch.dtype, toler
         assert torch.equal(gradient, cotangent)
 
 
+def test_a_bias_of_any_stride_is_read_rightly() -> None:
+    a, b, bias = given((2, 6, 5, 7))
+    expected = residual_triton.add_with_bias(a, b, bias)
+    assert torch.equal(residual_triton.add_with_bias(a, b, bias.repeat_interleave(2)[::2]), expected)
+
+
 def test_other_layouts_are_added_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, bias = given((2, 6, 5, 7))
     expected = residual_triton.add_with_bias(a, b, bias)

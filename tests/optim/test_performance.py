@@ -147,11 +147,12 @@ def test_a_step_looks_at_no_number_on_the_device(
     run = without_numbers(refiner, monkeypatch)
     group = run._new_group(range(3))
     draws = run._draws(group.members)
-    run._step(group, 0, next(draws))
+    stepper = refiner.stepper(partial(run._advance, group))
+    run._step(group, 0, next(draws), stepper)
     no_numbers_from_the_host(monkeypatch)
     drawn = next(draws)
     with Operators() as mode:
-        run._step(group, 1, drawn)
+        run._step(group, 1, drawn, stepper)
     assert group.ledger.failed.device == META
     assert not {"_local_scalar_dense", "nonzero"} & set(mode.seen)
     # Only the random numbers come from the host.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +12,14 @@ import pytest
 import torch
 
 from redepth.config import Optim
+from redepth.contracts import Illumination, StepDraws
 from redepth.errors import ConfigError
 from redepth.optim import execution
-from redepth.optim.refiner import Outcome, Refiner, StepReport
+from redepth.optim.refiner import Outcome, Refiner, StepReport, _Run
 from redepth.optim.step_graph import EAGER_STEPS, Advance, StepGraph, Taken
 from tests.helpers import CPU, TargetPrior, make_refiner, photo, tiny_depth_model, tiny_prior
 from tests.optim.test_performance import Narrow
+from tests.optim.test_refiner import Exhausting
 from tests.priors.test_rules_on_models import latent_prior
 
 STEPS = EAGER_STEPS + 5
@@ -32,8 +36,17 @@ class Replaying(StepGraph):
         if self.error is not None:
             raise self.error
 
+        written: list[Taken] = []
+
         def replay() -> None:
-            self._taken = call()
+            taken = call()
+            if not written:
+                written.append(taken.clone())
+                self._taken = written[0]
+            # As a graph does: it writes where it wrote before.
+            losses = [(written[0].losses[name], taken.losses[name]) for name in taken.losses]
+            for own, new in [*losses, *zip(written[0][1:], taken[1:], strict=True)]:
+                own.copy_(new)
 
         return object(), replay
 
@@ -111,14 +124,57 @@ def test_draws_that_are_read_as_numbers_keep_the_steps_eager(monkeypatch: pytest
     assert same(found, eager(tiny_prior(), steps=STEPS).run(photo()))
 
 
+def test_draws_of_another_order_or_kind_give_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recorded run may hold its tensors in another order, or more of them from some step on."""
+    recorded: list[StepDraws] = []
+    eager(steps=STEPS).run(photo(), on_step=lambda report: recorded.append(report.draws))
+    expected = eager(steps=STEPS).run(photo(), draws=recorded)
+
+    def turned(draws: StepDraws, more: bool) -> StepDraws:
+        light = dict(reversed(draws.illumination.tensors.items()))
+        extra = {"unread": torch.zeros(3, 1)} if more else {}
+        return StepDraws(Illumination(light | extra), draws.noise)
+
+    other = [turned(d, step == STEPS - 1) if step > EAGER_STEPS else d for step, d in enumerate(recorded)]
+    found = with_graphs(monkeypatch, steps=STEPS).run(photo(), draws=other)
+    assert Replaying.captures == 1
+    assert same(found, expected)
+
+
+def test_a_group_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the collector of cycles: what is freed late is not there when memory has run out."""
+    alive: list[weakref.ref[Any]] = []
+    left: list[int] = []
+    make = _Run._new_group
+
+    def watched(run: _Run, members: range) -> Any:
+        left.append(sum(ref() is not None for ref in alive))
+        group = make(run, members)
+        alive.append(weakref.ref(group))
+        return group
+
+    monkeypatch.setattr(_Run, "_new_group", watched)
+    gc.collect()
+    gc.disable()
+    try:
+        with_graphs(monkeypatch, members=4, members_per_batch=1, steps=STEPS).run(photo())
+        make_refiner(Exhausting(), members=5).run(photo())
+    finally:
+        gc.enable()
+    assert left == [0] * len(left)
+    assert len(left) == 4 + 4
+
+
 def test_what_cannot_be_captured_stays_eager_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(Replaying, "error", RuntimeError("operation not permitted when stream is capturing"))
+    refiner = with_graphs(monkeypatch, steps=STEPS)
     with caplog.at_level(logging.WARNING):
-        found = with_graphs(monkeypatch, steps=STEPS).run(photo())
+        found = refiner.run(photo())
     assert Replaying.captures == 1
     assert "a step cannot become a CUDA graph, and stays eager: operation not permitted" in caplog.text
+    assert refiner.execution["cuda_graphs"] == "off"
     assert same(found, eager(steps=STEPS).run(photo()))
 
 
@@ -150,7 +206,7 @@ def test_memory_that_runs_out_in_a_capture_halves_the_members(
         ("cuda:0", {}, "step"),
         ("cpu", {}, "off"),
         ("cpu", {"performance": {"cuda_graphs": "step"}}, "off"),
-        ("cuda:0", {"steps": 100}, "off"),
+        ("cuda:0", {"steps": 99}, "off"),
         ("cuda:0", {"steps": 10, "performance": {"cuda_graphs": "denoiser"}}, "denoiser"),
         ("cuda:0", {"performance": {"cuda_graphs": False}}, "off"),
     ],
@@ -183,6 +239,8 @@ def test_a_rule_that_learns_is_neither_graph_nor_fused(monkeypatch: pytest.Monke
     monkeypatch.setattr(execution, "TRITON_PROBLEM", "")
     found = execution.tune(Optim(), cuda, tiny_depth_model(), Learning())
     assert found["cuda_graphs"] == found["fused_kernels"] == "off"
+    # Draws that are read as numbers make each step another one.
+    assert execution.tune(Optim(), cuda, tiny_depth_model(), tiny_prior())["cuda_graphs"] == "off"
     assert execution.tune(Optim(), cuda, tiny_depth_model(), TargetPrior())["fused_kernels"] == "on"
     asked = Optim.model_validate({"performance": {"cuda_graphs": "step"}})
     with pytest.raises(ConfigError, match="cuda_graphs=step needs a prior whose networks stay"):
