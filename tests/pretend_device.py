@@ -24,7 +24,7 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from redepth.ops import constants
+from redepth.ops import constants, kernels
 
 GPU = torch.device("cuda", 0)
 
@@ -223,6 +223,8 @@ class PretendedGPU(TorchDispatchMode):
     # --- Python's ways to a device ------------------------------------------------------------
 
     def _replacements(self) -> Iterator[tuple[Any, str, Any]]:
+        # Kernels would run in Triton's interpreter, for minutes; their twins run instead.
+        yield kernels, "TRITON_PROBLEM", "a pretended GPU has none"
         base = torch._C.TensorBase
         for name, on_gpu in (("is_cuda", True), ("is_cpu", False)):
             yield Tensor, name, self._said(getattr(base, name), on_gpu)

@@ -45,17 +45,17 @@ def test_a_part_that_fails_or_lasts_is_ended_with_all_that_it_started(tmp_path: 
 
 def test_the_command_stores_rows_log_and_tables(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, "--parts", "rates,norms", "--out", str(tmp_path)],
+        [*COMMAND, "--parts", "rates,shading", "--out", str(tmp_path)],
         cwd=records.ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = records.load(tmp_path / "rows.jsonl")
-    assert {row.benchmark for row in rows} == {"rates", "group-norm"}
+    assert {row.benchmark for row in rows} == {"rates", "shading"}
     assert all(row.extra["tiny"] for row in rows)
     assert (tmp_path / "tables.md").read_text().startswith("| what | rate |")
-    assert "== norms" in (tmp_path / "log.txt").read_text()
+    assert "== shading" in (tmp_path / "log.txt").read_text()
     assert "matrix product" in done.stdout
 
 
