@@ -204,7 +204,7 @@ def _bring(repository: str, commit: str, names: Sequence[str], *, quiet: bool = 
             _watcher.line(f"downloading {count}, {size_text(_rest_of(wanted, blobs))}, to {blobs.parents[1]}")
         for file in sorted(files, key=lambda file: file.size or 0):
             name = file.name
-            _link(_fetched(file, blobs), folder / name)
+            _fetch(file, blobs, folder / name)
     except WeightsError:
         raise
     except Exception as error:  # the HTTP library's, the client's, the system's: each means the same here
@@ -227,8 +227,8 @@ def _make_room(repository: str, files: Sequence[_File], blobs: Path) -> None:
         )
 
 
-def _fetched(file: _File, blobs: Path) -> Path:
-    """Return a file's place in the cache, once it is there and whole."""
+def _fetch(file: _File, blobs: Path, path: Path) -> None:
+    """Bring a file to its place in the cache, whole, and let a snapshot's path lead there."""
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     blob, partial = blobs / file.etag, _partial(file, blobs)
@@ -236,6 +236,9 @@ def _fetched(file: _File, blobs: Path) -> Path:
     lock = blobs.parents[1] / ".locks" / blobs.parent.name / f"{file.etag}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
+        # Where files are no links, what was deleted for its damage has left a blob that is damaged too.
+        if not path.is_file() and blob.is_file() and not _as_published(file, blob):
+            blob.unlink()
         if not blob.is_file():
             # What an earlier run left may have been spoilt since: then it is downloaded once more.
             for last in (not partial.exists(), True):
@@ -249,7 +252,7 @@ def _fetched(file: _File, blobs: Path) -> Path:
                         "run again; if that does not help, a proxy or the disk spoils it"
                     )
             partial.replace(blob)
-    return blob
+        _link(blob, path)
 
 
 def _stream(file: _File, partial: Path) -> None:
@@ -299,7 +302,9 @@ def _go_on(file: _File, partial: Path) -> None:
 
 
 def _as_published(file: _File, path: Path) -> bool:
-    """Return whether a file is what the hub has, by SHA-256; small files, which have none, pass."""
+    """Return whether a file is what the hub has, by size and SHA-256, which small files do not have."""
+    if file.size is not None and _size(path) != file.size:
+        return False
     if not _SHA256.fullmatch(file.etag):
         return True
     digest = hashlib.sha256()
@@ -340,15 +345,28 @@ def _size(path: Path) -> int:
 
 
 def _link(blob: Path, path: Path) -> None:
-    """Let a snapshot's file be a link to the blob; where there are no links, the blob itself."""
+    """Let a snapshot's file be a link to the blob, or a copy where there are no links.
+
+    The blob stays where it is: other snapshots may link to it.
+    """
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # a link to what is gone
     try:
         path.symlink_to(os.path.relpath(blob, path.parent))
+    except FileExistsError:  # locks do not hold on every file system: another process was quicker
+        if not path.is_file():
+            raise
     except OSError:
-        blob.replace(path)
+        copy = path.with_name(f"{path.name}.redepth.incomplete")
+        copy.unlink(missing_ok=True)
+        try:
+            # On Windows anybody may do this, and it takes no second room for gigabytes.
+            copy.hardlink_to(blob)
+        except OSError:
+            shutil.copyfile(blob, copy)
+        copy.replace(path)
 
 
 def _note(reference: Path, commit: str) -> None:

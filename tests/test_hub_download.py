@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import huggingface_hub
 import pytest
 from rich.console import Console
@@ -175,6 +176,72 @@ def test_another_process_that_downloads_the_same_is_waited_for(online: Hub) -> N
         paths = {future.result() for future in [pool.submit(found.path) for _ in range(4)]}
     assert len(paths) == 1
     assert online.starts(UNET) == [0]
+
+
+def test_another_process_that_links_the_same_first_costs_no_blob(
+    online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between this process's look at the place and its link, the other one's link is made."""
+    link = Path.symlink_to
+
+    def second(path: Path, target: str) -> None:
+        link(path, target)
+        link(path, target)
+
+    monkeypatch.setattr(Path, "symlink_to", second)
+    place = source().path() / UNET
+    assert place.is_symlink()
+    assert place.resolve().parent == downloads.repository_folder(SD) / "blobs"
+    assert place.read_bytes() == (online.repositories[SD].folder / UNET).read_bytes()
+
+
+def test_a_link_is_made_under_the_lock_of_its_file(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, locks = downloads._link, []
+
+    def watched(blob: Path, path: Path) -> None:
+        lock = blob.parents[2] / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(lock).acquire(timeout=0)
+        locks.append(lock)
+        link(blob, path)
+
+    monkeypatch.setattr(downloads, "_link", watched)
+    source().path()
+    assert len(locks) == 2
+
+
+def refused(*_: object) -> None:
+    """What Windows says of symbolic links."""
+    raise OSError(1314, "a required privilege is not held by the client")
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_where_there_are_no_symbolic_links_the_blob_stays_too(
+    online: Hub, hard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    if not hard:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    place = source().path() / UNET
+    content = (online.repositories[SD].folder / UNET).read_bytes()
+    blobs = downloads.repository_folder(SD) / "blobs"
+    (blob,) = (path for path in blobs.iterdir() if path.stat().st_size == len(content))
+    assert place.read_bytes() == blob.read_bytes() == content
+    assert place.samefile(blob) == hard
+    assert not list(blobs.parent.rglob("*.incomplete"))
+
+
+def test_a_damaged_file_that_is_no_link_is_got_anew_once_it_is_deleted(
+    online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blob has the same damage, and nobody was told to delete that."""
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    place = source().path() / UNET
+    content = place.read_bytes()
+    place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    place.unlink()
+    new_process()
+    assert (source().path() / UNET).read_bytes() == content
 
 
 # --- the next run ---------------------------------------------------------------------------------
