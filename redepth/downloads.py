@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ def download(repository: str, revision: str | None, commit: str, names: Sequence
     parts = [part for name in indices for part in shards(name, folder / name)]
     _bring(repository, commit, [*dict.fromkeys([*names, *parts])])
     if revision != commit:
-        _note(repository_folder(repository) / "refs" / (revision or "main"), commit)
+        _note(repository_folder(repository), revision or "main", commit)
     return folder
 
 
@@ -369,10 +370,19 @@ def _link(blob: Path, path: Path) -> None:
         copy.replace(path)
 
 
-def _note(reference: Path, commit: str) -> None:
-    if not (reference.is_file() and reference.read_text().strip() == commit):
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit)
+def _note(folder: Path, revision: str, commit: str) -> None:
+    """Note which commit a revision stands for, so that a reader finds the former one or this one."""
+    reference = folder / "refs" / revision
+    # Whoever lists the references must not find what is gone a moment later.
+    beside = folder / f"{uuid.uuid4().hex}.redepth.incomplete"
+    try:
+        if not (reference.is_file() and reference.read_text().strip() == commit):
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(commit)
+            beside.replace(reference)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise WeightsError(f"cannot note what '{revision}' stands for: {reason(error)}") from error
 
 
 def size_text(size: int) -> str:

@@ -281,6 +281,37 @@ def test_a_download_that_ends_early_leaves_the_former_commit_as_it_was(online: H
     assert reference.read_text() == COMMIT
 
 
+def test_a_reader_finds_the_former_commit_while_the_new_one_is_written(
+    online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = downloads.repository_folder(SD)
+    reference = folder / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("f" * 40)
+    pending, write, seen = source(), Path.write_text, []
+
+    def halfway(path: Path, content: str) -> int:
+        write(path, "")
+        seen.append(reference.read_text())
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_text", halfway)
+    pending.path()
+    assert (seen, reference.read_text()) == (["f" * 40], COMMIT)
+    assert list(reference.parent.iterdir()) == [reference]
+    assert not list(folder.rglob("*.incomplete"))
+
+
+def test_a_note_that_cannot_be_written_is_one_line(online: Hub) -> None:
+    found = source()
+    folder = downloads.repository_folder(SD)
+    folder.mkdir(parents=True)
+    (folder / "refs").write_text("a file in its place")
+    with pytest.raises(WeightsError, match=r"cannot note .* cannot be written to: set HF_HOME") as error:
+        found.path()
+    assert "\n" not in str(error.value)
+
+
 # --- all of it, in processes of its own -----------------------------------------------------------
 
 
