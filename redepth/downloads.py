@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from redepth.checkpoint_files import is_index, shards
+from redepth.checkpoint_files import first_outside, is_index, shards
 from redepth.errors import WeightsError
 from redepth.hub_errors import CutShort, chain, passing, reason, spoken, wait
 
@@ -188,9 +188,9 @@ def download(repository: str, revision: str | None, commit: str, names: Sequence
 def _bring(repository: str, commit: str, names: Sequence[str], *, quiet: bool = False) -> None:
     """Download those of the files that are not here, small ones first."""
     folder, blobs = snapshot(repository, commit), repository_folder(repository) / "blobs"
+    if (outside := first_outside(names)) is not None:
+        raise WeightsError(f"'{repository}' names a file outside itself, {outside!r}: do not use it")
     missing = [name for name in names if not (folder / name).is_file()]
-    if outside := next((name for name in missing if ".." in name.split("/") or name.startswith("/")), None):
-        raise WeightsError(f"'{repository}' names a file outside itself, {outside}: do not use it")
     name = ""
     try:
         files = []

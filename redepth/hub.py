@@ -359,7 +359,9 @@ def read_json(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"'{path}' is not JSON ({reason(error)}): {_cure(path.resolve())}") from None
+        raise WeightsError(
+            f"'{path}' is not JSON ({reason(error)}): {checkpoint_files.cure(path.resolve())}"
+        ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"'{path}' must hold a JSON object")
     return content
@@ -408,16 +410,8 @@ def _said(error: Exception, folder: Path) -> str:
     """Return what an error says; of a damaged file, which it is and what to do about it."""
     names = {type(link).__name__ for link in chain(error)}
     if "SafetensorError" in names and folder.is_dir() and (path := checkpoint_files.damaged(folder)):
-        return f"a weights file is damaged: {_cure(path)}"
+        return f"a weights file is damaged: {checkpoint_files.cure(path)}"
     return reason(error)
-
-
-def _cure(path: Path) -> str:
-    """Return what to do about a damaged file; in the cache its name is a link, so it is what is linked to."""
-    from huggingface_hub import constants
-
-    in_cache = Path(constants.HF_HUB_CACHE).resolve() in path.parents
-    return f"delete '{path}' and run again" if in_cache else f"get '{path}' anew"
 
 
 @contextlib.contextmanager
