@@ -17,8 +17,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -183,6 +183,15 @@ def download(repository: str, revision: str | None, commit: str, names: Sequence
     if revision != commit:
         _note(repository_folder(repository), revision or "main", commit)
     return folder
+
+
+def note_absent(repository: str, commit: str, names: Iterable[str]) -> None:
+    """Note, where the hub's own client does, which files a commit does not have: nobody need ask again."""
+    for name in names:
+        path = repository_folder(repository) / ".no_exist" / commit / name
+        with suppress(OSError):  # of a cache that others fill
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 def _bring(repository: str, commit: str, names: Sequence[str], *, quiet: bool = False) -> None:
