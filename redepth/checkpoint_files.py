@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from redepth.errors import WeightsError
+
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _VOCABULARIES = frozenset({"vocab.json", "merges.txt", "vocab.txt", "spiece.model"})
 """Files of a tokenizer that `tokenizer.json` holds as well."""
@@ -16,6 +18,11 @@ _COMPANIONS = {
     "preprocessor_config.json": ("processor_config.json",),
 }
 """What the libraries read beside a file wherever it is there."""
+
+_NO_NAME = re.compile(r"[\\:\x00-\x1f]")
+"""What Windows takes for the end of a folder's or a drive's name, and what is in no name."""
+_UPWARD = frozenset({"", ".", ".."})
+"""Parts of a path that leave a folder: an empty one is in front of an absolute path."""
 
 _CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', weights_only=True); "
@@ -41,13 +48,36 @@ def is_index(name: str) -> bool:
 
 
 def shards(name: str, index: Path) -> list[str]:
-    """Return the names of the shards that an index of this name lists."""
+    """Return the names of the shards that an index of this name lists.
+
+    Raises:
+        WeightsError: it cannot be read, is no index, or names a file outside its own folder.
+    """
     try:
-        parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return []  # loading will say that the index is damaged
+        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        parts = sorted({part for part in placed if isinstance(part, str)})
+        whole = all(isinstance(part, str) for part in placed)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        whole, parts = False, []
+    if not whole:
+        raise WeightsError(f"'{index}' is no index of weights: {cure(index.resolve())}")
+    if (outside := first_outside(parts)) is not None:
+        raise WeightsError(f"'{index}' names a file outside its folder, {outside!r}: do not use it")
     folder, slash, _ = name.rpartition("/")
     return [f"{folder}{slash}{part}" for part in parts]
+
+
+def first_outside(names: Iterable[str]) -> str | None:
+    """Return the first name that could lead out of a repository's folder, on any system, or None."""
+    return next((name for name in names if _NO_NAME.search(name) or _UPWARD & {*name.split("/")}), None)
+
+
+def cure(path: Path) -> str:
+    """Return what to do about a damaged file; in the cache its name is a link, so it is what is linked to."""
+    from huggingface_hub import constants
+
+    in_cache = Path(constants.HF_HUB_CACHE).resolve() in path.parents
+    return f"delete '{path}' and run again" if in_cache else f"get '{path}' anew"
 
 
 def lacking(find: Callable[[str], Path | None], files: Iterable[str]) -> list[str]:

@@ -16,13 +16,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from redepth.checkpoint_files import is_index, shards
+from redepth.checkpoint_files import first_outside, is_index, shards
 from redepth.errors import WeightsError
 from redepth.hub_errors import CutShort, chain, passing, reason, spoken, wait
 
@@ -180,16 +181,25 @@ def download(repository: str, revision: str | None, commit: str, names: Sequence
     parts = [part for name in indices for part in shards(name, folder / name)]
     _bring(repository, commit, [*dict.fromkeys([*names, *parts])])
     if revision != commit:
-        _note(repository_folder(repository) / "refs" / (revision or "main"), commit)
+        _note(repository_folder(repository), revision or "main", commit)
     return folder
+
+
+def note_absent(repository: str, commit: str, names: Iterable[str]) -> None:
+    """Note, where the hub's own client does, which files a commit does not have: nobody need ask again."""
+    for name in names:
+        path = repository_folder(repository) / ".no_exist" / commit / name
+        with suppress(OSError):  # of a cache that others fill
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 def _bring(repository: str, commit: str, names: Sequence[str], *, quiet: bool = False) -> None:
     """Download those of the files that are not here, small ones first."""
     folder, blobs = snapshot(repository, commit), repository_folder(repository) / "blobs"
+    if (outside := first_outside(names)) is not None:
+        raise WeightsError(f"'{repository}' names a file outside itself, {outside!r}: do not use it")
     missing = [name for name in names if not (folder / name).is_file()]
-    if outside := next((name for name in missing if ".." in name.split("/") or name.startswith("/")), None):
-        raise WeightsError(f"'{repository}' names a file outside itself, {outside}: do not use it")
     name = ""
     try:
         files = []
@@ -204,7 +214,7 @@ def _bring(repository: str, commit: str, names: Sequence[str], *, quiet: bool = 
             _watcher.line(f"downloading {count}, {size_text(_rest_of(wanted, blobs))}, to {blobs.parents[1]}")
         for file in sorted(files, key=lambda file: file.size or 0):
             name = file.name
-            _link(_fetched(file, blobs), folder / name)
+            _fetch(file, blobs, folder / name)
     except WeightsError:
         raise
     except Exception as error:  # the HTTP library's, the client's, the system's: each means the same here
@@ -227,8 +237,8 @@ def _make_room(repository: str, files: Sequence[_File], blobs: Path) -> None:
         )
 
 
-def _fetched(file: _File, blobs: Path) -> Path:
-    """Return a file's place in the cache, once it is there and whole."""
+def _fetch(file: _File, blobs: Path, path: Path) -> None:
+    """Bring a file to its place in the cache, whole, and let a snapshot's path lead there."""
     from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
     blob, partial = blobs / file.etag, _partial(file, blobs)
@@ -236,6 +246,9 @@ def _fetched(file: _File, blobs: Path) -> Path:
     lock = blobs.parents[1] / ".locks" / blobs.parent.name / f"{file.etag}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(lock):
+        # Where files are no links, what was deleted for its damage has left a blob that is damaged too.
+        if not path.is_file() and blob.is_file() and not _as_published(file, blob):
+            blob.unlink()
         if not blob.is_file():
             # What an earlier run left may have been spoilt since: then it is downloaded once more.
             for last in (not partial.exists(), True):
@@ -249,7 +262,7 @@ def _fetched(file: _File, blobs: Path) -> Path:
                         "run again; if that does not help, a proxy or the disk spoils it"
                     )
             partial.replace(blob)
-    return blob
+        _link(blob, path)
 
 
 def _stream(file: _File, partial: Path) -> None:
@@ -299,7 +312,9 @@ def _go_on(file: _File, partial: Path) -> None:
 
 
 def _as_published(file: _File, path: Path) -> bool:
-    """Return whether a file is what the hub has, by SHA-256; small files, which have none, pass."""
+    """Return whether a file is what the hub has, by size and SHA-256, which small files do not have."""
+    if file.size is not None and _size(path) != file.size:
+        return False
     if not _SHA256.fullmatch(file.etag):
         return True
     digest = hashlib.sha256()
@@ -340,21 +355,43 @@ def _size(path: Path) -> int:
 
 
 def _link(blob: Path, path: Path) -> None:
-    """Let a snapshot's file be a link to the blob; where there are no links, the blob itself."""
+    """Let a snapshot's file be a link to the blob, or a copy where there are no links.
+
+    The blob stays where it is: other snapshots may link to it.
+    """
     if path.is_file():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)  # a link to what is gone
     try:
         path.symlink_to(os.path.relpath(blob, path.parent))
+    except FileExistsError:  # locks do not hold on every file system: another process was quicker
+        if not path.is_file():
+            raise
     except OSError:
-        blob.replace(path)
+        copy = path.with_name(f"{path.name}.redepth.incomplete")
+        copy.unlink(missing_ok=True)
+        try:
+            # On Windows anybody may do this, and it takes no second room for gigabytes.
+            copy.hardlink_to(blob)
+        except OSError:
+            shutil.copyfile(blob, copy)
+        copy.replace(path)
 
 
-def _note(reference: Path, commit: str) -> None:
-    if not (reference.is_file() and reference.read_text().strip() == commit):
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(commit)
+def _note(folder: Path, revision: str, commit: str) -> None:
+    """Note which commit a revision stands for, so that a reader finds the former one or this one."""
+    reference = folder / "refs" / revision
+    # Whoever lists the references must not find what is gone a moment later.
+    beside = folder / f"{uuid.uuid4().hex}.redepth.incomplete"
+    try:
+        if not (reference.is_file() and reference.read_text().strip() == commit):
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(commit)
+            beside.replace(reference)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise WeightsError(f"cannot note what '{revision}' stands for: {reason(error)}") from error
 
 
 def size_text(size: int) -> str:

@@ -9,17 +9,19 @@ import contextlib
 import functools
 import importlib.util
 import json
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
 from redepth import checkpoint_files, downloads
 from redepth.errors import WeightsError
 from redepth.hub_errors import chain, reason
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded:"
 WEIGHTS = Path(__file__).parent / "weights"
@@ -74,6 +76,7 @@ class Source:
         commit: the one that it stands for; None for a local folder.
         local_files_only: never ask the hub.
         pending: files of the repository that are downloaded before the first of them is read.
+        optional: files that are read if the checkpoint has them.
     """
 
     checkpoint: str
@@ -81,6 +84,7 @@ class Source:
     commit: str | None = None
     local_files_only: bool = False
     pending: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     def path(self) -> Path:
         """Return the folder of the files, which are downloaded if need be.
@@ -94,8 +98,22 @@ class Source:
         if self.commit is None:
             raise WeightsError(f"'{name}' was not looked for")
         if self.pending:
-            return downloads.download(name, self.revision, self.commit, self.pending)
+            folder = downloads.download(name, self.revision, self.commit, self.pending)
+            downloads.note_absent(name, self.commit, set(self.optional) - set(self.pending))
+            return folder
+        self.defaults_for()
         return downloads.snapshot(name, self.commit)
+
+    def defaults_for(self) -> tuple[str, ...]:
+        """Return the optional files for which defaults stand because it is not known what is in them.
+
+        What is in the cache may have come without them, by another program: then the hub is asked, once per
+        process, and has the last word. Where it cannot be asked, a warning says so.
+        """
+        if self.commit is None or self.pending:
+            return ()
+        unknown = _unknown(self.name, self.commit, self.optional)
+        return _asked_for(self.name, self.commit, unknown, self.local_files_only) if unknown else ()
 
     def load(self, cls: Any, folder: str | None, **options: Any) -> Any:
         """Load what is no model, such as a tokenizer, as `from_pretrained` does."""
@@ -160,14 +178,16 @@ class Source:
         """Return what changes when these files do: the commit, or a local folder's file sizes and times."""
         source = resolve(self.checkpoint)
         if not Path(source).is_dir():
-            return f"{source}@{self.commit or self.revision}"
+            lacking = "".join(f" without {name}" for name in self.defaults_for())
+            return f"{source}@{self.commit or self.revision}{lacking}"
         paths = [Path(source) / form for name in files for form in checkpoint_files.forms(name)]
         stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
         return json.dumps([str(Path(source).resolve()), *stats])
 
     def describe(self) -> dict[str, Any]:
-        """Return checkpoint, revision and commit for a run record."""
-        return {"checkpoint": self.checkpoint, "revision": self.revision, "commit": self.commit}
+        """Return checkpoint, revision and commit for a run record, and what `defaults_for` does if any."""
+        found = {"checkpoint": self.checkpoint, "revision": self.revision, "commit": self.commit}
+        return found | ({"defaults_for": list(names)} if (names := self.defaults_for()) else {})
 
     @property
     def is_local(self) -> bool:
@@ -191,7 +211,8 @@ def locate(
     """Find where a checkpoint's files come from, before any of them is read.
 
     A local folder and the hub's cache are looked at first. What is whole in the cache is taken as it is,
-    without asking the hub for something newer: a run does not change by itself. Nothing is downloaded yet.
+    without asking the hub for something newer: a run does not change by itself. Nothing is downloaded yet,
+    nor is the hub asked for optional files that the cache lacks: `Source.path` does both.
 
     Args:
         checkpoint: as for `resolve`.
@@ -211,14 +232,15 @@ def locate(
             raise WeightsError(said)
         return Source(checkpoint, revision, local_files_only=local_files_only)
     if is_cached(name, revision, files):
-        return Source(checkpoint, revision, _cached_commit(name, revision), local_files_only)
+        commit = _cached_commit(name, revision)
+        return Source(checkpoint, revision, commit, local_files_only, optional=tuple(optional))
     away = "local_files_only is set" if local_files_only else downloads.unreachable()
     if not away:
         found = downloads.listing(name, revision)
         if said := checkpoint_files.listing_complaint(name, found.names, files):
             raise WeightsError(said)
         pending = tuple(checkpoint_files.chosen(found.names, files, optional))
-        return Source(checkpoint, revision, found.commit, local_files_only, pending)
+        return Source(checkpoint, revision, found.commit, local_files_only, pending, tuple(optional))
     cached = _cached_folder(name, revision)
     if cached is not None and (said := checkpoint_files.pickled(cached, files)):
         raise WeightsError(said)
@@ -359,7 +381,9 @@ def read_json(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"'{path}' is not JSON ({reason(error)}): {_cure(path.resolve())}") from None
+        raise WeightsError(
+            f"'{path}' is not JSON ({reason(error)}): {checkpoint_files.cure(path.resolve())}"
+        ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"'{path}' must hold a JSON object")
     return content
@@ -378,7 +402,40 @@ def _from_cache(repository: str, revision: str | None, name: str) -> Path | None
 def _cached_commit(repository: str, revision: str | None) -> str | None:
     """Return the commit that a revision stands for in the cache."""
     reference = downloads.repository_folder(repository) / "refs" / (revision or "main")
-    return reference.read_text().strip() if reference.is_file() else revision
+    # The hub's own client writes it in place, so that it may be empty for a moment.
+    return (reference.read_text().strip() if reference.is_file() else "") or revision
+
+
+def _unknown(repository: str, commit: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the files that are not in the cache, nor noted there as files that the commit does not have."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return tuple(n for n in names if try_to_load_from_cache(repository, n, revision=commit) is None)
+
+
+@functools.lru_cache(maxsize=64)
+def _asked_for(
+    repository: str, commit: str, names: tuple[str, ...], local_files_only: bool
+) -> tuple[str, ...]:
+    """Bring small files that a cached commit lacks into the cache; return those that could not be had."""
+    away = "local_files_only is set" if local_files_only else downloads.unreachable()
+    if not away:
+        try:
+            there = downloads.listing(repository, commit).names
+            downloads.note_absent(repository, commit, set(names) - there)
+            downloads.download(repository, commit, commit, [name for name in names if name in there])
+        except WeightsError as error:  # what is needed is here, so that the run can go on
+            away = str(error)
+    left = _unknown(repository, commit, names) if away else ()
+    if left:
+        log.warning(
+            "'%s' is in the cache without %s, which the hub could not be asked for (%s): defaults stand, and "
+            "results may differ from those of other machines; run once where the hub can be reached",
+            repository,
+            ", ".join(left),
+            away,
+        )
+    return left
 
 
 def _cached_folder(repository: str, revision: str | None) -> Path | None:
@@ -408,36 +465,28 @@ def _said(error: Exception, folder: Path) -> str:
     """Return what an error says; of a damaged file, which it is and what to do about it."""
     names = {type(link).__name__ for link in chain(error)}
     if "SafetensorError" in names and folder.is_dir() and (path := checkpoint_files.damaged(folder)):
-        return f"a weights file is damaged: {_cure(path)}"
+        return f"a weights file is damaged: {checkpoint_files.cure(path)}"
     return reason(error)
-
-
-def _cure(path: Path) -> str:
-    """Return what to do about a damaged file; in the cache its name is a link, so it is what is linked to."""
-    from huggingface_hub import constants
-
-    in_cache = Path(constants.HF_HUB_CACHE).resolve() in path.parents
-    return f"delete '{path}' and run again" if in_cache else f"get '{path}' anew"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the libraries' bars and warnings out of the program's own words; what matters is raised."""
     from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    shown = logging.is_progress_bar_enabled()
-    levels = logging.get_verbosity(), diffusers_logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity(CRITICAL)
-    diffusers_logging.set_verbosity(CRITICAL)
+    shown = transformers_logging.is_progress_bar_enabled()
+    levels = transformers_logging.get_verbosity(), diffusers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    diffusers_logging.set_verbosity(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             # diffusers asks the hub's client with an argument of its former versions.
             warnings.filterwarnings("ignore", "The `local_dir_use_symlinks` argument", UserWarning)
             yield
     finally:
-        logging.set_verbosity(levels[0])
+        transformers_logging.set_verbosity(levels[0])
         diffusers_logging.set_verbosity(levels[1])
         if shown:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

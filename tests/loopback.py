@@ -35,6 +35,7 @@ def new_process() -> None:
     """Forget what a process keeps in mind of the hub."""
     downloads._asked.cache_clear()
     downloads.listing.cache_clear()
+    hub._asked_for.cache_clear()
 
 
 def source(**options: Any) -> hub.Source:

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import huggingface_hub
 import pytest
 from rich.console import Console
@@ -177,6 +178,72 @@ def test_another_process_that_downloads_the_same_is_waited_for(online: Hub) -> N
     assert online.starts(UNET) == [0]
 
 
+def test_another_process_that_links_the_same_first_costs_no_blob(
+    online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between this process's look at the place and its link, the other one's link is made."""
+    link = Path.symlink_to
+
+    def second(path: Path, target: str) -> None:
+        link(path, target)
+        link(path, target)
+
+    monkeypatch.setattr(Path, "symlink_to", second)
+    place = source().path() / UNET
+    assert place.is_symlink()
+    assert place.resolve().parent == downloads.repository_folder(SD) / "blobs"
+    assert place.read_bytes() == (online.repositories[SD].folder / UNET).read_bytes()
+
+
+def test_a_link_is_made_under_the_lock_of_its_file(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, locks = downloads._link, []
+
+    def watched(blob: Path, path: Path) -> None:
+        lock = blob.parents[2] / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
+        with pytest.raises(filelock.Timeout):
+            filelock.FileLock(lock).acquire(timeout=0)
+        locks.append(lock)
+        link(blob, path)
+
+    monkeypatch.setattr(downloads, "_link", watched)
+    source().path()
+    assert len(locks) == 2
+
+
+def refused(*_: object) -> None:
+    """What Windows says of symbolic links."""
+    raise OSError(1314, "a required privilege is not held by the client")
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_where_there_are_no_symbolic_links_the_blob_stays_too(
+    online: Hub, hard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    if not hard:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    place = source().path() / UNET
+    content = (online.repositories[SD].folder / UNET).read_bytes()
+    blobs = downloads.repository_folder(SD) / "blobs"
+    (blob,) = (path for path in blobs.iterdir() if path.stat().st_size == len(content))
+    assert place.read_bytes() == blob.read_bytes() == content
+    assert place.samefile(blob) == hard
+    assert not list(blobs.parent.rglob("*.incomplete"))
+
+
+def test_a_damaged_file_that_is_no_link_is_got_anew_once_it_is_deleted(
+    online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blob has the same damage, and nobody was told to delete that."""
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    place = source().path() / UNET
+    content = place.read_bytes()
+    place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    place.unlink()
+    new_process()
+    assert (source().path() / UNET).read_bytes() == content
+
+
 # --- the next run ---------------------------------------------------------------------------------
 
 
@@ -212,6 +279,37 @@ def test_a_download_that_ends_early_leaves_the_former_commit_as_it_was(online: H
     assert reference.read_text() == "f" * 40
     pending.path()
     assert reference.read_text() == COMMIT
+
+
+def test_a_reader_finds_the_former_commit_while_the_new_one_is_written(
+    online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = downloads.repository_folder(SD)
+    reference = folder / "refs" / "main"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("f" * 40)
+    pending, write, seen = source(), Path.write_text, []
+
+    def halfway(path: Path, content: str) -> int:
+        write(path, "")
+        seen.append(reference.read_text())
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_text", halfway)
+    pending.path()
+    assert (seen, reference.read_text()) == (["f" * 40], COMMIT)
+    assert list(reference.parent.iterdir()) == [reference]
+    assert not list(folder.rglob("*.incomplete"))
+
+
+def test_a_note_that_cannot_be_written_is_one_line(online: Hub) -> None:
+    found = source()
+    folder = downloads.repository_folder(SD)
+    folder.mkdir(parents=True)
+    (folder / "refs").write_text("a file in its place")
+    with pytest.raises(WeightsError, match=r"cannot note .* cannot be written to: set HF_HOME") as error:
+        found.path()
+    assert "\n" not in str(error.value)
 
 
 # --- all of it, in processes of its own -----------------------------------------------------------

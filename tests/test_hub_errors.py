@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from redepth import downloads, hub
 from redepth.errors import WeightsError
 from tests.hub_repositories import SD
-from tests.hub_server import Hub, Repository, serving
+from tests.hub_server import COMMIT, Hub, Repository, serving
 from tests.loopback import UNET, cached, connect, new_process, refine, source
 
 
@@ -119,13 +120,75 @@ def test_a_damaged_file_in_the_cache_is_named_and_got_anew(
     assert online.downloaded() == {SD: {UNET}}
 
 
-def test_a_repository_that_points_outside_itself_is_refused(online: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../x.safetensors",
+        "a/../../x.safetensors",
+        "/tmp/x.safetensors",
+        "..\\..\\x.safetensors",
+        "D:\\x.safetensors",
+        "D:x.safetensors",
+        "./x.safetensors",
+        "a//x.safetensors",
+        "x\0.safetensors",
+        "x\n.safetensors",
+        "",
+        ".",
+    ],
+)
+def test_a_file_outside_its_repository_is_refused(online: Hub, tmp_path: Path, name: str) -> None:
     index = tmp_path / "odd" / "model.safetensors.index.json"
     index.parent.mkdir()
-    index.write_text('{"weight_map": {"a": "../../../x.safetensors"}}')
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": name}}))
     online.repositories["owner/odd"] = Repository(index.parent)
     said = complaint(hub.locate("owner/odd", None, ["model.safetensors"]).path)
-    assert said == "'owner/odd' names a file outside itself, ../../../x.safetensors: do not use it"
+    assert said.endswith(f"index.json' names a file outside its folder, {name!r}: do not use it")
+    assert f"{downloads.repository_folder('owner/odd')}" in said
+    # The same of a folder, and of what is not read from an index.
+    assert complaint(lambda: hub.locate(str(index.parent), None, ["model.safetensors"])).endswith(said[-60:])
+    said = complaint(lambda: downloads.download("owner/odd", None, COMMIT, [name]))
+    assert said == f"'owner/odd' names a file outside itself, {name!r}: do not use it"
+    assert not online.starts("x.safetensors")
+
+
+def test_a_file_outside_its_repository_is_refused_where_it_exists(online: Hub, tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"of another")
+    said = complaint(
+        lambda: downloads.download("owner/odd", None, COMMIT, [f"{tmp_path}/x.safetensors", "config.json"])
+    )
+    assert "names a file outside itself" in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"weight_map": {"a": 1, "b": "x"}}',
+        '{"weight_map": {"a": ["x"]}}',
+        '{"weight_map": {"a": null}}',
+        '{"weight_map": ["x"]}',
+        '{"weight_map": null}',
+        "{}",
+        "[1]",
+        "null",
+        "{",
+        "[" * 100_000,
+    ],
+)
+def test_an_index_that_is_none_is_one_line(online: Hub, tmp_path: Path, content: str) -> None:
+    index = tmp_path / "odd" / "model.safetensors.index.json"
+    index.parent.mkdir()
+    index.write_text(content)
+    online.repositories["owner/odd"] = Repository(index.parent)
+    said = complaint(hub.locate("owner/odd", None, ["model.safetensors"]).path)
+    # It is in the cache now, where the next run finds it.
+    blob = (downloads.snapshot("owner/odd", COMMIT) / index.name).resolve()
+    assert said.endswith(f"{index.name}' is no index of weights: delete '{blob}' and run again")
+    downloads.repository_folder("owner/odd").joinpath("refs").mkdir(exist_ok=True)
+    downloads.repository_folder("owner/odd").joinpath("refs", "main").write_text(COMMIT)
+    assert complaint(lambda: hub.locate("owner/odd", None, ["model.safetensors"])) == said
+    said = complaint(lambda: hub.locate(str(index.parent), None, ["model.safetensors"]))
+    assert said == f"'{index}' is no index of weights: get '{index}' anew"
 
 
 def test_the_hubs_own_faults_are_waited_for_and_then_told(online: Hub) -> None:

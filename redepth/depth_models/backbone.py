@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -122,6 +121,7 @@ class Backbone:
     supports: ClassVar[frozenset[str]] = SPLIT
     model_type: ClassVar[str]
     library_class: ClassVar[str]
+    optional_files: ClassVar[tuple[str, ...]] = (PREPROCESSOR,)
 
     checkpoint: str = ""
     revision: str | None = None
@@ -144,6 +144,7 @@ class Backbone:
         self.batches_decoders = False
         """See `contracts.BatchesDecoders`; what `tune` has come to."""
         self._commit: str | None = None
+        self._defaults_for: tuple[str, ...] = ()
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Cut the network: modules from pixels to `Features` and from `Features` to the raw output."""
@@ -173,16 +174,15 @@ class Backbone:
         self.inspect(source.json("config.json"))
         library = getattr(importlib.import_module("transformers"), self.library_class)
         model = source.model(library, None, dtype=torch.float32)
-        own: dict[str, Any] = {}
-        with contextlib.suppress(WeightsError):  # a checkpoint may go without; the family's stands then
-            own = source.json(PREPROCESSOR)
-        self._commit = source.commit
+        # A checkpoint may go without; the family's stands then.
+        own = source.json(PREPROCESSOR) if source.holds(PREPROCESSOR) else {}
+        self._commit, self._defaults_for = source.commit, source.defaults_for()
         self.use(model.eval().requires_grad_(False).to(device), device, own)
         return self
 
     def _locate(self) -> hub.Source:
         files = ("config.json", "model.safetensors")
-        return hub.locate(self.checkpoint, self.revision, files, optional=[PREPROCESSOR])
+        return hub.locate(self.checkpoint, self.revision, files, optional=self.optional_files)
 
     def _source(self) -> hub.Source:
         # A folder is read file by file, so that a checkpoint of another kind is said to be that.
@@ -285,10 +285,12 @@ class Backbone:
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision and sizes for the run record."""
+        defaults = {"defaults_for": list(self._defaults_for)} if self._defaults_for else {}
         return {
             "checkpoint": self.checkpoint,
             "revision": self.revision,
             "commit": self._commit,
+            **defaults,
             "sides_multiple_of": self.preprocessing.multiple,
             "scale": self.scale,
             "encoder_parameters": sum(p.numel() for p in self.encoder_parameters().values()),

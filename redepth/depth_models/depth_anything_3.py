@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -61,6 +61,8 @@ class DepthAnything3(Backbone):
 
     Source: Lin et al., arXiv 2511.10647.
     """
+
+    optional_files: ClassVar[tuple[str, ...]] = ()
 
     checkpoint: str = "depth-anything/DA3MONO-LARGE"
     longer_side: Annotated[int, Field(ge=28, le=4096)] = 504
