@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from redepth.config import Optim, Performance
-from redepth.contracts import DepthModel, Execution, Prior, Tunable
+from redepth.contracts import DepthModel, Execution, Prior, Renderer, Tunable
 from redepth.errors import ConfigError
 from redepth.ops.kernels import TRITON_PROBLEM
 
@@ -18,8 +18,16 @@ paper's preset on an H100 need 66 (0.63 s, at 9.5 ms a step; docs/performance.md
 Graphs = Literal["off", "denoiser", "step"]
 
 
-def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Prior) -> dict[str, Any]:
-    """Let both components execute their networks as the settings say; return what was decided, as plain data.
+def tune(
+    optim: Optim,
+    device: torch.device,
+    depth_model: DepthModel,
+    prior: Prior,
+    renderer: Renderer | None = None,
+) -> dict[str, Any]:
+    """Let both networks be executed as the settings say; return what was decided, as plain data.
+
+    A renderer whose ``waits`` is true reads numbers from the device in each step.
 
     Raises:
         ConfigError: if the prior cannot be executed so.
@@ -33,7 +41,7 @@ def tune(optim: Optim, device: torch.device, depth_model: DepthModel, prior: Pri
             "off, or take another prior.score"
         )
     # Draws that are read as numbers make each step another one.
-    eager = changes or bool(getattr(prior, "on_cpu", None))
+    eager = changes or bool(getattr(prior, "on_cpu", None)) or bool(getattr(renderer, "waits", False))
     graphs = "off" if eager and fast.cuda_graphs == "auto" else graphed(optim, device)
     chosen = {
         "cuda_graphs": graphs,

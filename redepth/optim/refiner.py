@@ -247,7 +247,7 @@ class Refiner:
         """Members that advance together; halved, for all photos to come, when memory runs out."""
         self.watch: Callable[[], str] | None = None
         """Asked after each step whether to go on; what it says, unless it is empty, is why the run ends."""
-        self.execution = execution.tune(optim, self.device, depth_model, prior)
+        self.execution = execution.tune(optim, self.device, depth_model, prior, renderer)
         """What was decided about `optim.performance`."""
 
     @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -79,6 +79,9 @@ class Mesh(Glossy):
     rasterizer: Literal["pytorch3d", "nvdiffrast"] = "pytorch3d"
     cut: Annotated[float, Field(gt=0)] = 0.1
     max_rotation: Annotated[float, Field(ge=0, le=15)] = 0.0
+
+    waits: ClassVar[bool] = True
+    """How many triangles a mesh has is read from the device: such a step is no CUDA graph."""
 
     @staticmethod
     def backends() -> dict[str, str]:

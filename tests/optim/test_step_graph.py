@@ -17,6 +17,7 @@ from redepth.errors import ConfigError
 from redepth.optim import execution
 from redepth.optim.refiner import Outcome, Refiner, StepReport, _Run
 from redepth.optim.step_graph import EAGER_STEPS, Advance, StepGraph, Taken
+from redepth.renderers.mesh import Mesh
 from tests.helpers import CPU, TargetPrior, make_refiner, photo, tiny_depth_model, tiny_prior
 from tests.optim.test_performance import Narrow
 from tests.optim.test_refiner import Exhausting
@@ -239,6 +240,8 @@ def test_a_rule_that_learns_is_neither_graph_nor_fused(monkeypatch: pytest.Monke
     monkeypatch.setattr(execution, "TRITON_PROBLEM", "")
     found = execution.tune(Optim(), cuda, tiny_depth_model(), Learning())
     assert found["cuda_graphs"] == found["fused_kernels"] == "off"
+    mesh = Mesh()
+    assert execution.tune(Optim(), cuda, tiny_depth_model(), TargetPrior(), mesh)["cuda_graphs"] == "off"
     # Draws that are read as numbers make each step another one.
     assert execution.tune(Optim(), cuda, tiny_depth_model(), tiny_prior())["cuda_graphs"] == "off"
     assert execution.tune(Optim(), cuda, tiny_depth_model(), TargetPrior())["fused_kernels"] == "on"
