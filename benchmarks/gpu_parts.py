@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Timer
@@ -90,12 +90,16 @@ class Part:
         scratch: the folder that the parts share.
         tiny: whether all sizes are small.
         limit: seconds after which the part is stopped.
+        started: when that time began.
+        failures: what did not go well; a part that has some ends with exit code 1.
     """
 
     rows: Path
     scratch: Path
     tiny: bool
     limit: float = 600.0
+    started: float = field(default_factory=time.monotonic)
+    failures: list[str] = field(default_factory=list)
 
     @cached_property
     def device(self) -> torch.device:
@@ -192,7 +196,8 @@ def run_tests(part: Part, marks: str, *where: str) -> None:
         ) as process:
             # Its workers too: while one of them runs, what it says does not end.
             stop = partial(os.killpg, process.pid, signal.SIGKILL)
-            timer = Timer(max(part.limit - 10, 5), stop)
+            left = part.limit - (time.monotonic() - part.started)
+            timer = Timer(max(left - 10, 1), stop)
             timer.start()
             for line in process.stdout or ():
                 if line.startswith(TOLD):
@@ -206,6 +211,8 @@ def run_tests(part: Part, marks: str, *where: str) -> None:
             timer.cancel()
     took, name = 1e3 * (time.perf_counter() - began), " ".join([marks, *where])
     counts = {n: outcomes[n] for n in ("passed", "skipped")}
+    if process.returncode:
+        part.failures.append(f"{name}: {len(failed)} failed, pytest ended with {process.returncode}")
     ended = {"failed": failed, "whole": process.returncode in (0, 1), **counts}
     part.add(part.row("tests", "gpu", name, timing([took, took]), **ended))
 
@@ -252,7 +259,7 @@ def _save_exact_gradient(part: Part, bench: Bench, kept: Path) -> None:
 
 
 def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: Tensor | None = None) -> None:
-    """Time one way, with the error of its first gradient; one that fails is told, and passed over."""
+    """Time one way, with the error of its first gradient; after one that fails the others still run."""
     try:
         with alone():
             rows = list(bench.one(way, inside=inside))
@@ -261,6 +268,7 @@ def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: 
         for row in rows:
             part.add(row.model_copy(update={"extra": row.extra | extra}))
     except Exception as error:
+        part.failures.append(way.name)
         console.print(f"{way.name}: {type(error).__name__}: {str(error)[:2000]}", markup=False)
         console.print_exception(max_frames=12)
 
@@ -428,6 +436,9 @@ def main(
     if not tiny and not torch.cuda.is_available():
         raise typer.BadParameter("there is no CUDA GPU here; --tiny runs on a CPU")
     PARTS[name](part)
+    if part.failures:
+        console.print("FAILED: " + "; ".join(part.failures), markup=False)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

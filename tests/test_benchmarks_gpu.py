@@ -83,6 +83,32 @@ def test_what_is_killed_in_mid_part_has_lost_nothing(tmp_path: Path) -> None:
     subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=False)
 
 
+def test_a_way_that_fails_lets_the_others_run_and_shows_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(part: gpu_parts.Part) -> None:
+        for name in ("one", "two"):
+            gpu_parts.measure(part, Failing(name == "one"), gpu_parts.Way(name, 1))
+
+    class Failing:
+        def __init__(self, fails: bool) -> None:
+            self.fails = fails
+
+        def one(self, way: gpu_parts.Way, *, inside: bool) -> list[records.Row]:
+            if self.fails:
+                raise RuntimeError("does not fit")
+            return [
+                gpu_parts.Part(tmp_path, tmp_path, True).row("refine", "x", way.name, records.timing([1, 1]))
+            ]
+
+    monkeypatch.setitem(gpu_parts.PARTS, "steps", steps)
+    rows = tmp_path / "rows.jsonl"
+    with pytest.raises(typer.Exit) as ended:
+        gpu_parts.main("steps", rows, tmp_path, tiny=True)
+    assert ended.value.exit_code == 1
+    assert [row.implementation for row in records.load(rows)] == ["two"]
+
+
 @pytest.mark.slow
 def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     done = subprocess.run(
