@@ -13,6 +13,7 @@ first.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,6 +63,17 @@ def chosen(asked: str) -> list[str]:
     return [name for name in LIMITS if name in names]
 
 
+def whole_hash(commit: str) -> str:
+    """Return the hash of a commit, which each row will state.
+
+    Raises:
+        typer.BadParameter: if it is abbreviated, which no row may be.
+    """
+    if re.fullmatch("[0-9a-f]{40}", commit) is None:
+        raise typer.BadParameter(f"'{commit}' is not the whole hash of a commit: git rev-parse HEAD prints it")
+    return commit
+
+
 def run_part(command: list[str], limit: float, log: IO[str]) -> str:
     """Run a part in a process group of its own; return how it ended."""
     process = subprocess.Popen(
@@ -85,13 +97,14 @@ def main(
     commit: Annotated[str, typer.Option(help="Of the files, where the repository itself is not there.")] = "",
     tiny: Annotated[bool, typer.Option("--tiny", help="Narrow networks; a CPU will do.")] = False,
     scratch: Annotated[Path | None, typer.Option(help="Folder of networks, kept for other runs.")] = None,
+    ways: Annotated[str, typer.Option(help="With commas: only ways whose name contains one.")] = "",
 ) -> None:
     """Run the parts, one after the other, until the time is over; exit with 1 if one did not end well."""
     names, end = chosen(parts), time.monotonic() + 60 * minutes
+    if commit:
+        os.environ[COMMIT] = whole_hash(commit)
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if commit:
-        os.environ[COMMIT] = commit
     ends: dict[str, str] = {}
     with _folder(scratch) as shared, (out / "log.txt").open("a", encoding="utf-8") as log:
         # What one process has compiled, the next finds.
@@ -103,7 +116,9 @@ def main(
                 continue
             limit = min(left, LIMITS[name])
             command = [sys.executable, "-m", "benchmarks.gpu_parts", name, str(out / "rows.jsonl"), shared]
-            command += ["--limit", f"{limit:.0f}", *["--tiny"] * tiny]
+            command += ["--limit", f"{limit:.0f}", "--ways", ways]
+            if tiny:
+                command.append("--tiny")
             log.write(f"\n== {name}\n")
             log.flush()
             began = time.monotonic()

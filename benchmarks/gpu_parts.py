@@ -90,6 +90,7 @@ class Part:
         scratch: the folder that the parts share.
         tiny: whether all sizes are small.
         limit: seconds after which the part is stopped.
+        ways: words of which a way's name has to contain one, to be timed; none: all are.
         started: when that time began.
         failures: what did not go well; a part that has some ends with exit code 1.
     """
@@ -98,6 +99,7 @@ class Part:
     scratch: Path
     tiny: bool
     limit: float = 600.0
+    ways: tuple[str, ...] = ()
     started: float = field(default_factory=time.monotonic)
     failures: list[str] = field(default_factory=list)
 
@@ -258,13 +260,15 @@ def _save_exact_gradient(part: Part, bench: Bench, kept: Path) -> None:
     torch.save(first_gradient(bench.subject.refiner(settings), bench.subject.photo()), kept)
 
 
-def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, exact: Tensor | None = None) -> None:
-    """Time one way, with the error of its first gradient; after one that fails the others still run."""
+def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, judged: bool = False) -> None:
+    """Time one way; after one that fails the others still run. Judged: with the error of its first gradient."""
+    if part.ways and not any(word in way.name for word in part.ways):
+        return
     try:
         with alone():
             rows = list(bench.one(way, inside=inside))
         # Afterwards: what a first step costs is the way's warm-up.
-        extra = {} if exact is None else _gradient_error(bench, way, exact)
+        extra = _gradient_error(bench, way, exact_gradient(part, bench)) if judged else {}
         for row in rows:
             part.add(row.model_copy(update={"extra": row.extra | extra}))
     except Exception as error:
@@ -293,8 +297,7 @@ EAGER = ("cuda_graphs", "off")
 def steps(part: Part) -> None:
     """Members together and one at a time, by stage; under a memory limit; the authors' way."""
     bench, n = part.bench(), part.together
-    exact = exact_gradient(part, bench)
-    measure(part, bench, Way(f"{n} together", n, shipped()), exact=exact)
+    measure(part, bench, Way(f"{n} together", n, shipped()), judged=True)
     measure(part, bench, Way(f"{n} together, no graph", n, shipped(EAGER)), inside=True)
     measure(part, bench, Way(ALONE, 1, shipped()))
     measure(part, bench, Way(THEIRS, 1, dotted(PLAIN), reloads=True), inside=True)
@@ -302,17 +305,16 @@ def steps(part: Part) -> None:
     if part.device.type == "cuda":
         measure(part, bench, Way(f"within {VRAM}", n, shipped() | {"optim.vram": VRAM}))
     measure(part, bench, Way(f"{ALONE}, no graph", 1, shipped(EAGER)), inside=True)
-    measure(part, bench, Way(f"{n} together, plain", n, dotted(PLAIN)), inside=True, exact=exact)
+    measure(part, bench, Way(f"{n} together, plain", n, dotted(PLAIN)), inside=True, judged=True)
 
 
 def options(part: Part) -> None:
     """Each option changed by itself, and bfloat16."""
     bench, n = part.bench(), part.together
-    exact = exact_gradient(part, bench)
     for name, value in OPTIONS:
-        measure(part, bench, Way(f"{n} together, {name}={value}", n, shipped((name, value))), exact=exact)
+        measure(part, bench, Way(f"{n} together, {name}={value}", n, shipped((name, value))), judged=True)
     half = shipped() | {"prior.dtype": "bfloat16"}
-    measure(part, bench, Way(f"{n} together, bfloat16", n, half), exact=exact)
+    measure(part, bench, Way(f"{n} together, bfloat16", n, half), judged=True)
 
 
 def kernels(part: Part) -> None:
@@ -354,21 +356,20 @@ def list_kernels(part: Part, bench: Bench, way: Way) -> None:
 def compile_prior(part: Part) -> None:
     """torch.compile of the prior, with and without what it could do by itself."""
     bench, n = part.bench(), part.together
-    exact = exact_gradient(part, bench)
     compiled = ("compile", "off" if part.tiny else "prior")
     ways: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
         ("compile=prior, fused_kernels=off", (compiled, ("fused_kernels", "off"))),
         ("compile=prior", (compiled,)),
     )
     for name, changed in ways:
-        measure(part, bench, Way(f"{n} together, {name}", n, shipped(*changed)), exact=exact)
+        measure(part, bench, Way(f"{n} together, {name}", n, shipped(*changed)), judged=True)
 
 
 def compile_all(part: Part) -> None:
     """torch.compile of prior and decoders."""
     bench, n = part.bench(), part.together
     way = Way(f"{n} together, compile=all", n, shipped(("compile", "off" if part.tiny else "all")))
-    measure(part, bench, way, exact=exact_gradient(part, bench))
+    measure(part, bench, way, judged=True)
 
 
 def fast(part: Part) -> None:
@@ -430,9 +431,10 @@ def main(
     scratch: Annotated[Path, typer.Argument(help="The folder that the parts of a run share.")],
     tiny: Annotated[bool, typer.Option("--tiny", help="Small sizes.")] = False,
     limit: Annotated[float, typer.Option(help="Seconds after which it is stopped.")] = 600.0,
+    ways: Annotated[str, typer.Option(help="With commas: only ways whose name contains one.")] = "",
 ) -> None:
     """Run one part."""
-    part = Part(rows, scratch, tiny, limit)
+    part = Part(rows, scratch, tiny, limit, tuple(word for word in ways.split(",") if word))
     if not tiny and not torch.cuda.is_available():
         raise typer.BadParameter("there is no CUDA GPU here; --tiny runs on a CPU")
     PARTS[name](part)

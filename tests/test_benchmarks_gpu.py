@@ -146,3 +146,14 @@ def test_the_report_prints_a_folder(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(tmp_path)])
     assert done.exit_code == 0
     assert "TFLOP/s" in done.output
+
+
+def test_an_abbreviated_commit_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
+    """Each row states the commit: refused there, all that was timed would be lost."""
+    app = typer.Typer()
+    app.command()(gpu.main)
+    asked = ["--minutes", "1", "--out", str(tmp_path / "out"), "--tiny", "--commit", "46a4ac4"]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 2
+    assert "whole hash" in told.stderr
+    assert not (tmp_path / "out").exists()
