@@ -70,7 +70,7 @@ def whole_hash(commit: str) -> str:
         typer.BadParameter: if it is abbreviated, which no row may be.
     """
     if re.fullmatch("[0-9a-f]{40}", commit) is None:
-        raise typer.BadParameter(f"'{commit}' is not the whole hash of a commit: git rev-parse HEAD prints it")
+        raise typer.BadParameter(f"'{commit}' is no whole commit hash, as 'git rev-parse HEAD' prints it")
     return commit
 
 

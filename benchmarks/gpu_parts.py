@@ -261,7 +261,7 @@ def _save_exact_gradient(part: Part, bench: Bench, kept: Path) -> None:
 
 
 def measure(part: Part, bench: Bench, way: Way, *, inside: bool = False, judged: bool = False) -> None:
-    """Time one way; after one that fails the others still run. Judged: with the error of its first gradient."""
+    """Time one way, judged by its first gradient if asked; after one that fails the others still run."""
     if part.ways and not any(word in way.name for word in part.ways):
         return
     try:

@@ -155,5 +155,5 @@ def test_an_abbreviated_commit_is_refused_before_anything_is_timed(tmp_path: Pat
     asked = ["--minutes", "1", "--out", str(tmp_path / "out"), "--tiny", "--commit", "46a4ac4"]
     told = CliRunner().invoke(app, asked)
     assert told.exit_code == 2
-    assert "whole hash" in told.stderr
+    assert "whole commit hash" in told.stderr
     assert not (tmp_path / "out").exists()
