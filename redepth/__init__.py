@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redepth import depth_models, priors, renderers
+    from redepth.components import list_components
     from redepth.config import Preset, load_preset
     from redepth.data import datasets
     from redepth.errors import RedepthError
     from redepth.optim import objectives
     from redepth.optim.refiner import Outcome, Refiner, StepReport
-    from redepth.pipeline import Pipeline, list_components, refine
+    from redepth.pipeline import Pipeline, refine
     from redepth.refinement import GroundTruth, Refinement
 
 __version__ = "0.1.0"
@@ -34,7 +35,7 @@ _HOMES = {
     "Refiner": "redepth.optim.refiner",
     "RedepthError": "redepth.errors",
     "StepReport": "redepth.optim.refiner",
-    "list_components": "redepth.pipeline",
+    "list_components": "redepth.components",
     "load_preset": "redepth.config",
     "refine": "redepth.pipeline",
 }

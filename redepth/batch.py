@@ -9,12 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from redepth import io
+from redepth.components import captioner_of
 from redepth.config import Preset
-from redepth.device import choose_device
-from redepth.executors import Done, Resources, executor
-from redepth.pipeline import Pipeline, captioner_of, keep_freed_memory
+from redepth.pipeline import Pipeline
 from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
+from redepth.runtime.allocator import keep_freed_memory
+from redepth.runtime.device import choose_device
+from redepth.runtime.executors import Done, Resources, executor
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,78 +15,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from redepth import depth_models, io, priors, renderers
-from redepth.config import DEFAULT_PRESET, Component, Preset, Term, load_preset, preset_names
-from redepth.contracts import FollowsPhoto, HasNeeds, Objective
-from redepth.data import datasets
-from redepth.device import choose_device
-from redepth.errors import ConfigError, InputError
-from redepth.optim import budget, objectives
+from redepth import components, io
+from redepth.config import DEFAULT_PRESET, Preset, load_preset
+from redepth.contracts import FollowsPhoto
+from redepth.errors import InputError
+from redepth.optim import budget
 from redepth.optim.refiner import OnStep, Refiner
-from redepth.priors.prompts import Captioner, Prompt
-from redepth.protocols import load_protocol, protocol_names
+from redepth.priors.prompts import Prompt
 from redepth.refinement import GroundTruth, Refinement
-from redepth.registry import Registry
+from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
-
-FAMILIES: dict[str, Registry] = {
-    "depth-models": depth_models.REGISTRY,
-    "renderers": renderers.REGISTRY,
-    "priors": priors.REGISTRY,
-    "objectives": objectives.REGISTRY,
-}
-
-
-def list_components(family: str) -> dict[str, str]:
-    """Return name -> one-line summary of a family's components, third-party ones included.
-
-    ``family`` is ``presets``, ``depth-models``, ``renderers``, ``priors``, ``objectives``, ``datasets`` or
-    ``protocols``.
-
-    Raises:
-        ConfigError: for another family.
-    """
-    if family == "presets":
-        return {name: load_preset(name).description for name in preset_names()}
-    if family == "protocols":
-        return {name: load_protocol(name).description for name in protocol_names()}
-    registries = {**FAMILIES, "datasets": datasets.REGISTRY}
-    if family not in registries:
-        raise ConfigError(f"unknown family '{family}' (valid: presets, {', '.join(registries)}, protocols)")
-    return {name: entry.summary for name, entry in registries[family].entries().items()}
-
-
-def resolve(preset: Preset) -> Preset:
-    """Check every component's options and write its defaults out.
-
-    Raises:
-        ConfigError: naming the key, what is wrong with it and the nearest valid one.
-        MissingDependencyError: if a component needs a package that is not installed.
-    """
-
-    def checked(registry: Registry, component: Component) -> Component:
-        options = registry.check(component.name, component.options, also=("name",))
-        return Component.model_validate({"name": component.name, **options})
-
-    terms = {}
-    for name, term in preset.optim.objectives.items():
-        where = f"optim.objectives.{name}"
-        options = objectives.REGISTRY.check(name, term.options, where=where, also=("weight",))
-        terms[name] = Term.model_validate({"weight": term.weight, **options})
-    if not preset.optim.prior_weight and not terms:
-        raise ConfigError(
-            "optim.prior_weight is 0 and optim.objectives is empty: nothing is left to optimise; add "
-            "optim.objectives.smoothness.weight, or give the prior a weight"
-        )
-    return preset.model_copy(
-        update={
-            "depth_model": checked(depth_models.REGISTRY, preset.depth_model),
-            "renderer": checked(renderers.REGISTRY, preset.renderer),
-            "prior": checked(priors.REGISTRY, preset.prior),
-            "optim": preset.optim.model_copy(update={"objectives": terms}),
-        }
-    )
 
 
 class Pipeline:
@@ -115,23 +52,16 @@ class Pipeline:
         self.device = choose_device(device)
         if isinstance(preset, Preset):
             preset = preset.model_dump()
-        self.preset = resolve(load_preset(preset, overrides))
+        self.preset = components.resolve(load_preset(preset, overrides))
         budget.check_possible(self.preset.optim, self.device)
-        depth_model = _built(depth_models.REGISTRY, self.preset.depth_model)
-        renderer = _built(renderers.REGISTRY, self.preset.renderer)
-        prior = _built(priors.REGISTRY, self.preset.prior)
-        for component in (depth_model, renderer, prior):
-            if isinstance(component, HasNeeds):
-                component.ensure_available()
-        self._captioner = captioner_of(self.preset, self.device)
-        if self._captioner is not None:
-            self._captioner.ensure_available()
+        loaded = components.build(self.preset, self.device)
+        self._captioner = loaded.captioner
         self.refiner = Refiner(
-            depth_model.load(self.device),
-            renderer,
-            prior.load(self.device),
+            loaded.depth_model,
+            loaded.renderer,
+            loaded.prior,
             self.preset.optim,
-            _weighted_objectives(self.preset),
+            loaded.objectives,
             self.device,
         )
         self.components = self._describe()
@@ -212,7 +142,7 @@ class Pipeline:
                 "name": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
                 "threads": torch.get_num_threads(),
             },
-            "versions": versions(),
+            "versions": components.versions(),
         }
 
 
@@ -262,59 +192,6 @@ def refine(
         max_pixels=max_pixels,
         sky_mask=sky_mask,
     )
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next use; return whether the C library can (glibc).
-
-    On a CPU each step allocates and frees the same large tensors. By default each one is mapped anew, page by
-    page, and the kernel clears it. Call it where the process is yours.
-    """
-    map_at_most, trim_above = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
-    try:
-        allocator = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(allocator(map_at_most, 0) and allocator(trim_above, 1 << 30))
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in ("redepth", "torch", "numpy", "transformers", "diffusers", "pillow"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
-
-
-def captioner_of(preset: Preset, device: torch.device) -> Captioner | None:
-    """Return the captioner that a preset names, not loaded."""
-    chosen = preset.prompt
-    if chosen.captioner == "none":
-        return None
-    return Captioner(
-        chosen.captioner,
-        device,
-        checkpoint=chosen.checkpoint,
-        revision=chosen.revision,
-        local_files_only=chosen.local_files_only,
-        dtype=chosen.dtype,
-        fallback=chosen.fallback,
-    )
-
-
-def _built(registry: Registry, component: Component) -> Any:
-    # The preset is resolved: its options have been checked and their defaults written out.
-    return registry.get(component.name)(**component.options)
-
-
-def _weighted_objectives(preset: Preset) -> dict[str, tuple[float, Objective]]:
-    return {
-        name: (term.weight, objectives.REGISTRY.build(name, term.options))
-        for name, term in preset.optim.objectives.items()
-    }
 
 
 def _pixels(photo: str | Path | ArrayLike, max_pixels: int) -> NDArray[np.float32]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from redepth import io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
-from redepth.diagnostics import Signature, diagnose
 from redepth.errors import InputError
 from redepth.metrics import Evaluation, evaluate
+from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
 from redepth.optim.refiner import Outcome
 
@@ -178,7 +178,7 @@ class Refinement:
 
     @cached_property
     def diagnostics(self) -> dict[str, Signature]:
-        """The failure signatures of this refinement by name (`redepth.diagnostics`)."""
+        """The failure signatures of this refinement by name (`redepth.metrics.diagnostics`)."""
         outcome = self.outcome
         return diagnose(
             torch.from_numpy(self.photo).permute(2, 0, 1)[None],

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
-    from tests.hub_server import Hub
+    from tests.support.hub_server import Hub
 
 # Triton reads it when a kernel is defined: without a GPU, kernels run in its interpreter.
 if not torch.cuda.is_available():
@@ -48,12 +48,12 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         return
     gpu = torch.device("cuda", 0)
     if torch.cuda.is_available():
-        from redepth.device import numerics
+        from redepth.runtime.device import numerics
 
         with numerics(gpu, tf32=False, cudnn_benchmark=False):
             yield gpu
     elif os.environ.get("REDEPTH_PRETEND_GPU"):
-        from tests.pretend_device import PretendedGPU
+        from tests.support.pretend_device import PretendedGPU
 
         with PretendedGPU():
             yield gpu
@@ -99,7 +99,7 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def hub_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Repository -> folder with the files of the real one, its weights of a few channels."""
-    from tests import hub_repositories
+    from tests.support import hub_repositories
 
     home = tmp_path_factory.mktemp("hub")
     found = {}
@@ -113,7 +113,7 @@ def hub_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def session_server() -> Iterator[Hub]:
     """One server for all tests; `server` is it, with nothing asked of it yet."""
-    from tests.hub_server import serving
+    from tests.support.hub_server import serving
 
     with serving() as server:
         yield server
@@ -122,7 +122,7 @@ def session_server() -> Iterator[Hub]:
 @pytest.fixture
 def server(session_server: Hub, hub_folders: dict[str, Path]) -> Hub:
     """A hub with the repositories of `hub_folders`."""
-    from tests.hub_server import Repository
+    from tests.support.hub_server import Repository
 
     session_server.forget()
     session_server.moved = {}
@@ -139,7 +139,7 @@ def home(tmp_path: Path) -> Path:
 @pytest.fixture
 def online(server: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """The hub's client of this process asks that server, and caches in a new folder; no wait is long."""
-    from tests.loopback import connect, new_process
+    from tests.support.loopback import connect, new_process
 
     monkeypatch.setenv("REDEPTH_CACHE", str(home / "redepth"))
     connect(monkeypatch, server.url, home)

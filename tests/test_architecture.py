@@ -19,7 +19,7 @@ import typer
 
 import redepth
 from redepth import cli
-from tests.command import ENVIRONMENT
+from tests.support.command import ENVIRONMENT
 
 ROOT = Path(redepth.__file__).parents[1]
 PACKAGE = ROOT / "redepth"
@@ -29,16 +29,12 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 
 # A module imports only from ranks below its own, and from its own part.
 RANKS = (
-    {"redepth", "redepth.errors", "redepth.units"},
-    {"redepth.ops", "redepth.contracts", "redepth.device", "redepth.registry", "redepth.io"},
-    {"redepth.checkpoint_files", "redepth.fusion", "redepth.hub_errors"},
-    {"redepth.downloads"},
-    {"redepth.hub", "redepth.networks"},
-    {"redepth.config", *FAMILIES},
-    {"redepth.optim", "redepth.data", "redepth.diagnostics", "redepth.metrics", "redepth.viz"},
-    {"redepth.refinement", "redepth.protocols"},
-    {"redepth.pipeline", "redepth.executors"},
-    {"redepth.doctor", "redepth.report", "redepth.resume"},
+    {"redepth", "redepth.contracts", "redepth.errors", "redepth.ops"},
+    {"redepth.registry", "redepth.io", "redepth.metrics"},
+    {"redepth.config", "redepth.viz", "redepth.runtime", "redepth.checkpoints", "redepth.data"},
+    {*FAMILIES, "redepth.optim", "redepth.protocols"},
+    {"redepth.refinement", "redepth.components"},
+    {"redepth.pipeline"},
     {"redepth.batch", "redepth.bench"},
     {"redepth.experiments"},
     {"redepth.cli"},
@@ -66,7 +62,7 @@ OPTIONAL = (
 )
 
 NEEDS = dict.fromkeys(
-    (f"redepth.ops.{name}_triton" for name in ("geglu", "group_norm", "residual", "shading")), "triton"
+    (f"redepth.ops.triton.{name}" for name in ("geglu", "group_norm", "residual", "blinn_phong")), "triton"
 )
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
 
@@ -84,25 +80,13 @@ def part_of(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
-def for_type_checkers_only(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-
-
-def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, those of functions included, but for what only type checkers see."""
-    for child in ast.iter_child_nodes(node):
-        if for_type_checkers_only(child):
-            for other in child.orelse:
-                yield from running_nodes(other)
-            continue
-        yield child
-        yield from running_nodes(child)
-
-
 def imports(module: str, source: str) -> set[str]:
-    """Dotted names that a module imports; ``from a import b`` is ``a.b`` where that is a module."""
+    """Dotted names that a module imports, inside functions and for type checkers too.
+
+    ``from a import b`` is ``a.b`` where that is a module.
+    """
     found = set()
-    for node in running_nodes(ast.parse(source)):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -131,7 +115,8 @@ def f():
     from redepth.priors.scores import guide
 """
     found = imports("x", source)
-    assert found == {"typing", "torch.nn", "redepth.io", "redepth.ops.geometry", "redepth.priors.scores"}
+    ours = {"redepth.io", "redepth.viz", "redepth.ops.geometry", "redepth.priors.scores"}
+    assert found == {"typing", "torch.nn", *ours}
 
 
 def test_every_module_has_a_rank() -> None:
@@ -148,6 +133,18 @@ def test_imports_point_downward(module: str) -> None:
     assert not wrong, f"{module} must not import {sorted(wrong)}"
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = {
+        module: {name for name in found if name in SOURCES and name != "redepth"} - {module}
+        for module, found in IMPORTS.items()
+        if module != "redepth"
+    }
+    while ends := [module for module, names in left.items() if not names & set(left)]:
+        for module in ends:
+            del left[module]
+    assert not left, f"in a circle, or above one: {sorted(left)}"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_never_import_each_other(family: str) -> None:
     for module in SOURCES:
@@ -160,7 +157,7 @@ def test_optim_sees_contracts_only() -> None:
     for module in SOURCES:
         if part_of(module) == "redepth.optim":
             seen = {part_of(name) for name in IMPORTS[module] if name.startswith("redepth")}
-            allowed = {"optim", "contracts", "config", "device", "errors", "ops", "registry", "units"}
+            allowed = {"optim", "contracts", "config", "errors", "ops", "registry", "runtime"}
             assert seen <= {f"redepth.{name}" for name in allowed}, module
 
 
@@ -208,7 +205,7 @@ class Bare(importlib.machinery.PathFinder):
 sys.meta_path[:] = [Bare if f is importlib.machinery.PathFinder else f for f in sys.meta_path]
 for module in {modules!r}:
     importlib.import_module(module)
-from redepth.pipeline import FAMILIES, resolve
+from redepth.components import FAMILIES, resolve
 from redepth.config import load_preset, preset_names
 for name in preset_names():
     resolve(load_preset(name))
@@ -359,7 +356,7 @@ def test_no_tracked_text_names_a_workplace() -> None:
 
 def test_every_preset_and_the_marker_of_types_ship_with_the_package() -> None:
     assert (PACKAGE / "py.typed").is_file()
-    assert importlib.import_module("redepth.config").PRESETS.parent == PACKAGE
+    assert importlib.import_module("redepth.config").PRESETS.parent == PACKAGE / "config"
 
 
 if __name__ == "__main__":

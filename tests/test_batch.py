@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import call
+from tests.support.command import call
 
 SMALL = ["--preset", "smoke", "--set", "optim.steps=1", "--set", "optim.members=1"]
 

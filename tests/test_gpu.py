@@ -14,14 +14,14 @@ import torch
 
 import redepth
 from redepth.config import EarlyStop
+from redepth.config.units import memory
 from redepth.contracts import Execution, Illumination
-from redepth.device import numerics
 from redepth.optim.refiner import _Run
 from redepth.priors.prompts import Captioner
-from redepth.units import memory
-from tests.checkpoints import WORDS, tiny
-from tests.helpers import TAME, change_error, make_refiner, photo, relative_error, seeded
+from redepth.runtime.device import numerics
 from tests.priors.test_rules_on_models import latent_prior, make_prior
+from tests.support.checkpoints import WORDS, tiny
+from tests.support.helpers import TAME, change_error, make_refiner, photo, relative_error, seeded
 from tests.test_pipeline import TINY_PAPER, array
 
 pytestmark = [
@@ -78,7 +78,7 @@ def test_a_captioner_writes_on_the_gpu_and_leaves_it(name: Any) -> None:
 
 def unclipped(height: int, width: int, **settings: Any) -> dict[str, Any]:
     """A scene that nowhere reaches the clip, where float32 and float64 would part at single pixels."""
-    from tests.ops.test_shading_triton import inputs
+    from tests.ops.test_blinn_phong_triton import inputs
 
     given = inputs(height, width, **settings)
     given["image_linear"] = 0.1 + 0.9 * given["image_linear"]
@@ -89,14 +89,14 @@ def unclipped(height: int, width: int, **settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("height", "width"), [(518, 518), (517, 519), (60, 2050)])
 @pytest.mark.parametrize("lights", [1, 4])
 def test_the_relighting_kernels_are_their_twin(height: int, width: int, lights: int) -> None:
-    from tests.ops.test_shading_triton import compare
+    from tests.ops.test_blinn_phong_triton import compare
 
     compare(unclipped(height, width, batch=2, lights=lights, invalid=0.02))
 
 
 def test_the_relighting_kernels_are_the_same_to_the_bit_in_every_run() -> None:
-    from redepth.ops.shading_triton import relight_blinn_phong
-    from tests.ops.test_shading_triton import run
+    from redepth.ops.triton.blinn_phong import relight_blinn_phong
+    from tests.ops.test_blinn_phong_triton import run
 
     given = unclipped(1024, 1022, batch=4, lights=2, invalid=0.02)
     first = run(relight_blinn_phong, given)
@@ -107,8 +107,8 @@ def test_the_relighting_kernels_are_the_same_to_the_bit_in_every_run() -> None:
 
 def test_the_relighting_kernels_take_64_lights_of_a_large_picture() -> None:
     """More than 2^31 elements for one image: the gradient is the sum of those of fewer lights at a time."""
-    from redepth.ops.shading_triton import relight_blinn_phong
-    from tests.ops.test_shading_triton import inputs
+    from redepth.ops.triton.blinn_phong import relight_blinn_phong
+    from tests.ops.test_blinn_phong_triton import inputs
 
     side, lights = 3400, 64
     if torch.cuda.mem_get_info(CUDA)[0] < 24 * 10**9:
@@ -135,14 +135,14 @@ def test_the_relighting_kernels_take_64_lights_of_a_large_picture() -> None:
 
 
 def test_the_relighting_kernels_take_thousands_of_images() -> None:
-    from tests.ops.test_shading_triton import compare
+    from tests.ops.test_blinn_phong_triton import compare
 
     compare(unclipped(9, 14, batch=3000, images=3000, invalid=0.02))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
 def test_the_relighting_kernels_in_half_precision(dtype: torch.dtype, tolerance: float) -> None:
-    from tests.ops.test_shading_triton import compare
+    from tests.ops.test_blinn_phong_triton import compare
 
     given = unclipped(518, 518)
     given["image_linear"] = given["image_linear"].to(dtype)

@@ -13,14 +13,14 @@ import torch
 
 import redepth
 from redepth import io
+from redepth.components import resolve
 from redepth.depth_models.depth_anything import DepthAnything
-from redepth.diagnostics import THRESHOLDS, Signature
 from redepth.errors import ConfigError, InputError
-from redepth.pipeline import resolve
+from redepth.metrics.diagnostics import THRESHOLDS, Signature
 from redepth.refinement import GroundTruth
-from tests.checkpoints import tiny
-from tests.command import ENVIRONMENT
-from tests.helpers import GOLDEN, RESULT_FILES, photo
+from tests.support.checkpoints import tiny
+from tests.support.command import ENVIRONMENT
+from tests.support.helpers import GOLDEN, RESULT_FILES, photo
 
 TINY_PAPER = [
     f"depth_model.checkpoint={GOLDEN / 'tiny-random-depth-anything'}",
@@ -115,7 +115,7 @@ def test_the_fast_preset_runs_and_asks_the_denoiser_once_a_step() -> None:
 
 
 def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redepth import hub
+    from redepth.checkpoints import hub
 
     calls: list[str] = []
     original = hub.from_pretrained

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import redepth
-from redepth import pipeline
+from redepth import components
 from redepth.errors import ConfigError
 from redepth.registry import Registry
-from tests.command import call, spawn
+from tests.support.command import call, spawn
 
 PYPROJECT = """
 [build-system]
@@ -118,7 +118,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 def refusal(*overrides: str) -> str:
     with pytest.raises(ConfigError) as error:
-        pipeline.resolve(redepth.load_preset("smoke", overrides))
+        components.resolve(redepth.load_preset("smoke", overrides))
     return str(error.value)
 
 
@@ -155,7 +155,7 @@ def test_its_options_are_checked_like_our_own() -> None:
     assert "renderer.ambient: input should be less than or equal to 1, got 2" in message
     assert "did you mean 'my-renderer'?" in refusal("renderer.name=my-rendrer")
     # The options of the renderer before are not handed on.
-    preset = pipeline.resolve(redepth.load_preset("smoke", ["renderer.name=my-renderer"]))
+    preset = components.resolve(redepth.load_preset("smoke", ["renderer.name=my-renderer"]))
     assert preset.renderer.options == {"ambient": 0.2}
 
 
@@ -178,7 +178,7 @@ def test_a_broken_package_breaks_only_itself(tmp_path: Path, monkeypatch: pytest
     (info / "entry_points.txt").write_text("[redepth.renderers]\nbroken = broken_renderer:Broken\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert redepth.list_components("renderers")["broken"] == "from package broken"
-    pipeline.resolve(redepth.load_preset("smoke"))
+    components.resolve(redepth.load_preset("smoke"))
     message = refusal("renderer.name=broken")
     for word in ("'broken'", "from package broken", "broken_renderer:Broken", "no such chip"):
         assert word in message
@@ -209,7 +209,7 @@ def test_a_decorated_class_is_a_component(registry: Registry) -> None:
     assert redepth.list_components("renderers")["flat"] == "No light at all."
     assert registry.get("flat") is Flat
     assert registry.build("flat", {"gain": "2"}).gain == 2.0
-    preset = pipeline.resolve(redepth.load_preset("smoke", ["renderer.name=flat", "renderer.gain=3"]))
+    preset = components.resolve(redepth.load_preset("smoke", ["renderer.name=flat", "renderer.gain=3"]))
     assert preset.renderer.options == {"lights": 1, "gain": 3.0}
     assert "unknown key 'renderer.gian'; did you mean 'gain'?" in refusal(
         "renderer.name=flat", "renderer.gian=1"
@@ -244,4 +244,4 @@ def test_every_family_has_the_decorator_and_an_entry_point_group(family: str) ->
     module = getattr(redepth, family)
     assert module.REGISTRY.group == f"redepth.{family}"
     assert module.register == module.REGISTRY.register
-    assert module.REGISTRY in pipeline.FAMILIES.values()
+    assert module.REGISTRY in components.FAMILIES.values()

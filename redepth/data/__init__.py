@@ -1,1 +1,1 @@
-"""Procedural scenes with exact geometry, for training and for measuring."""
+"""Data sets with ground truth, and procedural scenes."""

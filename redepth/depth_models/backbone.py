@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from redepth import hub
+from redepth.checkpoints import hub
 from redepth.contracts import Execution, Features, Invariance, Predicts
 from redepth.depth_models.catalog import hub_id
 from redepth.errors import WeightsError
-from redepth.networks import execute, take_rows
 from redepth.ops import geometry
 from redepth.ops.constants import constant
 from redepth.ops.geometry import ResizeRule
+from redepth.runtime.networks import execute, take_rows
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from redepth import hub
+from redepth.checkpoints import hub
 from redepth.contracts import Features, Predicts
 from redepth.depth_models.backbone import Backbone, Rule
 from redepth.errors import MissingDependencyError, WeightsError

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import Self
 
-from redepth import hub
+from redepth.checkpoints import hub
 from redepth.depth_models.catalog import hub_id
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import WeightsError

@@ -15,14 +15,14 @@ from torch import Tensor
 from redepth import io
 from redepth.bench import captions, measure_both, require_whole
 from redepth.data.datasets import Sample
-from redepth.executors import Done, Resources
 from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
 from redepth.ops import geometry
 from redepth.pipeline import Pipeline
 from redepth.protocols import Measurement
 from redepth.refinement import Refinement
-from redepth.resume import Task, claim, read_rows, row_path, run_tasks
+from redepth.runtime.executors import Done, Resources
+from redepth.runtime.resume import Task, claim, read_rows, row_path, run_tasks
 
 IDENTITY, KIND = "experiment.json", "experiment"
 PICTURED = 4

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from redepth import depth_models, hub, priors, renderers
+from redepth import depth_models, priors, renderers
+from redepth.checkpoints import hub
+from redepth.components import captioner_of, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
 from redepth.data.datasets import REGISTRY, Dataset
-from redepth.device import choose_device
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.grids import UNSHIFTED, Arm, Experiment, experiment
 from redepth.optim.parameterizations import check_supported
-from redepth.pipeline import captioner_of, resolve
 from redepth.protocols import (
     Protocol,
     Split,
@@ -25,7 +25,8 @@ from redepth.protocols import (
     protocol_for,
     select,
 )
-from redepth.resume import Task
+from redepth.runtime.device import choose_device
+from redepth.runtime.resume import Task
 
 SYNTHETIC = "synthetic"
 EVALUATION_SEED, TUNING_SEED = 60_000, 10_000

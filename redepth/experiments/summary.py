@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from redepth import io, viz
+from redepth.components import versions
 from redepth.errors import InputError
 from redepth.experiments.plot import draw
 from redepth.experiments.run import PICTURED, Row
 from redepth.experiments.study import SYNTHETIC, Study, scenes_label
 from redepth.metrics import Interval, bootstrap_interval, paired_difference, win_rate
 from redepth.ops.geometry import ORTHOGRAPHIC, camera_facing, normals_from_depth
-from redepth.pipeline import versions
-from redepth.resume import Task, row_path
+from redepth.runtime.resume import Task, row_path
 
 METRIC, NORMALS = "silog", "normals_mean"
 RESAMPLES_SEED = 0

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops import kernels
+from redepth.ops.triton import kernels
 
 
 def geglu(x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def geglu(x: Tensor) -> Tensor:
         and not kernels.learns(x)
         and not torch.compiler.is_compiling()
     ):
-        from redepth.ops import geglu_triton
+        from redepth.ops.triton import geglu as geglu_triton
 
         return geglu_triton.geglu(x)
     first, second = x.chunk(2, dim=-1)

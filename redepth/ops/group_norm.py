@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops import kernels
+from redepth.ops.triton import kernels
 
 
 def group_norm(
@@ -77,6 +77,6 @@ def fused_group_norm(
     vectors = (weight, bias) if addend is None else (weight, bias, addend)
     if not kernels.can_take(x) or x.dim() < 3 or kernels.learns(*vectors):
         return group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)
-    from redepth.ops import group_norm_triton
+    from redepth.ops.triton import group_norm as group_norm_triton
 
     return group_norm_triton.group_norm(x, groups, weight, bias, eps, silu=silu, addend=addend)

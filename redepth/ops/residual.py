@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from redepth.ops import kernels
+from redepth.ops.triton import kernels
 
 
 def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def add_with_bias(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
         The shape, dtype and layout of ``a``.
     """
     if _fusable(a, b, bias):
-        from redepth.ops import residual_triton
+        from redepth.ops.triton import residual as residual_triton
 
         return residual_triton.add_with_bias(a, b, bias)
     return a + (b + bias.to(b.dtype).view(-1, 1, 1))

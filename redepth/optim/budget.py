@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from redepth.config import EarlyStop, Optim
-from redepth.device import indexed, synchronize
+from redepth.config.units import memory, seconds
 from redepth.errors import ConfigError, RedepthError
 from redepth.optim.step_graph import EAGER_STEPS
-from redepth.units import memory, seconds
+from redepth.runtime.device import indexed, synchronize
 
 if TYPE_CHECKING:
     from redepth.optim.refiner import Outcome, Refiner

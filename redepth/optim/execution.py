@@ -9,7 +9,7 @@ import torch
 from redepth.config import Optim, Performance
 from redepth.contracts import DepthModel, Execution, Prior, Renderer, Tunable
 from redepth.errors import ConfigError
-from redepth.ops.kernels import TRITON_PROBLEM
+from redepth.ops.triton.kernels import TRITON_PROBLEM
 
 GRAPH_PAYS_AFTER = 100
 """Steps of a run after which capturing one has surely cost less time than it saved: ten members of the

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import BatchesDecoders, DepthModel, Features
-from redepth.device import SideStreams
 from redepth.errors import ConfigError, nearest
+from redepth.runtime.device import SideStreams
 
 PARAMETERIZATIONS: dict[str, frozenset[str]] = {
     "embeddings+decoder": frozenset({"embeddings", "decoder"}),

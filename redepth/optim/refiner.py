@@ -28,7 +28,6 @@ from redepth.contracts import (
     Surface,
     Widens,
 )
-from redepth.device import indexed, is_out_of_memory, numerics
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
 from redepth.ops.filters import detail
@@ -37,9 +36,10 @@ from redepth.ops.statistics import agreement_weight
 from redepth.optim import execution
 from redepth.optim.budget import Fit, run_fitted
 from redepth.optim.draws import draw_steps
-from redepth.optim.ledger import Answer, Ledger, Losses, NotFinite
+from redepth.optim.loss_log import Answer, Ledger, Losses, NotFinite
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.step_graph import Advance, Eager, StepGraph, Taken
+from redepth.runtime.device import indexed, is_out_of_memory, numerics
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from redepth.contracts import StepDraws
-from redepth.device import captured, is_out_of_memory
+from redepth.runtime.device import captured, is_out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from torch import Generator, Tensor
 
 from redepth.contracts import Condition, Execution, Illumination, Noise
 from redepth.errors import ConfigError, WeightsError
-from redepth.networks import execute, release_graphs
 from redepth.priors import scores
 from redepth.priors.lora import NEEDED, LearnedCopies
 from redepth.priors.schedule import TIMESTEPS, Schedule
 from redepth.priors.scores import RULES, Annealing, Branch, GuidanceBase, Query, Reduction, Score, Weighting
 from redepth.registry import require
+from redepth.runtime.networks import execute, release_graphs
 
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]

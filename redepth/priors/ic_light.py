@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from redepth import hub
+from redepth.checkpoints import hub
 from redepth.contracts import Condition
 from redepth.errors import ConfigError, WeightsError
 from redepth.priors.distillation import Given

@@ -14,15 +14,15 @@ from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from redepth import hub
+from redepth.checkpoints import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
-from redepth.fusion import Branches, set_attention
-from redepth.networks import execute
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.scores import Branch
 from redepth.priors.text import TextEncoders, TextPart
+from redepth.runtime.fusion import Branches, set_attention
+from redepth.runtime.networks import execute
 
 NEGATIVE = (
     "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"

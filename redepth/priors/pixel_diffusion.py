@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from redepth import hub
+from redepth.checkpoints import hub
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
 from redepth.priors.distillation import DiffusionPrior, Fraction, Given

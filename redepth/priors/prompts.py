@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from redepth import hub
-from redepth.device import current
+from redepth.checkpoints import hub
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
 from redepth.priors import cache
 from redepth.registry import require
+from redepth.runtime.device import current
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 
 from redepth.contracts import Illumination
 from redepth.errors import MissingDependencyError
-from redepth.ops import kernels, shading
+from redepth.ops import shading
+from redepth.ops.triton import kernels
 from redepth.renderers.shaded import ShadedRenderer, check_order
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class BlinnPhong(Glossy):
         """Re-light: (B,1,H,W) relative depth, (B|1,3,H,W) linear image -> sRGB (B,L,3,H,W)."""
         if not self._use_triton(depth):
             return super().__call__(depth, image_linear, illumination)
-        from redepth.ops.shading_triton import relight_blinn_phong
+        from redepth.ops.triton.blinn_phong import relight_blinn_phong
 
         light = self.gain * illumination.tensors.get("color", torch.ones_like(illumination.direction))
         return relight_blinn_phong(

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.data.path_traced import FILE, path_traced
-from redepth.data.synthetic import Scenes
-from redepth.doctor import sha256
+from redepth.cli.doctor import sha256
+from redepth.data.scenes.path_traced import FILE, path_traced
+from redepth.data.scenes.synthetic import Scenes
 from redepth.errors import MissingDependencyError
 from redepth.ops.geometry import relative_depth
-from tools import path_trace
+from training import path_trace
 
 SHA256 = "2afd7cf2e4a07bf644f3a950f6d3701025388e47adf8c38ded0c91f56e9b21c8"
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from redepth.depth_models import REGISTRY
 from redepth.depth_models.backbone import Preprocessing
 from redepth.errors import ConfigError
-from tests.depth_models import tiny
-from tests.helpers import photo, relative_error
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import photo, relative_error
 
 DPT_LARGE = {
     "do_normalize": True,

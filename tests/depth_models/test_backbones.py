@@ -24,9 +24,9 @@ from redepth.errors import ConfigError, WeightsError
 from redepth.optim.parameterizations import PARAMETERIZATIONS, Parameterization
 from redepth.optim.refiner import Outcome, Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.depth_models import tiny
-from tests.depth_models.tiny import FAMILIES, Family
-from tests.helpers import CPU, TargetPrior, photo, relative_error, seeded
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import CPU, TargetPrior, photo, relative_error, seeded
+from tests.support.tiny_depth_models import FAMILIES, Family
 
 DA3_PACKAGES = ("depth_anything_3", "einops", "omegaconf", "addict")
 needs_da3 = pytest.mark.skipif(

@@ -10,7 +10,7 @@ import torch
 
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import WeightsError
-from tests.helpers import CPU, GOLDEN, photo, relative_error, seeded, tiny_depth_model
+from tests.support.helpers import CPU, GOLDEN, photo, relative_error, seeded, tiny_depth_model
 
 CHECKPOINT = GOLDEN / "tiny-random-depth-anything"
 

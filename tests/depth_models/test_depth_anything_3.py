@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.depth_models.depth_anything_3 import PACKAGE, DepthAnything3, _shipped
 from redepth.errors import MissingDependencyError, WeightsError
-from redepth.pipeline import resolve
-from tests.depth_models import tiny
 from tests.depth_models.test_backbones import needs_da3
-from tests.helpers import photo
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import photo
 
 
 def test_the_preset_has_the_published_settings() -> None:

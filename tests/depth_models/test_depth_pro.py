@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from tests.depth_models import tiny
-from tests.helpers import photo, relative_error
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import photo, relative_error
 
 
 def test_the_focal_length_turns_canonical_inverse_depth_to_one_over_metres(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from redepth.errors import WeightsError
-from tests.depth_models import tiny
-from tests.helpers import photo
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import photo
 
 
 @pytest.fixture(scope="module")

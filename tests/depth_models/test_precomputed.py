@@ -17,9 +17,9 @@ from redepth.depth_models import REGISTRY
 from redepth.depth_models.precomputed import Precomputed
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import Pipeline
-from tests.command import Finished, call
-from tests.depth_models.tiny import load, relief
-from tests.helpers import photo, relative_error
+from tests.support.command import Finished, call
+from tests.support.helpers import photo, relative_error
+from tests.support.tiny_depth_models import load, relief
 
 
 def stored(path: Path, values: np.ndarray[Any, Any]) -> Path:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from redepth.errors import InputError
-from tests.depth_models import tiny
-from tests.helpers import photo, relative_error
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import photo, relative_error
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from redepth.depth_models.zoedepth import ZoeDepth, padding
-from tests.depth_models import tiny
-from tests.helpers import photo, relative_error
+from tests.support import tiny_depth_models as tiny
+from tests.support.helpers import photo, relative_error
 
 
 def test_what_is_padded_before_is_cut_off_after() -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from redepth.components import resolve
 from redepth.config import LearningRates, Preset, load_preset
 from redepth.errors import ConfigError
 from redepth.experiments.grids import EXPERIMENTS, FACTORS, experiment, preset_values
 from redepth.experiments.study import plan
-from redepth.pipeline import resolve
 
 EMBEDDED = resolve(load_preset("embedded"))
 PAPER = resolve(load_preset("re-depth-anything"))

@@ -11,13 +11,13 @@ import pytest
 
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.errors import ConfigError, InputError
-from redepth.executors import Resources
 from redepth.experiments.grids import EXPERIMENTS, SIZES
 from redepth.experiments.run import Row, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study, plan
 from redepth.experiments.summary import write
 from redepth.optim.refiner import Refiner
-from tests.command import call
+from redepth.runtime.executors import Resources
+from tests.support.command import call
 
 TINY = ["optim.steps=2", "optim.members=1"]
 ONE_THREAD = Resources(threads=1)

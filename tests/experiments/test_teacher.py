@@ -6,7 +6,7 @@ import torch
 from redepth.experiments.teacher import Teacher
 from redepth.ops import color
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.helpers import TargetPrior, photo, seeded
+from tests.support.helpers import TargetPrior, photo, seeded
 
 HEIGHT, WIDTH = 20, 24
 

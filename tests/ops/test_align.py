@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from redepth.ops.align import median_ratio, scale_and_shift, scale_only, trimmed_mask
-from tests.helpers import seeded
+from tests.support.helpers import seeded
 
 EVERYWHERE = torch.ones(5, 5, dtype=torch.bool)
 

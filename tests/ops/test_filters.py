@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from redepth.ops.filters import gaussian_blur, gradient, grown, length
-from tests.helpers import seeded
+from tests.support.helpers import seeded
 
 
 @pytest.mark.parametrize("sigma", [0.5, 1.5, 4.0])

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from redepth.ops import geglu
-from tests.helpers import relative_error, seeded
+from tests.support.helpers import relative_error, seeded
 
 triton = pytest.importorskip("triton")
 
-from redepth.ops import geglu_triton  # noqa: E402  (needs triton)
+from redepth.ops.triton import geglu as geglu_triton  # noqa: E402
 
 INTERPRETED = not isinstance(geglu_triton._geglu, triton.JITFunction)
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redepth.ops import geometry
-from tests.helpers import photo, seeded
+from tests.support.helpers import photo, seeded
 
 
 def test_normals_of_a_tilted_plane_are_its_gradient(device: torch.device) -> None:

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.ops import group_norm as twin
-from redepth.ops import kernels as support
-from tests.helpers import relative_error, seeded
+from redepth.ops.triton import kernels as support
+from tests.support.helpers import relative_error, seeded
 
 triton = pytest.importorskip("triton")
 
-from redepth.ops import group_norm_triton as kernels  # noqa: E402  (needs triton)
+from redepth.ops.triton import group_norm as kernels  # noqa: E402
 
 # The interpreter's exponential overflows to the infinity that it should be.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
@@ -350,7 +350,7 @@ import json, re, subprocess, sys, tempfile
 from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
-from redepth.ops.group_norm_triton import INTERPRETED, ahead_of_time
+from redepth.ops.triton.group_norm import INTERPRETED, ahead_of_time
 
 assert not INTERPRETED
 cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.ops import members
-from tests.helpers import seeded
+from tests.support.helpers import seeded
 
 ROWS = 3
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from redepth.ops import geometry, mesh
 from redepth.ops.geometry import ORTHOGRAPHIC, Camera
-from tests.helpers import photo, seeded
+from tests.support.helpers import photo, seeded
 
 PINHOLE = Camera(field_of_view=60.0)
 CAMERAS = {

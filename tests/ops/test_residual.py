@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from redepth.ops import residual
-from tests.helpers import relative_error, seeded
+from tests.support.helpers import relative_error, seeded
 
 triton = pytest.importorskip("triton")
 
-from redepth.ops import residual_triton  # noqa: E402  (needs triton)
+from redepth.ops.triton import residual as residual_triton  # noqa: E402
 
 INTERPRETED = not isinstance(residual_triton._add, triton.JITFunction)
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")

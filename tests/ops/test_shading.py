@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redepth.ops import color, geometry, shading
-from tests.helpers import photo, seeded
+from tests.support.helpers import photo, seeded
 
 WIDE = geometry.Camera(field_of_view=70.0)
 ONE = torch.ones(1, 1, dtype=torch.float64)

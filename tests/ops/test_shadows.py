@@ -8,7 +8,7 @@ from torch import Tensor
 
 from redepth.ops import geometry, shading
 from redepth.ops.shadows import soft_shadows
-from tests.helpers import seeded
+from tests.support.helpers import seeded
 
 WIDE = geometry.Camera(field_of_view=60.0)
 

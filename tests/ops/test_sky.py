@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks.accuracy.calibration import Case, outdoors
 from redepth.ops.sky import sky_mask
-from tests.calibration import Case, outdoors
 
 
 def overlap(found: torch.Tensor, true: torch.Tensor) -> tuple[float, float]:

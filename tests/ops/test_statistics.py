@@ -13,7 +13,7 @@ from redepth.ops.statistics import (
     robust_range,
     spread,
 )
-from tests.helpers import seeded
+from tests.support.helpers import seeded
 
 
 def ramp(height: int = 20, width: int = 51) -> torch.Tensor:

@@ -15,7 +15,7 @@ from redepth.errors import ConfigError, RedepthError
 from redepth.optim import budget
 from redepth.optim.budget import Trial, affordable, batch_within, run_fitted
 from redepth.optim.refiner import Outcome, Refiner, StepReport
-from tests.helpers import TargetPrior, make_refiner, photo
+from tests.support.helpers import TargetPrior, make_refiner, photo
 
 GB = 10**9
 

@@ -5,7 +5,7 @@ import torch
 
 from redepth.contracts import Surface
 from redepth.optim.objectives import Sky, Smoothness, laplacian, normalize_range
-from tests.helpers import seeded
+from tests.support.helpers import seeded
 
 
 def surface(raw: torch.Tensor) -> Surface:

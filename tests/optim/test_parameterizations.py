@@ -7,7 +7,7 @@ import torch
 
 from redepth.contracts import Execution
 from redepth.optim.parameterizations import Parameterization, corrected, correction_grids
-from tests.helpers import photo, relative_error, seeded, tiny_depth_model
+from tests.support.helpers import photo, relative_error, seeded, tiny_depth_model
 
 
 def test_correction_grids_go_from_coarse_to_fine_with_square_cells() -> None:

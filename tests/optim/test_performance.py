@@ -26,8 +26,8 @@ from redepth.priors.latent import fit_square
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.checkpoints import SD
-from tests.helpers import (
+from tests.support.checkpoints import SD
+from tests.support.helpers import (
     CPU,
     TargetPrior,
     make_refiner,
@@ -587,7 +587,7 @@ def test_lockstep_is_faster_than_one_member_at_a_time() -> None:
 def test_nothing_is_loaded_twice_however_many_photos_members_and_halvings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from redepth import hub
+    from redepth.checkpoints import hub
 
     loaded: Counter[str] = Counter()
     original = hub.from_pretrained

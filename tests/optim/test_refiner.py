@@ -17,7 +17,7 @@ from redepth.optim.objectives import Sky
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
 from redepth.optim.refiner import Outcome, Refiner, StepReport
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.helpers import (
+from tests.support.helpers import (
     CPU,
     GOLDEN,
     TAME,

@@ -18,10 +18,10 @@ from redepth.optim import execution
 from redepth.optim.refiner import Outcome, Refiner, StepReport, _Run
 from redepth.optim.step_graph import EAGER_STEPS, Advance, StepGraph, Taken
 from redepth.renderers.mesh import Mesh
-from tests.helpers import CPU, TargetPrior, make_refiner, photo, tiny_depth_model, tiny_prior
 from tests.optim.test_performance import Narrow
 from tests.optim.test_refiner import Exhausting
 from tests.priors.test_rules_on_models import latent_prior
+from tests.support.helpers import CPU, TargetPrior, make_refiner, photo, tiny_depth_model, tiny_prior
 
 STEPS = EAGER_STEPS + 5
 

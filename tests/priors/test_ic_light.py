@@ -14,8 +14,8 @@ from redepth.priors.distillation import Given
 from redepth.priors.ic_light import LIGHTS, ICLight, light_index
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.checkpoints import copy_of, tiny
-from tests.helpers import CPU, photo, relative_error, seeded
+from tests.support.checkpoints import copy_of, tiny
+from tests.support.helpers import CPU, photo, relative_error, seeded
 
 OFFSETS = "iclight_sd15_fc.safetensors"
 SIDES = {

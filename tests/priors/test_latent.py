@@ -12,16 +12,16 @@ import torch
 
 from redepth.contracts import Condition, Execution, Illumination, Noise
 from redepth.errors import InputError, WeightsError
-from redepth.networks import Graphed
-from redepth.ops import kernels as support
+from redepth.ops.triton import kernels as support
 from redepth.priors import text
 from redepth.priors.distillation import Given
 from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import fit_square, scale_gradient
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
-from tests.checkpoints import SD, copy_of, save_tiny_vae, tiny
-from tests.helpers import CPU, photo, relative_error, seeded
+from redepth.runtime.networks import Graphed
+from tests.support.checkpoints import SD, copy_of, save_tiny_vae, tiny
+from tests.support.helpers import CPU, photo, relative_error, seeded
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from redepth.errors import ConfigError, WeightsError
 from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.checkpoints import copy_of
-from tests.helpers import CPU, SCHEDULE, photo, relative_error, seeded, tiny_prior, tiny_unet
+from tests.support.checkpoints import copy_of
+from tests.support.helpers import CPU, SCHEDULE, photo, relative_error, seeded, tiny_prior, tiny_unet
 
 
 def light(count: int) -> Illumination:

@@ -16,9 +16,9 @@ import redepth
 from redepth.config import Prompting
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.priors.prompts import CAPTIONERS, MAX_TOKENS, Captioner
-from tests.checkpoints import WORDS, copy_of, tiny, to_pickle
-from tests.command import call
-from tests.helpers import CPU, photo
+from tests.support.checkpoints import WORDS, copy_of, tiny, to_pickle
+from tests.support.command import call
+from tests.support.helpers import CPU, photo
 
 NAMES = ("blip", "blip2")
 
@@ -68,7 +68,7 @@ def test_a_caption_is_what_the_model_writes_of_the_photo(name: str) -> None:
 
 
 def test_it_is_loaded_once_for_all_photos_and_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redepth import hub
+    from redepth.checkpoints import hub
 
     loads: list[str] = []
     original = hub.Source.model

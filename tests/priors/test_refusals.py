@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from redepth import hub
-from tests.checkpoints import copy_of, tiny, to_pickle
-from tests.command import call
-from tests.helpers import GOLDEN
+from redepth.checkpoints import hub
+from tests.support.checkpoints import copy_of, tiny, to_pickle
+from tests.support.command import call
+from tests.support.helpers import GOLDEN
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

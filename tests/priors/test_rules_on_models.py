@@ -22,8 +22,8 @@ from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
 from redepth.priors.stable_diffusion_3 import StableDiffusion3
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.checkpoints import SD, tiny
-from tests.helpers import CPU, make_refiner, photo, relative_error, seeded, tiny_prior
+from tests.support.checkpoints import SD, tiny
+from tests.support.helpers import CPU, make_refiner, photo, relative_error, seeded, tiny_prior
 
 PIXEL = ("sds", "sds-x0", "csd", "ism", "sdi", "dds", "vsd")
 LATENT = (*PIXEL, "nfsd", "sds-bridge")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from redepth.errors import WeightsError
 from redepth.priors.schedule import Schedule
-from tests.helpers import SCHEDULE, seeded
+from tests.support.helpers import SCHEDULE, seeded
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
 KINDS = ("epsilon", "v_prediction", "sample", "flow")

@@ -16,7 +16,7 @@ from redepth.priors import scores
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.schedule import Schedule
 from redepth.priors.scores import RULES, Branch
-from tests.helpers import CPU, SCHEDULE, seeded
+from tests.support.helpers import CPU, SCHEDULE, seeded
 
 MEANS = {"text": 0.8, "uncond": 0.3, "negative": -0.5, "source": 0.8, "artefacts": -0.2}
 SIGMA = 0.5

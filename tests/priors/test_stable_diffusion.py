@@ -14,8 +14,8 @@ from redepth.priors.latent import LatentDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
 from redepth.priors.stable_diffusion_3 import T5_TOKENS, StableDiffusion3
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
-from tests.checkpoints import tiny
-from tests.helpers import CPU, photo, relative_error, seeded
+from tests.support.checkpoints import tiny
+from tests.support.helpers import CPU, photo, relative_error, seeded
 
 BOUND = 1e-5
 SIZE = 64

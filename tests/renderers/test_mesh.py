@@ -18,7 +18,7 @@ from redepth.errors import ConfigError, MissingDependencyError
 from redepth.renderers import rasterize_nvdiffrast
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.mesh import Mesh
-from tests.helpers import photo, seeded
+from tests.support.helpers import photo, seeded
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from redepth.contracts import Illumination
 from redepth.ops import color, geometry, mesh
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.mesh import RASTERIZERS, Fragments, Mesh
-from tests.helpers import photo, seeded
+from tests.support.helpers import photo, seeded
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")

@@ -18,7 +18,7 @@ from redepth.ops import color, geometry, mesh, shading
 from redepth.renderers import rasterize_pytorch3d
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.mesh import Fragments, Mesh
-from tests.helpers import photo, relative_error, seeded
+from tests.support.helpers import photo, relative_error, seeded
 
 pytestmark = pytest.mark.pytorch3d
 

@@ -19,7 +19,7 @@ from redepth.errors import ConfigError
 from redepth.ops import color, geometry, shading
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.matte import Lambert
-from tests.helpers import photo, relative_error, seeded
+from tests.support.helpers import photo, relative_error, seeded
 
 NAMES = ("blinn-phong", "phong", "lambert", "oren-nayar", "ggx", "spherical-harmonics")
 

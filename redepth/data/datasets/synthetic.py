@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
-from redepth.data.path_traced import path_traced
-from redepth.data.synthetic import Scenes, Split, benchmark_scenes, scenes
+from redepth.data.scenes.path_traced import path_traced
+from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes, scenes
 from redepth.ops.geometry import ORTHOGRAPHIC
 
 # Seeds that neither the training nor the tuning nor the published tables of the embedded models have used.
@@ -17,7 +17,7 @@ FIRST_SEED = 50_000
 
 
 class Synthetic:
-    """Scenes of `redepth.data.synthetic`, each drawn by its own seed: ``relief-50000``, ``relief-50001``, ...
+    """Scenes of `data.scenes.synthetic`, each drawn by its own seed: ``relief-50000``, ``relief-50001``, ...
 
     Relative depth seen by an orthographic camera, exact everywhere but in the sky, which has none.
 

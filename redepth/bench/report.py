@@ -1,0 +1,225 @@
+"""The report of a benchmark run: one self-contained page, best and worst images first."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from redepth import io, viz
+
+if TYPE_CHECKING:
+    from redepth.bench import Result, Run, Summary
+    from redepth.protocols import Measurement
+    from redepth.refinement import Refinement
+    from redepth.runtime.resume import Task
+
+PICTURES = ("photo", "initial", "refined", "error-initial", "error-refined")
+SHOWN_FIRST = 4
+"""Best and worst images of each preset that are open when the page is."""
+
+ERROR_CMAP = "magma"
+RANKED_BY = "silog"
+
+_STYLE = """
+:root{--ink:#1a1a1a;--soft:#6b6b6b;--line:#d9d9d9;--good:#1a7f37;--bad:#b3261e}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);margin:2rem auto;max-width:1100px;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.2rem}h3{font-size:1rem;margin:0}
+table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
+th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}
+table.sortable th{cursor:pointer}table.sortable th:hover{text-decoration:underline}
+.good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}
+.wide{overflow-x:auto}details{border-top:1px solid var(--line);padding:.8rem 0}
+summary{cursor:pointer}.row{display:flex;flex-wrap:wrap;gap:12px;margin-top:.6rem}
+figure{margin:0;width:258px}figcaption{color:var(--soft);font-size:.85rem}figure img{width:100%;display:block}
+.compare{position:relative;line-height:0}.compare img+img{position:absolute;inset:0;
+clip-path:inset(0 0 0 var(--at,50%))}.compare::after{content:"";position:absolute;top:0;bottom:0;
+left:var(--at,50%);width:2px;background:#fff;box-shadow:0 0 2px #000}
+input[type=range]{width:100%;margin:.3rem 0 0}
+"""
+
+_SCRIPT = """
+for (const slider of document.querySelectorAll('input[type=range]'))
+  slider.addEventListener('input', () =>
+    slider.previousElementSibling.style.setProperty('--at', slider.value + '%'));
+for (const table of document.querySelectorAll('table.sortable'))
+  for (const [column, head] of [...table.tHead.rows[0].cells].entries())
+    head.addEventListener('click', () => {
+      const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
+      const sign = head.dataset.sign === '1' ? -1 : 1;
+      head.dataset.sign = sign;
+      const rows = [...table.tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        return sign * (isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y);
+      });
+      table.tBodies[0].append(...rows);
+    });
+"""
+
+
+def image_pictures(
+    refinement: Refinement, measured: Mapping[str, Measurement], width: int
+) -> dict[str, Image.Image]:
+    """Draw what the report shows of one image, each picture at most ``width`` wide.
+
+    Both depths have one colour range, that of the truth where it is known; both errors, |log depth - log
+    truth|, likewise have one.
+    """
+    initial, refined = measured["initial"], measured["refined"]
+    known = initial.truth[initial.mask].log().numpy()
+    low, high = viz.robust_range(known)
+    errors = {when: error_map(m) for when, m in measured.items()}
+    top = viz.robust_range(*errors.values())[1]
+    pictures: dict[str, NDArray[np.uint8]] = {"photo": io.to_uint8(refinement.photo)}
+    for when, m in (("initial", initial), ("refined", refined)):
+        depth = m.depth.clamp(min=1e-12).log().float().numpy()
+        # Near is bright, as in every other picture of a surface here.
+        pictures[when] = viz.colorize(-depth, lo=-high, hi=-low)
+        pictures[f"error-{when}"] = viz.colorize(errors[when], ERROR_CMAP, 0.0, top)
+    return {name: _narrowed(Image.fromarray(picture), width) for name, picture in pictures.items()}
+
+
+def error_map(measured: Measurement) -> NDArray[np.float32]:
+    """Return |log depth - log truth|, (H, W), NaN where nothing was measured."""
+    depth, truth = (values.clamp(min=1e-12).log() for values in (measured.depth, measured.truth))
+    error = (depth - truth).abs()
+    unknown = torch.full_like(error, float("nan"))
+    values: NDArray[np.float32] = torch.where(measured.mask, error, unknown).float().numpy()
+    return values
+
+
+def write_report(
+    run: Run,
+    results: Sequence[Result],
+    summaries: Mapping[str, Sequence[Summary]],
+    rows: Mapping[Task, Path],
+    path: Path,
+) -> None:
+    """Write the page.
+
+    Args:
+        run: what was measured.
+        results: its rows.
+        summaries: its tables.
+        rows: where each row is; its pictures lie beside it.
+        path: of the page.
+    """
+    protocol = run.protocol
+    parts = [
+        f"<h1>{_text(run.dataset)}: {len(run.images)} images</h1>",
+        f'<p class="soft">protocol {_text(protocol.name)} version {protocol.version} '
+        f"({protocol.sha256[:12]}), seed {run.seed}. {_text(protocol.description)}</p>",
+    ]
+    for preset, table in summaries.items():
+        own = sorted((r for r in results if r.preset == preset), key=lambda r: r.change(RANKED_BY))
+        parts += [f"<h2>Preset {_text(preset)}</h2>", _summary_table(table)]
+        parts += ["<h2>Images, most improved first</h2>", _image_table(own)]
+        parts += [_image(r, rows[(preset, r.image)], shown) for r, shown in _ranked(own)]
+    settings = json.dumps({k: p.model_dump(mode="json") for k, p in run.presets.items()}, indent=2)
+    parts.append(f"<details><summary>Settings</summary><pre>{_text(settings)}</pre></details>")
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>redepth: {_text(run.dataset)}</title><style>{_STYLE}</style>"
+        f"<body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
+    )
+    io.save_text(path, page)
+
+
+def _summary_table(table: Sequence[Summary]) -> str:
+    head = ("metric", "initial", "refined", "change", "95 % interval", "improved", "images")
+    rows = []
+    for s in table:
+        change = f"{s.change:+.1f} %" if np.isfinite(s.change) else "-"
+        interval = f"{s.low:+.1f} to {s.high:+.1f} %" if np.isfinite(s.low) else "-"
+        wins = f"{100 * s.wins:.0f} %"
+        rows.append((s.metric, f"{s.initial:.4g}", f"{s.refined:.4g}", change, interval, wins, str(s.images)))
+    return _table(head, rows)
+
+
+def _image_table(results: Sequence[Result]) -> str:
+    head = ("image", "SI-log initial", "refined", "change", "abs_rel initial", "refined", "flags")
+    rows = []
+    for r in results:
+        values = [side["metrics"][m] for m in ("silog", "abs_rel") for side in (r.initial, r.refined)]
+        silog, silog_after, rel, rel_after = (f"{v:.4g}" for v in values)
+        change = f"{r.change(RANKED_BY):+.1f} %"
+        rows.append((r.image, silog, silog_after, change, rel, rel_after, ", ".join(r.diagnostics)))
+    return _table(head, rows, sortable=True)
+
+
+def _ranked(results: Sequence[Result]) -> list[tuple[Result, bool]]:
+    """Return the best and the worst, to be shown open, then the rest, closed."""
+    best = list(results[:SHOWN_FIRST])
+    worst = list(results[: SHOWN_FIRST - 1 : -1])[:SHOWN_FIRST]
+    rest = [r for r in results if r not in best and r not in worst]
+    return [(r, True) for r in (*best, *worst)] + [(r, False) for r in rest]
+
+
+def _image(result: Result, row: Path, shown: bool) -> str:
+    before, after = result.initial["metrics"][RANKED_BY], result.refined["metrics"][RANKED_BY]
+    change = result.change(RANKED_BY)
+    tone = "good" if change < 0 else "bad"
+    title = (
+        f"{_text(result.image)}: SI-log {before:.2f} to {after:.2f} "
+        f'(<span class="{tone}">{change:+.1f} %</span>)'
+    )
+    found = {name: _data(row.with_suffix(f".{name}.jpg")) for name in PICTURES}
+    if not all(found.values()):
+        return f"<details><summary>{title}</summary><p>Its pictures are gone.</p></details>"
+    slider = (
+        f'<figure><div class="compare"><img alt="initial depth" src="{found["initial"]}">'
+        f'<img alt="refined depth" src="{found["refined"]}"></div>'
+        '<input type="range" min="0" max="100" value="50" aria-label="from initial to refined depth">'
+        "<figcaption>left of the line the initial depth, right of it the refined one</figcaption></figure>"
+    )
+    captions = {"photo": "photo", "error-initial": "error before", "error-refined": "error after"}
+    figures = [
+        f'<figure><img alt="{text}" src="{found[name]}"><figcaption>{text}</figcaption></figure>'
+        for name, text in captions.items()
+    ]
+    body = "".join([figures[0], slider, *figures[1:]])
+    opened = " open" if shown else ""
+    return f'<details{opened}><summary>{title}</summary><div class="row">{body}</div></details>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool = False) -> str:
+    heads = "".join(f"<th>{_text(h)}</th>" for h in head)
+    body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
+    kind = ' class="sortable"' if sortable else ""
+    return (
+        f'<div class="wide"><table{kind}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _cell(value: str) -> str:
+    number = value.removesuffix(" %")
+    try:
+        return f'<td data-value="{float(number)}">{_text(value)}</td>'
+    except ValueError:
+        return f"<td>{_text(value)}</td>"
+
+
+def _data(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _narrowed(picture: Image.Image, width: int) -> Image.Image:
+    if picture.width <= width:
+        return picture
+    height = max(1, round(picture.height * width / picture.width))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))

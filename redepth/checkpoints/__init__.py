@@ -1,0 +1,1 @@
+"""Checkpoints: where they are, downloading them, and the embedded weights."""

@@ -1,0 +1,1 @@
+"""Procedural scenes with exact geometry, for training and for measuring."""

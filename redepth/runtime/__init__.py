@@ -1,0 +1,1 @@
+"""Where and how things run: devices, execution of networks, executors, resumable tasks."""

@@ -1,0 +1,106 @@
+"""Losses that are read every few steps: the same run, to the bit, as one that looks after each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from redepth.config import EarlyStop
+from redepth.optim.loss_log import Ledger, NotFinite
+from redepth.optim.refiner import Outcome, StepReport
+from tests.optim.test_refiner import Diverging, Interrupting, Poisoning
+from tests.support.helpers import CPU, TargetPrior, make_refiner, photo
+
+
+def every(look: int, prior: Any = None, on_step: Any = None, **settings: Any) -> Outcome:
+    settings = {"steps": 9, "performance": {"read_losses_every": look}, **settings}
+    return make_refiner(prior, **settings).run(photo(), seed=3, on_step=on_step)
+
+
+def same(found: Outcome, expected: Outcome) -> None:
+    for what in ("members", "member_depths", "offsets"):
+        assert torch.equal(getattr(found, what), getattr(expected, what)), what
+    for what in ("history", "steps_done", "partial", "reason"):
+        assert getattr(found, what) == getattr(expected, what), what
+
+
+@pytest.mark.parametrize("name", ["embeddings+decoder", "full", "depth"])
+def test_how_often_losses_are_read_changes_nothing(name: str) -> None:
+    same(every(4, parameterization=name), every(1, parameterization=name))
+
+
+@pytest.mark.parametrize("spoil", [Diverging, Poisoning])
+@pytest.mark.parametrize("members_per_batch", ["auto", 2])
+def test_what_was_not_finite_some_steps_ago_has_changed_nothing(spoil: Any, members_per_batch: Any) -> None:
+    """The prior is sound again one call later: those steps must not count either."""
+
+    class Once(spoil):  # type: ignore[misc]
+        def __call__(self, *args: Any) -> torch.Tensor:
+            if self.good < 0:
+                return TargetPrior.__call__(self, *args)
+            return super().__call__(*args)
+
+    settings = {"parameterization": "depth", "members_per_batch": members_per_batch}
+    late, at_once = (every(n, Once(5), **settings) for n in (8, 1))
+    same(late, at_once)
+    assert "not finite at step 6" in late.reason
+    assert set(late.steps_done) == {5}
+    assert torch.equal(late.members, every(1, steps=5, **settings).members[: len(late.members)])
+
+
+def test_a_plateau_between_two_looks_stops_a_member_where_it_was() -> None:
+    rule = {"enabled": True, "window": 2, "min_improvement": 0.02}
+    settings: dict[str, Any] = {"parameterization": "depth", "steps": 30, "early_stop": rule}
+    at_once = every(1, **settings)
+    assert len(set(at_once.steps_done)) > 1
+    for steps in (5, 7, 1000):
+        same(every(steps, **settings), at_once)
+
+
+def test_an_interrupt_between_two_looks_keeps_what_is_done() -> None:
+    outcome = every(1000, on_step=Interrupting(4))
+    assert outcome.steps_done == [4, 4, 4]
+    assert torch.equal(outcome.members, every(1, steps=4).members)
+
+
+def test_whoever_looks_at_the_losses_sees_them_at_once_and_never_one_that_is_not_finite() -> None:
+    seen: list[float] = []
+
+    def look(report: StepReport) -> None:
+        assert set(report.losses) == {"prior", "smoothness", "total"}
+        assert len(report.losses) == 3
+        seen.append(float(report.losses["total"].sum()))
+
+    outcome = every(1000, Diverging(4), look)
+    assert "not finite at step 5" in outcome.reason
+    assert seen == pytest.approx([sum(row[i] for row in outcome.history["total"]) for i in range(4)])
+
+
+def test_a_report_that_was_kept_still_has_its_losses() -> None:
+    reports: list[StepReport] = []
+    outcome = every(5, on_step=reports.append)
+    for i, report in enumerate(reports):
+        assert report.losses["prior"].tolist() == [row[i] for row in outcome.history["prior"]]
+
+
+def test_the_ledger_names_the_step_and_the_member() -> None:
+    ledger = Ledger(3, EarlyStop(), CPU)
+    good, bad = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, float("inf")])
+    for total in (good, bad, good):
+        ledger.check(total, [torch.ones(2)])
+        ledger.add({"total": total})
+    assert ledger.steps == 0
+    assert float(ledger.failed) == 1
+    with pytest.raises(NotFinite) as error:
+        ledger.read()
+    assert (error.value.step, error.value.row) == (1, 2)
+    assert ledger.steps == 1
+    assert ledger.losses(0)["total"].tolist() == [1.0, 2.0, 3.0]
+    ledger.forgive()
+    ledger.check(good, [torch.tensor([float("nan")])])
+    ledger.add({"total": good})
+    with pytest.raises(NotFinite) as error:
+        ledger.losses(1)
+    assert (error.value.step, error.value.row) == (1, None)

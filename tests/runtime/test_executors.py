@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.runtime.executors import Done, Resources, _share, executor
+from tests.support import fake_gpus
+
+KINDS = {
+    "inline": Resources(threads=1),
+    "processes": Resources(workers=2, threads=1),
+    "ray": Resources(workers=2, threads=1, ray="local"),
+}
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """One cluster of two workers for all tests here; starting one takes seconds."""
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=KINDS)
+def resources(request: pytest.FixtureRequest) -> Resources:
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    return KINDS[request.param]
+
+
+def make_adder(amount: int, log: Path | None = None) -> Callable[[int], float]:
+    """A worker that fails for 3 and 4, and notes that it was made."""
+    if log is not None:
+        (log / f"made-{os.getpid()}").touch()
+
+    def work(given: int) -> float:
+        if given == 3:
+            raise InputError("three\nis not liked")
+        if given == 4:
+            raise KeyError("four")
+        return random.Random(given).random() + amount
+
+    return work
+
+
+def outcomes(found: Iterator[Done[Any, Any]]) -> list[Done[Any, Any]]:
+    return sorted(found, key=lambda done: done.index)
+
+
+def test_all_executors_give_the_same(resources: Resources) -> None:
+    found = outcomes(executor(resources).run(partial(make_adder, 10), list(range(8))))
+    expected = outcomes(executor(KINDS["inline"]).run(partial(make_adder, 10), list(range(8))))
+    assert found == expected
+    assert [done.given for done in found] == list(range(8))
+
+
+def test_a_failure_is_an_outcome_and_the_rest_runs(resources: Resources) -> None:
+    found = outcomes(executor(resources).run(partial(make_adder, 0), [2, 3, 4, 5]))
+    assert [done.error for done in found] == ["", "three is not liked", "KeyError: 'four'", ""]
+    assert found[1].result is None
+    assert isinstance(found[3].result, float)
+
+
+def test_each_process_makes_one_worker(resources: Resources, tmp_path: Path) -> None:
+    list(executor(resources).run(partial(make_adder, 0, tmp_path), list(range(10, 20))))
+    assert 1 <= len(list(tmp_path.iterdir())) <= resources.workers
+
+
+def test_nothing_to_do_makes_no_worker(resources: Resources, tmp_path: Path) -> None:
+    assert list(executor(resources).run(partial(make_adder, 0, tmp_path), [])) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_mortal(folder: Path, deaths: int) -> Callable[[int], int]:
+    """A worker whose process is killed the first few times that it gets a 1."""
+
+    def work(given: int) -> int:
+        marks = list(folder.iterdir())
+        if given == 1 and len(marks) < deaths:
+            (folder / str(len(marks))).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return given
+
+    return work
+
+
+@pytest.mark.parametrize(("deaths", "error"), [(1, ""), (99, "its process died")])
+def test_a_killed_process_is_replaced_and_its_input_tried_again(
+    tmp_path: Path, deaths: int, error: str
+) -> None:
+    found = outcomes(executor(KINDS["processes"]).run(partial(make_mortal, tmp_path, deaths), [0, 1, 2, 3]))
+    assert [done.index for done in found] == [0, 1, 2, 3]
+    assert found[1].error.startswith(error)
+    assert (found[1].result == 1) == (not error)
+    assert [done.result for done in found if done.index != 1] == [0, 2, 3]
+
+
+def make_nothing() -> Callable[[int], int]:
+    raise RedepthError("no weights here")
+
+
+def test_a_worker_that_cannot_be_made_says_why(resources: Resources) -> None:
+    with pytest.raises(RedepthError, match="no weights here"):
+        list(executor(resources).run(make_nothing, [1, 2]))
+
+
+def test_a_cluster_that_is_not_there_is_named() -> None:
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        ray.shutdown()
+    with pytest.raises(ConfigError, match=r"no Ray cluster at 'auto'.*ray start --head"):
+        list(executor(Resources(ray="auto")).run(partial(make_adder, 0), [1]))
+
+
+def test_threads_are_shared_out() -> None:
+    assert Resources(workers=2, threads=3).threads_each == 3
+    assert Resources(workers=10_00).threads_each == 1
+    assert Resources().kind == "inline"
+    assert Resources(workers=2).kind == "processes"
+    assert Resources(workers=2, ray="auto").kind == "ray"
+
+
+# --- several GPUs ---------------------------------------------------------------------------------
+
+
+def told(workers: int, gpus: int, inputs: int) -> list[tuple[int, int, str | None]]:
+    resources = Resources(workers=workers, threads=1, gpus=gpus)
+    return [done.result for done in executor(resources).run(fake_gpus.make_teller, list(range(inputs)))]
+
+
+@pytest.mark.parametrize("visible", [None, "5,3"])
+def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
+    visible: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a current GPU of its own, counted among the visible ones, which are left as they are."""
+    monkeypatch.setenv("REDEPTH_TEST_GPUS", "yes")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = told(workers=3, gpus=2, inputs=12)
+    assert {v for _, _, v in found} == {visible}
+    by_process = {process: gpu for process, gpu, _ in found}
+    assert len(set(found)) == len(by_process)
+    assert set(by_process.values()) <= {0, 1}
+    if len(by_process) == 3:
+        assert sorted(by_process.values()) == [0, 0, 1]
+
+
+def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
+    assert {gpu for _, gpu, _ in told(workers=2, gpus=0, inputs=4)} == {0}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "share"),
+    [(1, 1, 1), (4, 2, 1), (2, 2, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (2, 5, 1 / 3)],
+)
+def test_each_ray_worker_finds_room_on_a_gpu(gpus: int, workers: int, share: float) -> None:
+    assert _share(float(gpus), workers) == share
+    assert gpus * int(1 / share) >= workers
+
+
+def test_a_ray_cluster_without_gpus_is_named() -> None:
+    with pytest.raises(ConfigError, match="no GPU"):
+        _share(0.0, 2)
