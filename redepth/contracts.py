@@ -338,10 +338,10 @@ class HoldsMemory(Protocol):
 
 
 @runtime_checkable
-class Widens(Protocol):
+class Upcasts(Protocol):
     """A prior that may run in half precision and can go on in float32."""
 
-    def widen(self) -> str:
+    def upcast(self) -> str:
         """Go on in float32; return the precision until now, empty if it is that or has to stay."""
         ...
 

@@ -172,8 +172,8 @@ def test_a_step_does_not_wait_for_the_gpu(kind: str, stopping: bool) -> None:
             run._step(group, step, next(draws), stepper)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    group.ledger.read()
-    assert group.ledger.steps == 3
+    group.loss_log.read()
+    assert group.loss_log.steps == 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

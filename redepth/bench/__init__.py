@@ -34,7 +34,7 @@ from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.metrics import bootstrap_interval, win_rate
 from redepth.optim.refiner import Outcome
 from redepth.pipeline import Pipeline
-from redepth.protocols import Measurement, Protocol, Row, difference, load_protocol, open_dataset
+from redepth.protocols import ImageMetrics, Measurement, Protocol, difference, load_protocol, open_dataset
 from redepth.refinement import Refinement
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
@@ -81,7 +81,7 @@ class Result(BaseModel):
     Attributes:
         image: its name.
         preset: name of the preset.
-        initial: the frozen model's row, a `protocols.Row` as JSON.
+        initial: the frozen model's row, a `protocols.ImageMetrics` as JSON.
         refined: that after refinement.
         prompt: what the prior was told about the photo.
         diagnostics: failure signatures that were flagged, by name.
@@ -316,7 +316,7 @@ def summarize(protocol: Protocol, results: Sequence[Result]) -> dict[str, list[S
     for preset in dict.fromkeys(result.preset for result in results):
         own = [result for result in results if result.preset == preset]
         before, after = (
-            protocol.average([Row.from_record(getattr(r, when)) for r in own])
+            protocol.average([ImageMetrics.from_record(getattr(r, when)) for r in own])
             for when in ("initial", "refined")
         )
         found[preset] = [_summary(name, before[name], after[name], own) for name in before if name in after]

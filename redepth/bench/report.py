@@ -76,9 +76,9 @@ def image_pictures(
     """
     initial, refined = measured["initial"], measured["refined"]
     known = initial.truth[initial.mask].log().numpy()
-    low, high = viz.robust_range(known)
+    low, high = viz.display_range(known)
     errors = {when: error_map(m) for when, m in measured.items()}
-    top = viz.robust_range(*errors.values())[1]
+    top = viz.display_range(*errors.values())[1]
     pictures: dict[str, NDArray[np.uint8]] = {"photo": io.to_uint8(refinement.photo)}
     for when, m in (("initial", initial), ("refined", refined)):
         depth = m.depth.clamp(min=1e-12).log().float().numpy()

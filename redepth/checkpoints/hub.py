@@ -31,7 +31,7 @@ _NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.")
 """DPT's first fusion layer has nothing to fuse with; some published checkpoints leave its weights out."""
 
 
-def resolve(checkpoint: str) -> str:
+def source_of(checkpoint: str) -> str:
     """Return a local folder for ``embedded:NAME`` and existing folders, else the hub id unchanged.
 
     Raises:
@@ -93,7 +93,7 @@ class Source:
         Raises:
             WeightsError: they cannot be had.
         """
-        name = resolve(self.checkpoint)
+        name = source_of(self.checkpoint)
         if self.is_local:
             return Path(name)
         if self.commit is None:
@@ -177,7 +177,7 @@ class Source:
 
     def identity(self, files: Sequence[str]) -> str:
         """Return what changes when these files do: the commit, or a local folder's file sizes and times."""
-        source = resolve(self.checkpoint)
+        source = source_of(self.checkpoint)
         if not Path(source).is_dir():
             lacking = "".join(f" without {name}" for name in self.defaults_for())
             return f"{source}@{self.commit or self.revision}{lacking}"
@@ -193,12 +193,12 @@ class Source:
     @property
     def is_local(self) -> bool:
         """Whether it is a folder."""
-        return Path(resolve(self.checkpoint)).is_dir()
+        return Path(source_of(self.checkpoint)).is_dir()
 
     @property
     def name(self) -> str:
         """What it is called in messages."""
-        return resolve(self.checkpoint)
+        return source_of(self.checkpoint)
 
 
 def locate(
@@ -227,7 +227,7 @@ def locate(
         WeightsError: if files are missing or pickles, the repository or the revision does not exist, or it
             is neither cached nor reachable.
     """
-    name = resolve(checkpoint)
+    name = source_of(checkpoint)
     if Path(name).is_dir():
         if said := checkpoint_files.folder_complaint(Path(name), files):
             raise WeightsError(said)
@@ -259,7 +259,7 @@ def is_cached(repository: str, revision: str | None, files: Sequence[str]) -> bo
 
 def holds(checkpoint: str, name: str, *, revision: str | None = None, local_files_only: bool = False) -> bool:
     """Return whether a checkpoint has a file, as far as that can be known here."""
-    source = resolve(checkpoint)
+    source = source_of(checkpoint)
     if Path(source).is_dir():
         return (Path(source) / name).is_file()
     if _from_cache(source, revision, name) is not None:
@@ -292,7 +292,7 @@ def from_pretrained(
     if cls.__module__.startswith("diffusers") and "use_safetensors" in options:
         # The quick way needs accelerate, which nothing else here does.
         options.setdefault("low_cpu_mem_usage", importlib.util.find_spec("accelerate") is not None)
-    source = resolve(checkpoint)
+    source = source_of(checkpoint)
     try:
         with _quiet():
             return cls.from_pretrained(source, revision=revision, **options)
@@ -361,7 +361,7 @@ def fetch(checkpoint: str, name: str, *, revision: str | None = None, local_file
     Raises:
         WeightsError: if the checkpoint has no such file, or it cannot be had.
     """
-    source = resolve(checkpoint)
+    source = source_of(checkpoint)
     if Path(source).is_dir():
         path = Path(source) / name
         if not path.is_file():
@@ -459,7 +459,7 @@ def _config_of(cls: Any, checkpoint: str, folder: str | None, name: str) -> dict
 
 
 def _where(checkpoint: str, folder: str | None) -> str:
-    return f"{resolve(checkpoint)}/{folder}" if folder else resolve(checkpoint)
+    return f"{source_of(checkpoint)}/{folder}" if folder else source_of(checkpoint)
 
 
 def _said(error: Exception, folder: Path) -> str:

@@ -16,7 +16,7 @@ DISPARITY, DEPTH, METRES = "disparity", "depth", "depth in metres"
 
 
 @dataclass(frozen=True)
-class Row:
+class Published:
     """One depth model under its short name.
 
     Attributes:
@@ -55,30 +55,30 @@ _ZOE, _GLPN = "zoedepth:ZoeDepth", "glpn:GLPN"
 _PROMPT, _MARIGOLD = "prompt_depth_anything:PromptDepthAnything", "marigold:Marigold"
 
 
-def _v1(scale: str, millions: float) -> Row:
+def _v1(scale: str, millions: float) -> Published:
     name, checkpoint = f"depth-anything-v1-{scale}", f"LiheYoung/depth-anything-{scale}-hf"
-    return Row(name, _DA, f"Depth Anything V1 {scale.title()}", DISPARITY, checkpoint, APACHE, millions)
+    return Published(name, _DA, f"Depth Anything V1 {scale.title()}", DISPARITY, checkpoint, APACHE, millions)
 
 
-def _v2(scale: str, licence: str, millions: float) -> Row:
+def _v2(scale: str, licence: str, millions: float) -> Published:
     name, checkpoint = f"depth-anything-v2-{scale.lower()}", f"depth-anything/Depth-Anything-V2-{scale}-hf"
-    return Row(name, _DA, f"Depth Anything V2 {scale}", DISPARITY, checkpoint, licence, millions)
+    return Published(name, _DA, f"Depth Anything V2 {scale}", DISPARITY, checkpoint, licence, millions)
 
 
-def _metric(scene: str, scale: str, licence: str, millions: float) -> Row:
+def _metric(scene: str, scale: str, licence: str, millions: float) -> Published:
     name = f"depth-anything-v2-metric-{scene}-{scale}".lower()
     checkpoint = f"depth-anything/Depth-Anything-V2-Metric-{scene}-{scale}-hf"
     what = f"Depth Anything V2 {scale}, {scene.lower()} scenes"
-    return Row(name, _DA, what, METRES, checkpoint, licence, millions)
+    return Published(name, _DA, what, METRES, checkpoint, licence, millions)
 
 
-def _midas(name: str, encoder: str, licence: str, millions: float) -> Row:
+def _midas(name: str, encoder: str, licence: str, millions: float) -> Published:
     what = f"MiDaS 3.x, {encoder}"
-    return Row(f"dpt-{name}", _DPT, what, DISPARITY, f"Intel/dpt-{name}", licence, millions)
+    return Published(f"dpt-{name}", _DPT, what, DISPARITY, f"Intel/dpt-{name}", licence, millions)
 
 
 CATALOG = (
-    Row(
+    Published(
         "depth-anything",
         _DA,
         "Depth Anything V1, V2, relative or metric (transformers); default V2 Small",
@@ -99,7 +99,7 @@ CATALOG = (
     _metric("Outdoor", "Small", FAMILY_APACHE, 24.8),
     _metric("Outdoor", "Base", FAMILY_NC, 97.5),
     _metric("Outdoor", "Large", FAMILY_NC, 335.3),
-    Row(
+    Published(
         "depth-anything-3-mono",
         "depth_anything_3:DepthAnything3",
         "Depth Anything 3 Mono Large (package depth-anything-3)",
@@ -108,9 +108,11 @@ CATALOG = (
         APACHE,
         350,
     ),
-    Row("dpt", _DPT, "MiDaS 3.x (transformers); default ViT-L", DISPARITY, "Intel/dpt-large", APACHE, 344),
+    Published(
+        "dpt", _DPT, "MiDaS 3.x (transformers); default ViT-L", DISPARITY, "Intel/dpt-large", APACHE, 344
+    ),
     _midas("large", "ViT-L", APACHE, 344),
-    Row(
+    Published(
         "dpt-hybrid",
         _DPT,
         "MiDaS 3.x, ResNet-50 and ViT-B",
@@ -126,7 +128,7 @@ CATALOG = (
     _midas("swinv2-tiny-256", "Swin V2-T", MIT, 42),
     _midas("swinv2-base-384", "Swin V2-B", MIT, 102),
     _midas("swinv2-large-384", "Swin V2-L", MIT, 213),
-    Row(
+    Published(
         "zoedepth",
         _ZOE,
         "ZoeDepth with a head for rooms and one for roads (transformers)",
@@ -135,10 +137,10 @@ CATALOG = (
         MIT,
         345,
     ),
-    Row("zoedepth-nyu", _ZOE, "ZoeDepth, rooms", METRES, "Intel/zoedepth-nyu", MIT, 345),
-    Row("zoedepth-kitti", _ZOE, "ZoeDepth, roads", METRES, "Intel/zoedepth-kitti", MIT, 345),
-    Row("glpn", _GLPN, "GLPN, rooms (transformers)", METRES, "vinvino02/glpn-nyu", APACHE, 61),
-    Row(
+    Published("zoedepth-nyu", _ZOE, "ZoeDepth, rooms", METRES, "Intel/zoedepth-nyu", MIT, 345),
+    Published("zoedepth-kitti", _ZOE, "ZoeDepth, roads", METRES, "Intel/zoedepth-kitti", MIT, 345),
+    Published("glpn", _GLPN, "GLPN, rooms (transformers)", METRES, "vinvino02/glpn-nyu", APACHE, 61),
+    Published(
         "glpn-kitti",
         _GLPN,
         "GLPN, roads",
@@ -148,7 +150,7 @@ CATALOG = (
         61,
         {"longer_side": 1216},
     ),
-    Row(
+    Published(
         "depth-pro",
         "depth_pro:DepthPro",
         "Depth Pro, which estimates the focal length too (transformers)",
@@ -157,7 +159,7 @@ CATALOG = (
         "Apple AMLR (research only)",
         952,
     ),
-    Row(
+    Published(
         "prompt-depth-anything",
         _PROMPT,
         "Prompt Depth Anything Small (transformers)",
@@ -166,7 +168,7 @@ CATALOG = (
         APACHE,
         25,
     ),
-    Row(
+    Published(
         "prompt-depth-anything-large",
         _PROMPT,
         "Prompt Depth Anything Large",
@@ -175,7 +177,7 @@ CATALOG = (
         APACHE,
         340,
     ),
-    Row(
+    Published(
         "marigold",
         _MARIGOLD,
         "Marigold v1.1, a diffusion model (diffusers)",
@@ -184,7 +186,7 @@ CATALOG = (
         RAIL,
         1290,
     ),
-    Row(
+    Published(
         "marigold-lcm",
         _MARIGOLD,
         "Marigold LCM v1.0, for few steps",
@@ -193,7 +195,7 @@ CATALOG = (
         APACHE,
         1290,
     ),
-    Row(
+    Published(
         "precomputed",
         "precomputed:Precomputed",
         "a map of any other tool from a file (npy, npz, pfm, exr, 16-bit png, tiff)",

@@ -29,7 +29,7 @@ PICTURED = 4
 """Scenes of the first set whose maps are kept for pictures."""
 
 
-class Row(BaseModel):
+class ArmResult(BaseModel):
     """What one arm did to one image.
 
     Attributes:
@@ -77,10 +77,10 @@ class Row(BaseModel):
     protocol_sha256: str
 
 
-class Rows(BaseModel):
+class StoredResults(BaseModel):
     """The rows of one task: one, or one for each part of the ensemble, the largest last."""
 
-    rows: list[Row]
+    rows: list[ArmResult]
 
     @property
     def silog(self) -> tuple[float, float]:
@@ -89,7 +89,7 @@ class Rows(BaseModel):
         return last.before["silog"], last.after["silog"]
 
 
-OnDone = Callable[[Done[Task, Rows], int, int], None]
+OnDone = Callable[[Done[Task, StoredResults], int, int], None]
 
 
 def run_study(
@@ -100,7 +100,7 @@ def run_study(
     device: str = "auto",
     fresh: bool = False,
     on_done: OnDone = lambda done, ended, total: None,
-) -> tuple[list[Row], dict[Task, str]]:
+) -> tuple[list[ArmResult], dict[Task, str]]:
     """Do what is not done yet; return all rows, and why tasks (arm, scene) failed.
 
     Args:
@@ -116,7 +116,7 @@ def run_study(
     """
     claim(folder / IDENTITY, study, lambda a, b: list(differences(a, b)), KIND, fresh=fresh)
     tasks = study.tasks()
-    finished = read_rows(folder, tasks, Rows)
+    finished = read_rows(folder, tasks, StoredResults)
     left = [task for task in tasks if task not in finished]
     make = partial(_make_worker, study.model_dump_json(), str(folder), device, _prompts(study, left, device))
     failures = run_tasks(make, left, finished, resources, on_done)
@@ -134,7 +134,9 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
     return captions(study.base, list(dict.fromkeys(name for _, name in tasks)), load, device)
 
 
-def _make_worker(study: str, folder: str, device: str, prompts: Mapping[str, str]) -> Callable[[Task], Rows]:
+def _make_worker(
+    study: str, folder: str, device: str, prompts: Mapping[str, str]
+) -> Callable[[Task], StoredResults]:
     """Make what runs one arm on one scene; an arm's models are loaded when its first scene comes."""
     return _Worker(Study.model_validate_json(study), Path(folder), device, prompts)
 
@@ -146,7 +148,7 @@ class _Worker:
         self.readers = {found.label: study.reader(found) for found in study.sets}
         self.loaded: dict[str, Pipeline] = {}
 
-    def __call__(self, task: Task) -> Rows:
+    def __call__(self, task: Task) -> StoredResults:
         name, scene = task[0], self.scenes[task[1]]
         arm = self.study.arms[name]
         sample = self.study.protocol.prepare(self.readers[scene.scenes.label].load(scene.image))
@@ -166,7 +168,7 @@ class _Worker:
             (part, measure_both(self.study.protocol, sample, part.refinement.outcome))
             for part in _parts(name, arm, refinement)
         ]
-        rows = Rows(rows=[self._row(scene, part, both, peak) for part, both in measured])
+        rows = StoredResults(rows=[self._row(scene, part, both, peak) for part, both in measured])
         if self.study.grid.pictures and scene.scenes == self.study.sets[0] and scene.number < PICTURED:
             io.save_npz(row_path(self.folder, task).with_suffix(".npz"), _maps(refinement, measured[0][1]))
         # The rows come last: where they stand, all else of the task does.
@@ -184,9 +186,11 @@ class _Worker:
             self.loaded = {name: pipeline}
         return self.loaded[name]
 
-    def _row(self, scene: Scene, part: _Part, both: Mapping[str, Measurement], peak: float | None) -> Row:
+    def _row(
+        self, scene: Scene, part: _Part, both: Mapping[str, Measurement], peak: float | None
+    ) -> ArmResult:
         refinement, (before, after) = part.refinement, (both[k].row for k in ("initial", "refined"))
-        return Row(
+        return ArmResult(
             experiment=self.study.experiment,
             arm=part.arm,
             split=scene.scenes.split,

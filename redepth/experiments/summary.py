@@ -17,7 +17,7 @@ from redepth import io, viz
 from redepth.components import versions
 from redepth.errors import InputError
 from redepth.experiments.plot import draw
-from redepth.experiments.run import PICTURED, Row
+from redepth.experiments.run import PICTURED, ArmResult
 from redepth.experiments.study import SYNTHETIC, Study, scenes_label
 from redepth.metrics import Interval, bootstrap_interval, paired_difference, win_rate
 from redepth.ops.geometry import ORTHOGRAPHIC, camera_facing, normals_from_depth
@@ -82,16 +82,16 @@ class Cell:
 Key = tuple[str, str, float | None]
 
 
-def summarize(study: Study, rows: Sequence[Row]) -> list[Cell]:
+def summarize(study: Study, rows: Sequence[ArmResult]) -> list[Cell]:
     """Return the statistics of every arm on every set of scenes, in the order of the study."""
-    groups: dict[Key, list[Row]] = {}
+    groups: dict[Key, list[ArmResult]] = {}
     for row in rows:
         groups.setdefault((row.arm, row.split, row.strength), []).append(row)
     reference = study.grid.reference
     return [_cell(own, groups.get((reference, *key[1:]), [])) for key, own in groups.items()]
 
 
-def _cell(rows: Sequence[Row], reference: Sequence[Row]) -> Cell:
+def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
     first = rows[0]
     before, after = (_by_image(rows, side, METRIC) for side in ("before", "after"))
     pairs = list(before.values()), list(after.values())
@@ -118,7 +118,7 @@ def _cell(rows: Sequence[Row], reference: Sequence[Row]) -> Cell:
     )
 
 
-def _against(rows: Sequence[Row], reference: Sequence[Row]) -> Interval | None:
+def _against(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Interval | None:
     if not reference or reference[0].arm == rows[0].arm:
         return None
     theirs, ours = (_by_image(side, "after", METRIC) for side in (rows, reference))
@@ -137,7 +137,7 @@ def _interval(make: Callable[[torch.Generator], Interval]) -> Interval:
         return UNKNOWN
 
 
-def _by_image(rows: Sequence[Row], side: str, metric: str) -> dict[str, float]:
+def _by_image(rows: Sequence[ArmResult], side: str, metric: str) -> dict[str, float]:
     """Return each image's value, averaged over its draws."""
     found: dict[str, list[float]] = {}
     for row in rows:
@@ -145,7 +145,7 @@ def _by_image(rows: Sequence[Row], side: str, metric: str) -> dict[str, float]:
     return {image: _mean(values) for image, values in found.items()}
 
 
-def _spread(rows: Sequence[Row]) -> float | None:
+def _spread(rows: Sequence[ArmResult]) -> float | None:
     """Standard deviation over the draws of the relative change of the mean over images."""
     changes = []
     for number in sorted({row.draw for row in rows}):
@@ -229,7 +229,7 @@ def _normals_text(cell: Cell) -> str:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def write(study: Study, rows: Sequence[Row], failures: Mapping[Task, str], folder: Path) -> list[Cell]:
+def write(study: Study, rows: Sequence[ArmResult], failures: Mapping[Task, str], folder: Path) -> list[Cell]:
     """Write ``rows.jsonl``, ``summary.json``, ``plot.png`` and ``pictures/``, and return the statistics."""
     cells = summarize(study, rows)
     io.save_text(folder / "rows.jsonl", "".join(json.dumps(row.model_dump()) + "\n" for row in rows))
@@ -269,7 +269,7 @@ def _draw_pictures(study: Study, folder: Path) -> None:
         some = next(iter(maps.values()))
         depths = {"truth": some["truth"], "before": some["initial"]}
         depths |= {arm: found["refined"] for arm, found in maps.items()}
-        low, high = viz.robust_range(np.log(some["truth"][some["truth"] > 0]))
+        low, high = viz.display_range(np.log(some["truth"][some["truth"] > 0]))
         # Near is bright, as in every other picture of a surface here.
         coloured = {name: viz.colorize(-_log(depth), lo=-high, hi=-low) for name, depth in depths.items()}
         sheets = {"depth": coloured}

@@ -17,7 +17,7 @@ from torch import Tensor
 from redepth.contracts import Predicts
 from redepth.ops import geometry
 from redepth.ops.color import luma
-from redepth.ops.filters import gaussian_blur, gradient, grown, length
+from redepth.ops.filters import dilate, gaussian_blur, gradient, length
 from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import entropy, nearness, rank_correlation, spread
 
@@ -182,7 +182,7 @@ def _hallucinated_edges(maps: _Maps) -> Signature:
         for values in (maps.before, maps.after, maps.brightness, maps.members)
     )
     busy = length(texture) * maps.pixels(0.01, 0)
-    new = (length(after) - grown(length(before), reach)).clamp(min=0) * busy / (busy + 0.02)
+    new = (length(after) - dilate(length(before), reach)).clamp(min=0) * busy / (busy + 0.02)
     copied = _copied(after - before, texture, maps.pixels(0.05, 1))
     alone = len(members) == 1
     agreed = torch.ones_like(copied) if alone else _agreed(after - before, members)
@@ -264,7 +264,7 @@ def _geometry_collapse(before: Tensor, after: Tensor) -> Signature:
 def _sky_geometry(maps: _Maps) -> Signature:
     """Mean nearness of the nearest tenth of the sky; its border, where depth is blurred, is left out."""
     border = round(maps.pixels(0.02, 1))
-    inside = grown((~maps.sky).float(), border) == 0
+    inside = dilate((~maps.sky).float(), border) == 0
     parts: dict[str, float | None] = {"share": float(maps.sky.float().mean()), "before": None}
     if float(inside.float().mean()) < _FEWEST:
         note = "no sky, or too little of it: give a mask if there is some"

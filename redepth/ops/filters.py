@@ -52,7 +52,7 @@ def length(vectors: Tensor) -> Tensor:
     return (vectors * vectors).sum(dim=1, keepdim=True).sqrt()
 
 
-def grown(values: Tensor, radius: int) -> Tensor:
+def dilate(values: Tensor, radius: int) -> Tensor:
     """Return the largest value of (B, 1, H, W) in the square of this radius around each pixel."""
     side = 2 * radius + 1
     rows = F.max_pool2d(values, (side, 1), stride=1, padding=(radius, 0))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from redepth.ops import geometry
 from redepth.ops.color import luma
-from redepth.ops.filters import gaussian_blur, gradient, grown, length
+from redepth.ops.filters import dilate, gaussian_blur, gradient, length
 from redepth.ops.statistics import nearness
 
 FAR = 0.1
@@ -53,7 +53,7 @@ def sky_mask(image: Tensor, raw: Tensor, predicts: Literal["disparity", "depth"]
 
 def _closed(mask: Tensor, radius: int) -> Tensor:
     """Fill gaps narrower than twice the radius."""
-    return 1 - grown(1 - grown(mask, radius), radius)
+    return 1 - dilate(1 - dilate(mask, radius), radius)
 
 
 def _sky_coloured(image: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class NotFinite(Exception):
         self.step, self.row = step, row
 
 
-class Ledger:
+class LossLog:
     """Losses, finiteness and plateaus of one group of members.
 
     From the first step on that was not finite, nothing counts: `failed` is 1 on the device, which makes the

@@ -26,7 +26,7 @@ from redepth.contracts import (
     Renderer,
     StepDraws,
     Surface,
-    Widens,
+    Upcasts,
 )
 from redepth.errors import RedepthError
 from redepth.ops import color, geometry
@@ -36,7 +36,7 @@ from redepth.ops.statistics import agreement_weight
 from redepth.optim import execution
 from redepth.optim.budget import Fit, run_fitted
 from redepth.optim.draws import draw_steps
-from redepth.optim.loss_log import Answer, Ledger, Losses, NotFinite
+from redepth.optim.loss_log import Answer, Losses, LossLog, NotFinite
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.step_graph import Advance, Eager, StepGraph, Taken
 from redepth.runtime.device import indexed, is_out_of_memory, numerics
@@ -194,7 +194,7 @@ class _Group:
     members: range
     state: Parameterization
     optimizer: torch.optim.Optimizer
-    ledger: Ledger
+    loss_log: LossLog
 
 
 @dataclass(frozen=True)
@@ -487,10 +487,10 @@ class _Run:
             reason = str(stop) or "interrupted"
             if group is not None:
                 try:
-                    group.ledger.read()
+                    group.loss_log.read()
                 except NotFinite as failure:
                     reason = self._complaint(group, failure)
-            begun = group is not None and bool(group.ledger.steps)
+            begun = group is not None and bool(group.loss_log.steps)
             if not begun and not self.finished:
                 raise
             return group if begun else None, reason, False
@@ -519,8 +519,8 @@ class _Run:
             self.unit,
             streams=STREAMS if self.refiner.execution["decoders"] == "streams" else 1,
         )
-        ledger = Ledger(len(members), self.optim.early_stop, self.refiner.device)
-        return _Group(members, state, self.refiner.make_optimizer(state), ledger)
+        loss_log = LossLog(len(members), self.optim.early_stop, self.refiner.device)
+        return _Group(members, state, self.refiner.make_optimizer(state), loss_log)
 
     def _draws(self, members: range) -> Iterator[StepDraws]:
         if self.replay is not None:
@@ -539,10 +539,10 @@ class _Run:
             self.refiner.execution["cuda_graphs"] = "off"
 
     def _optimise(self, group: _Group, stepper: StepGraph | Eager) -> None:
-        """Take all steps; those that were not finite are taken again where the prior can be widened."""
+        """Take all steps; those that were not finite are taken again where the prior can be upcast."""
         draws, unread = self._draws(group.members), dict[int, StepDraws]()
         step = 0
-        while step < self.optim.steps and not group.ledger.all_stopped:
+        while step < self.optim.steps and not group.loss_log.all_stopped:
             if step not in unread:
                 unread[step] = next(draws)
             try:
@@ -550,12 +550,12 @@ class _Run:
                 step += 1
                 # The first step tells at once what no later one would mend.
                 if step in (1, self.optim.steps) or step % self.optim.performance.read_losses_every == 0:
-                    group.ledger.read()
+                    group.loss_log.read()
             except NotFinite as failure:
                 self._go_on_or_end(group, failure)
                 stepper.forget()
                 step = failure.step
-            unread = {k: drawn for k, drawn in unread.items() if k >= group.ledger.steps}
+            unread = {k: drawn for k, drawn in unread.items() if k >= group.loss_log.steps}
             if self.refiner.watch is not None and (why := self.refiner.watch()):
                 raise Interrupted(why)
 
@@ -569,8 +569,8 @@ class _Run:
             else:
                 params["lr"] = rate
         taken = stepper(drawn)
-        group.ledger.keep(taken.raw, taken.depth, taken.offset)
-        group.ledger.add(taken.losses)
+        group.loss_log.keep(taken.raw, taken.depth, taken.offset)
+        group.loss_log.add(taken.losses)
         if self.on_step is not None:
             self.on_step(self._report(step, group, taken, drawn))
 
@@ -588,14 +588,14 @@ class _Run:
 
     def _update(self, group: _Group, total: Tensor) -> None:
         """Change the parameters, unless this or an earlier step was not finite."""
-        ledger, optimizer = group.ledger, group.optimizer
+        loss_log, optimizer = group.loss_log, group.optimizer
         parameters = [p for params in optimizer.param_groups for p in params["params"]]
-        ledger.check(total, [p.grad for p in parameters if p.grad is not None])
+        loss_log.check(total, [p.grad for p in parameters if p.grad is not None])
         if self.refiner.device.type in SKIPS:
             # What torch.amp.GradScaler tells a fused optimizer: to skip a step without asking the host.
-            setattr(optimizer, "found_inf", ledger.failed)  # noqa: B010
+            setattr(optimizer, "found_inf", loss_log.failed)  # noqa: B010
             optimizer.step()
-        elif not bool(ledger.failed):
+        elif not bool(loss_log.failed):
             optimizer.step()
 
     def _report(self, step: int, group: _Group, taken: Taken, drawn: StepDraws) -> StepReport:
@@ -604,7 +604,7 @@ class _Run:
             steps=self.optim.steps,
             members=group.members,
             of_members=self.optim.members,
-            losses=_LossesOnDemand(partial(group.ledger.losses, step)),
+            losses=_LossesOnDemand(partial(group.loss_log.losses, step)),
             raw=taken.raw * self.unit,
             depth=taken.depth,
             relit=taken.relit,
@@ -612,13 +612,13 @@ class _Run:
         )
 
     def _go_on_or_end(self, group: _Group, failure: NotFinite) -> None:
-        """Widen the prior, if it runs in half precision, or end the run with what was reached before."""
+        """Upcast the prior, if it runs in half precision, or end the run with what was reached before."""
         prior = self.refiner.prior
-        if isinstance(prior, Widens) and (before := prior.widen()):
+        if isinstance(prior, Upcasts) and (before := prior.upcast()):
             log.warning(
                 "%s: going on in float32 instead of %s", self._complaint(group, failure, advice=""), before
             )
-            group.ledger.forgive()
+            group.loss_log.forgive()
             return
         message = self._complaint(group, failure)
         if failure.step == 0 and not self.finished:
@@ -640,8 +640,8 @@ class _Run:
     def _finish(self, group: _Group) -> _Finished:
         """Take what a group has come to; its parameters may then go."""
         raw, offset = group.state.raw(), group.state.offset
-        answers = group.ledger.answers(raw, self.refiner.relative_depth(raw, offset), offset)
-        return _Finished(answers, group.ledger.history([answer.steps for answer in answers]))
+        answers = group.loss_log.answers(raw, self.refiner.relative_depth(raw, offset), offset)
+        return _Finished(answers, group.loss_log.history([answer.steps for answer in answers]))
 
     def outcome(self, reason: str, seconds: float) -> Outcome:
         """Collect what the groups have reached."""

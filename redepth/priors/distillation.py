@@ -162,7 +162,7 @@ class DiffusionPrior(ABC):
         """Drop the graphs of the batch sizes until now."""
         release_graphs(self.network())
 
-    def widen(self) -> str:
+    def upcast(self) -> str:
         """Go on in float32; return the precision until now, empty if it is that already.
 
         A rule that trains copies cannot: they have learned from what was not finite.
@@ -223,7 +223,7 @@ class DiffusionPrior(ABC):
             raw = RULES[self.score].gradient(self._query(x.detach(), given))
             gradient = scores.clip(raw, self.clip)
             if self._may_widen:
-                # In half precision what is not finite is to show in the loss: `widen` mends it.
+                # In half precision what is not finite is to show in the loss: `upcast` mends it.
                 gradient = torch.where(torch.isfinite(raw), gradient, raw)
         if self._copies is not None:
             self._teach(x.detach(), given)

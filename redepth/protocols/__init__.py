@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redepth.protocols.measure import Measurement, Row
+from redepth.protocols.measure import ImageMetrics, Measurement
 from redepth.protocols.record import (
     DEFAULT_PROTOCOL,
     PROTOCOLS,
@@ -27,11 +27,11 @@ __all__ = [
     "PROTOCOLS",
     "Alignment",
     "Crop",
+    "ImageMetrics",
     "Measurement",
     "Protocol",
     "Range",
     "Region",
-    "Row",
     "Size",
     "Split",
     "difference",

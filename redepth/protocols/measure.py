@@ -38,7 +38,7 @@ _AFFINE = {
 
 
 @dataclass(frozen=True)
-class Row:
+class ImageMetrics:
     """The result of one image, as plain numbers.
 
     Attributes:
@@ -72,7 +72,7 @@ class Row:
         return asdict(self)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Row:
+    def from_record(cls, record: Mapping[str, Any]) -> ImageMetrics:
         """Read a row back.
 
         Raises:
@@ -96,7 +96,7 @@ class Measurement:
         mask: (H, W) bool, what was measured.
     """
 
-    row: Row
+    row: ImageMetrics
     depth: Tensor
     truth: Tensor
     mask: Tensor
@@ -195,7 +195,7 @@ def measure(
     means = depth_means(aligned.depth, truth, mask, names=[name])
     metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
     metrics |= _extras(protocol, sample, aligned.depth, truth, mask, name)
-    row = Row(
+    row = ImageMetrics(
         image=sample.name,
         protocol=protocol.name,
         protocol_sha256=protocol.sha256,
@@ -293,7 +293,7 @@ def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
 # --- over a data set ------------------------------------------------------------------------------
 
 
-def average(protocol: Protocol, rows: Sequence[Row]) -> dict[str, float]:
+def average(protocol: Protocol, rows: Sequence[ImageMetrics]) -> dict[str, float]:
     """Average rows; see `Protocol.average`."""
     if not rows:
         raise InputError(f"no result under protocol {protocol.name} to average")

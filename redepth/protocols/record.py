@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from redepth.data.datasets import Sample
-    from redepth.protocols.measure import Measurement, Row
+    from redepth.protocols.measure import ImageMetrics, Measurement
 
 PROTOCOLS = Path(__file__).parent
 DEFAULT_PROTOCOL = "redepth-paper"
@@ -192,7 +192,7 @@ class Protocol(_Record):
         *,
         predicts: Predicts = "disparity",
         invariance: Invariance = "affine",
-    ) -> Row:
+    ) -> ImageMetrics:
         """Return the row of one image: the `measure` without its arrays."""
         return self.measure(raw, sample, predicts=predicts, invariance=invariance).row
 
@@ -220,7 +220,7 @@ class Protocol(_Record):
 
         return measure(self, raw, sample, predicts, invariance)
 
-    def average(self, rows: Sequence[Row]) -> dict[str, float]:
+    def average(self, rows: Sequence[ImageMetrics]) -> dict[str, float]:
         """Return the metrics over a data set, as `averaging` says.
 
         Normals and boundaries are averaged over those images that have them, always by image.

@@ -25,7 +25,7 @@ def ensure_available() -> None:
 
 
 @dataclass(frozen=True)
-class Fragments:
+class NvdiffrastFragments:
     """What is seen through each pixel of N pictures.
 
     Attributes:
@@ -56,7 +56,7 @@ class Fragments:
         return blended.movedim(-1, 1)
 
 
-def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) -> Fragments:
+def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) -> NvdiffrastFragments:
     """Find the nearest triangle through the centre of each pixel.
 
     A centre that lies exactly on an edge belongs to one of its two triangles: along one side of a cut the
@@ -85,7 +85,7 @@ def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) ->
     raster, _ = operators.rasterize(
         _context(clip.device), vertices, triangles, (height, width), ranges=ranges, grad_db=False
     )
-    return Fragments(raster, vertices, triangles)
+    return NvdiffrastFragments(raster, vertices, triangles)
 
 
 def _load() -> Any:

@@ -27,7 +27,7 @@ def ensure_available() -> None:
 
 
 @dataclass(frozen=True)
-class Fragments:
+class Pytorch3dFragments:
     """What is seen through each pixel of N pictures.
 
     Attributes:
@@ -51,7 +51,7 @@ class Fragments:
         return image
 
 
-def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) -> Fragments:
+def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) -> Pytorch3dFragments:
     r"""Find the nearest triangle through the centre of each pixel.
 
     pytorch3d only finds it. The corners' weights come from their clip coordinates (X, Y, W) and the pixel's
@@ -75,7 +75,7 @@ def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) ->
     corners = torch.cat([f + n * clip.shape[1] for n, f in enumerate(faces)])
     found = _nearest(clip.detach(), corners, [len(f) for f in faces], height, width)
     covered, seen = found >= 0, corners[found.clamp(min=0)]
-    return Fragments(covered[:, None], seen, _weights(clip.flatten(0, 1)[seen], covered))
+    return Pytorch3dFragments(covered[:, None], seen, _weights(clip.flatten(0, 1)[seen], covered))
 
 
 def _weights(corners: Tensor, covered: Tensor) -> Tensor:

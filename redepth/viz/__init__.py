@@ -36,7 +36,7 @@ _MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 # --- colours --------------------------------------------------------------------------------------
 
 
-def robust_range(*maps: ArrayLike) -> tuple[float, float]:
+def display_range(*maps: ArrayLike) -> tuple[float, float]:
     """Return the 1st and 99th percentile of the finite values of one or several maps together.
 
     Several maps coloured with one range can be compared. (0, 1) where nothing is finite. Of a map
@@ -63,7 +63,7 @@ def colorize(
         values: (H, W); pixels that are not finite become grey.
         cmap: a matplotlib colour map. The default is perceptually uniform and reads in greyscale:
             for disparity, near is bright.
-        lo: the value of the first colour, by default the lower end of `robust_range`.
+        lo: the value of the first colour, by default the lower end of `display_range`.
         hi: the value of the last colour, by default the upper end.
 
     Returns:
@@ -76,7 +76,7 @@ def colorize(
     if array.ndim != 2:
         raise ValueError(f"values must be (H, W), got {array.shape}")
     if lo is None or hi is None:
-        robust_lo, robust_hi = robust_range(array)
+        robust_lo, robust_hi = display_range(array)
         lo = robust_lo if lo is None else lo
         hi = robust_hi if hi is None else hi
     valid = np.isfinite(array)
@@ -248,7 +248,7 @@ def _map_panel(
 def _disparity_panels(
     before: NDArray[np.float32], after: NDArray[np.float32], size: tuple[int, int]
 ) -> list[_Panel]:
-    scale = _Scale(DISPARITY_CMAP, *robust_range(before, after), "far", "near")
+    scale = _Scale(DISPARITY_CMAP, *display_range(before, after), "far", "near")
     return [
         _map_panel(before, scale, size, "Initial disparity", "near is bright"),
         _map_panel(after, scale, size, "Refined disparity", "near is bright, same colours"),
@@ -264,7 +264,7 @@ def _normals_panels(before: ArrayLike, after: ArrayLike, size: tuple[int, int]) 
 
 
 def _change_panel(change: NDArray[np.float32], size: tuple[int, int], heading: str, caption: str) -> _Panel:
-    reach = max(map(abs, robust_range(change)))
+    reach = max(map(abs, display_range(change)))
     label = _number(reach)
     scale = _Scale(DIFFERENCE_CMAP, -reach, reach, f"{_MINUS}{label}", f"+{label}")
     return _map_panel(change, scale, size, heading, caption)
@@ -272,7 +272,7 @@ def _change_panel(change: NDArray[np.float32], size: tuple[int, int], heading: s
 
 def _uncertainty_panel(uncertainty: ArrayLike, size: tuple[int, int]) -> _Panel:
     values = np.asarray(uncertainty, np.float32)
-    high = robust_range(values)[1]
+    high = display_range(values)[1]
     scale = _Scale(UNCERTAINTY_CMAP, 0.0, high, "0", _number(high))
     return _map_panel(values, scale, size, "Uncertainty", "spread of the refined disparity")
 
@@ -280,7 +280,7 @@ def _uncertainty_panel(uncertainty: ArrayLike, size: tuple[int, int]) -> _Panel:
 def _turn_panel(before: ArrayLike, after: ArrayLike, size: tuple[int, int]) -> _Panel:
     cosine = np.sum(np.asarray(before, np.float32) * np.asarray(after, np.float32), axis=2)
     degrees = np.rad2deg(np.arccos(np.clip(cosine, -1, 1)))
-    high = robust_range(degrees)[1]
+    high = display_range(degrees)[1]
     scale = _Scale(ERROR_CMAP, 0.0, high, "0°", f"{high:.0f}°")
     return _map_panel(degrees, scale, size, "Turn of normals", "angle from before to after")
 
@@ -296,10 +296,10 @@ def _error_panels(
     truth = np.where(np.isfinite(truth) & (truth > 0), truth, np.nan)
     if np.isnan(truth).all():
         raise ValueError("ground_truth has no pixel that is finite and positive")
-    scale = _Scale(DISPARITY_CMAP, *robust_range(truth), "far", "near")
+    scale = _Scale(DISPARITY_CMAP, *display_range(truth), "far", "near")
     panels = [_map_panel(truth, scale, size, "Ground truth", "disparity, grey is unknown")]
     errors = [np.abs(_fitted(prediction, truth) - truth) for prediction in (before, after)]
-    high = robust_range(*errors)[1]
+    high = display_range(*errors)[1]
     scale = _Scale(ERROR_CMAP, 0.0, high, "0", _number(high))
     for when, error in zip(("before", "after"), errors, strict=True):
         caption = f"|fitted {_MINUS} truth|, mean {_number(float(np.nanmean(error)))}"

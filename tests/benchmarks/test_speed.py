@@ -103,7 +103,7 @@ def test_a_row_names_the_precision_that_the_run_ended_in(monkeypatch: pytest.Mon
     for expected in ("bfloat16", "float32"):
         (told,) = bench.finished(Way("x", 1), refiner, found, inside=False)
         assert told.dtype == expected
-        prior.widen()
+        prior.upcast()
 
 
 def test_rows_that_are_appended_are_there_at_once(tmp_path: Path) -> None:

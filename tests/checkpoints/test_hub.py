@@ -22,15 +22,15 @@ from tests.support.helpers import CPU
 
 
 def test_names_resolve_to_embedded_local_and_hub_sources(tmp_path: Path) -> None:
-    assert Path(hub.resolve("embedded:relief-depth")) == hub.WEIGHTS / "relief-depth"
-    assert hub.resolve(str(tmp_path)) == str(tmp_path)
-    assert hub.resolve("owner/name") == "owner/name"
+    assert Path(hub.source_of("embedded:relief-depth")) == hub.WEIGHTS / "relief-depth"
+    assert hub.source_of(str(tmp_path)) == str(tmp_path)
+    assert hub.source_of("owner/name") == "owner/name"
 
 
 @pytest.mark.parametrize("name", ["./missing", "/missing", "~/missing/there", "justaname", "a/b/c"])
 def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name: str) -> None:
     with pytest.raises(WeightsError, match="no such folder, and not a hub id"):
-        hub.resolve(name)
+        hub.source_of(name)
 
 
 def fake_cache(folder: Path, repository: str, *files: str) -> None:

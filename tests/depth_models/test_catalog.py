@@ -11,13 +11,13 @@ import pytest
 
 from redepth.depth_models import REGISTRY
 from redepth.depth_models.backbone import OUTPUT_MAP
-from redepth.depth_models.catalog import CATALOG, Row, hub_id
+from redepth.depth_models.catalog import CATALOG, Published, hub_id
 
 DOCS = Path(__file__).parents[2] / "docs" / "depth_models.md"
 BEGIN, END = "<!-- table: python -m tests.depth_models.test_catalog -->", "<!-- end of the table -->"
 
 
-def line(row: Row) -> str:
+def line(row: Published) -> str:
     """One row of the table in the docs."""
     cls = REGISTRY.get(row.name)
     whole = cls.supports == OUTPUT_MAP
@@ -51,7 +51,7 @@ def test_names_are_those_of_the_registry_and_each_once() -> None:
 
 
 @pytest.mark.parametrize("row", CATALOG, ids=[row.name for row in CATALOG])
-def test_a_short_name_brings_its_checkpoint_and_options_beat_it(row: Row) -> None:
+def test_a_short_name_brings_its_checkpoint_and_options_beat_it(row: Published) -> None:
     checked = REGISTRY.check(row.name, {})
     assert {k: checked[k] for k in row.defaults} == row.defaults
     if not row.checkpoint:

@@ -12,7 +12,7 @@ import pytest
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.errors import ConfigError, InputError
 from redepth.experiments.grids import EXPERIMENTS, SIZES
-from redepth.experiments.run import Row, run_study
+from redepth.experiments.run import ArmResult, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study, plan
 from redepth.experiments.summary import write
 from redepth.optim.refiner import Refiner
@@ -31,13 +31,13 @@ def make(name: str = "prior", *overrides: str, **options: Any) -> Study:
     return plan(name, "smoke", [*TINY, *overrides], **settings)
 
 
-def numbers(rows: list[Row]) -> list[dict[str, Any]]:
-    """Rows without what a clock decides."""
+def numbers(rows: list[ArmResult]) -> list[dict[str, Any]]:
+    """StoredResults without what a clock decides."""
     return [row.model_dump(exclude={"seconds", "memory_mib"}) for row in rows]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path, list[Row]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path, list[ArmResult]]:
     folder = tmp_path_factory.mktemp("finished")
     study = make()
     rows, failures = run_study(study, folder, ONE_THREAD)
@@ -46,10 +46,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path, lis
     return study, folder, rows
 
 
-def test_rows_say_what_was_measured_and_how(finished: tuple[Study, Path, list[Row]]) -> None:
+def test_rows_say_what_was_measured_and_how(finished: tuple[Study, Path, list[ArmResult]]) -> None:
     study, folder, rows = finished
     assert [row.arm for row in rows] == [arm for arm in ARMS for _ in range(2)]
-    stored = [Row.model_validate_json(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    stored = [
+        ArmResult.model_validate_json(line) for line in (folder / "rows.jsonl").read_text().splitlines()
+    ]
     assert stored == rows
     for row in rows:
         assert row.before["silog"] > 0
@@ -64,7 +66,7 @@ def test_rows_say_what_was_measured_and_how(finished: tuple[Study, Path, list[Ro
 
 
 def test_a_finished_experiment_does_nothing_again_and_a_damaged_row_is_made_again(
-    finished: tuple[Study, Path, list[Row]], tmp_path: Path
+    finished: tuple[Study, Path, list[ArmResult]], tmp_path: Path
 ) -> None:
     study, folder, rows = finished
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
@@ -79,7 +81,7 @@ def test_a_finished_experiment_does_nothing_again_and_a_damaged_row_is_made_agai
 
 
 def test_more_arms_go_on_in_a_folder_and_another_experiment_is_refused(
-    finished: tuple[Study, Path, list[Row]], tmp_path: Path
+    finished: tuple[Study, Path, list[ArmResult]], tmp_path: Path
 ) -> None:
     _, folder, _ = finished
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
@@ -127,7 +129,7 @@ COMMAND += [part for arm in ARMS for part in ("--arm", arm)]
 
 
 def test_ctrl_c_inside_a_refinement_keeps_the_rows_before_and_the_command_goes_on(
-    finished: tuple[Study, Path, list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Study, Path, list[ArmResult]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, rows = finished
     step = Refiner.step
@@ -147,7 +149,9 @@ def test_ctrl_c_inside_a_refinement_keeps_the_rows_before_and_the_command_goes_o
     monkeypatch.undo()
     done = call(*COMMAND, "--out", tmp_path)
     assert done.code == 0, done.err
-    stored = [Row.model_validate_json(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    stored = [
+        ArmResult.model_validate_json(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()
+    ]
     assert numbers(stored) == numbers(rows)
     for words in ("trained minus it", "smoothness only", "95 %"):
         assert words in done.out

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from redepth.experiments.plot import draw
-from redepth.experiments.run import Row
+from redepth.experiments.run import ArmResult
 from redepth.experiments.study import SceneSet, Study, plan
 from redepth.experiments.summary import Cell, summarize, table
 
@@ -18,7 +18,7 @@ def study(name: str = "prior", **changes: Any) -> Study:
     return plan(name, "smoke", ["optim.steps=2"], images=1).model_copy(update=changes)
 
 
-def row(arm: str, image: str, before: float, after: float, **changes: Any) -> Row:
+def row(arm: str, image: str, before: float, after: float, **changes: Any) -> ArmResult:
     values: dict[str, Any] = {
         "experiment": "prior",
         "arm": arm,
@@ -37,10 +37,10 @@ def row(arm: str, image: str, before: float, after: float, **changes: Any) -> Ro
         "protocol": "synthetic",
         "protocol_sha256": "",
     }
-    return Row(**values | changes)
+    return ArmResult(**values | changes)
 
 
-def rows() -> list[Row]:
+def rows() -> list[ArmResult]:
     """The trained arm takes 10 % of each image, the oracle 30 %; images differ by more than that."""
     found = []
     for arm, factor in (("trained", 0.9), ("oracle", 0.7)):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from redepth.ops.filters import gaussian_blur, gradient, grown, length
+from redepth.ops.filters import dilate, gaussian_blur, gradient, length
 from tests.support.helpers import seeded
 
 
@@ -44,7 +44,7 @@ def test_the_gradient_of_a_plane_is_its_slopes(device: torch.device) -> None:
 
 def test_growing_takes_the_largest_of_a_square(device: torch.device) -> None:
     values = torch.rand(2, 1, 9, 11, generator=seeded()).to(device)
-    grown_by_two = grown(values, 2)
+    grown_by_two = dilate(values, 2)
     assert float(grown_by_two[1, 0, 4, 5]) == float(values[1, 0, 2:7, 3:8].max())
     assert float(grown_by_two[0, 0, 0, 10]) == float(values[0, 0, :3, 8:].max())
-    assert torch.equal(grown(values, 0), values)
+    assert torch.equal(dilate(values, 0), values)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from redepth.config import EarlyStop
-from redepth.optim.loss_log import Ledger, NotFinite
+from redepth.optim.loss_log import LossLog, NotFinite
 from redepth.optim.refiner import Outcome, StepReport
 from tests.optim.test_refiner import Diverging, Interrupting, Poisoning
 from tests.support.helpers import CPU, TargetPrior, make_refiner, photo
@@ -86,21 +86,21 @@ def test_a_report_that_was_kept_still_has_its_losses() -> None:
 
 
 def test_the_ledger_names_the_step_and_the_member() -> None:
-    ledger = Ledger(3, EarlyStop(), CPU)
+    loss_log = LossLog(3, EarlyStop(), CPU)
     good, bad = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, float("inf")])
     for total in (good, bad, good):
-        ledger.check(total, [torch.ones(2)])
-        ledger.add({"total": total})
-    assert ledger.steps == 0
-    assert float(ledger.failed) == 1
+        loss_log.check(total, [torch.ones(2)])
+        loss_log.add({"total": total})
+    assert loss_log.steps == 0
+    assert float(loss_log.failed) == 1
     with pytest.raises(NotFinite) as error:
-        ledger.read()
+        loss_log.read()
     assert (error.value.step, error.value.row) == (1, 2)
-    assert ledger.steps == 1
-    assert ledger.losses(0)["total"].tolist() == [1.0, 2.0, 3.0]
-    ledger.forgive()
-    ledger.check(good, [torch.tensor([float("nan")])])
-    ledger.add({"total": good})
+    assert loss_log.steps == 1
+    assert loss_log.losses(0)["total"].tolist() == [1.0, 2.0, 3.0]
+    loss_log.forgive()
+    loss_log.check(good, [torch.tensor([float("nan")])])
+    loss_log.add({"total": good})
     with pytest.raises(NotFinite) as error:
-        ledger.losses(1)
+        loss_log.losses(1)
     assert (error.value.step, error.value.row) == (1, None)

@@ -153,21 +153,21 @@ def test_a_step_looks_at_no_number_on_the_device(
     drawn = next(draws)
     with Operators() as mode:
         run._step(group, 1, drawn, stepper)
-    assert group.ledger.failed.device == META
+    assert group.loss_log.failed.device == META
     assert not {"_local_scalar_dense", "nonzero"} & set(mode.seen)
     # Only the random numbers come from the host.
     sent = [*drawn.illumination.tensors.values()]
     sent += [v for k, v in drawn.noise.tensors.items() if k not in prior.on_cpu]
     assert mode.moved == [("cpu", tuple(v.shape)) for v in sent]
     with pytest.raises((NotImplementedError, RuntimeError)):
-        group.ledger.read()
+        group.loss_log.read()
 
 
 def test_between_two_looks_nothing_is_copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    original = refiner_module.Ledger.read
+    original = refiner_module.LossLog.read
     monkeypatch.setattr(
-        refiner_module.Ledger, "read", lambda self: (looks.append(len(self._waiting)), original(self))
+        refiner_module.LossLog, "read", lambda self: (looks.append(len(self._waiting)), original(self))
     )
     make_refiner(steps=12, performance={"read_losses_every": 5}).run(photo())
     assert looks == [1, 4, 5, 2]
@@ -260,13 +260,13 @@ def test_memory_that_runs_out_at_any_stage_halves_the_members(
 
 
 class Narrow(TargetPrior):
-    """A prior in half precision whose score is not finite from some call on, until it is widened."""
+    """A prior in half precision whose score is not finite from some call on, until it is upcast."""
 
     def __init__(self, good: int, gradient: bool) -> None:
         super().__init__()
         self.good, self.gradient, self.half = good, gradient, True
 
-    def widen(self) -> str:
+    def upcast(self) -> str:
         before, self.half = self.half, False
         return "float16" if before else ""
 
@@ -315,11 +315,11 @@ def test_a_widened_prior_is_the_one_in_float32(family: str) -> None:
     if family == "latent":
         full._vae.load_state_dict(half._vae.state_dict())
     assert half.describe()["dtype"] == "bfloat16"
-    assert full.widen() == ""
+    assert full.upcast() == ""
     condition = half.condition(photo(), "a tiger")
-    assert half.widen() == "bfloat16"
+    assert half.upcast() == "bfloat16"
     assert half.describe()["dtype"] == "float32"
-    assert half.widen() == ""
+    assert half.upcast() == ""
     light, noise = BlinnPhong().sample(1, seeded()).flatten(), full.draw(1, seeded())
     found, expected = (p(photo(), condition, light, noise) for p in (half, full))
     assert torch.equal(found, expected)
@@ -379,7 +379,7 @@ def test_the_attention_of_the_vae_is_as_asked_for() -> None:
 def test_a_widened_prior_keeps_its_fused_norms() -> None:
     prior = tiny_prior(dtype="bfloat16")
     prior.tune(Execution(fused_kernels=True))
-    assert prior.widen() == "bfloat16"
+    assert prior.upcast() == "bfloat16"
     norms = [m for m in prior.network().modules() if isinstance(m, torch.nn.GroupNorm)]
     assert all(norm.forward.func.__name__ == "_fused" for norm in norms)
 

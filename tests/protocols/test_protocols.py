@@ -19,8 +19,8 @@ from redepth.errors import ConfigError, InputError
 from redepth.ops.geometry import Camera
 from redepth.protocols import (
     PROTOCOLS,
+    ImageMetrics,
     Protocol,
-    Row,
     difference,
     load_protocol,
     names_hash,
@@ -413,10 +413,10 @@ def test_a_row_says_all_about_its_image() -> None:
     assert (row.height, row.width, row.pixels, row.unit, row.clipped) == (10, 12, 120, "m", 0.0)
     assert row.alignment == pytest.approx({"disparity_scale": 2.0, "disparity_shift": 0.1}, rel=1e-5)
     assert row.metrics["abs_rel"] < 1e-6
-    assert Row.from_record(json.loads(json.dumps(row.record()))) == row
+    assert ImageMetrics.from_record(json.loads(json.dumps(row.record()))) == row
     assert one.measure((1 / given.truth - 0.1) / 2, given).row == row
     with pytest.raises(InputError, match="not a result row: it has no means, pixels"):
-        Row.from_record({k: v for k, v in row.record().items() if k not in ("means", "pixels")})
+        ImageMetrics.from_record({k: v for k, v in row.record().items() if k not in ("means", "pixels")})
 
 
 def test_only_ground_truth_in_range_mask_and_region_counts() -> None:

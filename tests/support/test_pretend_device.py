@@ -199,13 +199,13 @@ def take_steps(
     draws = run._draws(group.members)
     stepper = refiner.stepper(partial(run._advance, group))
     run._step(group, 0, next(draws), stepper)
-    group.ledger.read()
+    group.loss_log.read()
     for step in range(1, refiner.optim.steps):
         drawn = next(draws)
         with nullcontext() if may_wait else gpu.step():
             run._step(group, step, drawn, stepper)
-    group.ledger.read()
-    assert group.ledger.steps == refiner.optim.steps
+    group.loss_log.read()
+    assert group.loss_log.steps == refiner.optim.steps
     parameters = [p for params in group.state.groups().values() for p in params]
     assert all(gpu.holds(p) and (p.grad is None or gpu.holds(p.grad)) for p in parameters)
     run.finished.append(run._finish(group))

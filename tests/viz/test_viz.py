@@ -60,7 +60,7 @@ def test_colorize_range_ignores_outliers() -> None:
     values[0, 0], values[0, 1] = 1e6, -1e6
     colours = viz.colorize(values, "gray")
     assert abs(int(colours[50, 0, 0]) - 128) <= 2
-    assert viz.robust_range(values, values + 10) == pytest.approx((0.02, 10.98), abs=0.002)
+    assert viz.display_range(values, values + 10) == pytest.approx((0.02, 10.98), abs=0.002)
 
 
 def test_colorize_makes_invalid_pixels_grey() -> None:
