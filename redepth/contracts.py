@@ -24,6 +24,9 @@ from typing_extensions import Self
 Predicts = Literal["disparity", "depth"]
 """What a raw output is: disparity (larger is nearer) or depth (larger is farther)."""
 
+MapKind = Literal[Predicts, "metric-depth"]
+"""What a finished map holds: disparity or depth, both up to scale and shift, or depth in metres."""
+
 Invariance = Literal["affine", "metric"]
 """Whether a raw output is known up to scale and shift, or in metres (depth) and 1 / metres (disparity)."""
 

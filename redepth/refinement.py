@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class GroundTruth:
     """
 
     values: Array
-    kind: Literal["depth", "disparity"] = "depth"
+    kind: Predicts = "depth"
     mask: NDArray[np.bool_] | None = None
 
     def check(self, height: int, width: int) -> None:
