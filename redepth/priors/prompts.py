@@ -8,13 +8,14 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from redepth.checkpoints import hub
+from redepth.config import CaptionerName, CaptionFallback, CaptionPrecision
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
 from redepth.priors import cache
@@ -22,10 +23,6 @@ from redepth.registry import require
 from redepth.runtime.device import current
 
 log = logging.getLogger(__name__)
-
-CaptionerName = Literal["blip2", "blip"]
-Fallback = Literal["error", "none"]
-CaptionPrecision = Literal["auto", "int8", "float16", "bfloat16", "float32"]
 
 MAX_TOKENS = 30
 """Most tokens of a caption; it is written greedily, so that a photo has one."""
@@ -107,7 +104,7 @@ class Captioner:
         revision: str | None = None,
         local_files_only: bool = False,
         dtype: CaptionPrecision = "auto",
-        fallback: Fallback = "error",
+        fallback: CaptionFallback = "error",
     ) -> None:
         self.name, self.device = name, device
         self.known = CAPTIONERS[name]

@@ -278,9 +278,8 @@ def test_shapes_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], mes
 def test_a_warning_is_one_line_with_value_threshold_and_what_to_do() -> None:
     signature = calibration.flattened(relief(0), 0.1).diagnose()["geometry_collapse"]
     assert "\n" not in signature.warning
-    assert signature.warning.startswith(
-        f"geometry collapse: {signature.value:.2g}, above {signature.threshold:g} ("
-    )
+    start = f"geometry collapse: {signature.value:.2g}, above {signature.threshold:g} ("
+    assert signature.warning.startswith(start)
     assert signature.warning.endswith(ADVICE["geometry_collapse"])
 
 
