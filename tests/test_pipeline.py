@@ -115,16 +115,16 @@ def test_the_fast_preset_runs_and_asks_the_denoiser_once_a_step() -> None:
 
 
 def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redepth.checkpoints import hub
+    from redepth.checkpoints import loading
 
     calls: list[str] = []
-    original = hub.from_pretrained
+    original = loading.from_pretrained
 
     def counted(cls: Any, *args: Any, **options: Any) -> Any:
         calls.append(cls.__name__)
         return original(cls, *args, **options)
 
-    monkeypatch.setattr(hub, "from_pretrained", counted)
+    monkeypatch.setattr(loading, "from_pretrained", counted)
     pipeline = redepth.Pipeline("re-depth-anything", overrides=[*TINY_PAPER, "optim.steps=1"], device="cpu")
     loaded = list(calls)
     results = [pipeline.refine(array(), prompt="two photos", seed=3) for _ in range(2)]

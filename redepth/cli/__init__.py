@@ -815,22 +815,22 @@ def _status(doing: str) -> Iterator[None]:
 
     A terminal shows how much of a file is here; elsewhere a line for each repository has to do.
     """
-    from redepth.checkpoints import downloads
+    from redepth import checkpoints
 
     with err.status(doing) as status:
 
-        class Shown(downloads.Watcher):
+        class Shown(checkpoints.Watcher):
             def line(self, text: str) -> None:
                 err.print(text, markup=False, highlight=False, soft_wrap=True)
 
             def bytes(self, name: str, done: int, size: int | None) -> None:
-                of = "" if size is None else f" of {downloads.size_text(size)}"
-                said = f"downloading {downloads.size_text(done)}{of}: {name}"
+                of = "" if size is None else f" of {checkpoints.size_text(size)}"
+                said = f"downloading {checkpoints.size_text(done)}{of}: {name}"
                 # A narrow terminal cuts the name, not the figures.
                 shown = Text(said, no_wrap=True, overflow="ellipsis")
                 status.update(doing if done == size else shown)
 
-        with downloads.watched(Shown()):
+        with checkpoints.watched(Shown()):
             yield
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.config import CaptionerName, CaptionFallback, CaptionPrecision
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
@@ -160,7 +160,7 @@ class Captioner:
             self.problem = said
             log.warning("%s; going on with an empty prompt", said)
 
-    def _caption(self, pixels: NDArray[np.uint8], source: hub.Source) -> Prompt:
+    def _caption(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> Prompt:
         identity = source.identity(self.known.files)
         pixel_hash = cache.digest(pixels.tobytes())
         name = cache.key(self.name, identity, self.dtype, MAX_TOKENS, list(pixels.shape), pixel_hash)
@@ -174,7 +174,7 @@ class Captioner:
         return Prompt(text or "", origin)
 
     @torch.no_grad()
-    def _write(self, pixels: NDArray[np.uint8], source: hub.Source) -> str:
+    def _write(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> str:
         from PIL import Image
 
         model, processor = self._load(source)
@@ -183,7 +183,7 @@ class Captioner:
         tokens = model.generate(pixel_values=picture, max_new_tokens=MAX_TOKENS, do_sample=False, num_beams=1)
         return " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
 
-    def _load(self, source: hub.Source) -> tuple[Any, Any]:
+    def _load(self, source: checkpoints.Source) -> tuple[Any, Any]:
         if self._loaded is None:
             import transformers
 
@@ -206,12 +206,12 @@ class Captioner:
                 with current(self.device):
                     torch.cuda.empty_cache()
 
-    def _locate(self) -> hub.Source:
+    def _locate(self) -> checkpoints.Source:
         if self.dtype == "int8":
             for package in ("bitsandbytes", "accelerate"):
                 require(package, "int8")
         offline = self.local_files_only
-        return hub.locate(
+        return checkpoints.locate(
             self.checkpoint,
             self.revision,
             self.known.files,

@@ -587,16 +587,16 @@ def test_lockstep_is_faster_than_one_member_at_a_time() -> None:
 def test_nothing_is_loaded_twice_however_many_photos_members_and_halvings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from redepth.checkpoints import hub
+    from redepth.checkpoints import loading
 
     loaded: Counter[str] = Counter()
-    original = hub.from_pretrained
+    original = loading.from_pretrained
 
     def counted(cls: Any, *args: Any, **options: Any) -> Any:
         loaded[cls.__name__] += 1
         return original(cls, *args, **options)
 
-    monkeypatch.setattr(hub, "from_pretrained", counted)
+    monkeypatch.setattr(loading, "from_pretrained", counted)
     overrides = [*TINY_PAPER, "optim.steps=1", "optim.members=3", "prior.size=64"]
     pipeline = redepth.Pipeline("re-depth-anything", overrides=overrides, device="cpu")
     exhaust(pipeline.refiner, "prior of a preset", Memory(0), monkeypatch)
