@@ -44,7 +44,7 @@ def test_the_first_run_downloads_what_the_preset_needs_and_nothing_else(
     new_process()
     again = refine(coins, tmp_path / "again")
     assert (again.code, again.complaints) == (0, [])
-    assert online.asked == []
+    assert online.requests == []
 
 
 def test_a_variant_is_all_that_is_downloaded_of_the_weights(online: Hub, coins: Path, tmp_path: Path) -> None:
@@ -102,9 +102,9 @@ def test_the_hubs_own_client_finds_what_was_downloaded(online: Hub, home: Path) 
 def test_the_token_stays_with_the_hub(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     source().path()
-    stored = [asked.token for asked in online.asked if asked.path.startswith("/store/")]
+    stored = [request.token for request in online.requests if request.path.startswith("/store/")]
     assert stored == [False]
-    assert all(asked.token for asked in online.asked if asked.path.startswith(f"/{SD}/resolve"))
+    assert all(request.token for request in online.requests if request.path.startswith(f"/{SD}/resolve"))
 
 
 # --- what is shown --------------------------------------------------------------------------------

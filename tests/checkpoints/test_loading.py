@@ -28,9 +28,8 @@ def test_with_and_without_accelerate_a_model_is_whole_or_refused(
     monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object() if accelerate else None)
     folder = copy_of("sd15", tmp_path)
     weights = load_file(folder / UNET)
-    loaded = loading.load_model(
-        UNet2DConditionModel, folder, name="owner/name", subfolder="unet"
-    ).state_dict()
+    model = loading.load_model(UNet2DConditionModel, folder, name="owner/name", subfolder="unet")
+    loaded = model.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     for changed in ({"conv_in.bias": None}, {"conv_in.weight": torch.zeros(16, 9, 3, 3)}):
         kept = {k: v for k, v in (weights | changed).items() if v is not None}

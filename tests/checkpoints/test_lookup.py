@@ -135,7 +135,7 @@ def test_an_unreachable_endpoint_is_no_crash(requests: list[str], monkeypatch: p
 
 @pytest.fixture
 def listing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes the hub reachable, and answer with a listing or an error of its own client's."""
+    """Return a function that makes the hub answer with a listing, or with an error of the client."""
     import huggingface_hub
     from huggingface_hub.hf_api import ModelInfo
 
@@ -147,8 +147,8 @@ def listing(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def model_info(_api: Any, repository: str, **_: Any) -> ModelInfo:
             if error is not None:
                 cls = getattr(huggingface_hub.errors, error)
-                # Its constructor wants a response of the HTTP library of that version.
-                raise cls.__new__(cls, "said the hub")
+                # The constructor needs a response of the HTTP library, which depends on the version.
+                raise cls.__new__(cls, "the hub refuses")
             return ModelInfo(id=repository, sha=COMMIT, siblings=[{"rfilename": name} for name in names])
 
         monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)

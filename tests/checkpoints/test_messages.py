@@ -36,7 +36,7 @@ def test_a_gated_repository(online: Hub, token: str, monkeypatch: pytest.MonkeyP
     assert message.startswith(f"checkpoint '{SD}': its licence has to be accepted first: open its page")
 
 
-def test_a_renamed_repository_works_and_a_deleted_one_is_told(online: Hub) -> None:
+def test_a_renamed_repository_works_and_a_deleted_one_is_named(online: Hub) -> None:
     online.moved["runwayml/stable-diffusion-v1-5"] = SD
     moved = checkpoints.locate("runwayml/stable-diffusion-v1-5", None, ["unet/config.json", UNET])
     assert (moved.path() / UNET).is_file()
@@ -53,7 +53,7 @@ def test_a_missing_revision_and_a_missing_file(online: Hub, tmp_path: Path) -> N
     )
     message = complaint(lambda: checkpoints.locate(SD, None, ["image_encoder/config.json"]))
     assert message == f"'{SD}' has no image_encoder/config.json: the checkpoint is of another kind"
-    # It was listed, and is gone when it is asked for.
+    # The file is listed, and gone when it is downloaded.
     copy = Path(shutil.copytree(online.repositories[SD].folder, tmp_path / "copy"))
     online.repositories[SD] = Repository(copy)
     located = source()
@@ -64,9 +64,7 @@ def test_a_missing_revision_and_a_missing_file(online: Hub, tmp_path: Path) -> N
     )
 
 
-def test_a_disk_without_room_is_told_before_the_download(
-    online: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_before_the_download(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage._replace(free=1000))
     message = complaint(source().path)
@@ -76,7 +74,7 @@ def test_a_disk_without_room_is_told_before_the_download(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_becomes_full_is_told(online: Hub, home: Path) -> None:
+def test_a_disk_that_becomes_full_is_reported(online: Hub, home: Path) -> None:
     digest = hashlib.sha256((online.repositories[SD].folder / UNET).read_bytes()).hexdigest()
     blobs = repository_folder(SD) / "blobs"
     blobs.mkdir(parents=True)
@@ -87,7 +85,7 @@ def test_a_disk_that_becomes_full_is_told(online: Hub, home: Path) -> None:
     )
 
 
-def test_a_cache_that_cannot_be_written_is_told(online: Hub, home: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(online: Hub, home: Path) -> None:
     located = source()
     home.mkdir(exist_ok=True)
     (home / "hub").write_text("a file in its place")
@@ -95,7 +93,7 @@ def test_a_cache_that_cannot_be_written_is_told(online: Hub, home: Path) -> None
 
 
 def test_what_arrives_damaged_is_refused_and_what_had_been_left_is_got_anew(online: Hub, home: Path) -> None:
-    online.faults.spoilt = {UNET: 1}
+    online.faults.corrupted = {UNET: 1}
     message = complaint(source().path)
     assert message.startswith(f"{UNET} of '{SD}' arrived damaged (its SHA-256 is not the hub's): run again")
     blobs = repository_folder(SD) / "blobs"
@@ -198,7 +196,7 @@ def test_an_index_that_is_none_is_one_line(online: Hub, tmp_path: Path, content:
     assert message == f"'{index}' is no index of weights: replace '{index}' by an intact copy"
 
 
-def test_the_hubs_own_faults_are_waited_for_and_then_told(online: Hub) -> None:
+def test_the_hubs_internal_errors_are_retried_and_then_reported(online: Hub) -> None:
     online.faults.statuses = [503, 500, 504]
     source().path()
     new_process()
@@ -244,7 +242,7 @@ def test_a_connection_that_is_not_safe(online: Hub, home: Path, monkeypatch: pyt
     assert "(there is no safe connection (SSL): check HF_ENDPOINT and HTTPS_PROXY)" in complaint(source)
 
 
-def test_a_certificate_that_nobody_knows(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_certificate(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"

@@ -50,20 +50,20 @@ def test_the_hub_is_asked_once_for_what_another_program_did_not_read(
     online: Hub, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     DepthAnything(checkpoint=DEPTH).ensure_available()
-    assert online.asked == []
+    assert online.requests == []
     loaded = network()
     assert loaded.preprocessing.mean == UNUSUAL_MEAN
     assert online.downloaded() == {DEPTH: {PREPROCESSOR}}
-    assert len(online.asked) <= 5
+    assert len(online.requests) <= 5
     assert "defaults_for" not in loaded.describe()
     assert "defaults are used" not in caplog.text
     online.forget()
     new_process()
     assert network().preprocessing.mean == UNUSUAL_MEAN
-    assert online.asked == []
+    assert online.requests == []
 
 
-def test_where_the_hub_cannot_be_asked_it_is_said_once_and_recorded(
+def test_where_the_hub_cannot_be_asked_one_warning_says_so_and_it_is_recorded(
     online: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -77,7 +77,7 @@ def test_where_the_hub_cannot_be_asked_it_is_said_once_and_recorded(
         "(HF_HUB_OFFLINE is set): defaults are used, and results may differ from those of other machines; "
         "run once where the hub can be reached"
     ]
-    assert online.asked == []
+    assert online.requests == []
 
 
 def test_a_run_says_so_and_records_it(
@@ -116,7 +116,7 @@ def test_a_file_that_the_hub_does_not_have_is_asked_for_once(
 ) -> None:
     (folder / PREPROCESSOR).unlink()
     assert "defaults_for" not in network().describe()
-    # The hub's own client knows it from now on.
+    # The hub's own client knows now that there is no such file.
     assert try_to_load_from_cache(DEPTH, PREPROCESSOR) is _CACHED_NO_EXIST
     online.forget()
     new_process()
@@ -124,7 +124,7 @@ def test_a_file_that_the_hub_does_not_have_is_asked_for_once(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     new_process()
     assert "defaults_for" not in network().describe()
-    assert online.asked == []
+    assert online.requests == []
     assert "defaults are used" not in caplog.text
 
 
@@ -137,7 +137,7 @@ def test_what_the_hubs_own_client_noted_counts(online: Hub, folder: Path) -> Non
         hf_hub_download(DEPTH, PREPROCESSOR, revision=COMMIT, endpoint=online.url)
     online.forget()
     network()
-    assert online.asked == []
+    assert online.requests == []
 
 
 def test_the_first_download_notes_what_there_is_not(online: Hub, folder: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_first_download_notes_what_there_is_not(online: Hub, folder: Path) -
     online.forget()
     new_process()
     network()
-    assert online.asked == []
+    assert online.requests == []
 
 
 def test_a_cache_where_nothing_can_be_noted_costs_no_run(online: Hub, folder: Path) -> None:
