@@ -3,8 +3,6 @@
 from redepth.config.loading import DEFAULT_PRESET, PRESETS, load_preset, preset_names
 from redepth.config.schema import (
     Blend,
-    CaptionerChoice,
-    CaptionerName,
     CaptionFallback,
     CaptionPrecision,
     Component,
@@ -23,8 +21,6 @@ __all__ = [
     "Blend",
     "CaptionFallback",
     "CaptionPrecision",
-    "CaptionerChoice",
-    "CaptionerName",
     "Component",
     "EarlyStop",
     "LearningRates",

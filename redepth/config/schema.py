@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from redepth.config.units import memory, seconds
+from redepth.literals import CaptionerChoice
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -26,10 +27,6 @@ FusedKernels = Literal["auto", "on", "off"]
 VaeAttention = Literal["auto", "explicit", "sdpa"]
 DecoderExecution = Literal["auto", "loop", "streams", "batched"]
 
-CaptionerName = Literal["blip", "blip2"]
-"""The models that write captions: BLIP, or BLIP-2, which the paper uses."""
-CaptionerChoice = Literal["none", CaptionerName]
-"""A captioner, or ``none`` for an empty prompt."""
 CaptionPrecision = Literal["auto", "int8", "float16", "bfloat16", "float32"]
 CaptionFallback = Literal["error", "none"]
 """What happens if the captioner's weights are not available: an error, or an empty prompt."""

@@ -15,10 +15,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from redepth import io
-from redepth.contracts import Invariance, MapKind
+from redepth.contracts import Invariance
 from redepth.depth_models.files import PhotoFile
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
+from redepth.literals import MapKind
 from redepth.ops import geometry
 
 ASPECT_TOLERANCE = 0.05

@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from redepth import checkpoints
-from redepth.config import CaptionerName, CaptionFallback, CaptionPrecision
+from redepth.config import CaptionFallback, CaptionPrecision
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
+from redepth.literals import CaptionerName
 from redepth.priors import cache
 from redepth.registry import require
 from redepth.runtime.device import current
