@@ -30,7 +30,7 @@ _CONVERT = (
 )
 
 
-def forms(name: str) -> list[str]:
+def alternatives(name: str) -> list[str]:
     """Return a file's name and the names of files that can replace it."""
     folder, slash, base = name.rpartition("/")
     if base in _VOCABULARIES:
@@ -64,7 +64,7 @@ def shards(name: str, index: Path) -> list[str]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         valid = False
     if not valid:
-        raise WeightsError(f"'{index}' is no index of weights: {cure(index.resolve())}")
+        raise WeightsError(f"'{index}' is no index of weights: {repair_advice(index.resolve())}")
     parts = sorted(set(files))
     outside = first_outside(parts)
     if outside is not None:
@@ -81,7 +81,7 @@ def first_outside(names: Iterable[str]) -> str | None:
     return None
 
 
-def cure(path: Path) -> str:
+def repair_advice(path: Path) -> str:
     """Return what to do about a damaged file.
 
     Args:
@@ -93,8 +93,8 @@ def cure(path: Path) -> str:
     return f"delete '{path}' and run again" if in_cache else f"replace '{path}' by an intact copy"
 
 
-def lacking(find: Callable[[str], Path | None], files: Iterable[str]) -> list[str]:
-    """Return the files of which no form exists, and the missing shards of those that are sharded.
+def missing_files(find: Callable[[str], Path | None], files: Iterable[str]) -> list[str]:
+    """Return the files that exist in no form, and the missing shards of those that are sharded.
 
     Args:
         find: returns the path of a file, or None if it does not exist.
@@ -102,7 +102,7 @@ def lacking(find: Callable[[str], Path | None], files: Iterable[str]) -> list[st
     """
     missing = []
     for name in files:
-        paths = [path for path in map(find, forms(name)) if path is not None]
+        paths = [path for path in map(find, alternatives(name)) if path is not None]
         if not paths:
             missing.append(name)
         elif is_index(paths[0].name):
@@ -110,11 +110,11 @@ def lacking(find: Callable[[str], Path | None], files: Iterable[str]) -> list[st
     return missing
 
 
-def chosen(names: Collection[str], files: Iterable[str], optional: Iterable[str]) -> list[str]:
+def files_to_download(names: Collection[str], files: Iterable[str], optional: Iterable[str]) -> list[str]:
     """Return which files of a listing to download: a form of each file, its companions, optional files."""
     selected = []
     for name in files:
-        available = [form for form in forms(name) if form in names]
+        available = [form for form in alternatives(name) if form in names]
         # One form of weights is enough; a tokenizer may read both.
         selected += available[:1] if name.endswith(".safetensors") else available
         folder, slash, base = name.rpartition("/")
@@ -145,7 +145,7 @@ def folder_problem(folder: Path, files: Iterable[str]) -> str:
     def find(name: str) -> Path | None:
         return folder / name if (folder / name).is_file() else None
 
-    missing = lacking(find, files)
+    missing = missing_files(find, files)
     if not missing:
         return ""
     problem = pickle_problem(folder, missing)
@@ -170,7 +170,7 @@ def pickle_problem(folder: Path, missing: Iterable[str]) -> str:
 
 def listing_problem(repository: str, names: Collection[str], files: Iterable[str]) -> str:
     """Return which files a hub repository lacks and what to do about it, or an empty string."""
-    missing = [name for name in files if not set(names) & set(forms(name))]
+    missing = [name for name in files if not set(names) & set(alternatives(name))]
     if not missing:
         return ""
     for name in missing:
@@ -185,7 +185,7 @@ def listing_problem(repository: str, names: Collection[str], files: Iterable[str
     return f"'{repository}' has no {missing[0]}: the checkpoint is of another kind"
 
 
-def damaged(folder: Path) -> Path | None:
+def first_damaged(folder: Path) -> Path | None:
     """Return the first safetensors file below a folder that cannot be read, with links resolved."""
     from safetensors import safe_open
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from redepth.checkpoints.files import cure, damaged
+from redepth.checkpoints.files import first_damaged, repair_advice
 from redepth.checkpoints.messages import chain, reason
 from redepth.errors import WeightsError
 
@@ -149,7 +149,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"'{path}' is not JSON ({reason(error)}): {cure(path.resolve())}") from None
+        raise WeightsError(
+            f"'{path}' is not JSON ({reason(error)}): {repair_advice(path.resolve())}"
+        ) from None
     if not isinstance(content, dict):
         raise WeightsError(f"'{path}' must hold a JSON object")
     return content
@@ -179,9 +181,9 @@ def _problem(error: Exception, folder: Path) -> str:
     """Return an error's meaning; for damaged weights, name the file and what to do about it."""
     class_names = {type(link).__name__ for link in chain(error)}
     if "SafetensorError" in class_names and folder.is_dir():
-        path = damaged(folder)
+        path = first_damaged(folder)
         if path is not None:
-            return f"a weights file is damaged: {cure(path)}"
+            return f"a weights file is damaged: {repair_advice(path)}"
     return reason(error)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from redepth.checkpoints import hub_api
 from redepth.checkpoints.cache import cached_commit, cached_file, cached_snapshot
 from redepth.checkpoints.files import (
-    chosen,
     download_command,
+    files_to_download,
     folder_problem,
-    lacking,
     listing_problem,
+    missing_files,
     pickle_problem,
 )
 from redepth.checkpoints.names import local_folder, resolve_name
@@ -59,7 +59,7 @@ def locate(
         raise _unavailable(name, revision, files, optional, unreachable)
     listing = hub_api.listing(name, revision)
     _raise_if(listing_problem(name, listing.names, files))
-    pending = tuple(chosen(listing.names, files, optional))
+    pending = tuple(files_to_download(listing.names, files, optional))
     return Source(checkpoint, revision, listing.commit, local_files_only, pending, tuple(optional))
 
 
@@ -81,7 +81,7 @@ def ensure_available(
 
 def is_cached(repository: str, revision: str | None, files: Sequence[str]) -> bool:
     """Return whether all these files of a hub repository have been downloaded."""
-    return not lacking(functools.partial(cached_file, repository, revision), files)
+    return not missing_files(functools.partial(cached_file, repository, revision), files)
 
 
 def _raise_if(problem: str) -> None:

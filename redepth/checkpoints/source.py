@@ -11,7 +11,7 @@ from typing import Any
 from redepth.checkpoints import hub_api, loading
 from redepth.checkpoints.cache import cached_file, note_absent, snapshot, unknown_files
 from redepth.checkpoints.downloads import download
-from redepth.checkpoints.files import forms
+from redepth.checkpoints.files import alternatives
 from redepth.checkpoints.names import local_folder, resolve_name
 from redepth.checkpoints.optional_files import request_optional
 from redepth.errors import WeightsError
@@ -141,7 +141,7 @@ class Source:
         if folder is None:
             without = "".join(f" without {name}" for name in self.defaults_for())
             return f"{self.name}@{self.commit or self.revision}{without}"
-        paths = [folder / form for name in files for form in forms(name)]
+        paths = [folder / form for name in files for form in alternatives(name)]
         stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
         return json.dumps([str(folder.resolve()), *stats])
 
