@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from redepth.checkpoints.embedded import EMBEDDED, embedded_folder
 from redepth.errors import WeightsError
-
-EMBEDDED = "embedded:"
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 def resolve_name(checkpoint: str) -> str:
@@ -21,7 +19,7 @@ def resolve_name(checkpoint: str) -> str:
             exists.
     """
     if checkpoint.startswith(EMBEDDED):
-        return str(_embedded_folder(checkpoint.removeprefix(EMBEDDED)))
+        return str(embedded_folder(checkpoint.removeprefix(EMBEDDED)))
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return str(path)
@@ -38,11 +36,3 @@ def local_folder(checkpoint: str) -> Path | None:
     """
     folder = Path(resolve_name(checkpoint))
     return folder if folder.is_dir() else None
-
-
-def _embedded_folder(name: str) -> Path:
-    folder = WEIGHTS / name
-    if not folder.is_dir():
-        names = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir())
-        raise WeightsError(f"no embedded checkpoint '{name}'; there are: {', '.join(names)}")
-    return folder
