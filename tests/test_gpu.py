@@ -6,7 +6,6 @@ Run with `pytest -m gpu`, which also takes the tests of other files whose fixtur
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import redepth
 from redepth.config import EarlyStop
 from redepth.config.units import memory
 from redepth.contracts import Execution, Illumination
-from redepth.optim.refiner import _Run
+from redepth.optim.loop import Loop
 from redepth.priors.prompts import Captioner
 from redepth.runtime.device import numerics
 from tests.priors.test_rules_on_models import latent_prior, make_prior
@@ -158,18 +157,16 @@ def test_a_step_does_not_wait_for_the_gpu(kind: str, stopping: bool) -> None:
     """CUDA itself refuses to wait while the steps between two looks are taken."""
     refiner = make_refiner(make_prior(kind, "sds", CUDA), device=CUDA)
     refiner.optim = refiner.optim.model_copy(update={"early_stop": EarlyStop(enabled=stopping, window=2)})
-    image, features, initial = refiner.predict(photo())
-    condition = refiner.prior.condition(image, "a tiger")
-    run = _Run(refiner, image, features, initial, condition, 0, None, None, None)
-    group = run._new_group(range(2))
-    draws = run._draws(group.members)
+    loop = Loop(refiner, refiner.make_problem(photo(), "a tiger"), refiner.preset_plan)
+    group = loop.new_group(range(2))
+    draws = loop.draws(group.members)
     # First calls make constants, workspaces and the optimizer's state.
-    stepper = refiner.stepper(partial(run._advance, group))
-    run._step(group, 0, next(draws), stepper)
+    stepper = refiner.stepper(group.advance)
+    loop.step(group, 0, next(draws), stepper)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(1, 3):
-            run._step(group, step, next(draws), stepper)
+            loop.step(group, step, next(draws), stepper)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     group.loss_log.read()

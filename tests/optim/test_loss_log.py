@@ -1,4 +1,4 @@
-"""Losses that are read every few steps: the same run, to the bit, as one that looks after each step."""
+"""Losses that are read every few steps: the same run, to the bit, as with a read after each step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from redepth.config import EarlyStop
 from redepth.optim.loss_log import LossLog, NotFinite
-from redepth.optim.refiner import Outcome, StepReport
+from redepth.optim.outcome import Outcome, StepReport
 from tests.optim.test_refiner import Diverging, Interrupting, Poisoning
 from tests.support.helpers import CPU, TargetPrior, make_refiner, photo
 
@@ -85,7 +85,7 @@ def test_a_report_that_was_kept_still_has_its_losses() -> None:
         assert report.losses["prior"].tolist() == [row[i] for row in outcome.history["prior"]]
 
 
-def test_the_ledger_names_the_step_and_the_member() -> None:
+def test_the_loss_log_names_the_step_and_the_member() -> None:
     loss_log = LossLog(3, EarlyStop(), CPU)
     good, bad = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, float("inf")])
     for total in (good, bad, good):
@@ -98,7 +98,7 @@ def test_the_ledger_names_the_step_and_the_member() -> None:
     assert (error.value.step, error.value.row) == (1, 2)
     assert loss_log.steps == 1
     assert loss_log.losses(0)["total"].tolist() == [1.0, 2.0, 3.0]
-    loss_log.forgive()
+    loss_log.reset_failure()
     loss_log.check(good, [torch.tensor([float("nan")])])
     loss_log.add({"total": good})
     with pytest.raises(NotFinite) as error:

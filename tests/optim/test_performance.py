@@ -19,8 +19,10 @@ from redepth.config import Optim, Performance
 from redepth.contracts import Condition, Execution
 from redepth.errors import ConfigError
 from redepth.optim import execution
-from redepth.optim import refiner as refiner_module
-from redepth.optim.refiner import Refiner, _Run
+from redepth.optim import group as group_module
+from redepth.optim.loop import Loop
+from redepth.optim.loss_log import LossLog
+from redepth.optim.refiner import Refiner
 from redepth.priors.distillation import DiffusionPrior
 from redepth.priors.latent import fit_square
 from redepth.priors.pixel_diffusion import PixelDiffusion
@@ -90,10 +92,9 @@ class Descent(torch.optim.Optimizer):
                 p.add_(p.grad, alpha=-group["lr"])
 
 
-def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> _Run:
-    """A run whose tensors are on the meta device, where there is nothing to read: whoever tries, fails."""
-    image, features, initial = refiner.predict(photo())
-    condition = refiner.prior.condition(image, "a tiger")
+def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """A loop whose tensors are on the meta device, where reading a value is an error."""
+    problem = refiner.make_problem(photo(), "a tiger")
     prior: Any = refiner.prior
     if isinstance(prior, StableDiffusion):
         prior._vae.to(META)
@@ -103,16 +104,17 @@ def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> _Run:
     for half in (model._encoder, model._decoder):
         half.to(META)
     refiner.device = META
-    monkeypatch.setattr(refiner_module, "SKIPS", ("meta",))
+    monkeypatch.setattr(group_module, "FUSED_DEVICES", ("meta",))
     monkeypatch.setattr(refiner, "make_optimizer", lambda state: Descent(_bases(state)))
     features = replace(
-        features,
-        maps=tuple(w.to(META) for w in features.maps),
-        constants=tuple(c.to(META) for c in features.constants),
+        problem.features,
+        maps=tuple(w.to(META) for w in problem.features.maps),
+        constants=tuple(c.to(META) for c in problem.features.constants),
     )
-    condition = Condition({k: v.to(META) for k, v in condition.tensors.items()})
-    sky = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    return _Run(refiner, image.to(META), features, initial.to(META), condition, 0, None, None, sky)
+    condition = Condition({k: v.to(META) for k, v in problem.condition.tensors.items()})
+    pictures = {name: getattr(problem, name).to(META) for name in ("image", "linear", "initial", "sky")}
+    problem = replace(problem, features=features, condition=condition, **pictures)
+    return Loop(refiner, problem, refiner.preset_plan)
 
 
 def _bases(state: Any) -> list[dict[str, Any]]:
@@ -144,15 +146,15 @@ def test_a_step_looks_at_no_number_on_the_device(
     prior = tiny_prior() if family == "pixel" else StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
     rule = {"enabled": stopping, "window": 2}
     refiner = make_refiner(prior, 2, parameterization=parameterization, early_stop=rule)
-    run = without_numbers(refiner, monkeypatch)
-    group = run._new_group(range(3))
-    draws = run._draws(group.members)
-    stepper = refiner.stepper(partial(run._advance, group))
-    run._step(group, 0, next(draws), stepper)
+    loop = without_numbers(refiner, monkeypatch)
+    group = loop.new_group(range(3))
+    draws = loop.draws(group.members)
+    stepper = refiner.stepper(group.advance)
+    loop.step(group, 0, next(draws), stepper)
     no_numbers_from_the_host(monkeypatch)
     drawn = next(draws)
     with Operators() as mode:
-        run._step(group, 1, drawn, stepper)
+        loop.step(group, 1, drawn, stepper)
     assert group.loss_log.failed.device == META
     assert not {"_local_scalar_dense", "nonzero"} & set(mode.seen)
     # Only the random numbers come from the host.
@@ -165,10 +167,8 @@ def test_a_step_looks_at_no_number_on_the_device(
 
 def test_between_two_looks_nothing_is_copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    original = refiner_module.LossLog.read
-    monkeypatch.setattr(
-        refiner_module.LossLog, "read", lambda self: (looks.append(len(self._waiting)), original(self))
-    )
+    original = LossLog.read
+    monkeypatch.setattr(LossLog, "read", lambda log: (looks.append(len(log._waiting)), original(log)))
     make_refiner(steps=12, performance={"read_losses_every": 5}).run(photo())
     assert looks == [1, 4, 5, 2]
 

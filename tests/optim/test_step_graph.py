@@ -14,8 +14,10 @@ import torch
 from redepth.config import Optim
 from redepth.contracts import Illumination, StepDraws
 from redepth.errors import ConfigError
-from redepth.optim import execution
-from redepth.optim.refiner import Outcome, Refiner, StepReport, _Run
+from redepth.optim import execution, loop
+from redepth.optim.group import Group
+from redepth.optim.outcome import Outcome, StepReport
+from redepth.optim.refiner import Refiner
 from redepth.optim.step_graph import EAGER_STEPS, Advance, StepGraph, Taken
 from redepth.renderers.mesh import Mesh
 from tests.optim.test_performance import Narrow
@@ -43,7 +45,7 @@ class Replaying(StepGraph):
             taken = call()
             if not written:
                 written.append(taken.clone())
-                self._taken = written[0]
+                self._outputs = written[0]
             # As a graph does: it writes where it wrote before.
             losses = [(written[0].losses[name], taken.losses[name]) for name in taken.losses]
             for own, new in [*losses, *zip(written[0][1:], taken[1:], strict=True)]:
@@ -146,15 +148,14 @@ def test_a_group_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> Non
     """Without the collector of cycles: what is freed late is not there when memory has run out."""
     alive: list[weakref.ref[Any]] = []
     left: list[int] = []
-    make = _Run._new_group
 
-    def watched(run: _Run, members: range) -> Any:
-        left.append(sum(ref() is not None for ref in alive))
-        group = make(run, members)
-        alive.append(weakref.ref(group))
-        return group
+    class Watched(Group):
+        def __init__(self, *args: Any) -> None:
+            left.append(sum(ref() is not None for ref in alive))
+            super().__init__(*args)
+            alive.append(weakref.ref(self))
 
-    monkeypatch.setattr(_Run, "_new_group", watched)
+    monkeypatch.setattr(loop, "Group", Watched)
     gc.collect()
     gc.disable()
     try:
@@ -174,7 +175,7 @@ def test_what_cannot_be_captured_stays_eager_and_says_so(
     with caplog.at_level(logging.WARNING):
         found = refiner.run(photo())
     assert Replaying.captures == 1
-    assert "a step cannot become a CUDA graph, and stays eager: operation not permitted" in caplog.text
+    assert "a step cannot become a CUDA graph and stays eager: operation not permitted" in caplog.text
     assert refiner.execution["cuda_graphs"] == "off"
     assert same(found, eager(steps=STEPS).run(photo()))
 
@@ -246,5 +247,5 @@ def test_a_rule_that_learns_is_neither_graph_nor_fused(monkeypatch: pytest.Monke
     assert execution.tune(Optim(), cuda, tiny_depth_model(), tiny_prior())["cuda_graphs"] == "off"
     assert execution.tune(Optim(), cuda, tiny_depth_model(), TargetPrior())["fused_kernels"] == "on"
     asked = Optim.model_validate({"performance": {"cuda_graphs": "step"}})
-    with pytest.raises(ConfigError, match="cuda_graphs=step needs a prior whose networks stay"):
+    with pytest.raises(ConfigError, match="cuda_graphs=step needs a prior whose networks do not change"):
         execution.tune(asked, cuda, tiny_depth_model(), Learning())

@@ -13,7 +13,7 @@ import torch
 from redepth.config import Optim
 from redepth.errors import ConfigError
 from redepth.optim import execution
-from redepth.optim.budget import CudaMeter
+from redepth.optim.limits import CudaMeter
 from redepth.priors.prompts import Captioner
 from redepth.runtime import device
 from redepth.runtime.networks import Graphed

@@ -14,7 +14,8 @@ from redepth.config import Optim, Term
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.optim.objectives import Smoothness
-from redepth.optim.refiner import Outcome, Refiner
+from redepth.optim.outcome import Outcome
+from redepth.optim.refiner import Refiner
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.pixel_unet import LIGHT_CHANNELS, Layout, PixelUNet
 from redepth.renderers.blinn_phong import BlinnPhong

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from redepth.optim.loop import Loop
 from redepth.optim.parameterizations import PARAMETERIZATIONS
-from redepth.optim.refiner import Refiner, _Run
+from redepth.optim.refiner import Refiner
 from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.mesh import Mesh
 from tests.depth_models.test_backbones import RATES, marked
@@ -187,33 +188,29 @@ def test_nothing_is_left_behind() -> None:
 
 def take_steps(
     gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = None, *, may_wait: bool = False
-) -> _Run:
-    """Take steps as a run does; none but the first, which makes constants, may wait, unless that is known."""
-    image, features, initial = refiner.predict(photo() if picture is None else picture)
-    assert gpu.holds(initial)
-    condition = refiner.prior.condition(image, "a tiger")
-    if refiner.optim.parameterization != "full":
-        refiner.depth_model.release_encoder()
-    run = _Run(refiner, image, features, initial, condition, 0, None, None, None)
-    group = run._new_group(range(2))
-    draws = run._draws(group.members)
-    stepper = refiner.stepper(partial(run._advance, group))
-    run._step(group, 0, next(draws), stepper)
+) -> None:
+    """Take steps as a run does. Only the first, which makes constants, may wait, unless ``may_wait``."""
+    problem = refiner.make_problem(photo() if picture is None else picture, "a tiger")
+    assert gpu.holds(problem.initial)
+    loop = Loop(refiner, problem, refiner.preset_plan)
+    group = loop.new_group(range(2))
+    draws = loop.draws(group.members)
+    stepper = refiner.stepper(group.advance)
+    loop.step(group, 0, next(draws), stepper)
     group.loss_log.read()
     for step in range(1, refiner.optim.steps):
         drawn = next(draws)
         with nullcontext() if may_wait else gpu.step():
-            run._step(group, step, drawn, stepper)
+            loop.step(group, step, drawn, stepper)
     group.loss_log.read()
     assert group.loss_log.steps == refiner.optim.steps
     parameters = [p for params in group.state.groups().values() for p in params]
     assert all(gpu.holds(p) and (p.grad is None or gpu.holds(p.grad)) for p in parameters)
-    run.finished.append(run._finish(group))
-    outcome = run.outcome("", 0.0)
+    loop.finish(group)
+    outcome = loop.outcome(0.0)
     assert outcome.members.device.type == "cpu"
     assert torch.isfinite(outcome.members).all()
     assert (outcome.members != outcome.initial).any()
-    return run
 
 
 def refiner_on(prior: Any = None, renderer: Any = None, **optim: Any) -> Refiner:
@@ -267,10 +264,9 @@ def test_every_parameterization_takes_a_step_without_waiting(
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 def test_what_is_learnable_is_made_on_the_device(parameterization: str, gpu: PretendedGPU) -> None:
     refiner = refiner_on(parameterization=parameterization)
-    image, features, initial = refiner.predict(photo())
-    run = _Run(refiner, image, features, initial, refiner.prior.condition(image, ""), 0, None, None, None)
+    loop = Loop(refiner, refiner.make_problem(photo()), refiner.preset_plan)
     with gpu.step():
-        run._new_group(range(3))
+        loop.new_group(range(3))
 
 
 @pytest.mark.parametrize(

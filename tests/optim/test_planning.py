@@ -1,4 +1,4 @@
-"""Fitting to a time, by a clock that stands still but for what a fake prior costs, and to a memory."""
+"""Plans within limits of time, by a clock that only a fake prior advances, and of memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ import torch
 
 from redepth.config import load_preset
 from redepth.errors import ConfigError, RedepthError
-from redepth.optim import budget
-from redepth.optim.budget import Trial, affordable, batch_within, run_fitted
-from redepth.optim.refiner import Outcome, Refiner, StepReport
+from redepth.optim import planning
+from redepth.optim.limits import Deadline
+from redepth.optim.outcome import Outcome, StepReport
+from redepth.optim.plan import Plan, Trial
+from redepth.optim.planning import affordable, batch_within, choose_plan, run_within_limits
+from redepth.optim.refiner import Refiner
 from tests.support.helpers import TargetPrior, make_refiner, photo
 
 GB = 10**9
@@ -42,7 +45,7 @@ def fitted(prior: Costly, within: str, **optim: Any) -> tuple[Refiner, Outcome, 
     """Run within a time; return what it took."""
     refiner = make_refiner(prior, budget=within, **optim)
     began = prior.now
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, seed=5)
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, seed=5)
     return refiner, outcome, prior.now - began
 
 
@@ -156,7 +159,7 @@ class Interrupting:
 def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing() -> None:
     prior = Costly()
     refiner = make_refiner(prior, budget="1h", members=2, steps=6)
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, on_step=Interrupting(prior, 10))
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, on_step=Interrupting(prior, 10))
     assert (outcome.partial, outcome.reason) == (True, "interrupted")
     assert outcome.steps_done == [2, 2]
 
@@ -173,8 +176,8 @@ def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing()
 def test_steps_are_reported_as_those_that_were_chosen(caplog: pytest.LogCaptureFixture) -> None:
     prior, seen = Costly(fixed=0.0, each=1.0), list[StepReport]()
     refiner = make_refiner(prior, budget="60s", members=4, steps=20)
-    with caplog.at_level(logging.INFO, logger="redepth.optim.budget"):
-        outcome = run_fitted(refiner, photo(), clock=prior.clock, on_step=seen.append)
+    with caplog.at_level(logging.INFO, logger="redepth.optim.planning"):
+        outcome = run_within_limits(refiner, photo(), clock=prior.clock, on_step=seen.append)
     assert outcome.fit is not None
     assert {(r.steps, r.of_members) for r in seen} == {(outcome.fit.steps, outcome.fit.members)}
     (line,) = caplog.messages
@@ -182,16 +185,52 @@ def test_steps_are_reported_as_those_that_were_chosen(caplog: pytest.LogCaptureF
         f"within 60s: {outcome.fit.members} members x {outcome.fit.steps} steps, "
         f"{outcome.fit.members_per_batch} at a time (a step of one took 1 s)"
     )
-    # What was chosen for one photo is none of the next one's.
-    assert (refiner.optim.members, refiner.optim.steps, refiner.batch) == (4, 20, 4)
-    assert refiner.watch is None
+    # The plan for one photo leaves the settings for the next one as they are.
+    assert refiner.preset_plan == Plan(members=4, steps=20, members_per_batch=4)
 
 
-def test_a_refiner_with_a_budget_keeps_it_by_itself() -> None:
-    outcome = make_refiner(budget="1h", members=2, steps=2).run(photo(), seed=5)
+def test_limits_need_a_plan_and_no_limits_need_none() -> None:
+    refiner = make_refiner(budget="1h", members=2, steps=2)
+    for limits, name in (({"budget": "1h"}, "budget=1h"), ({"vram": "8GB"}, "vram=8GB")):
+        with pytest.raises(ConfigError, match=rf"optim.{name} needs a plan: .*run_within_limits"):
+            make_refiner(**limits).run(photo())
+    plan = choose_plan(refiner, photo(), Deadline.start("1h"), seed=5)
+    outcome = refiner.run(photo(), seed=5, plan=plan)
+    assert outcome.fit == plan
+    assert (plan.members, plan.steps, plan.budget) == (2, 2, "1h")
+    unlimited = run_within_limits(make_refiner(members=2, steps=2), photo(), seed=5)
+    assert torch.equal(outcome.members, unlimited.members)
+    assert unlimited.fit is None
+
+
+def test_a_plan_by_hand_replaces_the_size_of_the_preset() -> None:
+    refiner = make_refiner(members=5, steps=9, schedule="cosine")
+    outcome = refiner.run(photo(), seed=5, plan=Plan(members=3, steps=4, members_per_batch=2))
+    smaller = make_refiner(members=3, steps=4, members_per_batch=2, schedule="cosine")
+    expected = smaller.run(photo(), seed=5)
+    assert torch.equal(outcome.members, expected.members)
+    assert outcome.history == expected.history
+    assert outcome.members_per_batch == 2
+    assert str(outcome.fit) == "3 members x 4 steps, 2 at a time"
+    assert refiner.preset_plan == Plan(5, 9, 5)
+    with pytest.raises(ValueError, match="at least 1 member"):
+        Plan(members=1, steps=1, members_per_batch=0)
+
+
+def test_a_watch_ends_a_run_that_then_counts_as_complete() -> None:
+    answers = iter(["", "", "enough"])
+    outcome = make_refiner(members=2, steps=5).run(photo(), plan=Plan(2, 5, 2), watch=lambda: next(answers))
+    assert (outcome.partial, outcome.reason, outcome.steps_done) == (False, "enough", [3, 3])
     assert outcome.fit is not None
-    assert torch.equal(outcome.members, make_refiner(members=2, steps=2).run(photo(), seed=5).members)
-    assert make_refiner(members=1, steps=1).run(photo()).fit is None
+    assert outcome.fit.cut
+
+
+def test_a_trial_takes_all_its_steps_where_members_may_stop_early() -> None:
+    rule = {"enabled": True, "window": 2, "min_improvement": 0.99}
+    outcome = make_refiner(steps=6, early_stop=rule, performance={"read_losses_every": 1}).run(
+        photo(), plan=Plan(2, 6, 2, early_stop=False)
+    )
+    assert outcome.steps_done == [6, 6]
 
 
 # --- the arithmetic -------------------------------------------------------------------------------
@@ -212,7 +251,7 @@ def test_what_is_chosen_fills_the_time_and_never_passes_the_preset(
     assert took <= left or steps == 1
     if (members, steps) != (10, 1000):
         # A step more or less is all that rounding leaves.
-        assert took >= budget.FULL * left - took / steps
+        assert took >= planning.FULL * left - took / steps
     if members > 1:
         assert steps > 500
 
@@ -266,7 +305,7 @@ def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: 
     meter = Meter(int(float(limit[:-2]) * GB))
     prior = Hungry(meter)
     refiner = make_refiner(prior, vram=limit, members=5, steps=2)
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, meter=meter, seed=5)
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, meter=meter, seed=5)
     assert outcome.members_per_batch == together
     assert outcome.steps_done == [2] * 5
     assert not meter.active
@@ -282,7 +321,7 @@ def test_what_a_trial_held_is_let_go_before_the_next(monkeypatch: pytest.MonkeyP
     released: list[int] = []
     prior = Hungry(meter)
     monkeypatch.setattr(Refiner, "release_memory", lambda _: released.append(len(prior.calls)))
-    run_fitted(
+    run_within_limits(
         make_refiner(prior, vram="8GB", members=5, steps=2), photo(), clock=prior.clock, meter=meter, seed=5
     )
     assert len(released) == 2
@@ -293,15 +332,15 @@ def test_memory_and_time_may_both_be_limited() -> None:
     prior = Hungry(meter)
     refiner = make_refiner(prior, vram="8GB", budget="60s", members=6, steps=20)
     began = prior.now
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, meter=meter)
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, meter=meter)
     assert outcome.fit is not None
     assert outcome.fit.members_per_batch <= 4
     assert 0.85 * 60 < prior.now - began < 1.15 * 60
 
 
-def test_memory_that_cannot_be_limited_is_said_before_anything_runs() -> None:
+def test_memory_that_cannot_be_limited_is_an_error_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"optim.vram=8GB limits the memory of a CUDA GPU, .* on cpu"):
-        make_refiner(Costly(), vram="8GB").run(photo())
+        run_within_limits(make_refiner(Costly(), vram="8GB"), photo())
 
 
 # --- how limits are written -----------------------------------------------------------------------
