@@ -70,10 +70,10 @@ def tune(
 def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Execution:
     """Return how a component is executed. Only the prior is fused: the kernels give weights no gradient."""
     return Execution(
-        fast.channels_last,
-        fast.compile == "all" or (fast.compile == "prior" and prior),
-        chosen["cuda_graphs"] == "denoiser",
-        fast.checkpointing,
+        channels_last=fast.channels_last,
+        compile=fast.compile == "all" or (fast.compile == "prior" and prior),
+        cuda_graphs=chosen["cuda_graphs"] == "denoiser",
+        checkpointing=fast.checkpointing,
         decoders="batched" if chosen["decoders"] == "batched" else "loop",
         fused_kernels=prior and chosen["fused_kernels"] == "on",
         explicit_attention=prior and chosen["vae_attention"] == "explicit",

@@ -24,7 +24,7 @@ GB = 10**9
 
 
 class Costly(TargetPrior):
-    """A prior that takes seconds of its own clock: some for each call, and some for each picture."""
+    """A prior that advances its own clock: by ``fixed`` for each call, by ``each`` for each picture."""
 
     def __init__(self, fixed: float = 0.5, each: float = 0.5) -> None:
         super().__init__()
@@ -41,16 +41,16 @@ class Costly(TargetPrior):
         return super().__call__(relit, *rest)
 
 
-def fitted(prior: Costly, within: str, **optim: Any) -> tuple[Refiner, Outcome, float]:
-    """Run within a time; return what it took."""
-    refiner = make_refiner(prior, budget=within, **optim)
+def run_within(prior: Costly, budget: str, **optim: Any) -> tuple[Outcome, float]:
+    """Run within a time limit; return the outcome and the time it took."""
+    refiner = make_refiner(prior, budget=budget, **optim)
     began = prior.now
     outcome = run_within_limits(refiner, photo(), clock=prior.clock, seed=5)
-    return refiner, outcome, prior.now - began
+    return outcome, prior.now - began
 
 
-def test_with_time_enough_the_preset_runs_as_it_is() -> None:
-    _, outcome, _ = fitted(Costly(), "1h", members=3, steps=4)
+def test_with_enough_time_the_preset_runs_unchanged() -> None:
+    outcome, _ = run_within(Costly(), "1h", members=3, steps=4)
     expected = make_refiner(members=3, steps=4).run(photo(), seed=5)
     assert torch.equal(outcome.members, expected.members)
     assert outcome.history == expected.history
@@ -60,16 +60,16 @@ def test_with_time_enough_the_preset_runs_as_it_is() -> None:
     assert outcome.seconds == pytest.approx(4 * 1 + 4 * 2 + 4 * 2)  # trials of one and three members, and all
 
 
-def test_too_little_time_takes_members_away_and_the_numbers_repeat_the_run() -> None:
-    _, outcome, took = fitted(Costly(fixed=0.0, each=1.0), "90s", members=5, steps=20, schedule="cosine")
+def test_too_little_time_takes_fewer_members_and_the_overrides_repeat_the_run() -> None:
+    outcome, took = run_within(Costly(fixed=0.0, each=1.0), "90s", members=5, steps=20, schedule="cosine")
     fit = outcome.fit
     assert fit is not None
     assert (fit.members, fit.steps, fit.members_per_batch) == (4, 17, 4)
     assert 0.85 * 90 < took < 1.15 * 90
     assert outcome.steps_done == [17] * 4
     assert (outcome.partial, outcome.reason) == (False, "")
-    known = {key.removeprefix("optim."): value for key, value in _pairs(fit.record()["repeat_with"])}
-    again = make_refiner(schedule="cosine", **known).run(photo(), seed=5)
+    overrides = {key.removeprefix("optim."): value for key, value in _pairs(fit.record()["repeat_with"])}
+    again = make_refiner(schedule="cosine", **overrides).run(photo(), seed=5)
     assert torch.equal(again.members, outcome.members)
     assert again.history == outcome.history
 
@@ -80,8 +80,8 @@ def _pairs(overrides: list[str]) -> Iterator[tuple[str, Any]]:
         yield key, None if value == "null" else int(value)
 
 
-def test_without_the_time_of_one_member_one_takes_fewer_steps() -> None:
-    _, outcome, took = fitted(Costly(fixed=0.0, each=1.0), "30s", members=4, steps=100)
+def test_without_time_for_one_member_one_takes_fewer_steps() -> None:
+    outcome, took = run_within(Costly(fixed=0.0, each=1.0), "30s", members=4, steps=100)
     assert outcome.fit is not None
     assert outcome.fit.members == 1
     assert outcome.steps_done == [outcome.fit.steps]
@@ -90,7 +90,7 @@ def test_without_the_time_of_one_member_one_takes_fewer_steps() -> None:
 
 def test_a_step_longer_than_the_time_is_taken_once() -> None:
     prior = Costly(fixed=0.0, each=100.0)
-    _, outcome, took = fitted(prior, "10s", members=4, steps=100)
+    outcome, took = run_within(prior, "10s", members=4, steps=100)
     assert prior.calls == [1, 1]  # a trial of one step, and the run
     assert outcome.steps_done == [1]
     assert took == 200
@@ -99,7 +99,7 @@ def test_a_step_longer_than_the_time_is_taken_once() -> None:
 
 
 class Slowing(Costly):
-    """Three times slower from some call on."""
+    """A prior that is three times slower after some calls."""
 
     def __init__(self, after: int) -> None:
         super().__init__(fixed=0.0, each=1.0)
@@ -111,8 +111,8 @@ class Slowing(Costly):
         return super().__call__(relit, *rest)
 
 
-def test_when_the_time_ends_the_best_so_far_is_the_answer_and_no_failure() -> None:
-    _, outcome, took = fitted(Slowing(after=12), "60s", members=2, steps=30)
+def test_the_end_of_the_time_returns_the_finished_steps_and_is_no_failure() -> None:
+    outcome, took = run_within(Slowing(after=12), "60s", members=2, steps=30)
     assert outcome.fit is not None
     assert outcome.fit.cut
     assert outcome.fit.record()["cut"] is True
@@ -122,13 +122,13 @@ def test_when_the_time_ends_the_best_so_far_is_the_answer_and_no_failure() -> No
     assert 0 < max(outcome.steps_done) < outcome.fit.steps
 
 
-def test_members_together_are_timed_and_given_up_where_they_are_slower() -> None:
+def test_members_run_one_by_one_where_they_are_slower_together() -> None:
     class Thrashing(Costly):
         def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
             self.now += 5.0 * (len(relit) - 1)
             return super().__call__(relit, *rest)
 
-    _, outcome, _ = fitted(Thrashing(), "1h", members=3, steps=4)
+    outcome, _ = run_within(Thrashing(), "1h", members=3, steps=4)
     assert outcome.fit is not None
     assert outcome.fit.members_per_batch == 1
     assert outcome.members_per_batch == 1
@@ -137,11 +137,18 @@ def test_members_together_are_timed_and_given_up_where_they_are_slower() -> None
 
 def test_a_trial_takes_a_small_share_of_the_time() -> None:
     prior = Costly(fixed=0.0, each=1.0)
-    _, outcome, _ = fitted(prior, "100s", members=50, steps=1000)
-    assert prior.calls[:6] == [1, 1, 1, 1, 5, 5]  # as many together as take a twentieth of the time
+    outcome, _ = run_within(prior, "100s", members=50, steps=1000)
+    assert prior.calls[:6] == [
+        1,
+        1,
+        1,
+        1,
+        5,
+        5,
+    ]  # five together take a twentieth of the time
     assert sum(prior.calls[6:]) == sum(outcome.steps_done)
     prior = Costly(fixed=0.0, each=1.0)
-    _, outcome, took = fitted(prior, "100s", members=50, steps=25)
+    outcome, took = run_within(prior, "100s", members=50, steps=25)
     assert outcome.fit is not None
     assert (outcome.fit.members, outcome.fit.steps) == (3, 25)
     assert 85 < took < 115
@@ -156,7 +163,7 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing() -> None:
+def test_an_interrupted_run_is_partial_and_an_interrupted_trial_raises() -> None:
     prior = Costly()
     refiner = make_refiner(prior, budget="1h", members=2, steps=6)
     outcome = run_within_limits(refiner, photo(), clock=prior.clock, on_step=Interrupting(prior, 10))
@@ -170,10 +177,10 @@ def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing()
             return super().__call__(relit, *rest)
 
     with pytest.raises(KeyboardInterrupt):
-        fitted(Pressed(), "1h", members=2, steps=6)
+        run_within(Pressed(), "1h", members=2, steps=6)
 
 
-def test_steps_are_reported_as_those_that_were_chosen(caplog: pytest.LogCaptureFixture) -> None:
+def test_reports_and_the_log_have_the_planned_size(caplog: pytest.LogCaptureFixture) -> None:
     prior, seen = Costly(fixed=0.0, each=1.0), list[StepReport]()
     refiner = make_refiner(prior, budget="60s", members=4, steps=20)
     with caplog.at_level(logging.INFO, logger="redepth.optim.planning"):
@@ -239,7 +246,7 @@ def test_a_trial_takes_all_its_steps_where_members_may_stop_early() -> None:
 @pytest.mark.parametrize("left", [3.0, 17.0, 41.0, 100.0, 250.0, 390.0, 1000.0, 4001.0])
 @pytest.mark.parametrize(("fixed", "each"), [(0.0, 0.1), (0.05, 0.05), (0.09, 0.01)])
 @pytest.mark.parametrize("batch", [1, 4, 10])
-def test_what_is_chosen_fills_the_time_and_never_passes_the_preset(
+def test_a_plan_fills_the_time_and_never_exceeds_the_preset(
     left: float, fixed: float, each: float, batch: int
 ) -> None:
     trials = [Trial(n, fixed + n * each, 0.0) for n in sorted({1, batch})]
@@ -250,13 +257,13 @@ def test_what_is_chosen_fills_the_time_and_never_passes_the_preset(
     took = steps * sum(fixed + n * each for n in groups)
     assert took <= left or steps == 1
     if (members, steps) != (10, 1000):
-        # A step more or less is all that rounding leaves.
+        # Rounding leaves one step at most.
         assert took >= planning.FULL * left - took / steps
     if members > 1:
         assert steps > 500
 
 
-def test_what_fits_into_a_memory_follows_from_two_peaks() -> None:
+def test_the_batch_that_fits_into_memory_follows_from_two_peaks() -> None:
     trials = [Trial(1, 0.1, 0.1, 4 * GB), Trial(2, 0.2, 0.1, 5 * GB)]
     assert batch_within(8 * GB, trials) == 4  # 3 + n GB within 95 %
     assert batch_within(5 * GB, trials) == 1
@@ -266,7 +273,7 @@ def test_what_fits_into_a_memory_follows_from_two_peaks() -> None:
 
 
 class Meter:
-    """Memory that grows with the pictures a prior sees at once."""
+    """A memory whose peak a prior sets."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.most, self.active = limit, 0, False
@@ -285,7 +292,7 @@ class Meter:
 
 
 class Hungry(Costly):
-    """3 GB, and one for each picture; beyond the limit it is out of memory."""
+    """A prior that needs 3 GB and one GB for each picture, and is out of memory beyond the limit."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()
@@ -301,7 +308,7 @@ class Hungry(Costly):
 
 
 @pytest.mark.parametrize(("limit", "together"), [("8GB", 4), ("20GB", 5), ("4.5GB", 1)])
-def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: int) -> None:
+def test_as_many_members_run_together_as_fit_into_memory(limit: str, together: int) -> None:
     meter = Meter(int(float(limit[:-2]) * GB))
     prior = Hungry(meter)
     refiner = make_refiner(prior, vram=limit, members=5, steps=2)
@@ -315,8 +322,8 @@ def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: 
     assert torch.equal(outcome.members, expected.members)
 
 
-def test_what_a_trial_held_is_let_go_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captured graphs of one size would count in the peak of the other."""
+def test_a_trial_releases_its_memory_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured graphs of one batch size would count in the peak of the next one."""
     meter = Meter(8 * GB)
     released: list[int] = []
     prior = Hungry(meter)
@@ -327,7 +334,7 @@ def test_what_a_trial_held_is_let_go_before_the_next(monkeypatch: pytest.MonkeyP
     assert len(released) == 2
 
 
-def test_memory_and_time_may_both_be_limited() -> None:
+def test_memory_and_time_can_both_be_limited() -> None:
     meter = Meter(8 * GB)
     prior = Hungry(meter)
     refiner = make_refiner(prior, vram="8GB", budget="60s", members=6, steps=20)
@@ -343,14 +350,14 @@ def test_memory_that_cannot_be_limited_is_an_error_before_anything_runs() -> Non
         run_within_limits(make_refiner(Costly(), vram="8GB"), photo())
 
 
-# --- how limits are written -----------------------------------------------------------------------
+# --- notation of limits ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [("60s", "60s"), ("2m", "2m"), ("90", "90"), ("1.5h", "1.5h"), ('"20 min"', "20 min"), ("null", None)],
 )
-def test_a_time_stays_as_it_was_written(written: str, expected: str | None) -> None:
+def test_a_time_limit_keeps_its_notation(written: str, expected: str | None) -> None:
     assert load_preset("smoke", [f"optim.budget={written}"]).optim.budget == expected
 
 
@@ -365,6 +372,6 @@ def test_a_time_stays_as_it_was_written(written: str, expected: str | None) -> N
         ("optim.vram=60s", r"optim.vram: must be"),
     ],
 )
-def test_a_limit_of_another_unit_is_refused(override: str, complaint: str) -> None:
+def test_a_limit_in_another_unit_is_an_error(override: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load_preset("smoke", [override])
