@@ -164,7 +164,7 @@ class Refiner:
                 photo and the initial output (`ops.sky.sky_mask`).
             plan: members, steps and members together; without it `preset_plan`.
             watch: called after each step; ends the run where it returns a reason. The outcome then has the
-                finished steps and is not partial, and ``fit.cut`` says whether steps are missing.
+                finished steps and is not partial; its plan says under ``cut`` whether steps are missing.
 
         Raises:
             ConfigError: if the settings limit time or memory, and no plan is given.

@@ -13,7 +13,7 @@ from tests.support.helpers import photo, relative_error, seeded, tiny_depth_mode
 def test_correction_grids_go_from_coarse_to_fine_with_square_cells() -> None:
     assert correction_grids(96, 128) == [(3, 4), (6, 8), (12, 16), (24, 32), (48, 64)]
     assert correction_grids(128, 96) == [(4, 3), (8, 6), (16, 12), (32, 24), (64, 48)]
-    # A narrow map has at least two cells across, a small one has no more cells than pixels, and no grid twice.
+    # A narrow map has at least two cells across, a small one at most one cell per pixel, and no grid twice.
     assert correction_grids(20, 320) == [(2, 4), (2, 8), (2, 16), (2, 32), (4, 64)]
     assert correction_grids(8, 8) == [(4, 4), (8, 8)]
 

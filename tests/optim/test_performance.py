@@ -168,7 +168,13 @@ def test_a_step_reads_no_value_from_the_device(
 def test_losses_are_read_at_the_first_step_and_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = []
     original = LossLog.read
-    monkeypatch.setattr(LossLog, "read", lambda log: (reads.append(len(log._waiting)), original(log)))
+
+    def read(log: LossLog) -> None:
+        before = log.steps
+        original(log)
+        reads.append(log.steps - before)
+
+    monkeypatch.setattr(LossLog, "read", read)
     make_refiner(steps=12, performance={"read_losses_every": 5}).run(photo())
     assert reads == [1, 4, 5, 2]
 
