@@ -158,7 +158,7 @@ class Optim(_Section):
     ``members_per_batch`` is the largest number of members that advance together; ``auto`` is all. If their
     memory does not suffice, it is halved. ``budget`` limits the time for one photo (``60s``, ``2m``) and
     ``vram`` the memory of a GPU (``8GB``): members, members per batch and steps are lowered until both hold
-    (`optim.budget`).
+    (`optim.planning`).
     """
 
     parameterization: Parameterization = "embeddings+decoder"
