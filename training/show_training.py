@@ -16,6 +16,7 @@ import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from redepth.checkpoints.embedded import embedded_folder
 from redepth.io import atomic_path, save_text
 from redepth.priors.pixel_unet import condition_rows
 from training.loop import json_lines
@@ -23,7 +24,6 @@ from training.train_embedded import (
     DEPTH_NAME,
     PRIOR_NAMES,
     VALIDATION_SEED,
-    WEIGHTS,
     build_prior,
     composites,
     noise_schedule,
@@ -135,7 +135,7 @@ def samples(
     noise = torch.randn(seen.relit.shape, generator=generator)
     for kind, name in PRIOR_NAMES.items():
         model = build_prior(0, kind).eval()
-        shipped = type(model.unet).from_pretrained(WEIGHTS / name / "unet", torch_dtype=torch.float32)
+        shipped = type(model.unet).from_pretrained(embedded_folder(name) / "unet", torch_dtype=torch.float32)
         model.unet.load_state_dict(shipped.state_dict())
         one = torch.ones(SHOWN)
         photo, light = condition_rows(seen.photo, seen.light, one, one)

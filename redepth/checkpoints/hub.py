@@ -19,13 +19,11 @@ from typing import Any
 
 from redepth.checkpoints import downloads
 from redepth.checkpoints import files as checkpoint_files
+from redepth.checkpoints.embedded import EMBEDDED, embedded_folder
 from redepth.checkpoints.messages import chain, reason
 from redepth.errors import WeightsError
 
 log = logging.getLogger(__name__)
-
-EMBEDDED = "embedded:"
-WEIGHTS = Path(__file__).parent / "weights"
 
 _NEVER_USED = re.compile(r"fusion_stage\.layers\.0\.residual_layer1\.")
 """DPT's first fusion layer has nothing to fuse with; some published checkpoints leave its weights out."""
@@ -38,11 +36,7 @@ def source_of(checkpoint: str) -> str:
         WeightsError: if the name looks like a path (or is embedded) and no such folder exists.
     """
     if checkpoint.startswith(EMBEDDED):
-        folder = WEIGHTS / checkpoint.removeprefix(EMBEDDED)
-        if not folder.is_dir():
-            names = sorted(p.name for p in WEIGHTS.iterdir() if p.is_dir())
-            raise WeightsError(f"no embedded checkpoint '{folder.name}'; there are: {', '.join(names)}")
-        return str(folder)
+        return str(embedded_folder(checkpoint.removeprefix(EMBEDDED)))
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return str(path)

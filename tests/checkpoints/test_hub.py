@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from redepth.checkpoints import downloads, hub
+from redepth.checkpoints import downloads, embedded, hub
 from redepth.errors import WeightsError
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.priors.stable_diffusion_3 import StableDiffusion3
@@ -22,7 +22,7 @@ from tests.support.helpers import CPU
 
 
 def test_names_resolve_to_embedded_local_and_hub_sources(tmp_path: Path) -> None:
-    assert Path(hub.source_of("embedded:relief-depth")) == hub.WEIGHTS / "relief-depth"
+    assert Path(hub.source_of("embedded:relief-depth")) == embedded.WEIGHTS / "relief-depth"
     assert hub.source_of(str(tmp_path)) == str(tmp_path)
     assert hub.source_of("owner/name") == "owner/name"
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from redepth import __version__, cli, metrics
 from redepth.checkpoints import hub
+from redepth.checkpoints.embedded import WEIGHTS
 from redepth.cli import doctor
 from redepth.components import FAMILIES, list_components, resolve
 from redepth.config import load_preset, preset_names
@@ -621,7 +622,7 @@ def test_doctor_prints_commands_whole_and_fails_for_what_is_vital(monkeypatch: p
 
 def test_doctor_detects_changed_and_missing_weights(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
-    shutil.copytree(hub.WEIGHTS, folder)
+    shutil.copytree(WEIGHTS, folder)
     digests = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != doctor.CHECKSUMS):
         digests[path.relative_to(folder).as_posix()] = doctor.sha256(path)
@@ -651,8 +652,8 @@ def test_doctor_detects_changed_and_missing_weights(tmp_path: Path) -> None:
 
 
 def test_the_recorded_checksums_cover_all_shipped_weights() -> None:
-    listed = {line.split("  ")[1] for line in (hub.WEIGHTS / doctor.CHECKSUMS).read_text().splitlines()}
-    files = {p.relative_to(hub.WEIGHTS).as_posix() for p in hub.WEIGHTS.rglob("*") if p.is_file()}
+    listed = {line.split("  ")[1] for line in (WEIGHTS / doctor.CHECKSUMS).read_text().splitlines()}
+    files = {p.relative_to(WEIGHTS).as_posix() for p in WEIGHTS.rglob("*") if p.is_file()}
     assert listed == files - {doctor.CHECKSUMS, "README.md"}
 
 
