@@ -1,8 +1,8 @@
 """Draw what training came to: validation curves, and what the priors make of noise.
 
-python -m training.show_training curves     # docs/results/training-*.jsonl -> docs/pictures/training.png
+python -m training.show_training curves     # the stored logs -> docs/pictures/training.png
 python -m training.show_training samples    # the shipped priors -> docs/pictures/prior-samples.jpg
-python -m training.show_training logs       # runs/*/log.jsonl -> docs/results/training-*.jsonl
+python -m training.show_training logs       # runs/*/log.jsonl -> the stored logs, in benchmarks/results/accuracy
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from training.train_embedded import (
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
-DOCS = Path(__file__).parents[1] / "docs"
+REPOSITORY = Path(__file__).parents[1]
+DOCS, STORED = REPOSITORY / "docs", REPOSITORY / "benchmarks" / "results" / "accuracy"
 SHOWN = 8
 
 
 @app.command()
 def logs(
     runs: Annotated[Path, typer.Option(help="Where the training kept its logs.")] = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Where they are stored.")] = DOCS / "results",
+    out: Annotated[Path, typer.Option(help="Where they are stored.")] = STORED,
 ) -> None:
     """Store the logs of all runs beside the other results."""
     for log in sorted(runs.glob("*/log.jsonl")):
@@ -47,7 +48,7 @@ def logs(
 
 @app.command()
 def curves(
-    results: Annotated[Path, typer.Option(help="Where the logs are stored.")] = DOCS / "results",
+    results: Annotated[Path, typer.Option(help="Where the logs are stored.")] = STORED,
     out: Annotated[Path, typer.Option(help="The picture.")] = DOCS / "pictures" / "training.png",
 ) -> None:
     """Draw the validation of every stored log: the depth model's errors, the priors' cosines."""

@@ -1,7 +1,7 @@
 """Measure what labels would have bought: the fine-tuned depth model, and a network from photo to normals.
 
     python -m training.train_embedded finetune && python -m training.train_embedded normals
-    python -m benchmarks.accuracy.compare_supervised          # writes docs/results/supervised.json
+    python -m benchmarks.accuracy.compare_supervised          # writes benchmarks/results/accuracy/supervised.json
 
 Both saw the broad domain's images with their true depth, which refinement never does; they are measured on
 the scenes and by the protocol of ``redepth experiment``, so that its rows stand beside these.
@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.accuracy.studies import STORED
 from redepth.components import versions
 from redepth.data.datasets import Sample
 from redepth.depth_models.depth_anything import DepthAnything
@@ -39,7 +40,7 @@ from training.train_embedded import (
     predict_normals,
 )
 
-RESULT = Path(__file__).parents[2] / "docs" / "results" / "supervised.json"
+RESULT = STORED / "supervised.json"
 SPLITS = ["in-domain", "relief", "shapes", "broad"]
 
 
