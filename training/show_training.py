@@ -2,7 +2,7 @@
 
 python -m training.show_training curves     # the stored logs -> docs/pictures/training.png
 python -m training.show_training samples    # the shipped priors -> docs/pictures/prior-samples.jpg
-python -m training.show_training logs       # runs/*/log.jsonl -> the stored logs, in benchmarks/results/accuracy
+python -m training.show_training logs       # runs/*/log.jsonl -> the stored logs
 """
 
 from __future__ import annotations

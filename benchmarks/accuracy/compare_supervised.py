@@ -1,10 +1,11 @@
-"""Measure what labels would have bought: the fine-tuned depth model, and a network from photo to normals.
+"""Compare refinement with training on labels: a fine-tuned depth model, a network from photo to normals.
 
     python -m training.train_embedded finetune && python -m training.train_embedded normals
-    python -m benchmarks.accuracy.compare_supervised          # writes benchmarks/results/accuracy/supervised.json
+    python -m benchmarks.accuracy.compare_supervised
 
-Both saw the broad domain's images with their true depth, which refinement never does; they are measured on
-the scenes and by the protocol of ``redepth experiment``, so that its rows stand beside these.
+It writes benchmarks/results/accuracy/supervised.json. Both networks were trained on images of the broad
+domain with their true depth, which refinement never sees. They are measured on the scenes of ``redepth
+experiment`` and by its protocol, so that the rows are comparable.
 """
 
 from __future__ import annotations
