@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 from itertools import pairwise
 from pathlib import Path
 
 from redepth.components import resolve
-from redepth.config import Performance, Preset, load_preset
+from redepth.config import Preset, load_preset
+from redepth.config.hashing import preset_sha256
 from redepth.experiments.grids import SHIFTED
 from redepth.experiments.run import IDENTITY, ArmResult
 from redepth.experiments.study import Study
@@ -125,20 +124,6 @@ def stored_rows(folder: Path) -> list[ArmResult]:
 # --- the preset -----------------------------------------------------------------------------------
 
 
-def preset_hash(preset: Preset) -> str:
-    """Return a hash of the settings that decide a resolved preset's results.
-
-    Left out are the name, the description and `optim.performance`, which changes rounding alone.
-    """
-    settings = without_performance(preset).model_dump(mode="json", exclude={"name", "description"})
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def without_performance(preset: Preset) -> Preset:
-    """Return the preset with the default `optim.performance`."""
-    return preset.model_copy(update={"optim": preset.optim.model_copy(update={"performance": Performance()})})
-
-
 def preset_today(options: list[str]) -> Preset:
     """Return the preset that a study's arguments stand for today."""
     sizes = values_of("--size", options) or ["96"]
@@ -151,4 +136,4 @@ def is_of_todays_preset(study: Study, options: list[str]) -> bool:
 
     An option that was added since has its default in both.
     """
-    return preset_hash(resolve(study.base)) == preset_hash(preset_today(options))
+    return preset_sha256(resolve(study.base)) == preset_sha256(preset_today(options))

@@ -20,12 +20,12 @@ from benchmarks.accuracy.studies import (
     TUNING,
     arguments,
     is_of_todays_preset,
-    preset_hash,
     preset_today,
     stored_rows,
     stored_study,
     tuning_arguments,
 )
+from redepth.config.hashing import preset_sha256
 from redepth.experiments.study import Study
 from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, percent, summarize, table
 from redepth.metrics import bootstrap_interval, paired_difference
@@ -80,10 +80,10 @@ def study_section(name: str) -> str:
 
 def preset_note(study: Study, options: list[str]) -> str:
     """Return the hash of the preset that a study was measured with, and whether it is today's."""
-    note = f"Preset hash `{preset_hash(study.base)[:HASH_DIGITS]}`"
+    note = f"Preset hash `{preset_sha256(study.base)[:HASH_DIGITS]}`"
     if is_of_todays_preset(study, options):
         return f"{note}."
-    today = preset_hash(preset_today(options))[:HASH_DIGITS]
+    today = preset_sha256(preset_today(options))[:HASH_DIGITS]
     return f"{note}: **measured with another preset**, today's is `{today}`."
 
 
