@@ -30,7 +30,8 @@ test-slow: $(STAMP) ## run the slow tests
 test-pytorch3d: $(STAMP3D) ## run the tests of the mesh renderer, in an environment with pytorch3d
 	@$(VENV3D)/bin/python -m pytest -q -m pytorch3d
 
-lint: $(STAMP) ## ruff check, ruff format --check, mypy
+lint: $(STAMP) ## ruff check, ruff format --check, mypy, no large files
+	@$(PY) .ci/large_files.py
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy

@@ -3,7 +3,7 @@
     pip install "redepth[mitsuba]"
     python -m training.path_trace
 
-It writes redepth/data/path_traced.npz (a test holds its SHA-256), docs/pictures/path-traced.png and
+It writes benchmarks/data/path_traced.npz (a test holds its SHA-256), docs/pictures/path-traced.png and
 docs/results/path-traced.json.
 
 What these photos have and redepth's own have not: light that goes from slope to slope, shadows of a lamp or
@@ -35,9 +35,10 @@ from rich.progress import track
 from torch import Generator, Tensor
 
 from redepth.cli.doctor import sha256
-from redepth.data.scenes.path_traced import DEPTH_STEP, FILE, as_scenes
+from redepth.data.scenes.path_traced import ASSET, DEPTH_STEP, as_scenes
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes
 from redepth.io import save_json, save_npz, save_png
+from redepth.io.assets import CHECKOUT
 from redepth.ops.geometry import ORTHOGRAPHIC
 from redepth.registry import require
 from redepth.viz import side_by_side
@@ -298,7 +299,7 @@ def check(stored: Scenes, seen: Tensor) -> dict[str, float]:
 @app.command()
 def main(
     samples: Annotated[int, typer.Option(min=1, help="Paths a pixel.")] = SAMPLES,
-    out: Annotated[Path, typer.Option(help="The file of scenes.")] = FILE,
+    out: Annotated[Path, typer.Option(help="The file of scenes.")] = CHECKOUT / ASSET,
     docs: Annotated[Path, typer.Option(help="Folder of the picture and the measurements.")] = DOCS,
 ) -> None:
     """Render, check and write all scenes."""

@@ -1,8 +1,8 @@
 """Draw what training came to: validation curves, and what the priors make of noise.
 
-python -m training.show_training curves     # docs/results/training-*.jsonl -> docs/pictures/training.png
+python -m training.show_training curves     # the stored logs -> docs/pictures/training.png
 python -m training.show_training samples    # the shipped priors -> docs/pictures/prior-samples.jpg
-python -m training.show_training logs       # runs/*/log.jsonl -> docs/results/training-*.jsonl
+python -m training.show_training logs       # runs/*/log.jsonl -> the stored logs
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from redepth.checkpoints.embedded import embedded_folder
 from redepth.io import atomic_path, save_text
 from redepth.priors.pixel_unet import condition_rows
 from training.loop import json_lines
@@ -23,7 +24,6 @@ from training.train_embedded import (
     DEPTH_NAME,
     PRIOR_NAMES,
     VALIDATION_SEED,
-    WEIGHTS,
     build_prior,
     composites,
     noise_schedule,
@@ -31,14 +31,15 @@ from training.train_embedded import (
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
-DOCS = Path(__file__).parents[1] / "docs"
+REPOSITORY = Path(__file__).parents[1]
+DOCS, STORED = REPOSITORY / "docs", REPOSITORY / "benchmarks" / "results" / "accuracy"
 SHOWN = 8
 
 
 @app.command()
 def logs(
     runs: Annotated[Path, typer.Option(help="Where the training kept its logs.")] = Path("runs"),
-    out: Annotated[Path, typer.Option(help="Where they are stored.")] = DOCS / "results",
+    out: Annotated[Path, typer.Option(help="Where they are stored.")] = STORED,
 ) -> None:
     """Store the logs of all runs beside the other results."""
     for log in sorted(runs.glob("*/log.jsonl")):
@@ -47,7 +48,7 @@ def logs(
 
 @app.command()
 def curves(
-    results: Annotated[Path, typer.Option(help="Where the logs are stored.")] = DOCS / "results",
+    results: Annotated[Path, typer.Option(help="Where the logs are stored.")] = STORED,
     out: Annotated[Path, typer.Option(help="The picture.")] = DOCS / "pictures" / "training.png",
 ) -> None:
     """Draw the validation of every stored log: the depth model's errors, the priors' cosines."""
@@ -135,7 +136,7 @@ def samples(
     noise = torch.randn(seen.relit.shape, generator=generator)
     for kind, name in PRIOR_NAMES.items():
         model = build_prior(0, kind).eval()
-        shipped = type(model.unet).from_pretrained(WEIGHTS / name / "unet", torch_dtype=torch.float32)
+        shipped = type(model.unet).from_pretrained(embedded_folder(name) / "unet", torch_dtype=torch.float32)
         model.unet.load_state_dict(shipped.state_dict())
         one = torch.ones(SHOWN)
         photo, light = condition_rows(seen.photo, seen.light, one, one)

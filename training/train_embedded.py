@@ -5,7 +5,7 @@
     python -m training.train_embedded prior relighting         # told photo and light, broad domain
     python -m training.train_embedded prior unconditional      # told nothing, broad domain: the paper's kind
     python -m training.train_embedded prior narrow             # told photo and light, the narrow domain alone
-    python -m training.train_embedded export                   # half-precision safetensors to redepth/weights
+    python -m training.train_embedded export                   # half-precision safetensors
 
 Two more are not shipped; `benchmarks/accuracy/compare_supervised.py` holds refinement against them::
 
@@ -28,10 +28,12 @@ import torch.nn.functional as F
 import typer
 from torch import Generator, Tensor, nn
 
+from redepth.checkpoints.embedded import COMPARISON, WEIGHTS
 from redepth.cli.doctor import CHECKSUMS, sha256
 from redepth.contracts import Illumination
 from redepth.data.scenes.synthetic import Domain, Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything
+from redepth.io.assets import CHECKOUT
 from redepth.ops.color import srgb_to_linear
 from redepth.ops.filters import gaussian_blur
 from redepth.ops.geometry import normals_from_depth, relative_depth
@@ -48,7 +50,6 @@ from training.loop import Training, averaged
 app = typer.Typer(add_completion=False, help=__doc__)
 
 SIZE = 96
-WEIGHTS = Path(__file__).parents[1] / "redepth" / "checkpoints" / "weights"
 Kind = Literal["relighting", "unconditional", "narrow"]
 DEPTH_NAME, FINETUNED_NAME, NORMALS_NAME = "relief-depth", "relief-depth-finetuned", "relief-normals"
 PRIOR_NAMES: dict[Kind, str] = {
@@ -399,7 +400,13 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or mps; scenes are always d
 Runs = Annotated[Path, typer.Option(help="Where checkpoints and logs are kept.")]
 
 
-Out = Annotated[Path, typer.Option(help="Folder of the exported checkpoints.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the exported checkpoints; by default the package's weights for the embedded pair, "
+        "benchmarks/checkpoints for the other priors."
+    ),
+]
 Until = Annotated[int | None, typer.Option(help="Stop after this step; the same command goes on.")]
 Compile = Annotated[bool, typer.Option(help="Compile the network: a fifth faster; needs a C++ compiler.")]
 
@@ -525,7 +532,7 @@ def all_(
     seed: Seed = 0,
     device: Device = "cpu",
     runs: Runs = Path("runs"),
-    out: Out = WEIGHTS,
+    out: Out = None,
     compiled: Compile = False,
     until: Until = None,
 ) -> None:
@@ -541,7 +548,7 @@ def export(
     only: Annotated[list[str] | None, typer.Option(help="Only these models, by name.")] = None,
     seed: Seed = 0,
     runs: Runs = Path("runs"),
-    out: Out = WEIGHTS,
+    out: Out = None,
 ) -> None:
     """Write the averaged weights in half precision as transformers and diffusers load them."""
     from diffusers import DDIMScheduler
@@ -552,16 +559,25 @@ def export(
     if DEPTH_NAME in (only or names):
         model = build_depth_model(seed)
         model.load_state_dict(averaged(runs / f"{DEPTH_NAME}-{seed}"))
-        model.half().save_pretrained(out / DEPTH_NAME)
+        model.half().save_pretrained(export_folder(DEPTH_NAME, out) / DEPTH_NAME)
     for kind, name in PRIOR_NAMES.items():
         if name not in (only or names):
             continue
         wrapped = build_prior(seed, kind)
         wrapped.load_state_dict(averaged(runs / f"{name}-{seed}"))
-        wrapped.unet.half().save_pretrained(out / name / "unet")
-        DDIMScheduler(**SCHEDULE).save_pretrained(out / name / "scheduler")
-        wrapped.layout.write(out / name)
-    write_checksums(out)
+        folder = export_folder(name, out) / name
+        wrapped.unet.half().save_pretrained(folder / "unet")
+        DDIMScheduler(**SCHEDULE).save_pretrained(folder / "scheduler")
+        wrapped.layout.write(folder)
+    for folder in {export_folder(name, out) for name in only or names}:
+        write_checksums(folder)
+
+
+def export_folder(name: str, out: Path | None) -> Path:
+    """Return the folder that a checkpoint is exported to: the package, or the repository's benchmarks."""
+    if out is not None:
+        return out
+    return CHECKOUT / "checkpoints" if name in COMPARISON else WEIGHTS
 
 
 def write_checksums(folder: Path) -> None:

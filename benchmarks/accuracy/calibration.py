@@ -1,13 +1,13 @@
-"""What the thresholds of the failure signatures rest on: healthy refinements and constructed failures.
+"""Measure the failure signatures of healthy refinements and of constructed failures, for their thresholds.
 
     python -m benchmarks.accuracy.calibration
 
 It writes docs/results/diagnostics.json and the tables in docs/diagnostics.md.
 
-Healthy are runs of the embedded preset over scikit-image's photos that learn the embeddings alone (`MILD`).
-Every one of them is then spoiled on purpose (`FAILURES`), and some photos are refined by settings that go
-wrong by themselves (`BAD_SETTINGS`). The tests hold the same constructed failures to the thresholds, on
-procedural scenes. What the preset gives as it ships, on photos mostly outside its domain, stands beside them.
+Healthy refinements are runs of the embedded preset that optimise the embeddings alone (`MILD`), on photos
+of scikit-image. Each of them is then spoiled on purpose (`FAILURES`), and some photos are refined with
+settings that are known to fail (`BAD_SETTINGS`). The tests check the same constructed failures on procedural
+scenes. The record also has the preset as it ships, on photos mostly outside its domain.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Measure what labels would have bought: the fine-tuned depth model, and a network from photo to normals.
+"""Compare refinement with training on labels: a fine-tuned depth model, a network from photo to normals.
 
     python -m training.train_embedded finetune && python -m training.train_embedded normals
-    python -m benchmarks.accuracy.compare_supervised          # writes docs/results/supervised.json
+    python -m benchmarks.accuracy.compare_supervised
 
-Both saw the broad domain's images with their true depth, which refinement never does; they are measured on
-the scenes and by the protocol of ``redepth experiment``, so that its rows stand beside these.
+It writes benchmarks/results/accuracy/supervised.json. Both networks were trained on images of the broad
+domain with their true depth, which refinement never sees. They are measured on the scenes of ``redepth
+experiment`` and by its protocol, so that the rows are comparable.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.accuracy.studies import STORED
 from redepth.components import versions
 from redepth.data.datasets import Sample
 from redepth.depth_models.depth_anything import DepthAnything
@@ -39,7 +41,7 @@ from training.train_embedded import (
     predict_normals,
 )
 
-RESULT = Path(__file__).parents[2] / "docs" / "results" / "supervised.json"
+RESULT = STORED / "supervised.json"
 SPLITS = ["in-domain", "relief", "shapes", "broad"]
 
 

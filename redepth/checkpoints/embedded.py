@@ -1,23 +1,33 @@
-"""The weights that ship with the package."""
+"""The embedded checkpoints: a pair in the package, and two priors for comparison in the repository."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from redepth.errors import WeightsError
+from redepth.errors import InputError, WeightsError
+from redepth.io.assets import find_asset
 
 EMBEDDED = "embedded:"
 WEIGHTS = Path(__file__).parent / "weights"
 
+COMPARISON = ("relief-prior", "smooth-relighting-prior")
+"""Priors that only experiments use; they are in the repository's ``benchmarks/checkpoints``."""
+
 
 def embedded_folder(name: str) -> Path:
-    """Return the folder of embedded weights.
+    """Return the folder of the checkpoint ``embedded:NAME``.
 
     Raises:
-        WeightsError: there are none of this name.
+        WeightsError: there is no such checkpoint, or this installation does not have it.
     """
     folder = WEIGHTS / name
-    if not folder.is_dir():
-        names = sorted(path.name for path in WEIGHTS.iterdir() if path.is_dir())
-        raise WeightsError(f"no embedded checkpoint '{name}'; there are: {', '.join(names)}")
-    return folder
+    if name and folder.is_dir():
+        return folder
+    if name in COMPARISON:
+        try:
+            return find_asset(f"checkpoints/{name}")
+        except InputError as error:
+            raise WeightsError(f"{EMBEDDED}{name}: {error}") from None
+    packaged = [path.name for path in WEIGHTS.iterdir() if path.is_dir()]
+    names = ", ".join(sorted([*packaged, *COMPARISON]))
+    raise WeightsError(f"no embedded checkpoint '{name}'; there are: {names}")

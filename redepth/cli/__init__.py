@@ -463,8 +463,8 @@ def show(
     sys.stdout.write(resolve(load_preset(preset, overrides or [])).to_yaml())
 
 
-@app.command()
-def doctor() -> None:
+@app.command("doctor")
+def doctor_command() -> None:
     """Check this machine: versions, devices, extras, hub, cache, embedded weights, every component."""
     from redepth.cli import doctor as checks
 

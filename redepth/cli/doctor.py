@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redepth import checkpoints
+from redepth.checkpoints.embedded import WEIGHTS
 from redepth.config import load_preset, preset_names
 from redepth.contracts import HasBackends, HasNeeds
 from redepth.errors import RedepthError, WeightsError
@@ -58,9 +59,9 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def embedded_weights(folder: Path = checkpoints.WEIGHTS) -> list[Check]:
+def embedded_weights(folder: Path = WEIGHTS) -> list[Check]:
     """Compare every file of the embedded weights with its recorded checksum."""
-    cure = "reinstall redepth; in a clone: git checkout -- redepth/weights"
+    cure = "reinstall redepth; in a clone: git checkout -- redepth/checkpoints/weights"
     listing = folder / CHECKSUMS
     if not listing.is_file() or not listing.read_text().strip():
         return [Check("embedded weights", False, f"no {CHECKSUMS}", cure, vital=True)]

@@ -1,95 +1,136 @@
-"""What docs/results.md states is what is stored, and what is stored is what the commands say."""
+"""docs/results.md states what the stored rows say, and the stored rows are of the commands it states."""
 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy import compare_supervised, results
-from benchmarks.accuracy.results import LABELS, PAGE, STORED, STUDIES, TUNED, TUNING_STORED
+from benchmarks.accuracy import compare_supervised, results, studies, tables
+from benchmarks.accuracy.studies import EXPERIMENTS, STUDIES, TUNED, TUNING
 from redepth.components import resolve
-from redepth.config import Performance, Preset, load_preset
-from redepth.experiments.run import IDENTITY, ArmResult, run_study
+from redepth.config import load_preset
+from redepth.config.hashing import preset_sha256
+from redepth.experiments.run import ArmResult, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
 from redepth.runtime.executors import Resources
 
 
 def test_the_tables_of_the_page_are_those_of_the_stored_rows() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    assert results.with_tables(text) == text
+    text = results.PAGE.read_text(encoding="utf-8")
+    assert tables.with_tables(text) == text
     assert all(f"<!-- study: {name} -->" in text for name in STUDIES)
+
+
+def test_the_figures_of_the_page_are_stored() -> None:
+    text = results.PAGE.read_text(encoding="utf-8")
+    shown = set(re.findall(r"\(pictures/experiments/(\S+)\)", text))
+    assert shown == {path.name for path in results.PICTURES.iterdir()}
+    assert {name.partition(".")[0] for name in shown} == set(results.FIGURES)
+
+
+def test_every_stored_study_is_on_the_page() -> None:
+    assert {path.name for path in EXPERIMENTS.iterdir()} == set(STUDIES)
+    assert {path.name for path in TUNING.iterdir()} == set(TUNED)
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_is_stored_whole_and_as_its_command_says(name: str) -> None:
-    study = Study.model_validate_json((STORED / name / IDENTITY).read_text(encoding="utf-8"))
-    asked = results.arguments(name)
-    assert study.experiment == asked[0]
+    study = studies.stored_study(EXPERIMENTS / name)
+    options = studies.arguments(name)
+    assert study.experiment == options[0]
     assert not study.tuning
-    assert {len(s.images) for s in study.sets} == {int(asked[asked.index("--images") + 1])}
+    assert [str(len(s.images)) for s in study.sets[:1]] == studies.values_of("--images", options)
+    assert len({len(s.images) for s in study.sets}) == 1
     assert {s.options["seed"] for s in study.sets} == {EVALUATION_SEED}
-    summary = json.loads((STORED / name / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads((EXPERIMENTS / name / "summary.json").read_text(encoding="utf-8"))
     assert not summary["failed"]
-    wanted = [value for option, value in pairwise(asked) if option == "--arm"]
-    assert set(wanted) <= set(study.arms)
+    assert set(studies.values_of("--arm", options)) <= set(study.arms)
+    assert_has_settings(study, options)
 
 
-def shipped(asked: list[str], overrides: list[str]) -> Preset:
-    """Return the preset as it ships, at the size that a study asks for."""
-    size = asked[asked.index("--size") + 1] if "--size" in asked else "96"
-    return measured(resolve(load_preset("embedded", [f"depth_model.longer_side={size}", *overrides])))
+@pytest.mark.parametrize("name", TUNED)
+def test_a_setting_was_tried_on_images_apart(name: str) -> None:
+    study = studies.stored_study(TUNING / name)
+    options = studies.tuning_arguments(name)
+    assert study.tuning
+    assert {s.options["seed"] for s in study.sets} == {TUNING_SEED}
+    assert [str(len(studies.stored_rows(TUNING / name)))] == studies.values_of("--images", options)
+    assert_has_settings(study, options)
 
 
-def measured(preset: Preset) -> Preset:
-    """Leave out how the same mathematics is computed: `optim.performance` changes rounding alone."""
-    plain = preset.optim.model_copy(update={"performance": Performance()})
-    return preset.model_copy(update={"optim": plain})
+def assert_has_settings(study: Study, options: list[str]) -> None:
+    """The overrides of a command change nothing in the preset that was measured with it."""
+    overrides = studies.values_of("--set", options)
+    assert resolve(load_preset(study.base.model_dump(), overrides)) == resolve(study.base)
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_study_is_of_the_preset_as_it_ships(name: str) -> None:
-    study = Study.model_validate_json((STORED / name / IDENTITY).read_text(encoding="utf-8"))
-    asked = results.arguments(name)
-    overrides = [value for option, value in pairwise(asked) if option == "--set"]
-    assert measured(study.base) == shipped(asked, overrides)
+# --- the preset that was measured -----------------------------------------------------------------
+
+
+def changed(study: Study, **optim: object) -> Study:
+    base = study.base.model_copy(update={"optim": study.base.optim.model_copy(update=optim)})
+    return study.model_copy(update={"base": base})
+
+
+def test_a_study_of_another_preset_is_marked_on_the_page() -> None:
+    study, options = studies.stored_study(EXPERIMENTS / "relief"), studies.arguments("relief")
+    today = preset_sha256(studies.preset_today(options))[: tables.HASH_DIGITS]
+    former = changed(study, steps=study.base.optim.steps + 1)
+    note = tables.preset_note(former, options)
+    assert preset_sha256(former.base)[: tables.HASH_DIGITS] in note
+    assert "measured with another preset" in note
+    assert today in note
+    current = study.model_copy(update={"base": studies.preset_today(options)})
+    assert tables.preset_note(current, options) == f"Preset hash `{today}`."
+
+
+def test_tuning_with_another_preset_is_marked_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "is_of_todays_preset", lambda study, options: "--size" in options)
+    last = tables.tuning_table().splitlines()[-1]
+    assert last.startswith("Measured with another preset: `embeddings`, ")
+    assert "`192-whole`" not in last
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["prior", "unshifted", "size-192-whole"])
 def test_the_first_rows_of_a_study_come_out_again(name: str, tmp_path: Path) -> None:
-    study = Study.model_validate_json((STORED / name / IDENTITY).read_text(encoding="utf-8"))
-    stored = [
-        ArmResult.model_validate_json(line) for line in (STORED / name / "rows.jsonl").open(encoding="utf-8")
-    ]
+    study = studies.stored_study(EXPERIMENTS / name)
     first = study.model_copy(
         update={"sets": [s.model_copy(update={"images": s.images[:1]}) for s in study.sets]}
     )
     rows, failures = run_study(first, tmp_path, Resources(threads=1), device="cpu")
     assert not failures
     assert len(rows) == len(study.arms) * len(study.sets)
-    expected = {(row.arm, row.split, row.image): row for row in stored}
+
+    def key(row: ArmResult) -> tuple[str, str, str]:
+        return row.arm, row.split, row.image
+
+    stored = {key(row): row for row in studies.stored_rows(EXPERIMENTS / name)}
     for row in rows:
-        kept = expected[row.arm, row.split, row.image]
-        assert row.before["silog"] == pytest.approx(kept.before["silog"], rel=1e-4)
-        # AdamW amplifies float noise where a gradient is near 0: another machine's last digits show here.
-        assert row.after["silog"] == pytest.approx(kept.after["silog"], rel=2e-2)
+        expected = stored[key(row)]
+        assert row.before["silog"] == pytest.approx(expected.before["silog"], rel=1e-4)
+        # AdamW amplifies rounding where a gradient is near 0, so machines differ by more here.
+        assert row.after["silog"] == pytest.approx(expected.after["silog"], rel=2e-2)
 
 
-def test_what_labels_bought_is_what_the_stored_rows_say() -> None:
-    record = json.loads(LABELS.read_text(encoding="utf-8"))
+# --- the comparison with labels -------------------------------------------------------------------
+
+
+def test_the_summary_of_the_labels_study_is_that_of_its_rows() -> None:
+    record = json.loads(tables.LABELS.read_text(encoding="utf-8"))
     assert set(record["splits"]) == set(compare_supervised.SPLITS)
-    for found in record["splits"].values():
-        assert len({row["image"] for row in found["rows"]}) == record["images"]
-        assert compare_supervised.summarise(found["rows"]) == found["summary"]
+    for split in record["splits"].values():
+        assert len({row["image"] for row in split["rows"]}) == record["images"]
+        assert compare_supervised.summarise(split["rows"]) == split["summary"]
 
 
 def test_labels_had_the_compute_of_the_prior() -> None:
     """As many minutes or, of the same network, as many pictures."""
-    spent = [row.split("|")[2:4] for row in results.compute_table().splitlines()[2:]]
-    (pictures, minutes), *labelled = [(int(p.replace(" ", "")), int(m)) for p, m in spent]
+    cells = [row.split("|")[2:4] for row in tables.compute_table().splitlines()[2:]]
+    (pictures, minutes), *labelled = [(int(p.replace(" ", "")), int(m)) for p, m in cells]
     assert len(labelled) == 2
     assert all(m >= minutes or p >= pictures for p, m in labelled)
 
@@ -97,17 +138,4 @@ def test_labels_had_the_compute_of_the_prior() -> None:
 def test_the_clock_of_a_training_starts_anew_where_it_resumed() -> None:
     seconds = [60.0, 120.0, 30.0, 90.0, 30.0]
     log = [{"samples": 1600 * (5 + n), "seconds": s} for n, s in enumerate(seconds)]
-    assert results.training_spent(log) == (5 * 1600, 4.0)
-
-
-@pytest.mark.parametrize("name", TUNED)
-def test_a_setting_was_tried_on_images_apart(name: str) -> None:
-    folder = TUNING_STORED / name
-    study = Study.model_validate_json((folder / IDENTITY).read_text(encoding="utf-8"))
-    assert study.tuning
-    assert {s.options["seed"] for s in study.sets} == {TUNING_SEED}
-    asked = results.tuning_arguments(name)
-    overrides = [value for option, value in pairwise(asked) if option == "--set"]
-    assert measured(study.base) == shipped(asked, overrides)
-    rows = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(rows) == int(asked[asked.index("--images") + 1])
+    assert tables.training_effort(log) == (5 * 1600, 4.0)

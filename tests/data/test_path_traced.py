@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.cli.doctor import sha256
-from redepth.data.scenes.path_traced import FILE, path_traced
+from redepth.data.datasets.synthetic import Synthetic
+from redepth.data.scenes.path_traced import ASSET, path_traced
 from redepth.data.scenes.synthetic import Scenes
-from redepth.errors import MissingDependencyError
+from redepth.errors import InputError, MissingDependencyError
+from redepth.io.assets import VARIABLE, find_asset
 from redepth.ops.geometry import relative_depth
 from training import path_trace
 
@@ -37,10 +40,10 @@ def mean_over_pixels(depth: Tensor) -> Tensor:
 
 def test_the_file_is_the_one_that_was_checked() -> None:
     """After rendering anew look at the picture, and take the hash from docs/results/path-traced.json."""
-    assert sha256(FILE) == SHA256
+    assert sha256(find_asset(ASSET)) == SHA256
     record = json.loads((path_trace.DOCS / "results" / "path-traced.json").read_text())
     assert record["sha256"] == SHA256
-    assert FILE.stat().st_size < 1_000_000
+    assert find_asset(ASSET).stat().st_size < 1_000_000
 
 
 def test_scenes_are_valid_photos_of_valid_surfaces(stored: Scenes) -> None:
@@ -68,7 +71,7 @@ def test_slopes_that_face_up_are_brighter(stored: Scenes) -> None:
 
 
 def test_the_file_says_what_was_rendered() -> None:
-    with np.load(FILE) as arrays:
+    with np.load(find_asset(ASSET)) as arrays:
         looks = json.loads(str(arrays["looks"]))
     assert looks == [asdict(path_trace.draw_look(path_trace.SEED + index)) for index in range(24)]
     assert all(look["azimuth"] > 0 and look["azimuth"] < 180 for look in looks)
@@ -115,3 +118,15 @@ def test_a_scene_rendered_again_is_the_stored_one_within_noise(stored: Scenes, i
     assert difference.abs().mean() < 0.02
     errors = path_trace.depth_errors(torch.from_numpy(seen)[None, None], stored.depth[index : index + 1])
     assert errors.mean() < path_trace.MAX_MEAN_DEPTH_ERROR
+
+
+def test_without_the_repository_a_study_says_where_the_scenes_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    with pytest.raises(InputError, match=f"not of the wheel: .* set {VARIABLE}"):
+        path_traced()
+    (missing,) = Synthetic(split="path-traced").check()
+    assert str(missing).startswith(ASSET)
+    assert VARIABLE in str(missing)
+    assert not Synthetic(split="relief").check()

@@ -8,8 +8,10 @@ import torch
 from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
-from redepth.data.scenes.path_traced import path_traced
+from redepth.data.scenes.path_traced import ASSET, path_traced
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes, scenes
+from redepth.errors import InputError
+from redepth.io.assets import SOURCE, find_asset
 from redepth.ops.geometry import ORTHOGRAPHIC
 
 # Seeds that neither the training nor the tuning nor the published tables of the embedded models have used.
@@ -47,7 +49,13 @@ class Synthetic:
         self.seed = seed
 
     def check(self) -> list[Missing]:
-        """Return nothing: there are no files to miss."""
+        """Return the path-traced scenes' file if it is missing; the other scenes need no file."""
+        if self.split != "path-traced":
+            return []
+        try:
+            find_asset(ASSET)
+        except InputError:
+            return [Missing(ASSET, SOURCE)]
         return []
 
     def names(self) -> list[str]:
