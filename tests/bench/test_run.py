@@ -206,7 +206,7 @@ def test_captions_are_written_once_for_all_photos_and_recorded(
             calls.append(len(found))
             return found
 
-    monkeypatch.setattr(bench, "captioner_of", lambda *_: Captioner())
+    monkeypatch.setattr("redepth.bench.run.captioner_of", lambda *_: Captioner())
     results, _ = bench.run_benchmark(make_run(), tmp_path, ONE_THREAD)
     assert calls == [3]
     assert [r.prompt for r in results] == ["relief 0", "relief 1", "relief 2"]
