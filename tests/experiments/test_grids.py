@@ -8,7 +8,7 @@ from redepth.components import resolve
 from redepth.config import LearningRates, Preset, load_preset
 from redepth.errors import ConfigError
 from redepth.experiments.grids import EXPERIMENTS, FACTORS, experiment, preset_values
-from redepth.experiments.study import plan
+from redepth.experiments.planning import plan
 
 EMBEDDED = resolve(load_preset("embedded"))
 PAPER = resolve(load_preset("re-depth-anything"))

@@ -12,9 +12,10 @@ import pytest
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.errors import ConfigError, InputError
 from redepth.experiments.grids import EXPERIMENTS, SIZES
+from redepth.experiments.output import write
+from redepth.experiments.planning import plan
 from redepth.experiments.run import ArmResult, run_study
-from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study, plan
-from redepth.experiments.summary import write
+from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
 from redepth.optim.refiner import Refiner
 from redepth.runtime.executors import Resources
 from tests.support.command import call
