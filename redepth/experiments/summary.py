@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from redepth.bench.tables import RESAMPLES_SEED, seeded_interval
-from redepth.config import Preset
-from redepth.config.hashing import preset_sha256
 from redepth.experiments.run import ArmResult
 from redepth.experiments.study import Study, scenes_label
 from redepth.metrics import Interval, bootstrap_interval, paired_difference, win_rate
@@ -21,7 +19,6 @@ __all__ = [
     "RESAMPLES_SEED",
     "Cell",
     "percent",
-    "preset_note",
     "summarize",
     "table",
 ]
@@ -236,19 +233,3 @@ def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[lis
 def _normals_text(cell: Cell) -> str:
     before, after = cell.normals_before, cell.normals_after
     return "-" if before is None or after is None else f"{before:.1f} to {after:.1f}"
-
-
-def preset_note(study: Study, current: Preset) -> str:
-    """Return which preset a stored study was measured with, in one sentence of Markdown.
-
-    Args:
-        study: the stored study.
-        current: the resolved preset that the same command would use today.
-    """
-    measured, today = preset_sha256(study.base)[:12], preset_sha256(current)[:12]
-    if measured == today:
-        return f"Measured with the preset `{study.base.name}` (hash `{measured}`)."
-    return (
-        f"**Measured with another preset**: `{study.base.name}` had the hash `{measured}` when this was "
-        f"measured, and has `{today}` today."
-    )
