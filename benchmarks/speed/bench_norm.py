@@ -70,20 +70,21 @@ def arguments(shape: str, dtype: torch.dtype, device: torch.device) -> dict[str,
 
 
 def sweep(case: str, given: dict[str, Any], device: torch.device, seconds: float) -> dict[str, float]:
-    """Return the milliseconds of each cut, fastest first; it is the same for all kernels but the joins."""
-    from redepth.ops.triton import group_norm as kernels
+    """Return the milliseconds of each cut, fastest first; all kernels but the joins are cut alike."""
+    from redepth.ops.triton.group_norm import launch
 
-    own = {name: getattr(kernels, name) for name in ("SUMS", "RESULT", "WAY_BACK")}
-    found: dict[str, float] = {}
-    for name in own if case == "both" else ("SUMS", "RESULT"):
+    names = ("SUMS", "RESULT", "BACKWARD") if case == "both" else ("SUMS", "RESULT")
+    milliseconds: dict[str, float] = {}
+    for name in names:
+        shipped = getattr(launch, name)
         for elements, warps, tiles in SWEEP:
             if tiles > 1 and name == "SUMS":
                 continue
-            setattr(kernels, name, kernels.Launch(elements, warps, tiles))
+            setattr(launch, name, launch.Launch(elements, warps, tiles))
             took = time_runs(work(case, fused, given), device, seconds)
-            found[f"{name} {elements} elements {warps} warps {tiles} tiles"] = took.median_ms
-            setattr(kernels, name, own[name])
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+            milliseconds[f"{name} {elements} elements {warps} warps {tiles} tiles"] = took.median_ms
+            setattr(launch, name, shipped)
+    return dict(sorted(milliseconds.items(), key=lambda item: item[1]))
 
 
 def measure(

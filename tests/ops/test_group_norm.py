@@ -23,6 +23,7 @@ from tests.support.helpers import relative_error, seeded
 triton = pytest.importorskip("triton")
 
 from redepth.ops.triton import group_norm as kernels  # noqa: E402
+from redepth.ops.triton.group_norm import autograd, launch  # noqa: E402
 
 # The interpreter's exponential overflows to the infinity that it should be.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
@@ -36,10 +37,10 @@ HALVES = [(torch.float16, 6e-4), (torch.bfloat16, 5e-3)]
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both ways there: a program for each group, and sums over chunks."""
     if request.param == "in chunks":
-        monkeypatch.setattr(kernels, "LARGEST_WHOLE", 0)
-    kernels._alone.cache_clear()
+        monkeypatch.setattr(launch, "LARGEST_WHOLE", 0)
+    launch.whole_tile.cache_clear()
     yield
-    kernels._alone.cache_clear()
+    launch.whole_tile.cache_clear()
 
 
 BOTH_WAYS = pytest.mark.usefixtures("way")
@@ -264,7 +265,7 @@ def test_as_operators_they_keep_the_rules_of_torch(silu: bool) -> None:
     x = channels_last(given["x"]).requires_grad_()
     for addend in (None, torch.ones(1, 8, device=DEVICE)):
         arguments = (x, 2, given["weight"], given["bias"], 1e-5, silu, addend)
-        torch.library.opcheck(kernels._forward_op, arguments)
+        torch.library.opcheck(autograd._forward_op, arguments)
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -311,7 +312,7 @@ def test_without_a_gpu_and_the_interpreter_it_is_the_twin(monkeypatch: pytest.Mo
     x, weight, bias = inputs((1, 4, 3, 3)).values()
     monkeypatch.setattr(support, "INTERPRETED", False)
     assert not chosen(monkeypatch, x, weight, bias)
-    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    monkeypatch.setattr(autograd, "INTERPRETED", False)
     with pytest.raises(ValueError, match="need a CUDA device, got cpu; use the twin, or set TRITON_INT"):
         kernels.group_norm(x, 2, weight, bias)
 
