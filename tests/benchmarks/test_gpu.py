@@ -13,7 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.speed import gpu, gpu_parts, records, report
+from benchmarks.speed import gpu, gpu_parts, gpu_steps, records, report
+from benchmarks.speed.gpu_part import Part
+from benchmarks.speed.ways import Way
 
 COMMAND = [sys.executable, "-m", "benchmarks.speed.gpu", "--tiny", "--minutes", "3"]
 
@@ -86,20 +88,18 @@ def test_what_is_killed_in_mid_part_has_lost_nothing(tmp_path: Path) -> None:
 def test_a_way_that_fails_lets_the_others_run_and_shows_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def steps(part: gpu_parts.Part) -> None:
+    def steps(part: Part) -> None:
         for name in ("one", "two"):
-            gpu_parts.measure(part, Failing(name == "one"), gpu_parts.Way(name, 1))
+            gpu_steps.measure(part, Failing(name == "one"), Way(name, 1))
 
     class Failing:
         def __init__(self, fails: bool) -> None:
             self.fails = fails
 
-        def one(self, way: gpu_parts.Way, *, inside: bool) -> list[records.Row]:
+        def one(self, way: Way, *, inside: bool) -> list[records.Row]:
             if self.fails:
                 raise RuntimeError("does not fit")
-            return [
-                gpu_parts.Part(tmp_path, tmp_path, True).row("refine", "x", way.name, records.timing([1, 1]))
-            ]
+            return [Part(tmp_path, tmp_path, True).row("refine", "x", way.name, records.timing([1, 1]))]
 
     monkeypatch.setitem(gpu_parts.PARTS, "steps", steps)
     rows = tmp_path / "rows.jsonl"
