@@ -4,9 +4,9 @@
     python -m benchmarks.speed.bench_norm --sweep          # which cut to programs is fastest on this GPU
     python -m benchmarks.speed.bench_norm --device cpu --shape 1x64x8x8
 
-Torch's time has the copy to channels-last in it that the next convolution would make. The floor is that of
-these kernels: x read twice and y written on the way there; x and cotangent read twice and the gradient
-written on the way back, at the bandwidth that a large copy reaches in the same run.
+Torch's time includes the copy to channels-last that the next convolution would make. The floor is the memory
+traffic of these kernels at the bandwidth of a large copy in the same run: forward, x is read twice and y is
+written; backward, x and its cotangent are read twice and the gradient is written.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ console = Console(width=120)
 
 
 def eager(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> Tensor:
-    """Do what the networks do without the kernels."""
+    """Normalise in torch, as the networks do without the kernels."""
     y = torch.nn.functional.silu(torch.nn.functional.group_norm(x, groups, weight, bias))
     return y.contiguous(memory_format=torch.channels_last)
 
 
 def fused(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> Tensor:
-    """Do it in the kernels, where they can run."""
+    """Normalise by the kernels, where they can run."""
     return twin.fused_group_norm(x, groups, weight, bias, silu=True)
 
 
 def work(case: str, norm: Callable[..., Tensor], given: dict[str, Any]) -> Callable[[], object]:
-    """Return a function without arguments that does a case once."""
+    """Return a function without arguments that runs a case once."""
     if case == "forward":
         return torch.no_grad()(lambda: norm(**given))
     x = given["x"].detach().requires_grad_()
@@ -116,7 +116,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0, help="Time to spend on each measurement.")] = 0.1,
     cuts: Annotated[bool, typer.Option("--sweep", help="Vary how the kernels are cut.")] = False,
 ) -> None:
-    """Print what each shape takes."""
+    """Print the time of each shape."""
     where, sizes = choose_device(device), shape or SHAPES
     if not cuts:
         console.print(report.text(list(measure(sizes, where, seconds, getattr(torch, dtype)))), markup=False)

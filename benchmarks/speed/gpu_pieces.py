@@ -35,7 +35,7 @@ def shading(part: Part) -> None:
 
 
 def norms(part: Part) -> None:
-    """The fused normalisation against torch's."""
+    """The fused normalisation against torch's normalisation."""
     dtype = torch.float16 if part.device.type == "cuda" else torch.float32
     shapes = ["1x64x8x8"] if part.tiny else bench_norm.SHAPES
     for row in bench_norm.measure(shapes, part.device, part.seconds / 3, dtype):

@@ -23,7 +23,7 @@ from benchmarks.speed import (
     stages,
 )
 from benchmarks.speed.records import Row, Steps, Timing
-from benchmarks.speed.ways import ALONE, EMBEDDED, THEIRS, Bench, Effort, Found, Subject, Way, teraflop
+from benchmarks.speed.ways import ALONE, EMBEDDED, THEIRS, Bench, Effort, Measured, Subject, Way, teraflop
 from redepth.config import load_preset
 from tests.support.helpers import CPU, make_refiner, photo, tiny_prior
 
@@ -94,15 +94,15 @@ def test_rows_are_stored_when_they_are_made(tmp_path: Path) -> None:
 
 
 def test_a_row_names_the_precision_that_the_run_ended_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prior that overflows goes on in float32."""
+    """A prior that overflows continues in float32."""
     prior = tiny_prior(dtype="bfloat16")
     refiner = make_refiner(prior)
     subject = Subject(EMBEDDED, torch.device("cpu"), tiny=True)
     bench = Bench(subject, Effort(1, 2, 1), records.circumstances(CPU) | {"lights": 1, "extra": {}}, 1, 1)
-    found = Found(steps_ms=[3.0, 3.0], together=1)
+    measured = Measured(steps_ms=[3.0, 3.0], together=1)
     for expected in ("bfloat16", "float32"):
-        (told,) = bench.finished(Way("x", 1), refiner, found, inside=False)
-        assert told.dtype == expected
+        (member_step,) = bench.finished(Way("x", 1), refiner, measured, inside=False)
+        assert member_step.dtype == expected
         prior.upcast()
 
 
