@@ -87,7 +87,7 @@ def test_draws_count_as_one_image_and_their_spread_is_that_of_the_mean() -> None
     assert cell.spread == pytest.approx(10)
 
 
-def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> None:
+def test_a_value_that_all_rows_share_is_in_the_title_and_others_are_in_a_column() -> None:
     title, head, lines = table(study(), summarize(study(), rows()))
     assert "on relief, images a set: 6" in title
     assert "scenes" not in head
@@ -99,7 +99,7 @@ def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> N
     assert "tuning images" in title
 
 
-def test_what_was_not_measured_is_a_dash() -> None:
+def test_a_missing_measurement_is_a_dash() -> None:
     bare = row("trained", "a", 4.0, 3.0)
     bare = bare.model_copy(update={"before": {"silog": 4.0}, "after": {"silog": 3.0}})
     _, head, (line,) = table(study(), summarize(study(), [bare]))
@@ -142,7 +142,7 @@ def points(planned: Study, cells: list[Cell], path: Path) -> int:
     return sum(len(line.get_xdata()) for line in lines)  # type: ignore[arg-type]
 
 
-def test_a_change_that_means_nothing_is_not_drawn(tmp_path: Path) -> None:
+def test_an_undefined_change_is_not_drawn(tmp_path: Path) -> None:
     (cell,) = summarize(study(), [row("trained", image, 0.0, 1.0) for image in IMAGES])
     assert math.isnan(cell.change.change)
     draw(study(), [cell], tmp_path / "plot.png")

@@ -38,7 +38,7 @@ def test_the_loss_is_half_the_squared_distance_of_pictures_in_the_priors_units()
     assert other.min() > 0
 
 
-def test_it_draws_what_the_prior_in_whose_place_it_stands_draws() -> None:
+def test_it_draws_the_random_numbers_of_the_prior_that_it_replaces() -> None:
     prior = TargetPrior()
     mine, theirs = (p.draw(4, seeded(3)) for p in (Teacher(prior, BlinnPhong()), prior))
     assert torch.equal(mine["jitter"], theirs["jitter"])

@@ -1,4 +1,4 @@
-"""Named protocols: what they say, what they do to a prediction, which images they take, how they differ."""
+"""Evaluation protocols: their records, their measurements, their images and their differences."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def sample(height: int = 10, width: int = 12, seed: int = 0, **changes: Any) -> 
 
 
 class Listed:
-    """A data set of names."""
+    """A data set that only lists names."""
 
-    def __init__(self, names: list[str], lacking: str = "") -> None:
-        self.listed, self.lacking = names, lacking
+    def __init__(self, names: list[str], missing: str = "") -> None:
+        self.listed, self.missing = names, missing
 
     def check(self) -> list[Missing]:
-        return [Missing(self.lacking, "http://there")] if self.lacking else []
+        return [Missing(self.missing, "http://there")] if self.missing else []
 
     def names(self) -> list[str]:
         return self.listed
@@ -91,7 +91,7 @@ class Listed:
         raise AssertionError("selecting decodes nothing")
 
 
-# --- the shipped ones -----------------------------------------------------------------------------
+# --- the shipped protocols -----------------------------------------------------------------------------
 
 
 def test_a_shipped_protocol_changes_only_with_its_version() -> None:
@@ -411,7 +411,7 @@ def test_a_crop_that_does_not_fit_is_refused() -> None:
 # --- evaluate -------------------------------------------------------------------------------------
 
 
-def test_a_row_says_all_about_its_image() -> None:
+def test_the_row_of_an_image() -> None:
     given, one = sample(), protocol()
     row = evaluate(one, (1 / given.truth - 0.1) / 2, given)
     assert (row.image, row.protocol, row.protocol_sha256) == ("moon", "plain", one.sha256)
@@ -484,7 +484,7 @@ def test_the_resolution_is_the_truths_unless_the_protocol_says_otherwise() -> No
     assert fixed.row.pixels == 30
 
 
-def test_what_a_prediction_is_decides_its_alignment() -> None:
+def test_the_kind_of_prediction_decides_the_alignment() -> None:
     given = sample()
     one = protocol(alignment={"disparity": "affine-disparity", "depth": "affine-depth", "trim": 0.1})
     assert set(evaluate(one, 1 / given.truth, given).alignment) == {"disparity_scale", "disparity_shift"}
@@ -522,12 +522,12 @@ def test_an_affine_disparity_has_no_depth_before_its_shift_is_known(method: str)
         ),
     ],
 )
-def test_what_cannot_be_measured_names_image_and_protocol(raw: Any, changes: Any, message: str) -> None:
+def test_an_error_names_image_and_protocol(raw: Any, changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=rf"moon \(protocol plain\): {message}"):
         evaluate(protocol(), raw, sample(**changes))
 
 
-def test_boundaries_and_normals_are_measured_where_there_are_any() -> None:
+def test_boundaries_and_normals_are_measured_if_an_image_has_them() -> None:
     one = protocol(measures=["boundaries", "normals"])
     given = sample()
     found = evaluate(one, 1 / given.truth, given).metrics
@@ -585,7 +585,7 @@ def test_an_average_is_of_one_protocol() -> None:
         average(one, [])
 
 
-# --- which images ---------------------------------------------------------------------------------
+# --- the images ---------------------------------------------------------------------------------
 
 
 def test_all_images_are_taken_and_pinned() -> None:
