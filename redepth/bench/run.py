@@ -16,7 +16,7 @@ from redepth.config import Preset
 from redepth.data.datasets import Sample
 from redepth.data.datasets.base import Array
 from redepth.errors import RedepthError
-from redepth.optim.refiner import Outcome
+from redepth.optim.outcome import Outcome
 from redepth.pipeline import Pipeline
 from redepth.protocols import EvaluationProtocol, Measurement, difference, measure, prepare
 from redepth.refinement import Refinement

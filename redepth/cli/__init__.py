@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from redepth.batch import Photo, Refined
     from redepth.bench import Run, Summary
     from redepth.config import Preset
-    from redepth.optim.refiner import StepReport
+    from redepth.optim.outcome import StepReport
     from redepth.pipeline import Pipeline
     from redepth.priors.prompts import Prompt
     from redepth.refinement import GroundTruth, Refinement
@@ -112,8 +112,8 @@ Overrides = Annotated[
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # What a time or memory limit came to is worth a line.
-    logging.getLogger("redepth.optim.budget").setLevel(logging.INFO)
+    # The plan for a time or memory limit is one line at level INFO.
+    logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     try:
         app()
     except RedepthError as error:
