@@ -371,9 +371,9 @@ def experiment_(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the folder holds.")] = False,
 ) -> None:
     """Run one of the paper's studies: arms side by side on the same images, lights and seeds."""
-    from redepth.experiments import run, study, summary
+    from redepth.experiments import output, planning, run, summary
 
-    planned = study.plan(
+    planned = planning.plan(
         name,
         preset,
         overrides or [],
@@ -403,7 +403,7 @@ def experiment_(
     for (arm, scene), error in failures.items():
         _complain(f"{scene} ({arm}): {error}")
     if rows:
-        title, head, lines = summary.table(planned, summary.write(planned, rows, failures, where))
+        title, head, lines = summary.table(planned, output.write(planned, rows, failures, where))
         table = _table(title, *head)
         for line in lines:
             table.add_row(*map(Text, line))

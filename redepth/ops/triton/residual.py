@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from redepth.ops.triton.group_norm import channel_block
+from redepth.ops.triton.group_norm.launch import channel_block
 
 ELEMENTS = 4096
 """Of a tile, pixels times channels."""

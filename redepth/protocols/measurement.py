@@ -1,11 +1,11 @@
-"""What a protocol does to a prediction: crop, resize, align, measure."""
+"""Measure a prediction under an evaluation protocol: resize, align, compute the metrics, average them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from redepth.contracts import Invariance, Predicts
 from redepth.data.datasets import Sample
 from redepth.errors import ConfigError, InputError
 from redepth.metrics import (
+    Aligned,
+    Method,
     align,
     boundary_metrics,
     depth_means,
@@ -25,33 +27,32 @@ from redepth.metrics import (
     normal_metrics,
     pooled,
 )
-from redepth.ops.geometry import Camera, camera_facing, normals_from_depth, resize
+from redepth.ops.geometry import camera_facing, normals_from_depth, resize
+from redepth.protocols.preparation import sample_label
+from redepth.protocols.schema import EvaluationProtocol, Region
 
-if TYPE_CHECKING:
-    from redepth.protocols.record import Crop, Protocol, Region
-
-# What a prediction that is known up to scale and shift allows.
 _AFFINE = {
     "disparity": ("affine-disparity", "affine-disparity-then-depth"),
     "depth": ("affine-depth", "affine-disparity-then-depth"),
 }
+"""The alignments that find the scale and shift of a prediction of disparity or of depth."""
 
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """The result of one image, as plain numbers.
+    """The metrics of one image, as plain numbers.
 
     Attributes:
-        image: its name.
+        image: name of the image.
         protocol: name of the protocol.
-        protocol_sha256: its `Protocol.sha256`; rows of two hashes are not comparable.
+        protocol_sha256: its `EvaluationProtocol.sha256`; rows with different hashes are not comparable.
         metrics: name -> value.
-        means: what `redepth.metrics.metrics_of` makes metrics of, so that images can be pooled by pixel.
-        pixels: how many were measured.
-        clipped: share of them whose aligned depth had to be clipped.
-        alignment: scales and shifts that were fitted.
+        means: the input of `redepth.metrics.metrics_of`, kept so that images can be pooled by pixel.
+        pixels: number of pixels that were measured.
+        clipped: share of them whose aligned depth was clipped.
+        alignment: fitted scales and shifts.
         height: of the picture that was measured.
-        width: likewise.
+        width: of the picture that was measured.
         unit: of ``rmse`` and ``sq_rel``.
     """
 
@@ -68,32 +69,32 @@ class ImageMetrics:
     unit: str
 
     def record(self) -> dict[str, Any]:
-        """Return the row as JSON holds it."""
+        """Return the row as a dictionary for JSON."""
         return asdict(self)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ImageMetrics:
-        """Read a row back.
+        """Read a row from its JSON.
 
         Raises:
             InputError: if a field is missing.
         """
         names = [field.name for field in fields(cls)]
-        lacking = [name for name in names if name not in record]
-        if lacking:
-            raise InputError(f"not a result row: it has no {', '.join(lacking)}")
+        missing = [name for name in names if name not in record]
+        if missing:
+            raise InputError(f"not a result row: it has no {', '.join(missing)}")
         return cls(**{name: record[name] for name in names})
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A row with the arrays that it was measured on, for pictures; float64, the row's height and width.
+    """A row with the arrays that it was computed from, float64, of the row's height and width.
 
     Attributes:
         row: the numbers.
-        depth: (H, W) aligned and clipped.
+        depth: (H, W) aligned and clipped depth.
         truth: (H, W) true depth, 0 where unknown.
-        mask: (H, W) bool, what was measured.
+        mask: (H, W) bool, the pixels that were measured.
     """
 
     row: ImageMetrics
@@ -102,74 +103,43 @@ class Measurement:
     mask: Tensor
 
 
-def _about(protocol: Protocol, sample: Sample) -> str:
-    return f"{sample.name} (protocol {protocol.name})"
+# --- one image ------------------------------------------------------------------------------------
 
 
-# --- before the prediction ------------------------------------------------------------------------
-
-
-def prepare(protocol: Protocol, sample: Sample) -> Sample:
-    """Crop a sample; see `Protocol.prepare`."""
-    if protocol.crop is None:
-        return sample
-    photo = sample.pixels()
-    height, width = sample.truth.shape
-    if photo.shape[:2] != (height, width):
-        problem = f"the photo is {photo.shape[:2]} and its ground truth {(height, width)}"
-        raise InputError(f"{_about(protocol, sample)}: {problem}: they cannot be cropped alike")
-    window = _window(protocol.crop, height, width)
-    if window is None:
-        wanted = f"{protocol.crop.height} x {protocol.crop.width}"
-        problem = f"{height} x {width} is smaller than the crop of {wanted}"
-        raise InputError(f"{_about(protocol, sample)}: {problem}")
-    return replace(
-        sample,
-        photo=photo[window],
-        truth=sample.truth[window],
-        mask=None if sample.mask is None else sample.mask[window],
-        normals=None if sample.normals is None else sample.normals[window],
-        sky=None if sample.sky is None else sample.sky[window],
-        camera=sample.camera and _cropped_camera(sample.camera, window, height, width),
-    )
-
-
-def _window(crop: Crop, height: int, width: int) -> tuple[slice, slice] | None:
-    spare = height - crop.height, width - crop.width
-    if min(spare) < 0:
-        return None
-    # Rounded down, as KITTI's own crop is.
-    starts = {"top": 0, "left": 0, "bottom": spare[0], "right": spare[1]}
-    top = starts.get(crop.vertical, spare[0] // 2)
-    left = starts.get(crop.horizontal, spare[1] // 2)
-    return slice(top, top + crop.height), slice(left, left + crop.width)
-
-
-def _cropped_camera(camera: Camera, window: tuple[slice, slice], height: int, width: int) -> Camera | None:
-    if not camera.pinhole:
-        # What an orthographic camera's unit is depends on the picture's height: it is another camera now.
-        return None
-    fx, fy, cx, cy = camera.normalized_intrinsics(height, width)
-    (top, bottom), (left, right) = ((part.start, part.stop) for part in window)
-    rows, columns = bottom - top, right - left
-    return Camera(
-        intrinsics=(
-            fx * width / columns,
-            fy * height / rows,
-            (cx * width - left) / columns,
-            (cy * height - top) / rows,
-        )
-    )
-
-
-# --- after the prediction -------------------------------------------------------------------------
+def evaluate(
+    protocol: EvaluationProtocol,
+    raw: ArrayLike | Tensor,
+    sample: Sample,
+    *,
+    predicts: Predicts = "disparity",
+    invariance: Invariance = "affine",
+) -> ImageMetrics:
+    """Return the row of one image: `measure` without its arrays."""
+    return measure(protocol, raw, sample, predicts=predicts, invariance=invariance).row
 
 
 def measure(
-    protocol: Protocol, raw: ArrayLike | Tensor, sample: Sample, predicts: Predicts, invariance: Invariance
+    protocol: EvaluationProtocol,
+    raw: ArrayLike | Tensor,
+    sample: Sample,
+    *,
+    predicts: Predicts = "disparity",
+    invariance: Invariance = "affine",
 ) -> Measurement:
-    """Measure a prediction; see `Protocol.measure`."""
-    name = _about(protocol, sample)
+    """Measure a prediction against a sample that `prepare` returned.
+
+    Args:
+        protocol: how to measure.
+        raw: (h, w), a model's output for the prepared photo, at any size.
+        sample: the prepared sample.
+        predicts: whether the prediction is disparity or depth.
+        invariance: ``affine`` or ``metric``.
+
+    Raises:
+        InputError: naming image and protocol: nothing to measure, a prediction that is not finite, a sample
+            that was not prepared, or an alignment that an affine-invariant prediction does not allow.
+    """
+    name = sample_label(protocol, sample)
     method = protocol.alignment.disparity if predicts == "disparity" else protocol.alignment.depth
     if invariance == "affine" and method not in _AFFINE[predicts]:
         raise InputError(
@@ -177,24 +147,12 @@ def measure(
             f"cannot find; use {' or '.join(_AFFINE[predicts])}, or a metric model"
         )
     _check_sample(protocol, sample, name)
-    values = _as_map(raw, name)
-    prediction, truth = _at_one_size(protocol, values, sample.depth())
+    prediction, truth = _at_one_size(protocol, _as_map(raw, name), sample.depth())
     mask = _measured(protocol, truth)
-    limited = protocol.alignment.clip == "range"
-    aligned = align(
-        prediction,
-        truth,
-        mask,
-        method,
-        predicts=predicts,
-        near=protocol.range.near if limited else None,
-        far=protocol.range.far if limited else None,
-        trim=protocol.alignment.trim,
-        names=[name],
-    )
+    aligned = _aligned(protocol, prediction, truth, mask, method, predicts, name)
     means = depth_means(aligned.depth, truth, mask, names=[name])
     metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
-    metrics |= _extras(protocol, sample, aligned.depth, truth, mask, name)
+    metrics |= _boundaries_and_normals(protocol, sample, aligned.depth, truth, mask, name)
     row = ImageMetrics(
         image=sample.name,
         protocol=protocol.name,
@@ -211,7 +169,7 @@ def measure(
     return Measurement(row, aligned.depth, truth, mask)
 
 
-def _check_sample(protocol: Protocol, sample: Sample, name: str) -> None:
+def _check_sample(protocol: EvaluationProtocol, sample: Sample, name: str) -> None:
     size = sample.truth.shape
     if sample.mask is not None and sample.mask.shape != size:
         raise InputError(f"{name}: the mask is {sample.mask.shape} and the ground truth {size}")
@@ -219,8 +177,31 @@ def _check_sample(protocol: Protocol, sample: Sample, name: str) -> None:
     if crop is not None and size != (crop.height, crop.width):
         raise InputError(
             f"{name}: the ground truth is {size[0]} x {size[1]} and the crop {crop.height} x {crop.width}; "
-            "give the sample that Protocol.prepare returns, and a prediction for its photo"
+            "give the sample that redepth.protocols.prepare returns, and a prediction for its photo"
         )
+
+
+def _aligned(
+    protocol: EvaluationProtocol,
+    prediction: Tensor,
+    truth: Tensor,
+    mask: Tensor,
+    method: Method,
+    predicts: Predicts,
+    name: str,
+) -> Aligned:
+    clip_to_range = protocol.alignment.clip == "range"
+    return align(
+        prediction,
+        truth,
+        mask,
+        method,
+        predicts=predicts,
+        near=protocol.range.near if clip_to_range else None,
+        far=protocol.range.far if clip_to_range else None,
+        trim=protocol.alignment.trim,
+        names=[name],
+    )
 
 
 def _as_map(raw: ArrayLike | Tensor, name: str) -> Tensor:
@@ -230,7 +211,7 @@ def _as_map(raw: ArrayLike | Tensor, name: str) -> Tensor:
     return values.double()
 
 
-def _at_one_size(protocol: Protocol, raw: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _at_one_size(protocol: EvaluationProtocol, raw: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     resolution = protocol.resolution
     if resolution == "truth":
         height, width = truth.shape
@@ -244,16 +225,16 @@ def _at_one_size(protocol: Protocol, raw: Tensor, truth: Tensor) -> tuple[Tensor
 
 
 def _nearest(values: Tensor, height: int, width: int) -> Tensor:
-    """Sample (H, W) at another size; between known and unknown depth there is nothing to interpolate."""
+    """Sample (H, W) at another size; known and unknown depth must not be interpolated."""
     if values.shape == (height, width):
         return values
     return F.interpolate(values[None, None], size=(height, width), mode="nearest")[0, 0]
 
 
-def _measured(protocol: Protocol, truth: Tensor) -> Tensor:
-    """Return where the truth is known, in range and in the region."""
+def _measured(protocol: EvaluationProtocol, truth: Tensor) -> Tensor:
+    """Return the pixels where the truth is known, in range and in the region."""
     near, far = protocol.range.near, protocol.range.far
-    mask = truth > (near or 0.0)
+    mask = truth > (0.0 if near is None else near)
     if far is not None:
         mask &= truth < far
     if protocol.region is not None:
@@ -262,6 +243,7 @@ def _measured(protocol: Protocol, truth: Tensor) -> Tensor:
 
 
 def _inside(region: Region, height: int, width: int) -> Tensor:
+    """Return the mask of a region, (H, W) bool."""
     rows, columns = (height, width) if region.unit == "fraction" else (1, 1)
     top, bottom = int(region.top * rows), int(region.bottom * rows)
     left, right = int(region.left * columns), int(region.right * columns)
@@ -270,20 +252,20 @@ def _inside(region: Region, height: int, width: int) -> Tensor:
     return inside
 
 
-def _extras(
-    protocol: Protocol, sample: Sample, depth: Tensor, truth: Tensor, mask: Tensor, name: str
+def _boundaries_and_normals(
+    protocol: EvaluationProtocol, sample: Sample, depth: Tensor, truth: Tensor, mask: Tensor, name: str
 ) -> dict[str, Tensor]:
-    """Measure boundaries and normals where the protocol asks for them and the image has them."""
-    found: dict[str, Tensor] = {}
+    """Measure boundaries and normals if the protocol includes them and the image has them."""
+    metrics: dict[str, Tensor] = {}
     if "boundaries" in protocol.measures and has_edges(truth, mask):
-        found |= boundary_metrics(depth, truth, mask, names=[name])
+        metrics |= boundary_metrics(depth, truth, mask, names=[name])
     if "normals" in protocol.measures and sample.normals is not None and sample.camera is not None:
         predicted = camera_facing(normals_from_depth(depth[None, None], sample.camera))[0]
         true = torch.from_numpy(np.ascontiguousarray(sample.normals)).permute(2, 0, 1).double()
         true = torch.stack([_nearest(part, *depth.shape) for part in true])
         if bool((mask & torch.isfinite(true).all(0) & (true != 0).any(0)).any()):
-            found |= normal_metrics(predicted, true, mask, names=[name])
-    return found
+            metrics |= normal_metrics(predicted, true, mask, names=[name])
+    return metrics
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
@@ -293,8 +275,15 @@ def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
 # --- over a data set ------------------------------------------------------------------------------
 
 
-def average(protocol: Protocol, rows: Sequence[ImageMetrics]) -> dict[str, float]:
-    """Average rows; see `Protocol.average`."""
+def average(protocol: EvaluationProtocol, rows: Sequence[ImageMetrics]) -> dict[str, float]:
+    """Return the metrics over a data set, averaged by image or by pixel as the protocol says.
+
+    Normals and boundaries are averaged over the images that have them, always by image.
+
+    Raises:
+        ConfigError: if a row is of another protocol.
+        InputError: without rows.
+    """
     if not rows:
         raise InputError(f"no result under protocol {protocol.name} to average")
     others = sorted({row.protocol for row in rows if row.protocol_sha256 != protocol.sha256})
@@ -304,8 +293,10 @@ def average(protocol: Protocol, rows: Sequence[ImageMetrics]) -> dict[str, float
             f"{protocol.sha256[:12]}"
         )
     names = dict.fromkeys(name for row in rows for name in row.metrics)
-    values = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in names}
-    result = {name: math.fsum(found) / len(found) for name, found in values.items()}
+    result = {}
+    for name in names:
+        values = [row.metrics[name] for row in rows if name in row.metrics]
+        result[name] = math.fsum(values) / len(values)
     if protocol.averaging == "pixel":
         means = {name: torch.tensor([row.means[name] for row in rows]).double() for name in rows[0].means}
         result |= _numbers(metrics_of(pooled(means), silog_lambda=protocol.silog_lambda))
