@@ -62,7 +62,19 @@ OPTIONAL = (
 )
 
 NEEDS = dict.fromkeys(
-    (f"redepth.ops.triton.{name}" for name in ("geglu", "group_norm", "residual", "blinn_phong")), "triton"
+    (
+        f"redepth.ops.triton.{name}"
+        for name in (
+            "geglu",
+            "group_norm",
+            "residual",
+            "blinn_phong",
+            "blinn_phong_compile",
+            "blinn_phong_kernels",
+            "blinn_phong_rows",
+        )
+    ),
+    "triton",
 )
 """Modules that are nothing without an optional package; who uses them imports them when they are needed."""
 

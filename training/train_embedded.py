@@ -29,12 +29,11 @@ import typer
 from torch import Generator, Tensor, nn
 
 from redepth.cli.doctor import CHECKSUMS, sha256
-from redepth.contracts import Illumination
 from redepth.data.scenes.synthetic import Domain, Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.ops.color import srgb_to_linear
 from redepth.ops.filters import gaussian_blur
-from redepth.ops.geometry import normals_from_depth, relative_depth
+from redepth.ops.geometry import half_turn, normals_from_depth, relative_depth
 from redepth.priors.pixel_unet import (
     LIGHT_CHANNELS,
     Layout,
@@ -234,9 +233,9 @@ def composites(count: int, domain: Domain, generator: Generator) -> Composites:
     large = float(torch.rand((), generator=generator)) < 0.125
     side, tiles = (2 * SIZE, 4) if large else (SIZE, 1)
     drawn = with_mirrored(scenes(count // (2 * tiles), domain, generator, height=side, width=side))
-    illumination = BlinnPhong().sample(len(drawn.image), generator)
+    illumination = BlinnPhong().draw(len(drawn.image), generator)
     relit = BlinnPhong()(drawn.depth, srgb_to_linear(drawn.image), illumination)[:, 0]
-    light = light_vector(Illumination({k: v[:, 0] for k, v in illumination.tensors.items()}))
+    light = light_vector(illumination.flatten())
     return Composites(
         windows(relit) * 2 - 1, windows(drawn.image) * 2 - 1, light.repeat_interleave(tiles, dim=0)
     )
@@ -298,11 +297,11 @@ def validate_prior(model: PixelUNet, kind: Kind, device: torch.device) -> dict[s
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     drawn = scenes(VALIDATION_SCENES, "broad", generator, height=SIZE, width=SIZE)
-    lights = BlinnPhong().sample(VALIDATION_SCENES, generator)
+    lights = BlinnPhong().draw(VALIDATION_SCENES, generator)
     linear = srgb_to_linear(drawn.image)
     wrong = 1 + 0.5 * (gaussian_blur(drawn.depth, 4.0) - 1)
     truth, x = (BlinnPhong()(depth, linear, lights)[:, 0] * 2 - 1 for depth in (drawn.depth, wrong))
-    vector = light_vector(Illumination({k: v[:, 0] for k, v in lights.tensors.items()}))
+    vector = light_vector(lights.flatten())
     noise, alphas = torch.randn(x.shape, generator=generator), noise_schedule()
     found: dict[str, Any] = {}
     for told in (1.0, 0.0) if kind != "unconditional" else (0.0,):
@@ -347,10 +346,13 @@ def build_normals_model(seed: int) -> Any:
 
 
 def predict_normals(model: Callable[..., Any], photo: Tensor) -> Tensor:
-    """Return unit normals (N,3,S,S), in the frame of `normals_from_depth`, of photos in [0, 1]."""
+    """Return unit normals (N,3,S,S), in the frame of `normals_from_depth`, of photos in [0, 1].
+
+    The network's own frame, which its weights were trained in, has x to the left and y down.
+    """
     pictures = F.pixel_unshuffle(photo * 2 - 1, 4)
     out = model(pictures, torch.zeros(len(photo), device=photo.device)).sample
-    return F.normalize(F.pixel_shuffle(out.float(), 4), dim=1)
+    return half_turn(F.normalize(F.pixel_shuffle(out.float(), 4), dim=1), dim=1)
 
 
 def normals_steps(

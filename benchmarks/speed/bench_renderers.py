@@ -34,7 +34,7 @@ console = Console()
 
 def step(renderer: Any, depth: Tensor, linear: Tensor) -> Callable[[], None]:
     """Return a relighting and its gradient by the depth."""
-    light = renderer.sample(len(depth), torch.Generator().manual_seed(0)).to(depth.device)
+    light = renderer.draw(len(depth), torch.Generator().manual_seed(0)).to(depth.device)
 
     def run() -> None:
         z = depth.detach().requires_grad_()

@@ -83,14 +83,14 @@ def arguments(shape: Shape, lights: int, device: torch.device) -> dict[str, Tens
     coarse = torch.rand(batch, 1, height // 16 + 2, width // 16 + 2, generator=generator)
     terrain = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     photo = torch.rand(1, 3, height, width, generator=generator).expand(batch, -1, -1, -1).contiguous()
-    light = BlinnPhong(lights=lights).sample(batch, generator)
+    light = BlinnPhong(lights=lights).draw(batch, generator)
     drawn = {
         "depth": 1 + 0.2 * terrain,
         "image_linear": color.srgb_to_linear(photo),
         "direction": light.direction,
-        "diffuse": light["diffuse"][..., None].repeat(1, 1, 3),
-        "specular": light["specular"][..., None].repeat(1, 1, 3),
-        "shininess": light["shininess"],
+        "diffuse": light.material.diffuse[..., None].repeat(1, 1, 3),
+        "specular": light.material.specular[..., None].repeat(1, 1, 3),
+        "shininess": light.material.shininess,
     }
     return {name: value.to(device) for name, value in drawn.items()}
 

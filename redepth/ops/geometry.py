@@ -161,7 +161,7 @@ class Camera:
             return _axis(2, like)
         u, v = self.axes(height, width, dtype=like.dtype, device=like.device)
         rays = torch.stack(
-            [u.expand(height, width), v[:, None].expand(height, width), torch.ones_like(u * v[:, None])]
+            [-u.expand(height, width), -v[:, None].expand(height, width), torch.ones_like(u * v[:, None])]
         )
         return (rays / torch.linalg.vector_norm(rays, dim=0))[None]
 
@@ -202,25 +202,23 @@ def difference(values: Tensor, dim: int) -> Tensor:
 
 
 def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
-    r"""Return the unit normals of a relative depth map.
+    r"""Return the unit normals of a relative depth map: x right, y up, z towards the viewer.
 
     .. math:: n = \frac{c}{\lVert c \rVert + 10^{-8}}, \qquad
-        c = (\delta_v z_{col},\; \delta_u z_{row},\; -\delta_u \delta_v)
+        c = (-\delta_v z_{col},\; -\delta_u z_{row},\; -\delta_u \delta_v)
         \;\text{(orthographic)}, \qquad
-        c = (\delta_v z_{col},\; \delta_u z_{row},\;
+        c = (-\delta_v z_{col},\; -\delta_u z_{row},\;
             -(z \delta_u \delta_v + u \delta_v z_{col} + v \delta_u z_{row})) \;\text{(pinhole)}
 
-    which is the cross product of the point map's derivatives along rows and columns, with `difference` as
-    the derivative of z and the camera's pixel pitch delta. These are the camera-facing normals with x and y
-    mirrored (`camera_facing` undoes it): the paper's implementation uses z, which grows away from the
-    camera, as a height. All lights live in this mirrored frame, whichever the camera; they are drawn
-    symmetric in x and y, so it changes nothing in distribution.
+    which is the cross product of the surface's derivatives along columns and rows, with `difference` as
+    the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run downwards). Light
+    directions and view vectors are in the same frame.
 
     Args:
         depth: (B, 1, H, W) relative depth. Where it is not finite or not positive, the normal is
-            (0, 0, -1); such a pixel also counts as flat (its neighbour's own depth) in its neighbours'
-            differences, only where it is not finite: one NaN does not spread.
-        camera: what the depth is seen by.
+            (0, 0, -1). A pixel that is not finite also counts as flat (its neighbour's own depth) in its
+            neighbours' differences: one NaN does not spread.
+        camera: the camera of the depth map.
 
     Returns:
         (B, 3, H, W) unit vectors. Along a side of length 1 the surface counts as flat.
@@ -237,14 +235,15 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    # Neither a compiled graph nor a GPU must wait for the data; what is done then is right for all of them.
-    look = depth.device.type == "cpu" and not torch.compiler.is_compiling()
-    clean = look and bool(finite.all())
+    # Only eager code on a CPU may look at the data: it would break a compiled graph and stall a GPU. The
+    # differences for finite and non-finite pixels alike are right everywhere, and slower.
+    may_look = depth.device.type == "cpu" and not torch.compiler.is_compiling()
+    clean = may_look and bool(finite.all())
     slope = difference if clean else partial(_finite_difference, finite)
     z_col, z_row = slope(surface, -1), slope(surface, -2)
-    x, y = dv * z_col, du * z_row
+    x, y = -dv * z_col, -du * z_row
     area = -dv * du
-    facing = surface * area - u * x - v[:, None] * y if camera.pinhole else area.expand_as(depth)
+    facing = surface * area + u * x + v[:, None] * y if camera.pinhole else area.expand_as(depth)
     cross = torch.cat([x, y, facing], dim=1)
     # Not vector_norm, which on a CPU is far slower over so short an axis. The bound keeps the root's
     # gradient finite where a vector vanishes.
@@ -254,9 +253,18 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)
 
 
-def camera_facing(normals: Tensor) -> Tensor:
-    """Mirror x and y of `normals_from_depth` to normals in the frame x right, y up, z to the viewer."""
-    return normals * (2 * _axis(2, normals) - 1)
+def half_turn(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Turn vectors by 180 degrees about the viewing axis: (x, y, z) to (-x, -y, z).
+
+    This leads to and from the frame of the authors' implementation (x left, y down, z towards the viewer),
+    which arrays recorded from it and the embedded checkpoints are in.
+
+    Args:
+        vectors: with three entries along ``dim``.
+        dim: the axis of x, y and z.
+    """
+    x, y, z = vectors.unbind(dim)
+    return torch.stack([-x, -y, z], dim=dim)
 
 
 def network_size(

@@ -1,8 +1,8 @@
 """Relative depth as a triangle mesh: building, cutting at depth edges, turning, projecting.
 
-Points are in the frame of `geometry.point_map` (x right, y up, z away from the camera), normals in that of
-`geometry.normals_from_depth`. The second frame is the first one reflected in its origin, and a reflection in
-a point commutes with every rotation: one matrix turns points, normals and lights alike.
+Points are in the frame of `geometry.point_map` (x right, y up, z away from the camera), normals and lights in
+that of `geometry.normals_from_depth` (x right, y up, z towards the viewer). A rotation is given for points;
+`viewer_rotation` returns its matrix for normals and lights.
 """
 
 from __future__ import annotations
@@ -100,10 +100,16 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(torch.stack(rows, dim=-2))
 
 
+def viewer_rotation(rotation: Tensor) -> Tensor:
+    """Return rotations (..., 3, 3) of points as matrices for normals and lights, whose z axis is opposite."""
+    flip = torch.diag(rotation.new_tensor([1.0, 1.0, -1.0]))
+    return flip @ rotation @ flip
+
+
 def turn(mesh: GridMesh, rotation: Tensor, centre: Tensor, camera: Camera = ORTHOGRAPHIC) -> GridMesh:
     r"""Turn each mesh about the point (0, 0, c) on the optical axis, as if the camera went around it.
 
-    .. math:: P' = R (P - (0, 0, c)) + (0, 0, c), \qquad n' = R n
+    .. math:: P' = R (P - (0, 0, c)) + (0, 0, c), \qquad n' = F R F n, \quad F = \mathrm{diag}(1, 1, -1)
 
     Args:
         mesh: N meshes.
@@ -120,7 +126,7 @@ def turn(mesh: GridMesh, rotation: Tensor, centre: Tensor, camera: Camera = ORTH
         ahead = (points[..., 2:] >= nearest)[..., 0]
         faces = tuple(_nonempty(f[a[f].all(dim=1)]) for f, a in zip(faces, ahead, strict=True))
         points = torch.cat([points[..., :2], points[..., 2:].maximum(nearest)], dim=-1)
-    return replace(mesh, points=points, normals=mesh.normals @ rotation.mT, faces=faces)
+    return replace(mesh, points=points, normals=mesh.normals @ viewer_rotation(rotation).mT, faces=faces)
 
 
 def clip_space(points: Tensor, camera: Camera, height: int, width: int) -> Tensor:
@@ -205,6 +211,7 @@ def _sound(depth: Tensor, usable: Tensor, cut: float) -> Tensor:
 
 def _vertex_normals(points: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
     """Return the normals (B, 3, H, W) of points (B, 3, H, W), and which have one, (B, 1, H, W)."""
+    points = torch.cat([points[:, :2], -points[:, 2:]], dim=1)  # z towards the viewer, as the normals have it
     total, faces = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     for k, triangle in enumerate(_TRIANGLES):
         stands = sound[:, k : k + 1].to(points.dtype)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from redepth.checkpoints import hub
 from redepth.contracts import Condition
-from redepth.errors import ConfigError, WeightsError
+from redepth.errors import WeightsError
 from redepth.priors.distillation import Given
 from redepth.priors.latent import Told
+from redepth.priors.light import light_direction
 from redepth.priors.scores import Branch, GuidanceBase
 from redepth.priors.stable_diffusion import StableDiffusion
 
@@ -118,12 +119,7 @@ class ICLight(StableDiffusion):
         texts = given.condition.tensors[branch]
         if len(texts) == 1:
             return super().told(branch, given, rows)
-        if "direction" not in given.illumination.tensors:
-            raise ConfigError(
-                "the prior is to be told the light, and the renderer does not draw direction: set "
-                "prior.tell=photo, or choose another renderer"
-            )
-        return {"embedding": texts[light_index(given.illumination.direction)]}
+        return {"embedding": texts[light_index(light_direction(given.illumination))]}
 
     def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
         """Run the UNet with the photo's latents beside the noisy ones."""
@@ -138,12 +134,8 @@ class ICLight(StableDiffusion):
 
 
 def light_index(direction: Tensor) -> Tensor:
-    """Return which of `LIGHTS` is nearest to unit vectors (N, 3) in the renderers' mirrored frame, (N,).
-
-    There x and y are mirrored: a light (x, y, z) stands, seen from the camera with x right and y up, at
-    (-x, -y, z).
-    """
-    right, up, towards = -direction[:, 0], -direction[:, 1], direction[:, 2]
+    """Return the index in `LIGHTS` nearest to unit vectors (N, 3) towards the light, (N,)."""
+    right, up, towards = direction.unbind(dim=1)
     sideways = torch.where(right > 0, 2, 1)
     upright = torch.where(up > 0, 3, 4)
     nearest = torch.where(right.abs() >= up.abs(), sideways, upright)

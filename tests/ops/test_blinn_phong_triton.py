@@ -422,7 +422,8 @@ import json, re, subprocess, sys, tempfile
 from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
-from redepth.ops.triton.blinn_phong import INTERPRETED, ahead_of_time
+from redepth.ops.triton.blinn_phong import INTERPRETED
+from redepth.ops.triton.blinn_phong_compile import ahead_of_time
 
 assert not INTERPRETED
 cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"

@@ -320,7 +320,7 @@ def test_a_widened_prior_is_the_one_in_float32(family: str) -> None:
     assert half.upcast() == "bfloat16"
     assert half.describe()["dtype"] == "float32"
     assert half.upcast() == ""
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), full.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), full.draw(1, seeded())
     found, expected = (p(photo(), condition, light, noise) for p in (half, full))
     assert torch.equal(found, expected)
 
@@ -331,7 +331,7 @@ def test_a_prediction_that_is_not_finite_shows_in_half_precision_and_is_nothing_
 ) -> None:
     prior = tiny_prior(dtype=dtype)
     monkeypatch.setattr(prior, "_run", lambda noisy, *_: torch.full_like(noisy, torch.nan))
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
     loss = prior(photo(), prior.condition(photo(), ""), light, noise)
     assert bool(torch.isfinite(loss).all()) == (dtype == "float32")
 
@@ -347,7 +347,7 @@ def executed(family: str, **how: Any) -> Tensor:
         prior = tiny_prior()
     prior.tune(Execution(**how))
     picture = photo().requires_grad_()
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
     prior(picture, prior.condition(photo(), "a tiger"), light, noise).sum().backward()
     assert picture.grad is not None
     return picture.grad

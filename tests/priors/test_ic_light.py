@@ -19,16 +19,17 @@ from tests.support.helpers import CPU, photo, relative_error, seeded
 
 OFFSETS = "iclight_sd15_fc.safetensors"
 SIDES = {
-    "from the front": (0.1, -0.1, 1.0),
-    "from the left": (0.6, 0.2, 0.7),
-    "from the right": (-0.9, 0.5, 0.1),
+    "from the front": (-0.1, 0.1, 1.0),
+    "from the left": (-0.6, -0.2, 0.7),
+    "from the right": (0.9, -0.5, 0.1),
+    "from the top": (-0.2, 0.6, 0.7),
+    "from the bottom": (0.3, -0.8, 0.5),
 }
-SIDES |= {"from the top": (0.2, -0.6, 0.7), "from the bottom": (-0.3, 0.8, 0.5)}
 
 
 def light(*names: str) -> Illumination:
     directions = torch.tensor([SIDES[name] for name in names])
-    return Illumination({"direction": torch.nn.functional.normalize(directions, dim=1)})
+    return Illumination.of(torch.nn.functional.normalize(directions, dim=1))
 
 
 def prior(folder: Path | None = None, **options: Any) -> ICLight:
@@ -101,10 +102,7 @@ def test_the_words_name_the_side_that_is_lit_in_the_picture(side: str) -> None:
         return
     v, u = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
     depth = 3.0 - 0.5 * torch.exp(-4 * (u**2 + v**2))
-    material = {"diffuse": 1.0, "specular": 0.0, "shininess": 4.0}
-    lit = Illumination(
-        {"direction": light(side).direction[None]} | {k: torch.tensor([[x]]) for k, x in material.items()}
-    )
+    lit = light(side).as_member()
     grey = color.srgb_to_linear(torch.full((1, 3, 64, 64), 0.5))
     picture = BlinnPhong()(depth[None, None], grey, lit)[0, 0].mean(dim=0)
     halves = {

@@ -115,7 +115,7 @@ def test_rows_are_scored_independently(kind: str, score: str, device: torch.devi
     prior = make_prior(kind, score, device, dtype="float32")
     pictures = torch.cat([photo(seed=s) for s in range(3)]).to(device).requires_grad_()
     condition = prior.condition(photo().to(device), "a tiger")
-    light = BlinnPhong(lights=3).sample(1, seeded()).flatten().to(device)
+    light = BlinnPhong(lights=3).draw(1, seeded()).flatten().to(device)
     noise = prior.draw(3, seeded()).to(device)
     prior(pictures, condition, light, noise).sum().backward()
     for i in range(3):
@@ -131,7 +131,7 @@ def test_rows_are_scored_independently(kind: str, score: str, device: torch.devi
 def test_in_half_precision_the_gradient_points_the_same_way(
     kind: str, dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    light = BlinnPhong().sample(1, seeded()).flatten().to(device)
+    light = BlinnPhong().draw(1, seeded()).flatten().to(device)
 
     def gradient(precision: torch.dtype) -> torch.Tensor:
         monkeypatch.setattr(DiffusionPrior, "precision", lambda *_: precision)
@@ -148,7 +148,7 @@ def test_in_half_precision_the_gradient_points_the_same_way(
 
 def loss(prior: Any, score: str, relit: torch.Tensor) -> torch.Tensor:
     condition = prior.condition(photo(), "a tiger")
-    light = BlinnPhong().sample(1, seeded()).flatten()
+    light = BlinnPhong().draw(1, seeded()).flatten()
     return prior(relit, condition, light, prior.draw(1, seeded()))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from redepth.data.scenes.relief import Canvas, narrow_relief
 from redepth.ops.color import linear_to_srgb
 from redepth.ops.filters import gaussian_blur
-from redepth.ops.geometry import camera_facing, normals_from_depth
+from redepth.ops.geometry import normals_from_depth
 from redepth.ops.shading import normalize
 from redepth.ops.shadows import soft_shadows
 
@@ -119,7 +119,7 @@ def towards(azimuth: Tensor, slant: Tensor) -> Tensor:
 
 def cosine(depth: Tensor, direction: Tensor) -> Tensor:
     """Return max(n . l, 0), (count, H, W)."""
-    normals = camera_facing(normals_from_depth(depth))
+    normals = normals_from_depth(depth)
     return torch.einsum("bchw,bc->bhw", normals, direction).clamp(min=0.0)
 
 
@@ -168,9 +168,8 @@ def lit(depth: Tensor, albedo: Tensor, light: Lighting) -> Tensor:
     direct = cosine(depth, light.direction)
     rows = light.hard.flatten().nonzero()[:, 0]
     if len(rows):
-        # The shadows' rays live in the mirrored frame of `normals_from_depth`.
-        mirrored = camera_facing(light.direction[rows][:, :, None, None])[:, :, 0, 0]
-        visible = soft_shadows(depth[rows], mirrored[:, None], samples=32, reach=0.8, softness=0.03)[:, 0]
+        direction = light.direction[rows, None]
+        visible = soft_shadows(depth[rows], direction, samples=32, reach=0.8, softness=0.03)[:, 0]
         direct[rows] = direct[rows] * (1 - light.hard[rows] * (1 - visible))
     shading = light.ambient + (1 - light.ambient) * direct
     received = light.tint * shading[:, None] + light.fill * cosine(depth, light.second)[:, None]

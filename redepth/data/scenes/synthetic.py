@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from redepth.data.scenes import photographs, relief
 from redepth.data.scenes.relief import Canvas
 from redepth.errors import ConfigError, nearest
-from redepth.ops.geometry import camera_facing, normals_from_depth
+from redepth.ops.geometry import normals_from_depth
 
 Domain = Literal["mid", "broad"]
 Split = Literal["in-domain", "relief", "shapes", "lighting", "texture", "degraded", "sky"]
@@ -62,9 +62,9 @@ class Scenes:
     def normals(self) -> Tensor:
         """Unit normals of the sampled surface, x right, y up, z to the viewer; (B,3,H,W), 0 in the sky."""
         if self.sky is None:
-            return camera_facing(normals_from_depth(self.depth))
+            return normals_from_depth(self.depth)
         known = torch.where(self.sky, torch.nan, self.depth)
-        return torch.where(self.sky, 0.0, camera_facing(normals_from_depth(known)))
+        return torch.where(self.sky, 0.0, normals_from_depth(known))
 
     def sha256(self) -> str:
         """Return a hash of the pictures, as 8-bit ones, and of the depth, as float32."""
