@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from redepth.data.scenes.relief import Canvas, narrow_relief
+from redepth.data.scenes.canvas import Canvas
+from redepth.data.scenes.relief import narrow_relief
 from redepth.ops.color import linear_to_srgb
 from redepth.ops.filters import gaussian_blur
 from redepth.ops.geometry import normals_from_depth
