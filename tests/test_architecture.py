@@ -61,23 +61,6 @@ OPTIONAL = (
     "triton",
 )
 
-NEEDS = dict.fromkeys(
-    (
-        f"redepth.ops.triton.{name}"
-        for name in (
-            "geglu",
-            "group_norm",
-            "residual",
-            "blinn_phong",
-            "blinn_phong_compile",
-            "blinn_phong_kernels",
-            "blinn_phong_rows",
-        )
-    ),
-    "triton",
-)
-"""Modules that are nothing without an optional package; who uses them imports them when they are needed."""
-
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -85,6 +68,14 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+NEEDS = {
+    module: "triton"
+    for module in SOURCES
+    if module.startswith("redepth.ops.triton.") and module != "redepth.ops.triton.kernels"
+}
+"""Modules that import an optional package at once; their users import them inside functions."""
 
 
 def part_of(module: str) -> str:

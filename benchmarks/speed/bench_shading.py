@@ -163,15 +163,15 @@ def measure(
 
 def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> Iterator[Row]:
     """Time both kernels under every cut to programs."""
-    from redepth.ops.triton import blinn_phong as shading_triton
+    from redepth.ops.triton.blinn_phong import launch
 
     common = circumstances(device)
     copy_gb_s = copy_bandwidth(device, seconds)
     given = arguments(shape, lights, device)
-    standard = shading_triton.FORWARD, shading_triton.BACKWARD
+    standard = launch.FORWARD, launch.BACKWARD
     try:
         for rows, strips in SWEEP:
-            shading_triton.FORWARD = shading_triton.BACKWARD = shading_triton.Launch(rows, strips)
+            launch.FORWARD = launch.BACKWARD = launch.Launch(rows, strips)
             for case in ("forward", "backward"):
                 took = time_runs(work(case, implementation("triton"), given), device, seconds)
                 yield Row(
@@ -186,7 +186,7 @@ def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> It
                     **against_floor(bytes_floor(case, shape, lights), took.median_ms, copy_gb_s),
                 )
     finally:
-        shading_triton.FORWARD, shading_triton.BACKWARD = standard
+        launch.FORWARD, launch.BACKWARD = standard
 
 
 # --- command line ---------------------------------------------------------------------------------

@@ -1,20 +1,4 @@
-"""The Triton kernels of Blinn-Phong relighting: the picture, and its gradient.
-
-Both read depth, photo and light and write their result; normals stay in registers. Memory traffic bounds the
-time from below: for one light in float32, 28 bytes per pixel forward and 32 backward. At that rate a GPU has
-time for about 200 instructions per pixel, so the kernels save instructions. A warp walks down a strip of
-columns:
-
-- The pixels above and below the current row stay in registers from row to row.
-- A lane holds two pixels side by side: a warp reads 64 columns with one 8-byte load per lane, and the pixels
-  to the left and right come from the next lane by a shuffle.
-- The next row is loaded before the current one is computed: waiting for each row would take most of the time.
-- The lights of an image are a loop inside the row: depth and photo are read once for all of them.
-
-The outer lanes of a warp only provide neighbours to the inner ones, so a strip writes 60 of its 64 columns,
-and the gradient's kernel computes one more row at either end. This repeats an eighth of the arithmetic, but
-needs no atomics, no memory between programs and no barrier, and every run gives bit-identical results.
-"""
+"""The kernel of the gradients by depth and photo."""
 
 # Kernels have no types: Triton decides them when it compiles.
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -24,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from redepth.ops.triton.blinn_phong_rows import (
+from redepth.ops.triton.blinn_phong.rows import (
     INVERSE_GAMMA,
     LANES,
     difference_factor,
@@ -40,74 +24,8 @@ from redepth.ops.triton.blinn_phong_rows import (
     rows_around,
     store_row,
     strip_columns,
-    to_srgb,
     unit_normal,
 )
-
-
-@triton.jit(do_not_specialize=["height", "width"])
-def relight_kernel(
-    depth,
-    image,
-    direction,
-    diffuse,
-    specular,
-    shininess,
-    relit,
-    ambient,
-    height,
-    width,
-    x_scale,
-    y_scale,
-    depth_strides,
-    image_strides,
-    LIGHTS: tl.constexpr,
-    ROWS: tl.constexpr,
-    STRIPS: tl.constexpr,
-    PAIRED: tl.constexpr,
-):
-    """out_c = clip(R_c, floor, 1)^(1 / gamma), R_c = (k_d,c max(n.l, 0) + a) I_c + k_s,c max(n.h, 0)^p."""
-    batch = tl.program_id(2).to(tl.int64)
-    start = tl.program_id(1) * ROWS
-    stop = tl.minimum(start + ROWS, height)
-    column, at, inside, written = strip_columns(width, STRIPS, PAIRED)
-    along = difference_factor(column, width, x_scale)
-    first = start.to(tl.int64)
-    plane = height.to(tl.int64) * width
-
-    depth_at, depth_step = at * depth_strides[2], depth_strides[1]
-    depth += batch * depth_strides[0] + first * depth_step
-    up, z, down, depth = rows_around(depth, depth_step, depth_at, inside, start, height, PAIRED)
-    image_at, image_step = at * image_strides[3], image_strides[2]
-    image += batch * image_strides[0] + first * image_step
-    rgb = load_rgb(image, image_strides[1], image_at, PAIRED)
-    relit += batch * LIGHTS * 3 * plane + first * width
-    if LIGHTS == 1:
-        toward, half, k_d, k_s, p = load_light(direction, diffuse, specular, shininess, batch)
-
-    for row in range(start, stop):
-        depth += tl.where(row + 2 < height, depth_step, 0)
-        below = load_depth(depth, depth_at, inside & (row + 2 < height), PAIRED)
-        image += tl.where(row + 1 < height, image_step, 0)
-        next_rgb = load_rgb(image, image_strides[1], image_at, PAIRED)
-
-        across = difference_factor(row, height, y_scale)
-        n, _, _, _ = unit_normal(z, left_of(z), right_of(z), up, down, along, across, -x_scale * y_scale)
-        channel = relit
-        for light in range(LIGHTS):
-            if LIGHTS > 1:
-                toward, half, k_d, k_s, p = load_light(
-                    direction, diffuse, specular, shininess, batch * LIGHTS + light
-                )
-            cosine = tl.maximum(dot(n, toward), 0.0)
-            shine = tl.exp2(p * log2(tl.maximum(dot(n, half), 0.0)))
-            for k in tl.static_range(3):
-                linear = (k_d[k] * cosine + ambient) * rgb[k] + k_s[k] * shine
-                store_row(channel, at, to_srgb(linear), written, PAIRED)
-                channel += plane
-        up, z, down = z, down, below
-        rgb = next_rgb
-        relit += width
 
 
 @triton.jit(do_not_specialize=["height", "width"])

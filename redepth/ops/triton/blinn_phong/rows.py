@@ -1,10 +1,4 @@
-"""Device functions of the Blinn-Phong kernels: one row of a strip of pixels.
-
-`redepth.ops.triton.blinn_phong_kernels` describes how a warp walks down a strip.
-
-Triton decides at import whether kernels run in its interpreter (``TRITON_INTERPRET=1``), which takes CPU
-tensors and is for tests only.
-"""
+"""Device functions of both kernels: one row of a strip of pixels."""
 
 # Kernels have no types: Triton decides them when it compiles.
 # mypy: allow-untyped-defs, allow-incomplete-defs

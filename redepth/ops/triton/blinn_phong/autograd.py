@@ -1,80 +1,17 @@
-r"""Blinn-Phong relighting in one Triton kernel each way, for CUDA.
-
-`redepth.ops.shading.relight_blinn_phong` computes the same in plain torch. The kernels are in
-`redepth.ops.triton.blinn_phong_kernels`.
-"""
+"""Relighting as a function with gradients, and the checks of its arguments."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from redepth.ops.triton.blinn_phong_kernels import gradient_kernel, relight_kernel
-from redepth.ops.triton.blinn_phong_rows import INTERPRETED, LANES
-
-
-class Launch(NamedTuple):
-    """How an image is divided among programs.
-
-    Attributes:
-        rows: per program. Fewer rows repeat more of the border rows of the gradient's kernel, more rows leave
-            fewer programs to the multiprocessors.
-        strips: of columns per program, one warp each. Neighbouring strips share cache lines.
-    """
-
-    rows: int = 32
-    strips: int = 2
-
-
-FORWARD = Launch()
-BACKWARD = Launch()
-
-_GRID_LIMIT = 65535  # of CUDA, along all axes but the first
-
-
-def _launch(kernel: Any, launch: Launch, shape: torch.Size, *arguments: Any, **constants: Any) -> None:
-    """Start a kernel on images of shape (B, ..., H, W)."""
-    batch, height, width = shape[0], shape[-2], shape[-1]
-    columns = 2 * (LANES.value - 2)
-    grid = (triton.cdiv(width, columns * launch.strips), triton.cdiv(height, launch.rows), batch)
-    if max(grid[1:]) > _GRID_LIMIT:
-        rows = _GRID_LIMIT * launch.rows
-        raise ValueError(f"at most {_GRID_LIMIT} images of {rows} rows at a time, got {batch} of {height}")
-    with torch.cuda.device_of(arguments[0]):
-        kernel[grid](
-            *arguments,
-            ROWS=launch.rows,
-            STRIPS=launch.strips,
-            num_warps=launch.strips,
-            enable_fp_fusion=True,
-            **constants,
-        )
-
-
-def _normal_scale(height: int, width: int) -> tuple[float, float]:
-    """Return the factors -dv and -du of `geometry.normals_from_depth` for an orthographic camera."""
-    du = 2 * width / (height * (width - 1)) if width > 1 else 1.0
-    dv = -2 / (height - 1) if height > 1 else -1.0
-    return -dv, -du
-
-
-def _paired(*images: Tensor) -> bool:
-    """Return whether every two columns (0, 1), (2, 3), ... of all images are one aligned pair in memory."""
-    return all(
-        image.shape[-1] % 2 == 0
-        and image.stride(-1) == 1
-        and image.data_ptr() % (2 * image.element_size()) == 0
-        and all(s % 2 == 0 for n, s in zip(image.shape[:-1], image.stride()[:-1], strict=True) if n > 1)
-        for image in images
-    )
-
-
-def _depth_strides(depth: Tensor) -> tuple[int, int, int]:
-    return depth.stride(0), depth.stride(2), depth.stride(3)
+from redepth.ops.triton.blinn_phong import launch
+from redepth.ops.triton.blinn_phong.backward import gradient_kernel
+from redepth.ops.triton.blinn_phong.forward import relight_kernel
+from redepth.ops.triton.blinn_phong.rows import INTERPRETED
 
 
 class _Relight(torch.autograd.Function):
@@ -88,9 +25,9 @@ class _Relight(torch.autograd.Function):
         batch, lights = light[0].shape[:2]
         height, width = depth.shape[-2:]
         relit = torch.empty((batch, lights, 3, height, width), dtype=out_dtype, device=depth.device)
-        _launch(
+        launch.start(
             relight_kernel,
-            FORWARD,
+            launch.FORWARD,
             depth.shape,
             depth,
             image,
@@ -99,11 +36,11 @@ class _Relight(torch.autograd.Function):
             ambient,
             height,
             width,
-            *_normal_scale(height, width),
-            _depth_strides(depth),
+            *launch.normal_scale(height, width),
+            launch.depth_strides(depth),
             image.stride(),
             LIGHTS=lights,
-            PAIRED=_paired(depth, image, relit),
+            PAIRED=launch.is_paired(depth, image, relit),
         )
         ctx.save_for_backward(depth, image, *light)
         ctx.ambient = ambient
@@ -120,9 +57,9 @@ class _Relight(torch.autograd.Function):
         image_grad = (
             torch.empty(image.shape, dtype=image.dtype, device=image.device) if image_needed else depth_grad
         )
-        _launch(
+        launch.start(
             gradient_kernel,
-            BACKWARD,
+            launch.BACKWARD,
             depth.shape,
             depth,
             image,
@@ -133,13 +70,13 @@ class _Relight(torch.autograd.Function):
             ctx.ambient,
             height,
             width,
-            *_normal_scale(height, width),
-            _depth_strides(depth),
+            *launch.normal_scale(height, width),
+            launch.depth_strides(depth),
             image.stride(),
             cotangent.stride(),
             LIGHTS=cotangent.shape[1],
             IMAGE_GRAD=image_needed,
-            PAIRED=_paired(depth, image, cotangent, depth_grad, image_grad),
+            PAIRED=launch.is_paired(depth, image, cotangent, depth_grad, image_grad),
         )
         return (
             depth_grad if depth_needed else None,

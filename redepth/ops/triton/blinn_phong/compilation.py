@@ -1,4 +1,4 @@
-"""Compile the Blinn-Phong kernels ahead of time, on a machine without a GPU."""
+"""The kernels as sources for Triton's compiler, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 from triton.compiler import ASTSource
 
-from redepth.ops.triton.blinn_phong import BACKWARD, FORWARD, Launch
-from redepth.ops.triton.blinn_phong_kernels import gradient_kernel, relight_kernel
+from redepth.ops.triton.blinn_phong.backward import gradient_kernel
+from redepth.ops.triton.blinn_phong.forward import relight_kernel
+from redepth.ops.triton.blinn_phong.launch import BACKWARD, FORWARD, Launch
 
 
 def ahead_of_time(
