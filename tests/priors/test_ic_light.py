@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from redepth.contracts import Illumination
 from redepth.errors import ConfigError, WeightsError
 from redepth.ops import color
-from redepth.priors.distillation import Given
+from redepth.priors.distillation import StepInputs
 from redepth.priors.ic_light import LIGHTS, ICLight, light_index
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -40,9 +40,9 @@ def prior(folder: Path | None = None, **options: Any) -> ICLight:
 def predicted(model: Any, seen: torch.Tensor, lit: Illumination, *branches: str) -> dict[str, torch.Tensor]:
     rows = len(lit.direction)
     noisy = torch.randn(1, 4, 8, 8, generator=seeded(3)).expand(rows, -1, -1, -1)
-    given = Given(model.condition(seen, "a tiger"), lit, model.draw(rows, seeded()))
+    inputs = StepInputs(model.condition(seen, "a tiger"), lit, model.draw(rows, seeded()))
     with torch.no_grad():
-        return dict(model.predict(noisy, torch.full((rows,), 400), given, branches))
+        return dict(model.predict(noisy, torch.full((rows,), 400), inputs, branches))
 
 
 def test_it_is_the_sum_of_both_checkpoints_with_the_photo_beside_the_noise() -> None:
@@ -154,7 +154,7 @@ def test_offsets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_a_renderer_without_directions_says_what_to_set() -> None:
     model = prior()
-    given = Given(model.condition(photo(), "a"), Illumination(), model.draw(1, seeded()))
+    inputs = StepInputs(model.condition(photo(), "a"), Illumination(), model.draw(1, seeded()))
     noisy = torch.zeros(1, 4, 8, 8)
     with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.tell=photo"):
-        model.predict(noisy, torch.tensor([400]), given, ("text",))
+        model.predict(noisy, torch.tensor([400]), inputs, ("text",))
