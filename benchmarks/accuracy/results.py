@@ -27,7 +27,7 @@ import torch
 import typer
 
 from redepth.experiments.grids import SHIFTED
-from redepth.experiments.run import IDENTITY, Row
+from redepth.experiments.run import IDENTITY, ArmResult
 from redepth.experiments.study import Study
 from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, Cell, percent, summarize, table
 from redepth.io import save_text
@@ -195,9 +195,9 @@ def with_tables(text: str) -> str:
     return text
 
 
-def rows_of(folder: Path) -> list[Row]:
+def rows_of(folder: Path) -> list[ArmResult]:
     """Return the rows of a stored experiment."""
-    return [Row.model_validate(row) for row in json_lines(folder / "rows.jsonl")]
+    return [ArmResult.model_validate(row) for row in json_lines(folder / "rows.jsonl")]
 
 
 def stored(folder: Path) -> tuple[Study, list[Cell]]:

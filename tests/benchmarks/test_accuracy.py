@@ -12,7 +12,7 @@ from benchmarks.accuracy import compare_supervised, results
 from benchmarks.accuracy.results import LABELS, PAGE, STORED, STUDIES, TUNED, TUNING_STORED
 from redepth.components import resolve
 from redepth.config import Performance, Preset, load_preset
-from redepth.experiments.run import IDENTITY, Row, run_study
+from redepth.experiments.run import IDENTITY, ArmResult, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
 from redepth.runtime.executors import Resources
 
@@ -61,7 +61,9 @@ def test_a_study_is_of_the_preset_as_it_ships(name: str) -> None:
 @pytest.mark.parametrize("name", ["prior", "unshifted", "size-192-whole"])
 def test_the_first_rows_of_a_study_come_out_again(name: str, tmp_path: Path) -> None:
     study = Study.model_validate_json((STORED / name / IDENTITY).read_text(encoding="utf-8"))
-    stored = [Row.model_validate_json(line) for line in (STORED / name / "rows.jsonl").open(encoding="utf-8")]
+    stored = [
+        ArmResult.model_validate_json(line) for line in (STORED / name / "rows.jsonl").open(encoding="utf-8")
+    ]
     first = study.model_copy(
         update={"sets": [s.model_copy(update={"images": s.images[:1]}) for s in study.sets]}
     )
