@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from redepth.ops.constants import constant
+
 ResizeRule = Literal["upper_bound", "lower_bound", "minimal"]
 
 AUTO_SCALE = 7.0
@@ -263,8 +265,9 @@ def half_turn(vectors: Tensor, dim: int = -1) -> Tensor:
         vectors: with three entries along ``dim``.
         dim: the axis of x, y and z.
     """
-    x, y, z = vectors.unbind(dim)
-    return torch.stack([-x, -y, z], dim=dim)
+    shape = [1] * vectors.dim()
+    shape[dim] = 3
+    return vectors * constant((-1.0, -1.0, 1.0), vectors).view(shape)
 
 
 def network_size(
