@@ -19,8 +19,10 @@ from redepth import components, io
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import FollowsPhoto
 from redepth.errors import InputError
-from redepth.optim import budget
-from redepth.optim.refiner import OnStep, Refiner
+from redepth.optim.limits import check_memory_limit
+from redepth.optim.outcome import OnStep
+from redepth.optim.planning import run_within_limits
+from redepth.optim.refiner import Refiner
 from redepth.priors.prompts import Prompt
 from redepth.refinement import GroundTruth, Refinement
 from redepth.runtime.device import choose_device
@@ -53,7 +55,7 @@ class Pipeline:
         if isinstance(preset, Preset):
             preset = preset.model_dump()
         self.preset = components.resolve(load_preset(preset, overrides))
-        budget.check_possible(self.preset.optim, self.device)
+        check_memory_limit(self.preset.optim, self.device)
         loaded = components.build(self.preset, self.device)
         self._captioner = loaded.captioner
         self.refiner = Refiner(
@@ -100,8 +102,8 @@ class Pipeline:
             (prompt,) = self.captions([pixels])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        outcome = self.refiner.run(
-            _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+        outcome = run_within_limits(
+            self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
         )
         return Refinement(
             photo=pixels,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from redepth.errors import InputError
 from redepth.metrics import Evaluation, evaluate
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
-from redepth.optim.refiner import Outcome
+from redepth.optim.outcome import Outcome
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,7 +50,7 @@ class GroundTruth:
     """
 
     values: Array
-    kind: Literal["depth", "disparity"] = "depth"
+    kind: Predicts = "depth"
     mask: NDArray[np.bool_] | None = None
 
     def check(self, height: int, width: int) -> None:

@@ -29,7 +29,7 @@ from benchmarks.speed.random_models import REAL, SMALL, Shapes
 from benchmarks.speed.records import RESULTS, ROOT, Row, circumstances, save
 from benchmarks.speed.report import PAPER
 from benchmarks.speed.ways import PHOTO
-from redepth.checkpoints.downloads import size_text
+from redepth.checkpoints import size_text
 from tests.support.hub_repositories import DEPTH, PROCESSOR, SD
 from tests.support.hub_server import Hub, serving
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from redepth.batch import Photo, Refined
     from redepth.bench import Run, Summary
     from redepth.config import Preset
-    from redepth.optim.refiner import StepReport
+    from redepth.optim.outcome import StepReport
     from redepth.pipeline import Pipeline
     from redepth.priors.prompts import Prompt
     from redepth.refinement import GroundTruth, Refinement
@@ -112,8 +112,8 @@ Overrides = Annotated[
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # What a time or memory limit came to is worth a line.
-    logging.getLogger("redepth.optim.budget").setLevel(logging.INFO)
+    # The plan for a time or memory limit is one line at level INFO.
+    logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     try:
         app()
     except RedepthError as error:
@@ -815,22 +815,22 @@ def _status(doing: str) -> Iterator[None]:
 
     A terminal shows how much of a file is here; elsewhere a line for each repository has to do.
     """
-    from redepth.checkpoints import downloads
+    from redepth import checkpoints
 
     with err.status(doing) as status:
 
-        class Shown(downloads.Watcher):
+        class Shown(checkpoints.Watcher):
             def line(self, text: str) -> None:
                 err.print(text, markup=False, highlight=False, soft_wrap=True)
 
             def bytes(self, name: str, done: int, size: int | None) -> None:
-                of = "" if size is None else f" of {downloads.size_text(size)}"
-                said = f"downloading {downloads.size_text(done)}{of}: {name}"
+                of = "" if size is None else f" of {checkpoints.size_text(size)}"
+                said = f"downloading {checkpoints.size_text(done)}{of}: {name}"
                 # A narrow terminal cuts the name, not the figures.
                 shown = Text(said, no_wrap=True, overflow="ellipsis")
                 status.update(doing if done == size else shown)
 
-        with downloads.watched(Shown()):
+        with checkpoints.watched(Shown()):
             yield
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.config import load_preset, preset_names
 from redepth.contracts import HasBackends, HasNeeds
 from redepth.errors import RedepthError, WeightsError
@@ -58,7 +58,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def embedded_weights(folder: Path = hub.WEIGHTS) -> list[Check]:
+def embedded_weights(folder: Path = checkpoints.WEIGHTS) -> list[Check]:
     """Compare every file of the embedded weights with its recorded checksum."""
     cure = "reinstall redepth; in a clone: git checkout -- redepth/weights"
     listing = folder / CHECKSUMS
@@ -112,7 +112,7 @@ def _extras() -> list[Check]:
 def _hub() -> list[Check]:
     from huggingface_hub import constants
 
-    reachable = hub.hub_reachable()
+    reachable = checkpoints.hub_reachable()
     cure = "" if reachable else "connect, or unset HF_HUB_OFFLINE; or use --preset embedded"
     return [
         Check("hub", reachable, "reachable" if reachable else "not reachable", cure),

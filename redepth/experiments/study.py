@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from redepth import depth_models, priors, renderers
-from redepth.checkpoints import hub
+from redepth import checkpoints, depth_models, priors, renderers
 from redepth.components import captioner_of, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
@@ -268,7 +267,7 @@ def differences(there: Study, here: Study) -> Iterator[str]:
 def _native(preset: str, size: int) -> list[str]:
     """Return the override by which an embedded depth model sees scenes at their own size."""
     checkpoint = str(load_preset(preset).depth_model.options.get("checkpoint", ""))
-    return [f"depth_model.longer_side={size}"] if checkpoint.startswith(hub.EMBEDDED) else []
+    return [f"depth_model.longer_side={size}"] if checkpoint.startswith(checkpoints.EMBEDDED) else []
 
 
 def _wanted(grid: Experiment, base: Preset, names: Sequence[str]) -> list[Arm]:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Condition
 from redepth.errors import WeightsError
 from redepth.priors.distillation import StepInputs
@@ -64,12 +64,12 @@ class ICLight(StableDiffusion):
 
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({"in_channels": 8})
 
-    def _locate(self) -> tuple[hub.Source, hub.Source]:
+    def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
         found = super()._locate()
-        self._light = hub.Source(self.light_checkpoint, self.light_revision)
+        self._light = checkpoints.Source(self.light_checkpoint, self.light_revision)
         if self.weights == "trained":
             offline, files = self.local_files_only, (self.light_file,)
-            self._light = hub.locate(
+            self._light = checkpoints.locate(
                 self.light_checkpoint, self.light_revision, files, local_files_only=offline
             )
         return found

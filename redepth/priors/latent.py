@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
 from redepth.priors import cache
@@ -160,7 +160,7 @@ class LatentDiffusion(DiffusionPrior):
 
         return DDIMScheduler
 
-    def _locate(self) -> tuple[hub.Source, hub.Source]:
+    def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
         """Return the sources of the checkpoint and of the VAE."""
         text = [name for part in self.text_parts for name in part.files]
         names = [f"{self.denoiser[1]}/config.json", "scheduler/scheduler_config.json", *text]
@@ -172,12 +172,12 @@ class LatentDiffusion(DiffusionPrior):
             names += [f"vae/{name}" for name in vae]
         files = [self._variant_of(name) for name in names]
         offline = self.local_files_only
-        source = hub.locate(
+        source = checkpoints.locate(
             self.checkpoint, self.revision, files, optional=["model_index.json"], local_files_only=offline
         )
         if other is None:
             return source, source
-        return source, hub.locate(other, self.vae_revision, vae, local_files_only=offline)
+        return source, checkpoints.locate(other, self.vae_revision, vae, local_files_only=offline)
 
     def _variant_of(self, name: str) -> str:
         return name.replace(".safetensors", f".{self.variant}.safetensors") if self.variant else name

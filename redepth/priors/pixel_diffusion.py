@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
 from redepth.priors.distillation import DiffusionPrior, Fraction, StepInputs
@@ -72,7 +72,9 @@ class PixelDiffusion(DiffusionPrior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._source = hub.Source(self.checkpoint, self.revision, local_files_only=self.local_files_only)
+        self._source = checkpoints.Source(
+            self.checkpoint, self.revision, local_files_only=self.local_files_only
+        )
 
     def ensure_available(self) -> None:
         """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""
@@ -101,7 +103,7 @@ class PixelDiffusion(DiffusionPrior):
         self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
         return self
 
-    def _locate(self) -> tuple[hub.Source, tuple[str, str]]:
+    def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
         found = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
         unet, schedule = next(found, FOLDERS[0])
@@ -109,7 +111,7 @@ class PixelDiffusion(DiffusionPrior):
         if self.weights == "trained":
             files.append(_path(unet, "diffusion_pytorch_model.safetensors"))
         offline = self.local_files_only
-        source = hub.locate(
+        source = checkpoints.locate(
             self.checkpoint, self.revision, files, optional=[LAYOUT_FILE], local_files_only=offline
         )
         return source, (unet, schedule)

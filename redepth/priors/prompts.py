@@ -8,24 +8,22 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
+from redepth.config import CaptionFallback, CaptionPrecision
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
+from redepth.literals import CaptionerName
 from redepth.priors import cache
 from redepth.registry import require
 from redepth.runtime.device import current
 
 log = logging.getLogger(__name__)
-
-CaptionerName = Literal["blip2", "blip"]
-Fallback = Literal["error", "none"]
-CaptionPrecision = Literal["auto", "int8", "float16", "bfloat16", "float32"]
 
 MAX_TOKENS = 30
 """Most tokens of a caption; it is written greedily, so that a photo has one."""
@@ -107,7 +105,7 @@ class Captioner:
         revision: str | None = None,
         local_files_only: bool = False,
         dtype: CaptionPrecision = "auto",
-        fallback: Fallback = "error",
+        fallback: CaptionFallback = "error",
     ) -> None:
         self.name, self.device = name, device
         self.known = CAPTIONERS[name]
@@ -163,7 +161,7 @@ class Captioner:
             self.problem = said
             log.warning("%s; going on with an empty prompt", said)
 
-    def _caption(self, pixels: NDArray[np.uint8], source: hub.Source) -> Prompt:
+    def _caption(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> Prompt:
         identity = source.identity(self.known.files)
         pixel_hash = cache.digest(pixels.tobytes())
         name = cache.key(self.name, identity, self.dtype, MAX_TOKENS, list(pixels.shape), pixel_hash)
@@ -177,7 +175,7 @@ class Captioner:
         return Prompt(text or "", origin)
 
     @torch.no_grad()
-    def _write(self, pixels: NDArray[np.uint8], source: hub.Source) -> str:
+    def _write(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> str:
         from PIL import Image
 
         model, processor = self._load(source)
@@ -186,7 +184,7 @@ class Captioner:
         tokens = model.generate(pixel_values=picture, max_new_tokens=MAX_TOKENS, do_sample=False, num_beams=1)
         return " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
 
-    def _load(self, source: hub.Source) -> tuple[Any, Any]:
+    def _load(self, source: checkpoints.Source) -> tuple[Any, Any]:
         if self._loaded is None:
             import transformers
 
@@ -209,12 +207,12 @@ class Captioner:
                 with current(self.device):
                     torch.cuda.empty_cache()
 
-    def _locate(self) -> hub.Source:
+    def _locate(self) -> checkpoints.Source:
         if self.dtype == "int8":
             for package in ("bitsandbytes", "accelerate"):
                 require(package, "int8")
         offline = self.local_files_only
-        return hub.locate(
+        return checkpoints.locate(
             self.checkpoint,
             self.revision,
             self.known.files,

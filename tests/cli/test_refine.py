@@ -23,14 +23,14 @@ import trimesh
 from PIL import Image
 
 from redepth import __version__, cli, metrics
-from redepth.checkpoints import hub
+from redepth.checkpoints import WEIGHTS, lookup
 from redepth.cli import doctor
 from redepth.components import FAMILIES, list_components, resolve
 from redepth.config import load_preset, preset_names
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
 from redepth.errors import ConfigError
 from redepth.metrics import diagnostics
-from redepth.optim.budget import run_fitted
+from redepth.optim.planning import run_within_limits
 from redepth.pipeline import Pipeline
 from redepth.refinement import Refinement
 from redepth.registry import Entry
@@ -270,7 +270,7 @@ def test_the_default_preset_offline_says_at_once_what_to_do(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever runs this may have the weights; a run with them would take hours.
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
     started = time.perf_counter()
     done = call("refine", real_photos["coins"], "--out", tmp_path / "out")
     assert time.perf_counter() - started < 5
@@ -497,7 +497,8 @@ def test_a_time_limit_is_no_failure_and_what_it_came_to_is_on_record(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(0, 100_000, 10))
-    monkeypatch.setattr(run_fitted, "__kwdefaults__", {**run_fitted.__kwdefaults__, "clock": now.__next__})
+    defaults = {**run_within_limits.__kwdefaults__, "clock": now.__next__}
+    monkeypatch.setattr(run_within_limits, "__kwdefaults__", defaults)
     done = call("refine", real_photos["coins"], *SMOKE, "--budget", "1m", "--out", tmp_path)
     assert done.code == 0, done.err
     assert "(partial)" not in done.out
@@ -554,7 +555,7 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
     # A component of another package that cannot be imported does not stop the listing.
     foreign = Entry("foreign", "no_such_module:Foreign", "from package foreign")
     monkeypatch.setitem(DEPTH_MODELS._entries, "foreign", foreign)
@@ -572,7 +573,7 @@ def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
     assert "depth_model.path" in rows["precomputed"][4]
     assert "component 'foreign'" in rows["foreign"][4]
     # With the weights at hand nothing is missing.
-    monkeypatch.setattr(hub, "is_cached", lambda *_: True)
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: True)
     assert "hf download" not in call("list", "depth-models").out
 
 
@@ -621,7 +622,7 @@ def test_doctor_prints_commands_whole_and_fails_for_what_is_vital(monkeypatch: p
 
 def test_doctor_detects_changed_and_missing_weights(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
-    shutil.copytree(hub.WEIGHTS, folder)
+    shutil.copytree(WEIGHTS, folder)
     digests = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != doctor.CHECKSUMS):
         digests[path.relative_to(folder).as_posix()] = doctor.sha256(path)
@@ -651,8 +652,8 @@ def test_doctor_detects_changed_and_missing_weights(tmp_path: Path) -> None:
 
 
 def test_the_recorded_checksums_cover_all_shipped_weights() -> None:
-    listed = {line.split("  ")[1] for line in (hub.WEIGHTS / doctor.CHECKSUMS).read_text().splitlines()}
-    files = {p.relative_to(hub.WEIGHTS).as_posix() for p in hub.WEIGHTS.rglob("*") if p.is_file()}
+    listed = {line.split("  ")[1] for line in (WEIGHTS / doctor.CHECKSUMS).read_text().splitlines()}
+    files = {p.relative_to(WEIGHTS).as_posix() for p in WEIGHTS.rglob("*") if p.is_file()}
     assert listed == files - {doctor.CHECKSUMS, "README.md"}
 
 

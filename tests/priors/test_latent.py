@@ -293,7 +293,7 @@ def test_a_missing_and_a_corrupted_checkpoint_say_so(tmp_path: Path) -> None:
     assert "UNet2DConditionModel" in said
     assert "damaged" in said
     (folder / "vae" / "config.json").unlink()
-    assert "has no vae/config.json: it is no whole checkpoint" in refusal(small(folder))
+    assert "has no vae/config.json: the checkpoint is incomplete" in refusal(small(folder))
     (folder / "vae" / "config.json").write_text("{")
     assert "is not JSON" in refusal(small(folder))
 

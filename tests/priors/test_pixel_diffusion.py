@@ -118,7 +118,7 @@ def test_saved_and_loaded_it_is_the_same_prior(tmp_path: Path) -> None:
 
 
 def test_folders_that_hold_no_such_model_say_so(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"has no unet/config\.json and 2 more: it is no whole checkpoint"):
+    with pytest.raises(WeightsError, match=r"has no unet/config\.json and 2 more: the checkpoint"):
         PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
     folder = copy_of("ddpm", tmp_path)
     (folder / "unet" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
