@@ -25,8 +25,8 @@ from redepth.ops import color, shading
 
 GRAVEL = Path(skimage.__file__).parent / "data" / "gravel.png"
 
-# In the lights' mirrored frame: the camera sees it at the upper left, 40 degrees above the picture.
-LIGHT = (0.6, -0.6, 0.7)
+# Towards the light, x right, y up, z to the viewer: from the upper left, 40 degrees above the picture.
+LIGHT = (-0.6, 0.6, 0.7)
 MATERIAL = {
     "diffuse": 0.7,
     "specular": 0.3,
@@ -46,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def same_light(renderer: Any) -> Illumination:
     """Return this gallery's light in the terms of a renderer, what else it draws seeded."""
-    drawn = renderer.sample(1, torch.Generator().manual_seed(0)).tensors
+    drawn = renderer.draw(1, torch.Generator().manual_seed(0)).tensors
     direction = shading.normalize(torch.tensor([[LIGHT]]))
     fixed = {"direction": direction} | {k: torch.tensor([[v]]) for k, v in MATERIAL.items()}
     light = {**drawn, **{k: v for k, v in fixed.items() if k in drawn}}

@@ -330,7 +330,7 @@ class Refinement:
 
 
 def _display_normals(depth: Tensor) -> Array:
-    normals = geometry.camera_facing(geometry.normals_from_depth(depth))
+    normals = geometry.normals_from_depth(depth)
     return normals[0].permute(1, 2, 0).numpy()
 
 

@@ -27,7 +27,6 @@ from redepth.experiments.study import EVALUATION_SEED, SYNTHETIC, open_scenes
 from redepth.experiments.summary import RESAMPLES_SEED, percent
 from redepth.io import save_json
 from redepth.metrics import Interval, bootstrap_interval
-from redepth.ops.geometry import camera_facing
 from redepth.protocols import EvaluationProtocol, evaluate, load_protocol
 from training.loop import averaged
 from training.train_embedded import (
@@ -75,7 +74,7 @@ def measure(
         row[name] = {"silog": metrics["silog"], "normals": metrics["normals_mean"]}
     assert sample.normals is not None
     truth = torch.from_numpy(sample.normals).permute(2, 0, 1)[None]
-    found = camera_facing(predict_normals(normals, photo))
+    found = predict_normals(normals, photo)
     row["photo to normals"] = {"normals": float(angles(found, truth).mean())}
     return row
 

@@ -34,7 +34,7 @@ console = Console()
 
 def step(renderer: Any, depth: Tensor, linear: Tensor) -> Callable[[], None]:
     """Return a function that relights and computes the gradient with respect to the depth."""
-    light = renderer.sample(len(depth), torch.Generator().manual_seed(0)).to(depth.device)
+    light = renderer.draw(len(depth), torch.Generator().manual_seed(0)).to(depth.device)
 
     def run() -> None:
         z = depth.detach().requires_grad_()

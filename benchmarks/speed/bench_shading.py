@@ -83,14 +83,14 @@ def arguments(shape: Shape, lights: int, device: torch.device) -> dict[str, Tens
     coarse = torch.rand(batch, 1, height // 16 + 2, width // 16 + 2, generator=generator)
     terrain = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     photo = torch.rand(1, 3, height, width, generator=generator).expand(batch, -1, -1, -1).contiguous()
-    light = BlinnPhong(lights=lights).sample(batch, generator)
+    light = BlinnPhong(lights=lights).draw(batch, generator)
     drawn = {
         "depth": 1 + 0.2 * terrain,
         "image_linear": color.srgb_to_linear(photo),
         "direction": light.direction,
-        "diffuse": light["diffuse"][..., None].repeat(1, 1, 3),
-        "specular": light["specular"][..., None].repeat(1, 1, 3),
-        "shininess": light["shininess"],
+        "diffuse": light.material.diffuse[..., None].repeat(1, 1, 3),
+        "specular": light.material.specular[..., None].repeat(1, 1, 3),
+        "shininess": light.material.shininess,
     }
     return {name: value.to(device) for name, value in drawn.items()}
 
@@ -163,15 +163,15 @@ def measure(
 
 def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> Iterator[Row]:
     """Time both kernels under every cut to programs."""
-    from redepth.ops.triton import blinn_phong as shading_triton
+    from redepth.ops.triton.blinn_phong import launch
 
     common = circumstances(device)
     copy_gb_s = copy_bandwidth(device, seconds)
     given = arguments(shape, lights, device)
-    standard = shading_triton.FORWARD, shading_triton.BACKWARD
+    standard = launch.FORWARD, launch.BACKWARD
     try:
         for rows, strips in SWEEP:
-            shading_triton.FORWARD = shading_triton.BACKWARD = shading_triton.Launch(rows, strips)
+            launch.FORWARD = launch.BACKWARD = launch.Launch(rows, strips)
             for case in ("forward", "backward"):
                 took = time_runs(work(case, implementation("triton"), given), device, seconds)
                 yield Row(
@@ -186,7 +186,7 @@ def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> It
                     **against_floor(bytes_floor(case, shape, lights), took.median_ms, copy_gb_s),
                 )
     finally:
-        shading_triton.FORWARD, shading_triton.BACKWARD = standard
+        launch.FORWARD, launch.BACKWARD = standard
 
 
 # --- command line ---------------------------------------------------------------------------------

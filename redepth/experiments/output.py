@@ -18,7 +18,7 @@ from redepth.experiments.plot import draw
 from redepth.experiments.run import PICTURED, ArmResult
 from redepth.experiments.study import SYNTHETIC, Scene, Study
 from redepth.experiments.summary import Cell, summarize
-from redepth.ops.geometry import ORTHOGRAPHIC, camera_facing, normals_from_depth
+from redepth.ops.geometry import ORTHOGRAPHIC, normals_from_depth
 from redepth.runtime.resume import Task, row_path
 
 
@@ -87,6 +87,6 @@ def _log(depth: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _normals(depth: NDArray[np.float32]) -> NDArray[np.float32]:
-    normals = camera_facing(normals_from_depth(torch.from_numpy(depth)[None, None], ORTHOGRAPHIC))
+    normals = normals_from_depth(torch.from_numpy(depth)[None, None], ORTHOGRAPHIC)
     array: NDArray[np.float32] = normals[0].permute(1, 2, 0).numpy()
     return array

@@ -27,7 +27,7 @@ from redepth.metrics import (
     normal_metrics,
     pooled,
 )
-from redepth.ops.geometry import camera_facing, normals_from_depth, resize
+from redepth.ops.geometry import normals_from_depth, resize
 from redepth.protocols.preparation import sample_label
 from redepth.protocols.schema import EvaluationProtocol, Region
 
@@ -260,7 +260,7 @@ def _boundaries_and_normals(
     if "boundaries" in protocol.measures and has_edges(truth, mask):
         metrics |= boundary_metrics(depth, truth, mask, names=[name])
     if "normals" in protocol.measures and sample.normals is not None and sample.camera is not None:
-        predicted = camera_facing(normals_from_depth(depth[None, None], sample.camera))[0]
+        predicted = normals_from_depth(depth[None, None], sample.camera)[0]
         true = torch.from_numpy(np.ascontiguousarray(sample.normals)).permute(2, 0, 1).double()
         true = torch.stack([_nearest(part, *depth.shape) for part in true])
         if bool((mask & torch.isfinite(true).all(0) & (true != 0).any(0)).any()):

@@ -23,7 +23,7 @@ def test_the_loss_is_half_the_squared_distance_of_pictures_in_the_priors_units()
         teacher.condition(image, "")
     teacher.set_surface(surface())
     condition = teacher.condition(image, "")
-    light = renderer.sample(3, seeded())
+    light = renderer.draw(3, seeded())
     linear = color.srgb_to_linear(image)
     noise = teacher.draw(6, seeded())
 

@@ -326,7 +326,7 @@ def test_an_upcast_prior_equals_the_one_in_float32(family: str) -> None:
     assert half.upcast() == "bfloat16"
     assert half.describe()["dtype"] == "float32"
     assert half.upcast() == ""
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), full.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), full.draw(1, seeded())
     actual, expected = (p(photo(), condition, light, noise) for p in (half, full))
     assert torch.equal(actual, expected)
 
@@ -337,7 +337,7 @@ def test_a_prediction_that_is_not_finite_is_reported_in_half_precision_and_ignor
 ) -> None:
     prior = tiny_prior(dtype=dtype)
     monkeypatch.setattr(prior, "_run", lambda noisy, *_: torch.full_like(noisy, torch.nan))
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
     loss = prior(photo(), prior.condition(photo(), ""), light, noise)
     assert bool(torch.isfinite(loss).all()) == (dtype == "float32")
 
@@ -353,7 +353,7 @@ def executed(family: str, **how: Any) -> Tensor:
         prior = tiny_prior()
     prior.tune(Execution(**how))
     picture = photo().requires_grad_()
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
     prior(picture, prior.condition(photo(), "a tiger"), light, noise).sum().backward()
     assert picture.grad is not None
     return picture.grad

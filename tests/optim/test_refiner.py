@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from redepth.contracts import StepDraws, Surface
 from redepth.depth_models.depth_anything import DepthAnything
@@ -216,6 +217,9 @@ def test_a_replay_that_does_not_fit_and_a_file_that_is_none_are_errors(tmp_path:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="not a record of draws"):
         load_draws(tmp_path / "x.safetensors")
+    save_file({"0.illumination.direction": torch.ones(1, 1, 3)}, tmp_path / "old.safetensors")
+    with pytest.raises(InputError, match="in another frame: record the draws anew"):
+        load_draws(tmp_path / "old.safetensors")
 
 
 def test_history_has_every_loss_of_every_step_and_the_total_is_their_sum() -> None:

@@ -80,7 +80,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_a_training_of_another_length_is_refused(tmp_path: Path) -> None:
     command = ["depth", "--runs", str(tmp_path), "--until", "1", "--samples"]
     run(*command, "64")
-    with pytest.raises(ConfigError, match=r"holds a training of \[4\] steps, and \[8\] are asked for"):
+    with pytest.raises(ConfigError, match=r"holds a training of \[4\] steps, and \[8\] are requested"):
         run(*command, "128")
 
 

@@ -1,4 +1,4 @@
-"""The kernel of `residual.add_with_bias`: reads a and b once, writes their sum once."""
+"""The kernel of `residual.add_with_bias`: it reads a and b once and writes their sum once."""
 
 # Kernels have no types: Triton decides them when it compiles.
 # mypy: allow-untyped-defs, allow-incomplete-defs
