@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-Predicts = Literal["disparity", "depth"]
-"""What a raw output is: disparity (larger is nearer) or depth (larger is farther)."""
+from redepth.literals import Predicts as Predicts
 
 Invariance = Literal["affine", "metric"]
 """Whether a raw output is known up to scale and shift, or in metres (depth) and 1 / metres (disparity)."""

@@ -29,6 +29,7 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 
 # A module imports only from ranks below its own, and from its own part.
 RANKS = (
+    {"redepth.literals"},
     {"redepth", "redepth.contracts", "redepth.errors", "redepth.ops"},
     {"redepth.registry", "redepth.io", "redepth.metrics"},
     {"redepth.config", "redepth.viz", "redepth.runtime", "redepth.checkpoints", "redepth.data"},

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 import typer
 from torch import Generator, Tensor, nn
 
-from redepth.cli.doctor import CHECKSUMS, sha256
+from redepth.cli.checks import CHECKSUMS, sha256
 from redepth.contracts import Illumination
 from redepth.data.scenes.synthetic import Domain, Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything

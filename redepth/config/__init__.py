@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from redepth.config.units import memory, seconds
 from redepth.errors import ConfigError, nearest
+from redepth.literals import CaptionerChoice
 from redepth.registry import Location, explain
 
 PRESETS = Path(__file__).parent / "presets"
@@ -174,7 +175,7 @@ class Prompting(_Section):
     ``error``, or on with ``none``.
     """
 
-    captioner: Literal["none", "blip", "blip2"] = "none"
+    captioner: CaptionerChoice = "none"
     checkpoint: str | None = None
     revision: str | None = None
     local_files_only: bool = False

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from redepth.checkpoints import hub
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
+from redepth.literals import CaptionerName
 from redepth.priors import cache
 from redepth.registry import require
 from redepth.runtime.device import current
 
 log = logging.getLogger(__name__)
 
-CaptionerName = Literal["blip2", "blip"]
 Fallback = Literal["error", "none"]
 CaptionPrecision = Literal["auto", "int8", "float16", "bfloat16", "float32"]
 

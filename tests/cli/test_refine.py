@@ -24,7 +24,7 @@ from PIL import Image
 
 from redepth import __version__, cli, metrics
 from redepth.checkpoints import hub
-from redepth.cli import doctor
+from redepth.cli import checks, options
 from redepth.components import FAMILIES, list_components, resolve
 from redepth.config import load_preset, preset_names
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
@@ -603,13 +603,13 @@ def test_doctor_reports_every_component() -> None:
         assert preset in done.out
     for word in (torch.__version__, "cuda", "heic", "hub", "embedded: relief-depth/model.safetensors"):
         assert word in done.out
-    assert not [check for check in doctor.report()["components"] if check.found == "broken"]
+    assert not [check for check in checks.report()["components"] if check.found == "broken"]
 
 
 def test_doctor_prints_commands_whole_and_fails_for_what_is_vital(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = doctor.Check("embedded: weights", False, "missing or changed", "a cure", vital=True)
-    monkeypatch.setattr(doctor, "embedded_weights", lambda: [broken])
-    monkeypatch.setattr(doctor, "EXTRAS", {"no_such_module": "heic"})
+    broken = checks.Check("embedded: weights", False, "missing or changed", "a cure", vital=True)
+    monkeypatch.setattr(checks, "embedded_weights", lambda: [broken])
+    monkeypatch.setattr(checks, "EXTRAS", {"no_such_module": "heic"})
     monkeypatch.setitem(RENDERERS._entries, "gone", Entry("gone", "no_such_module:Gone", "from nowhere"))
     done = call("doctor")
     assert done.code == 2
@@ -623,37 +623,37 @@ def test_doctor_detects_changed_and_missing_weights(tmp_path: Path) -> None:
     folder = tmp_path / "weights"
     shutil.copytree(hub.WEIGHTS, folder)
     digests = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != doctor.CHECKSUMS):
-        digests[path.relative_to(folder).as_posix()] = doctor.sha256(path)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != checks.CHECKSUMS):
+        digests[path.relative_to(folder).as_posix()] = checks.sha256(path)
     lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    (folder / doctor.CHECKSUMS).write_text(lines + "\n")
-    checks = doctor.embedded_weights(folder)
-    assert {check.what.removeprefix("embedded: ") for check in checks} == set(digests)
-    assert all(check.ok for check in checks)
+    (folder / checks.CHECKSUMS).write_text(lines + "\n")
+    found = checks.embedded_weights(folder)
+    assert {check.what.removeprefix("embedded: ") for check in found} == set(digests)
+    assert all(check.ok for check in found)
 
     changed = folder / "relief-depth" / "model.safetensors"
     content = bytearray(changed.read_bytes())
     content[-1] ^= 1
     changed.write_bytes(content)
     (folder / "relief-depth" / "config.json").unlink()
-    wrong = [check for check in doctor.embedded_weights(folder) if not check.ok]
+    wrong = [check for check in checks.embedded_weights(folder) if not check.ok]
     names = [f"embedded: relief-depth/{name}" for name in ("config.json", "model.safetensors")]
     assert [check.what for check in wrong] == names
     assert all(check.vital and check.cure and "changed" in check.found for check in wrong)
 
-    (folder / doctor.CHECKSUMS).write_text("")
-    (empty,) = doctor.embedded_weights(folder)
-    (folder / doctor.CHECKSUMS).unlink()
-    (absent,) = doctor.embedded_weights(folder)
+    (folder / checks.CHECKSUMS).write_text("")
+    (empty,) = checks.embedded_weights(folder)
+    (folder / checks.CHECKSUMS).unlink()
+    (absent,) = checks.embedded_weights(folder)
     assert empty == absent
     assert absent.vital
     assert not absent.ok
 
 
 def test_the_recorded_checksums_cover_all_shipped_weights() -> None:
-    listed = {line.split("  ")[1] for line in (hub.WEIGHTS / doctor.CHECKSUMS).read_text().splitlines()}
+    listed = {line.split("  ")[1] for line in (hub.WEIGHTS / checks.CHECKSUMS).read_text().splitlines()}
     files = {p.relative_to(hub.WEIGHTS).as_posix() for p in hub.WEIGHTS.rglob("*") if p.is_file()}
-    assert listed == files - {doctor.CHECKSUMS, "README.md"}
+    assert listed == files - {checks.CHECKSUMS, "README.md"}
 
 
 # --- the command itself ---------------------------------------------------------------------------
@@ -727,21 +727,21 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("two_gpus")
 def test_workers_share_the_gpus(workers: int, ray: str | None, device: str, gpus: int) -> None:
-    assert cli._resources(workers, ray, None, device).gpus == gpus
+    assert options.resources(workers, ray, None, device).gpus == gpus
 
 
 def test_workers_of_ray_look_for_gpus_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert cli._resources(4, "auto", None, "cuda").gpus == 1
-    assert cli._resources(4, "auto", None, "auto").gpus == 0
+    assert options.resources(4, "auto", None, "cuda").gpus == 1
+    assert options.resources(4, "auto", None, "auto").gpus == 0
     with pytest.raises(ConfigError, match="--device cuda in place of cuda:1"):
-        cli._resources(4, "auto", None, "cuda:1")
+        options.resources(4, "auto", None, "cuda:1")
 
 
 @pytest.mark.usefixtures("two_gpus", "never_loads")
 def test_a_gpu_that_is_not_there_is_named_before_anything_is_loaded() -> None:
     with pytest.raises(ConfigError, match=r"'cuda:2' is not available here.*cuda:0, cuda:1"):
-        cli._resources(2, None, None, "cuda:2")
+        options.resources(2, None, None, "cuda:2")
 
 
 @pytest.mark.parametrize("wrong", ["gpu", "cuda:", "cuda:one", "cuda:-1", "cpu:0", "CUDA"])

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.cli.doctor import sha256
+from redepth.cli.checks import sha256
 from redepth.data.scenes.path_traced import FILE, path_traced
 from redepth.data.scenes.synthetic import Scenes
 from redepth.errors import MissingDependencyError

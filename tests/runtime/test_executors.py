@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from redepth.errors import ConfigError, InputError, RedepthError
-from redepth.runtime.executors import Done, Resources, _share, executor
+from redepth.runtime.executors import Done, Resources, gpu_share, executor
 from tests.support import fake_gpus
 
 KINDS = {
@@ -60,7 +60,7 @@ def test_all_executors_give_the_same(resources: Resources) -> None:
     found = outcomes(executor(resources).run(partial(make_adder, 10), list(range(8))))
     expected = outcomes(executor(KINDS["inline"]).run(partial(make_adder, 10), list(range(8))))
     assert found == expected
-    assert [done.given for done in found] == list(range(8))
+    assert [done.item for done in found] == list(range(8))
 
 
 def test_a_failure_is_an_outcome_and_the_rest_runs(resources: Resources) -> None:
@@ -121,7 +121,7 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
         list(executor(Resources(ray="auto")).run(partial(make_adder, 0), [1]))
 
 
-def test_threads_are_shared_out() -> None:
+def test_threads_aregpu_shared_out() -> None:
     assert Resources(workers=2, threads=3).threads_each == 3
     assert Resources(workers=10_00).threads_each == 1
     assert Resources().kind == "inline"
@@ -156,7 +156,7 @@ def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
         assert sorted(by_process.values()) == [0, 0, 1]
 
 
-def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
+def test_without_gpus_togpu_share_a_process_keeps_the_device_it_is_told() -> None:
     assert {gpu for _, gpu, _ in told(workers=2, gpus=0, inputs=4)} == {0}
 
 
@@ -165,10 +165,10 @@ def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
     [(1, 1, 1), (4, 2, 1), (2, 2, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (2, 5, 1 / 3)],
 )
 def test_each_ray_worker_finds_room_on_a_gpu(gpus: int, workers: int, share: float) -> None:
-    assert _share(float(gpus), workers) == share
+    assert gpu_share(float(gpus), workers) == share
     assert gpus * int(1 / share) >= workers
 
 
 def test_a_ray_cluster_without_gpus_is_named() -> None:
     with pytest.raises(ConfigError, match="no GPU"):
-        _share(0.0, 2)
+        gpu_share(0.0, 2)

@@ -15,6 +15,7 @@ from unittest import mock
 from rich.console import Console
 
 from redepth import cli
+from redepth.cli import console
 
 # One thread: results are the same to the bit, and a busy machine is not made busier.
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -40,8 +41,8 @@ def call(*args: str | Path) -> Finished:
     code = 0
     with (
         mock.patch.object(sys, "argv", ["redepth", *map(str, args)]),
-        mock.patch.object(cli, "out", Console(width=200)),
-        mock.patch.object(cli, "err", Console(width=200, stderr=True)),
+        mock.patch.object(console, "out", Console(width=200)),
+        mock.patch.object(console, "err", Console(width=200, stderr=True)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
