@@ -98,12 +98,12 @@ class Executor(ABC):
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self._stopped = False
+        self._interrupted = False
 
     def stop(self) -> None:
         """Start no further input. Those that run now still end."""
         self._stopped = True
 
-    @abstractmethod
     def run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
         """Yield the outcome of every input, in the order in which they end.
 
@@ -114,6 +114,19 @@ class Executor(ABC):
             RedepthError: if no worker can be made.
             KeyboardInterrupt: after Ctrl-C.
         """
+        if not inputs:
+            return
+        for done in self._run(make, inputs):
+            if done.interrupted:
+                self._interrupted = True
+                self.stop()
+            yield done
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    @abstractmethod
+    def _run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
+        """Yield outcomes as they end, and start no further input once `stop` was called."""
 
 
 def executor(resources: Resources) -> Executor:
@@ -125,19 +138,14 @@ def executor(resources: Resources) -> Executor:
 class Inline(Executor):
     """In this process, one after the other."""
 
-    def run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
+    def _run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
         """Yield outcomes in the order of the inputs."""
-        if not inputs:
-            return
         _use_threads(self.resources.threads)
         worker = make()
         for index, item in enumerate(inputs):
             if self._stopped:
                 return
-            done = _attempt(worker, index, item)
-            yield done
-            if done.interrupted:
-                raise KeyboardInterrupt
+            yield _attempt(worker, index, item)
 
 
 class Processes(Executor):
@@ -145,17 +153,15 @@ class Processes(Executor):
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
-        self._interrupted = False
+        self._ctrl_c = False
 
-    def run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
+    def _run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
         """Yield outcomes as they end. When a process dies, a new pool takes the inputs that are left."""
         left = deque(enumerate(inputs))
         while left and not self._stopped:
             suspects = yield from self._one_pool(make, left, self.resources.workers)
             for index, item in suspects:
                 yield from self._alone(make, index, item)
-        if self._interrupted:
-            raise KeyboardInterrupt
 
     def _alone(self, make: Make[T, R], index: int, item: T) -> Iterator[Done[T, R]]:
         """Run an input during which a process died in a pool of its own, to see whether it is to blame."""
@@ -207,9 +213,9 @@ class Processes(Executor):
         try:
             return wait(running, return_when=FIRST_COMPLETED).done
         except KeyboardInterrupt:
-            if self._interrupted:
+            if self._ctrl_c:
                 raise
-            self._interrupted = True
+            self._ctrl_c = self._interrupted = True
             self.stop()
             return set()
 
@@ -217,10 +223,8 @@ class Processes(Executor):
 class Ray(Executor):
     """On a Ray cluster: one actor per worker, with its resources requested. Ray restarts a dead one."""
 
-    def run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
+    def _run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
         """Yield outcomes as they end."""
-        if not inputs:
-            return
         ray = require("ray", "ray")
         started = self._connect(ray)
         try:
@@ -260,7 +264,7 @@ class Ray(Executor):
                 for actor, index, item in running.values():
                     ray.kill(actor)
                     yield Done(index, item, error=INTERRUPTED, interrupted=True)
-                raise
+                return
             actor, index, item = running.pop(ready)
             idle.append(actor)
             try:
