@@ -39,7 +39,7 @@ class LambertRing:
             [slant.sin() * azimuth.cos(), slant.sin() * azimuth.sin(), slant.cos()], dim=-1
         )
         ones = torch.ones_like(azimuth)
-        # The embedded prior is also told these; a prior that ignores the light needs only the direction.
+        # The embedded prior is conditioned on all of these. Other priors need only the direction.
         return Illumination(
             {"direction": direction, "diffuse": ones, "specular": 0 * ones, "shininess": 4 * ones}
         )

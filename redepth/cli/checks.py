@@ -1,4 +1,4 @@
-"""What can run on this machine, and the exact command that would make the rest run."""
+"""The checks of this machine: what can run, and the command that makes the rest run."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _backends(component: str, entry: Entry) -> list[Check]:
     """Return a line per backend: whether it can run here."""
     try:
         cls = entry.load()
-    except RedepthError:  # said in the component's own line
+    except RedepthError:  # the line of the component says it already
         return []
     if not isinstance(cls, HasBackends):
         return []
