@@ -329,6 +329,7 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     """Counted in a process of its own: pages that are mapped while large tensors come and go."""
     code = """
 import resource, sys, torch
+import redepth.pipeline  # the state of the heap is that of a refinement
 from redepth.runtime.allocator import keep_freed_memory
 assert sys.argv[1] == "no" or keep_freed_memory()
 for i in range(32):

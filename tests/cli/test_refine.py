@@ -478,7 +478,7 @@ def test_each_photo_is_decoded_once_and_the_preset_resolved_and_built_once(
         original = getattr(owner, name)
 
         def counted(*args: Any, **options: Any) -> Any:
-            counts[f"{name} {args[0].name}" if name.startswith("load") else name] += 1
+            counts[f"{name} {args[0].name}" if isinstance(args[0], Path) else name] += 1
             return original(*args, **options)
 
         monkeypatch.setattr(owner, name, counted)
