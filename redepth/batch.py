@@ -22,7 +22,7 @@ from redepth import components, io
 from redepth.components import Components
 from redepth.config import Preset
 from redepth.errors import RedepthError
-from redepth.optim.refiner import OnStep
+from redepth.optim.outcome import OnStep
 from redepth.pipeline import DecodedPhoto, Pipeline, decode, write_captions
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.refinement import GroundTruth, Refinement

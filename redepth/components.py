@@ -16,7 +16,8 @@ from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer
 from redepth.data import datasets
 from redepth.errors import ConfigError
 from redepth.literals import FamilyName
-from redepth.optim import budget, objectives
+from redepth.optim import objectives
+from redepth.optim.limits import check_memory_limit
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
 from redepth.registry import Registry
@@ -130,11 +131,11 @@ def build(preset: Preset, device: torch.device) -> Components:
     """Build the components of a preset; no weights are loaded yet.
 
     Raises:
-        ConfigError: an option is wrong, or a limit of time or memory cannot be kept on the device.
+        ConfigError: an option is wrong, or the memory limit cannot be kept on the device.
         WeightsError: weights are missing and unreachable.
     """
     preset = resolve(preset)
-    budget.check_possible(preset.optim, device)
+    check_memory_limit(preset.optim, device)
     depth_model = _built(depth_models.REGISTRY, preset.depth_model)
     renderer = _built(renderers.REGISTRY, preset.renderer)
     prior = _built(priors.REGISTRY, preset.prior)

@@ -21,7 +21,9 @@ from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import FollowsPhoto
 from redepth.errors import ConfigError, InputError
-from redepth.optim.refiner import OnStep, Refiner
+from redepth.optim.outcome import OnStep
+from redepth.optim.planning import run_within_limits
+from redepth.optim.refiner import Refiner
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.refinement import GroundTruth, Refinement
 from redepth.runtime.device import choose_device
@@ -126,8 +128,8 @@ class Pipeline:
             (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        outcome = self.refiner.run(
-            _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+        outcome = run_within_limits(
+            self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
         )
         return Refinement(
             photo=pixels,

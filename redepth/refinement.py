@@ -21,7 +21,7 @@ from redepth.errors import InputError
 from redepth.metrics import Evaluation, evaluate
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
-from redepth.optim.refiner import Outcome
+from redepth.optim.outcome import Outcome
 
 if TYPE_CHECKING:
     from PIL import Image

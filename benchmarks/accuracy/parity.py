@@ -25,9 +25,10 @@ from redepth.contracts import Features, Illumination, Noise, StepDraws, Surface
 from redepth.depth_models.depth_anything import resize_position_embeddings
 from redepth.metrics import evaluate
 from redepth.ops import color, geometry, shading
-from redepth.optim import refiner as refiner_module
 from redepth.optim.objectives import Smoothness
-from redepth.optim.refiner import Refiner, StepReport
+from redepth.optim.outcome import StepReport
+from redepth.optim.parameterizations import Parameterization
+from redepth.optim.refiner import Refiner
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.helpers import CPU, GOLDEN, golden, photo, relative_error, tiny_depth_model
@@ -163,7 +164,7 @@ class _RecordedStart(Refiner):
         with torch.no_grad():
             return torch.from_numpy(arrays["image"]), features, self.depth_model.decode(features)
 
-    def make_optimizer(self, state: refiner_module.Parameterization) -> torch.optim.Optimizer:
+    def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
         self.state = state
         return super().make_optimizer(state)
 

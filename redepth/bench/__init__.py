@@ -32,7 +32,7 @@ from redepth.data.datasets import Dataset, Sample
 from redepth.data.datasets.base import Array
 from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.metrics import bootstrap_interval, win_rate
-from redepth.optim.refiner import Outcome
+from redepth.optim.outcome import Outcome
 from redepth.pipeline import Pipeline
 from redepth.protocols import ImageMetrics, Measurement, Protocol, difference, load_protocol, open_dataset
 from redepth.refinement import Refinement

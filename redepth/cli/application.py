@@ -27,8 +27,8 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 2."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # How a time or memory limit changes the members and steps is shown without --verbose.
-    logging.getLogger("redepth.optim.budget").setLevel(logging.INFO)
+    # The plan for a time or memory limit is one line at level INFO; it is shown without --verbose.
+    logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     try:
         app()
     except RedepthError as error:

@@ -15,7 +15,7 @@ from rich.text import Text
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
     from redepth.batch import Photo
-    from redepth.optim.refiner import StepReport
+    from redepth.optim.outcome import StepReport
     from redepth.priors.prompts import Prompt
 
 EXIT_ERROR = 2

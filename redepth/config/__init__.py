@@ -143,7 +143,7 @@ class Optim(_Section):
     ``members_per_batch`` is how many members advance together at most; ``auto`` is all. Where their memory
     does not suffice, half as many do. ``budget`` is the time that one photo may take (``60s``, ``2m``) and
     ``vram`` the memory of a GPU that may be used (``8GB``): members, members together and steps are lowered
-    until both hold (`optim.budget`).
+    until both hold (`optim.planning`).
     """
 
     parameterization: Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"] = (

@@ -1,4 +1,4 @@
-"""The random numbers of a run: one stream per member, made before each step, recordable."""
+"""The random numbers of a run: one stream per member, drawn before each step, recordable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from redepth.errors import InputError
 
 
 def member_generator(seed: int, member: int) -> Generator:
-    """Return member i's CPU generator, seeded by (seed, i) and by nothing else."""
+    """Return member i's CPU generator, seeded by (seed, i) alone."""
     state = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
 
@@ -24,8 +24,8 @@ def draw_steps(
 ) -> Iterator[StepDraws]:
     """Yield the draws of step 0, 1, ..., steps - 1 for some members, a row each.
 
-    A member's numbers depend on the seed, its index and the number of steps alone: running members
-    together, one by one or on another device sees the same ones.
+    A member's numbers depend on the seed, its index and the number of steps alone. They are the same
+    whether members run together, one by one or on another device.
     """
     generators = [member_generator(seed, member) for member in members]
     for step in range(steps):
@@ -40,7 +40,7 @@ def _draw(renderer: Renderer, prior: Prior, generator: Generator, progress: floa
 def record_draws(renderer: Renderer, prior: Prior, seed: int, members: int, steps: int) -> list[StepDraws]:
     """Return all draws of a run, a record per step with a row per member, ready to save and replay.
 
-    They depend on the seed and on what renderer and prior sample, and not on how the run goes.
+    They depend on the seed, the renderer and the prior, not on the course of the run.
     """
     return list(draw_steps(renderer, prior, seed, range(members), steps))
 

@@ -18,7 +18,8 @@ import pytest
 
 from redepth import bench
 from redepth.errors import ConfigError, InputError
-from redepth.optim.refiner import Interrupted, Refiner
+from redepth.optim.loop import Interrupted
+from redepth.optim.refiner import Refiner
 from redepth.priors.prompts import Prompt
 from redepth.protocols import load_protocol, open_dataset, select
 from redepth.runtime.executors import Resources

@@ -25,7 +25,7 @@ from redepth.checkpoints import hub
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.metrics import diagnostics
-from redepth.optim.budget import run_fitted
+from redepth.optim.planning import run_within_limits
 from redepth.pipeline import DecodedPhoto, Pipeline
 from redepth.refinement import Refinement
 from redepth.registry import Entry
@@ -506,7 +506,8 @@ def test_a_time_limit_is_no_failure_and_what_it_came_to_is_on_record(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(0, 100_000, 10))
-    monkeypatch.setattr(run_fitted, "__kwdefaults__", {**run_fitted.__kwdefaults__, "clock": now.__next__})
+    defaults = {**run_within_limits.__kwdefaults__, "clock": now.__next__}
+    monkeypatch.setattr(run_within_limits, "__kwdefaults__", defaults)
     done = call("refine", real_photos["coins"], *SMOKE, "--budget", "1m", "--out", tmp_path)
     assert done.code == 0, done.err
     assert "(partial)" not in done.out

@@ -13,7 +13,7 @@ import torch
 import redepth
 from redepth.contracts import Illumination
 from redepth.errors import ConfigError, MissingDependencyError, WeightsError
-from redepth.optim.refiner import Outcome
+from redepth.optim.outcome import Outcome
 from redepth.priors.distillation import DiffusionPrior, Given
 from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import ARTEFACTS, NEGATIVE

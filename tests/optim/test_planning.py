@@ -1,4 +1,4 @@
-"""Fitting to a time, by a clock that stands still but for what a fake prior costs, and to a memory."""
+"""Plans within limits of time, by a clock that only a fake prior advances, and of memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ import torch
 
 from redepth.config import load_preset
 from redepth.errors import ConfigError, RedepthError
-from redepth.optim import budget
-from redepth.optim.budget import Trial, affordable, batch_within, run_fitted
-from redepth.optim.refiner import Outcome, Refiner, StepReport
+from redepth.optim import planning
+from redepth.optim.limits import Deadline
+from redepth.optim.outcome import Outcome, StepReport
+from redepth.optim.plan import Plan, Trial
+from redepth.optim.planning import affordable, batch_within, choose_plan, run_within_limits
+from redepth.optim.refiner import Refiner
 from tests.support.helpers import TargetPrior, make_refiner, photo
 
 GB = 10**9
 
 
 class Costly(TargetPrior):
-    """A prior that takes seconds of its own clock: some for each call, and some for each picture."""
+    """A prior that advances its own clock: by ``fixed`` for each call, by ``each`` for each picture."""
 
     def __init__(self, fixed: float = 0.5, each: float = 0.5) -> None:
         super().__init__()
@@ -38,16 +41,16 @@ class Costly(TargetPrior):
         return super().__call__(relit, *rest)
 
 
-def fitted(prior: Costly, within: str, **optim: Any) -> tuple[Refiner, Outcome, float]:
-    """Run within a time; return what it took."""
-    refiner = make_refiner(prior, budget=within, **optim)
+def run_within(prior: Costly, budget: str, **optim: Any) -> tuple[Outcome, float]:
+    """Run within a time limit; return the outcome and the time it took."""
+    refiner = make_refiner(prior, budget=budget, **optim)
     began = prior.now
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, seed=5)
-    return refiner, outcome, prior.now - began
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, seed=5)
+    return outcome, prior.now - began
 
 
-def test_with_time_enough_the_preset_runs_as_it_is() -> None:
-    _, outcome, _ = fitted(Costly(), "1h", members=3, steps=4)
+def test_with_enough_time_the_preset_runs_unchanged() -> None:
+    outcome, _ = run_within(Costly(), "1h", members=3, steps=4)
     expected = make_refiner(members=3, steps=4).run(photo(), seed=5)
     assert torch.equal(outcome.members, expected.members)
     assert outcome.history == expected.history
@@ -57,16 +60,16 @@ def test_with_time_enough_the_preset_runs_as_it_is() -> None:
     assert outcome.seconds == pytest.approx(4 * 1 + 4 * 2 + 4 * 2)  # trials of one and three members, and all
 
 
-def test_too_little_time_takes_members_away_and_the_numbers_repeat_the_run() -> None:
-    _, outcome, took = fitted(Costly(fixed=0.0, each=1.0), "90s", members=5, steps=20, schedule="cosine")
+def test_too_little_time_takes_fewer_members_and_the_overrides_repeat_the_run() -> None:
+    outcome, took = run_within(Costly(fixed=0.0, each=1.0), "90s", members=5, steps=20, schedule="cosine")
     fit = outcome.fit
     assert fit is not None
     assert (fit.members, fit.steps, fit.members_per_batch) == (4, 17, 4)
     assert 0.85 * 90 < took < 1.15 * 90
     assert outcome.steps_done == [17] * 4
     assert (outcome.partial, outcome.reason) == (False, "")
-    known = {key.removeprefix("optim."): value for key, value in _pairs(fit.record()["repeat_with"])}
-    again = make_refiner(schedule="cosine", **known).run(photo(), seed=5)
+    overrides = {key.removeprefix("optim."): value for key, value in _pairs(fit.record()["repeat_with"])}
+    again = make_refiner(schedule="cosine", **overrides).run(photo(), seed=5)
     assert torch.equal(again.members, outcome.members)
     assert again.history == outcome.history
 
@@ -77,8 +80,8 @@ def _pairs(overrides: list[str]) -> Iterator[tuple[str, Any]]:
         yield key, None if value == "null" else int(value)
 
 
-def test_without_the_time_of_one_member_one_takes_fewer_steps() -> None:
-    _, outcome, took = fitted(Costly(fixed=0.0, each=1.0), "30s", members=4, steps=100)
+def test_without_time_for_one_member_one_takes_fewer_steps() -> None:
+    outcome, took = run_within(Costly(fixed=0.0, each=1.0), "30s", members=4, steps=100)
     assert outcome.fit is not None
     assert outcome.fit.members == 1
     assert outcome.steps_done == [outcome.fit.steps]
@@ -87,7 +90,7 @@ def test_without_the_time_of_one_member_one_takes_fewer_steps() -> None:
 
 def test_a_step_longer_than_the_time_is_taken_once() -> None:
     prior = Costly(fixed=0.0, each=100.0)
-    _, outcome, took = fitted(prior, "10s", members=4, steps=100)
+    outcome, took = run_within(prior, "10s", members=4, steps=100)
     assert prior.calls == [1, 1]  # a trial of one step, and the run
     assert outcome.steps_done == [1]
     assert took == 200
@@ -96,7 +99,7 @@ def test_a_step_longer_than_the_time_is_taken_once() -> None:
 
 
 class Slowing(Costly):
-    """Three times slower from some call on."""
+    """A prior that is three times slower after some calls."""
 
     def __init__(self, after: int) -> None:
         super().__init__(fixed=0.0, each=1.0)
@@ -108,8 +111,8 @@ class Slowing(Costly):
         return super().__call__(relit, *rest)
 
 
-def test_when_the_time_ends_the_best_so_far_is_the_answer_and_no_failure() -> None:
-    _, outcome, took = fitted(Slowing(after=12), "60s", members=2, steps=30)
+def test_the_end_of_the_time_returns_the_finished_steps_and_is_no_failure() -> None:
+    outcome, took = run_within(Slowing(after=12), "60s", members=2, steps=30)
     assert outcome.fit is not None
     assert outcome.fit.cut
     assert outcome.fit.record()["cut"] is True
@@ -119,13 +122,13 @@ def test_when_the_time_ends_the_best_so_far_is_the_answer_and_no_failure() -> No
     assert 0 < max(outcome.steps_done) < outcome.fit.steps
 
 
-def test_members_together_are_timed_and_given_up_where_they_are_slower() -> None:
+def test_members_run_one_by_one_where_they_are_slower_together() -> None:
     class Thrashing(Costly):
         def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
             self.now += 5.0 * (len(relit) - 1)
             return super().__call__(relit, *rest)
 
-    _, outcome, _ = fitted(Thrashing(), "1h", members=3, steps=4)
+    outcome, _ = run_within(Thrashing(), "1h", members=3, steps=4)
     assert outcome.fit is not None
     assert outcome.fit.members_per_batch == 1
     assert outcome.members_per_batch == 1
@@ -134,11 +137,18 @@ def test_members_together_are_timed_and_given_up_where_they_are_slower() -> None
 
 def test_a_trial_takes_a_small_share_of_the_time() -> None:
     prior = Costly(fixed=0.0, each=1.0)
-    _, outcome, _ = fitted(prior, "100s", members=50, steps=1000)
-    assert prior.calls[:6] == [1, 1, 1, 1, 5, 5]  # as many together as take a twentieth of the time
+    outcome, _ = run_within(prior, "100s", members=50, steps=1000)
+    assert prior.calls[:6] == [
+        1,
+        1,
+        1,
+        1,
+        5,
+        5,
+    ]  # five together take a twentieth of the time
     assert sum(prior.calls[6:]) == sum(outcome.steps_done)
     prior = Costly(fixed=0.0, each=1.0)
-    _, outcome, took = fitted(prior, "100s", members=50, steps=25)
+    outcome, took = run_within(prior, "100s", members=50, steps=25)
     assert outcome.fit is not None
     assert (outcome.fit.members, outcome.fit.steps) == (3, 25)
     assert 85 < took < 115
@@ -153,10 +163,10 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing() -> None:
+def test_an_interrupted_run_is_partial_and_an_interrupted_trial_raises() -> None:
     prior = Costly()
     refiner = make_refiner(prior, budget="1h", members=2, steps=6)
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, on_step=Interrupting(prior, 10))
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, on_step=Interrupting(prior, 10))
     assert (outcome.partial, outcome.reason) == (True, "interrupted")
     assert outcome.steps_done == [2, 2]
 
@@ -167,14 +177,14 @@ def test_an_interrupted_run_is_partial_and_an_interrupted_trial_leaves_nothing()
             return super().__call__(relit, *rest)
 
     with pytest.raises(KeyboardInterrupt):
-        fitted(Pressed(), "1h", members=2, steps=6)
+        run_within(Pressed(), "1h", members=2, steps=6)
 
 
-def test_steps_are_reported_as_those_that_were_chosen(caplog: pytest.LogCaptureFixture) -> None:
+def test_reports_and_the_log_have_the_planned_size(caplog: pytest.LogCaptureFixture) -> None:
     prior, seen = Costly(fixed=0.0, each=1.0), list[StepReport]()
     refiner = make_refiner(prior, budget="60s", members=4, steps=20)
-    with caplog.at_level(logging.INFO, logger="redepth.optim.budget"):
-        outcome = run_fitted(refiner, photo(), clock=prior.clock, on_step=seen.append)
+    with caplog.at_level(logging.INFO, logger="redepth.optim.planning"):
+        outcome = run_within_limits(refiner, photo(), clock=prior.clock, on_step=seen.append)
     assert outcome.fit is not None
     assert {(r.steps, r.of_members) for r in seen} == {(outcome.fit.steps, outcome.fit.members)}
     (line,) = caplog.messages
@@ -182,16 +192,52 @@ def test_steps_are_reported_as_those_that_were_chosen(caplog: pytest.LogCaptureF
         f"within 60s: {outcome.fit.members} members x {outcome.fit.steps} steps, "
         f"{outcome.fit.members_per_batch} at a time (a step of one took 1 s)"
     )
-    # What was chosen for one photo is none of the next one's.
-    assert (refiner.optim.members, refiner.optim.steps, refiner.batch) == (4, 20, 4)
-    assert refiner.watch is None
+    # The plan for one photo leaves the settings for the next one as they are.
+    assert refiner.preset_plan == Plan(members=4, steps=20, members_per_batch=4)
 
 
-def test_a_refiner_with_a_budget_keeps_it_by_itself() -> None:
-    outcome = make_refiner(budget="1h", members=2, steps=2).run(photo(), seed=5)
+def test_limits_need_a_plan_and_no_limits_need_none() -> None:
+    refiner = make_refiner(budget="1h", members=2, steps=2)
+    for limits, name in (({"budget": "1h"}, "budget=1h"), ({"vram": "8GB"}, "vram=8GB")):
+        with pytest.raises(ConfigError, match=rf"optim.{name} needs a plan: .*run_within_limits"):
+            make_refiner(**limits).run(photo())
+    plan = choose_plan(refiner, photo(), Deadline.start("1h"), seed=5)
+    outcome = refiner.run(photo(), seed=5, plan=plan)
+    assert outcome.fit == plan
+    assert (plan.members, plan.steps, plan.budget) == (2, 2, "1h")
+    unlimited = run_within_limits(make_refiner(members=2, steps=2), photo(), seed=5)
+    assert torch.equal(outcome.members, unlimited.members)
+    assert unlimited.fit is None
+
+
+def test_a_plan_by_hand_replaces_the_size_of_the_preset() -> None:
+    refiner = make_refiner(members=5, steps=9, schedule="cosine")
+    outcome = refiner.run(photo(), seed=5, plan=Plan(members=3, steps=4, members_per_batch=2))
+    smaller = make_refiner(members=3, steps=4, members_per_batch=2, schedule="cosine")
+    expected = smaller.run(photo(), seed=5)
+    assert torch.equal(outcome.members, expected.members)
+    assert outcome.history == expected.history
+    assert outcome.members_per_batch == 2
+    assert str(outcome.fit) == "3 members x 4 steps, 2 at a time"
+    assert refiner.preset_plan == Plan(5, 9, 5)
+    with pytest.raises(ValueError, match="at least 1 member"):
+        Plan(members=1, steps=1, members_per_batch=0)
+
+
+def test_a_watch_ends_a_run_that_then_counts_as_complete() -> None:
+    answers = iter(["", "", "enough"])
+    outcome = make_refiner(members=2, steps=5).run(photo(), plan=Plan(2, 5, 2), watch=lambda: next(answers))
+    assert (outcome.partial, outcome.reason, outcome.steps_done) == (False, "enough", [3, 3])
     assert outcome.fit is not None
-    assert torch.equal(outcome.members, make_refiner(members=2, steps=2).run(photo(), seed=5).members)
-    assert make_refiner(members=1, steps=1).run(photo()).fit is None
+    assert outcome.fit.cut
+
+
+def test_a_trial_takes_all_its_steps_where_members_may_stop_early() -> None:
+    rule = {"enabled": True, "window": 2, "min_improvement": 0.99}
+    outcome = make_refiner(steps=6, early_stop=rule, performance={"read_losses_every": 1}).run(
+        photo(), plan=Plan(2, 6, 2, early_stop=False)
+    )
+    assert outcome.steps_done == [6, 6]
 
 
 # --- the arithmetic -------------------------------------------------------------------------------
@@ -200,7 +246,7 @@ def test_a_refiner_with_a_budget_keeps_it_by_itself() -> None:
 @pytest.mark.parametrize("left", [3.0, 17.0, 41.0, 100.0, 250.0, 390.0, 1000.0, 4001.0])
 @pytest.mark.parametrize(("fixed", "each"), [(0.0, 0.1), (0.05, 0.05), (0.09, 0.01)])
 @pytest.mark.parametrize("batch", [1, 4, 10])
-def test_what_is_chosen_fills_the_time_and_never_passes_the_preset(
+def test_a_plan_fills_the_time_and_never_exceeds_the_preset(
     left: float, fixed: float, each: float, batch: int
 ) -> None:
     trials = [Trial(n, fixed + n * each, 0.0) for n in sorted({1, batch})]
@@ -211,13 +257,13 @@ def test_what_is_chosen_fills_the_time_and_never_passes_the_preset(
     took = steps * sum(fixed + n * each for n in groups)
     assert took <= left or steps == 1
     if (members, steps) != (10, 1000):
-        # A step more or less is all that rounding leaves.
-        assert took >= budget.FULL * left - took / steps
+        # Rounding leaves one step at most.
+        assert took >= planning.FULL * left - took / steps
     if members > 1:
         assert steps > 500
 
 
-def test_what_fits_into_a_memory_follows_from_two_peaks() -> None:
+def test_the_batch_that_fits_into_memory_follows_from_two_peaks() -> None:
     trials = [Trial(1, 0.1, 0.1, 4 * GB), Trial(2, 0.2, 0.1, 5 * GB)]
     assert batch_within(8 * GB, trials) == 4  # 3 + n GB within 95 %
     assert batch_within(5 * GB, trials) == 1
@@ -227,7 +273,7 @@ def test_what_fits_into_a_memory_follows_from_two_peaks() -> None:
 
 
 class Meter:
-    """Memory that grows with the pictures a prior sees at once."""
+    """A memory whose peak a prior sets."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.most, self.active = limit, 0, False
@@ -246,7 +292,7 @@ class Meter:
 
 
 class Hungry(Costly):
-    """3 GB, and one for each picture; beyond the limit it is out of memory."""
+    """A prior that needs 3 GB and one GB for each picture, and is out of memory beyond the limit."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__()
@@ -262,11 +308,11 @@ class Hungry(Costly):
 
 
 @pytest.mark.parametrize(("limit", "together"), [("8GB", 4), ("20GB", 5), ("4.5GB", 1)])
-def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: int) -> None:
+def test_as_many_members_run_together_as_fit_into_memory(limit: str, together: int) -> None:
     meter = Meter(int(float(limit[:-2]) * GB))
     prior = Hungry(meter)
     refiner = make_refiner(prior, vram=limit, members=5, steps=2)
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, meter=meter, seed=5)
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, meter=meter, seed=5)
     assert outcome.members_per_batch == together
     assert outcome.steps_done == [2] * 5
     assert not meter.active
@@ -276,42 +322,42 @@ def test_members_together_are_as_many_as_the_memory_holds(limit: str, together: 
     assert torch.equal(outcome.members, expected.members)
 
 
-def test_what_a_trial_held_is_let_go_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captured graphs of one size would count in the peak of the other."""
+def test_a_trial_releases_its_memory_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured graphs of one batch size would count in the peak of the next one."""
     meter = Meter(8 * GB)
     released: list[int] = []
     prior = Hungry(meter)
     monkeypatch.setattr(Refiner, "release_memory", lambda _: released.append(len(prior.calls)))
-    run_fitted(
+    run_within_limits(
         make_refiner(prior, vram="8GB", members=5, steps=2), photo(), clock=prior.clock, meter=meter, seed=5
     )
     assert len(released) == 2
 
 
-def test_memory_and_time_may_both_be_limited() -> None:
+def test_memory_and_time_can_both_be_limited() -> None:
     meter = Meter(8 * GB)
     prior = Hungry(meter)
     refiner = make_refiner(prior, vram="8GB", budget="60s", members=6, steps=20)
     began = prior.now
-    outcome = run_fitted(refiner, photo(), clock=prior.clock, meter=meter)
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, meter=meter)
     assert outcome.fit is not None
     assert outcome.fit.members_per_batch <= 4
     assert 0.85 * 60 < prior.now - began < 1.15 * 60
 
 
-def test_memory_that_cannot_be_limited_is_said_before_anything_runs() -> None:
+def test_memory_that_cannot_be_limited_is_an_error_before_anything_runs() -> None:
     with pytest.raises(ConfigError, match=r"optim.vram=8GB limits the memory of a CUDA GPU, .* on cpu"):
-        make_refiner(Costly(), vram="8GB").run(photo())
+        run_within_limits(make_refiner(Costly(), vram="8GB"), photo())
 
 
-# --- how limits are written -----------------------------------------------------------------------
+# --- notation of limits ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("written", "expected"),
     [("60s", "60s"), ("2m", "2m"), ("90", "90"), ("1.5h", "1.5h"), ('"20 min"', "20 min"), ("null", None)],
 )
-def test_a_time_stays_as_it_was_written(written: str, expected: str | None) -> None:
+def test_a_time_limit_keeps_its_notation(written: str, expected: str | None) -> None:
     assert load_preset("smoke", [f"optim.budget={written}"]).optim.budget == expected
 
 
@@ -326,6 +372,6 @@ def test_a_time_stays_as_it_was_written(written: str, expected: str | None) -> N
         ("optim.vram=60s", r"optim.vram: must be"),
     ],
 )
-def test_a_limit_of_another_unit_is_refused(override: str, complaint: str) -> None:
+def test_a_limit_in_another_unit_is_an_error(override: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load_preset("smoke", [override])
