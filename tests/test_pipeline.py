@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import redepth
-from redepth import io
+from redepth import components, io
 from redepth.components import resolve
+from redepth.config import Component
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
 from redepth.metrics.diagnostics import THRESHOLDS, Signature
@@ -184,6 +185,41 @@ def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:
     written = {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
     assert written.items() <= preset.renderer.options.items()
     assert resolve(preset) == preset
+
+
+def test_a_preset_is_resolved_once_and_a_changed_copy_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = resolve(redepth.load_preset("smoke"))
+    with monkeypatch.context() as patched:
+        patched.setattr(components, "_checked", lambda *_: pytest.fail("resolved again"))
+        assert resolve(preset) is preset
+        assert redepth.Pipeline(preset, device="cpu").preset is preset
+    changed = preset.model_copy(update={"prior": Component(name="pixel-difusion")})
+    with pytest.raises(ConfigError, match="did you mean 'pixel-diffusion'"):
+        redepth.Pipeline(changed, device="cpu")
+
+
+def test_built_components_make_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = components.build(redepth.load_preset("smoke"), torch.device("cpu"))
+    monkeypatch.setattr(components, "build", lambda *_: pytest.fail("built again"))
+    assert redepth.Pipeline(built, device="cpu").preset is built.preset
+    with pytest.raises(ConfigError, match="built already"):
+        redepth.Pipeline(built, overrides=["optim.steps=1"], device="cpu")
+
+
+def test_the_function_decodes_a_photo_once(
+    real_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = []
+    load = io.load_photo
+
+    def counted(path: Path, **options: Any) -> Any:
+        paths.append(path)
+        return load(path, **options)
+
+    monkeypatch.setattr(io, "load_photo", counted)
+    result = redepth.refine(real_photos["coins"], "smoke", overrides=["optim.steps=1"], device="cpu")
+    assert paths == [real_photos["coins"]]
+    assert result.source == str(real_photos["coins"].resolve())
 
 
 def test_the_public_names_load_and_unknown_ones_do_not() -> None:

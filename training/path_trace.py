@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Generator, Tensor
 
-from redepth.cli.doctor import sha256
+from redepth.cli.checks import sha256
 from redepth.data.scenes.path_traced import ASSET, DEPTH_STEP, as_scenes
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes
 from redepth.io import save_json, save_npz, save_png

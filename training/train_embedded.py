@@ -29,7 +29,7 @@ import typer
 from torch import Generator, Tensor, nn
 
 from redepth.checkpoints.embedded import COMPARISON, WEIGHTS
-from redepth.cli.doctor import CHECKSUMS, sha256
+from redepth.cli.checks import CHECKSUMS, sha256
 from redepth.data.scenes.synthetic import Domain, Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.io.assets import CHECKOUT

@@ -15,9 +15,9 @@ import huggingface_hub
 import pytest
 from rich.console import Console
 
-from redepth import cli
 from redepth.checkpoints import downloads, progress
 from redepth.checkpoints.cache import link_blob, repository_folder, snapshot
+from redepth.cli import console
 from redepth.errors import WeightsError
 from tests.support import hub_repositories as repos
 from tests.support.hub_repositories import BLIP2, DA3, DEPTH, SD, XL
@@ -112,8 +112,8 @@ def test_the_token_stays_with_the_hub(online: Hub, monkeypatch: pytest.MonkeyPat
 
 def test_a_terminal_shows_how_much_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(cli, "err", Console(file=shown, force_terminal=True, width=100))
-    with cli._status("loading preset x"):
+    monkeypatch.setattr(console, "err", Console(file=shown, force_terminal=True, width=100))
+    with console.status("loading preset x"):
         progress.watcher().bytes(UNET, 500_000_000, 3_440_000_000)
         time.sleep(0.2)
     assert f"downloading 500 MB of 3.44 GB: {UNET}" in shown.getvalue()

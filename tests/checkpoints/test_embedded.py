@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from redepth.checkpoints import embedded, resolve_name
-from redepth.cli.doctor import CHECKSUMS, embedded_weights
+from redepth.cli.checks import CHECKSUMS, embedded_weights
 from redepth.errors import WeightsError
 from redepth.io.assets import CHECKOUT, VARIABLE
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from benchmarks.accuracy import compare_supervised
-from redepth.cli.doctor import embedded_weights
+from redepth.cli.checks import embedded_weights
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, RedepthError
 from redepth.priors.pixel_diffusion import PixelDiffusion
