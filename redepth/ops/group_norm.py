@@ -1,4 +1,4 @@
-r"""Group normalisation with or without SiLU behind it; the twin of the kernels of `group_norm_triton`.
+r"""Group normalisation with or without SiLU behind it; the twin of the kernels of `ops.triton.group_norm`.
 
 For each picture and each group of neighbouring channels, over its m values x,
 
@@ -69,7 +69,7 @@ def fused_group_norm(
     silu: bool = False,
     addend: Tensor | None = None,
 ) -> Tensor:
-    """Do what `group_norm` does, by the kernels where they can: `group_norm_triton.group_norm`.
+    """Do what `group_norm` does, by the kernels where they can: `ops.triton.group_norm`.
 
     That is on CUDA, and on the CPU in Triton's interpreter, unless weight, bias or addend need a gradient, x
     is of another dtype than `kernels.DTYPES` or empty, or Triton is missing.

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import pytest
@@ -160,14 +159,6 @@ def test_normals_are_those_of_the_surface() -> None:
     found = Scenes(torch.zeros(1, 3, 32, 32), z[:, None]).normals[0]
     expected = torch.nn.functional.normalize(torch.tensor([-0.3, -0.2, 1.0], dtype=torch.float64), dim=0)
     assert torch.allclose(found, expected.view(3, 1, 1).expand_as(found))
-
-
-def test_hundreds_of_scenes_a_second() -> None:
-    """A tenth of what an idle core does, so that a busy one passes; the figure is in docs/results.md."""
-    benchmark_scenes(8, "relief", seeded())
-    started = time.perf_counter()
-    benchmark_scenes(32, "relief", seeded())
-    assert 32 / (time.perf_counter() - started) > 20
 
 
 # --- photographs ----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from time import process_time
 from typing import Any
 
 import pytest
@@ -571,23 +570,6 @@ def test_a_member_adds_only_the_operators_of_its_decoder() -> None:
     assert sum(many.values()) < sum(three.values())
     assert one["_fused_adamw_"] == three["_fused_adamw_"] == 3
     assert sum(three.values()) - sum(two.values()) == sum(two.values()) - sum(one.values())
-
-
-def test_lockstep_is_faster_than_one_member_at_a_time() -> None:
-    """On tiny networks launches dominate the time of a step, and lockstep launches once for all members."""
-
-    def seconds(size: Any) -> float:
-        refiner = make_refiner(
-            tiny_prior(), 2, members=5, steps=6, parameterization="embeddings", members_per_batch=size
-        )
-        best = float("inf")
-        for _ in range(3):
-            began = process_time()
-            refiner.run(photo())
-            best = min(best, process_time() - began)
-        return best
-
-    assert seconds(1) > 1.5 * seconds("auto")
 
 
 def test_nothing_is_loaded_twice_however_many_photos_members_and_halvings(
