@@ -21,7 +21,7 @@ import trimesh
 from PIL import Image
 
 from redepth import __version__, components, config, io, metrics
-from redepth.checkpoints import lookup
+from redepth.checkpoints import loading, lookup
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.metrics import diagnostics
@@ -227,16 +227,16 @@ def test_a_wrong_setting_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_default_preset_offline_says_what_to_do_before_a_model_is_built(
+def test_the_default_preset_offline_says_what_to_do_before_weights_are_read(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever runs this may have the weights; a run with them would take hours.
     monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
 
     def too_late(*_: Any) -> None:
-        raise AssertionError("a model is built before the missing weights are reported")
+        raise AssertionError("weights are read before the missing ones are reported")
 
-    monkeypatch.setattr(torch.nn.Module, "__init__", too_late)
+    monkeypatch.setattr(loading, "from_pretrained", too_late)
     done = call("refine", real_photos["coins"], "--out", tmp_path / "out")
     one_line(done, "depth-anything/Depth-Anything-V2-Small-hf", "--preset embedded", "hf download")
 
