@@ -1,11 +1,11 @@
-"""A depth model from outside the package: "what stands lower in the picture is nearer".
+"""A depth model from outside the package: what is lower in the picture is nearer.
 
     python examples/custom_depth_model.py photo.jpg
 
-It has what `redepth.contracts.DepthModel` asks for: an encoder, whose features may be learned, a decoder,
-whose weights may be, and what its output means. An estimator without such halves derives from
-`redepth.depth_models.whole.WholeModel` and says only how it predicts; a network of transformers from
-`redepth.depth_models.backbone.Backbone`.
+It implements `redepth.contracts.DepthModel`: an encoder whose features can be optimised, a decoder whose
+weights can be optimised, and the meaning of its output. An estimator that cannot be split derives from
+`redepth.depth_models.whole.WholeModel` and implements only the prediction. A network of the package
+transformers derives from `redepth.depth_models.backbone.Backbone`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LowerIsNearer:
 
     def __post_init__(self) -> None:
         self.predicts, self.invariance = "disparity", "affine"
-        # Whatever the range of the output, its relative depth has sensible slopes.
+        # Relative depth gets moderate slopes for any range of the output.
         self.scale, self.margin = "auto", 0.1
 
     def load(self, device: torch.device) -> LowerIsNearer:
@@ -80,17 +80,18 @@ class LowerIsNearer:
         return {"weights": self._weights}
 
     def release_encoder(self) -> None:
-        """There is none that takes up memory."""
+        """Release nothing: the encoder takes up no memory."""
 
     def describe(self) -> dict[str, Any]:
         return {"tilt": self.tilt}
 
 
 def main(photo: str) -> None:
-    for what in ("embeddings", "low-rank"):
-        overrides = ["depth_model.name=lower-is-nearer", f"optim.parameterization={what}", "optim.members=2"]
+    for parameterization in ("embeddings", "low-rank"):
+        overrides = ["depth_model.name=lower-is-nearer", "optim.members=2"]
+        overrides.append(f"optim.parameterization={parameterization}")
         result = redepth.refine(photo, preset="embedded", overrides=overrides)
-        print(what, "written to", result.save(f"out/custom_depth_model/{what}"))
+        print(parameterization, "written to", result.save(f"out/custom_depth_model/{parameterization}"))
 
 
 if __name__ == "__main__":

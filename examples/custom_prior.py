@@ -23,13 +23,13 @@ SCALES = (1, 2, 4)
 @redepth.priors.register("smooth-shading")
 @dataclass(kw_only=True, eq=False)
 class SmoothShading:
-    """Shading, the re-lit picture over the photo, has edges only where the photo has.
+    """The shading (the re-lit picture over the photo) has edges only where the photo has.
 
     The loss of a picture is the mean of exp(-k |d log photo|) (d log shading)^2 over both directions d, at a
     scale that is drawn anew at each step.
 
     Args:
-        edges: k, how much an edge of the photo excuses one of the shading.
+        edges: k, how strongly an edge of the photo lowers the penalty of an edge of the shading.
     """
 
     edges: Annotated[float, Field(ge=0)] = 20.0
@@ -51,11 +51,11 @@ class SmoothShading:
 
     def loss(self, relit: Tensor, photo: Tensor, scale: int) -> Tensor:
         relit, photo = F.avg_pool2d(relit, scale), F.avg_pool2d(photo, scale)
-        found = relit.new_zeros(())
+        total = relit.new_zeros(())
         for axis in (2, 3):
-            excused = torch.exp(-self.edges * photo.diff(dim=axis).abs())
-            found = found + (excused * (relit - photo).diff(dim=axis) ** 2).mean()
-        return found
+            weight = torch.exp(-self.edges * photo.diff(dim=axis).abs())
+            total = total + (weight * (relit - photo).diff(dim=axis) ** 2).mean()
+        return total
 
     def describe(self) -> dict[str, Any]:
         return {"edges": self.edges}

@@ -32,17 +32,14 @@ class LambertRing:
     lights: Annotated[int, Field(ge=1)] = 1
     slant: Annotated[float, Field(gt=0, lt=90)] = 45.0
 
-    def sample(self, batch: int, generator: Generator) -> Illumination:
+    def draw(self, batch: int, generator: Generator) -> Illumination:
         azimuth = 2 * math.pi * torch.rand(batch, self.lights, generator=generator)
         slant = torch.full_like(azimuth, math.radians(self.slant))
         direction = torch.stack(
             [slant.sin() * azimuth.cos(), slant.sin() * azimuth.sin(), slant.cos()], dim=-1
         )
-        ones = torch.ones_like(azimuth)
-        # The embedded prior is also told these; a prior that ignores the light needs only the direction.
-        return Illumination(
-            {"direction": direction, "diffuse": ones, "specular": 0 * ones, "shininess": 4 * ones}
-        )
+        # Without a material the surface is matte to a prior that is conditioned on the light.
+        return Illumination.of(direction)
 
     def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
         normals = geometry.normals_from_depth(depth)

@@ -1,4 +1,4 @@
-"""What `make demo` runs: refine real photos with the embedded models, offline, and say what to expect.
+"""The demo of `make demo`: refine real photos with the embedded models, offline, and explain the results.
 
     python examples/demo.py [--out out/demo] [--photo NAME]...
 
@@ -47,15 +47,15 @@ def refine(pipeline: Pipeline, name: str) -> Refinement:
 
 def row(name: str, result: Refinement, seconds: float) -> dict[str, float | str]:
     """Return the figures of one photo."""
-    found: dict[str, float | str] = {
+    figures: dict[str, float | str] = {
         "photo": name,
         "members": len(result.outcome.members),
         "optimisation_seconds": result.outcome.seconds,
         "seconds": seconds,
     }
     for when, evaluation in result.evaluations.items():
-        found[f"silog_{when}"] = evaluation.metrics["silog"]
-    return found
+        figures[f"silog_{when}"] = evaluation.metrics["silog"]
+    return figures
 
 
 def peak_megabytes() -> float:
@@ -104,11 +104,10 @@ def main(
         f"{out / 'overview.png'}\n\n"
         "What to expect: the embedded models know surface relief under one light from the upper side, "
         "learned on procedural scenes. On relief the normals should follow the photo's shading better than "
-        "before. Wild forms of the initial depth shrink, which the flag 'geometry collapse' in a picture's "
-        "title reports, right or wrong. An ordinary photo such as the motorcycle is outside their domain: "
-        "its depth is wrong before and after, and is shown so that nobody takes the small models for the "
-        "paper's. For real photos use "
-        "--preset re-depth-anything.",
+        "before. Extreme shapes of the initial depth shrink. The flag 'geometry collapse' in a picture's "
+        "title reports that, whether those shapes were right or wrong. An ordinary photo such as the "
+        "motorcycle is outside the models' domain: its depth is wrong before and after. It shows that the "
+        "small models do not replace the paper's. For real photos use --preset re-depth-anything.",
         highlight=False,
     )
 

@@ -1,11 +1,11 @@
-"""What does the prior know? The same photo refined with its weights and with random ones.
+"""Ablation of the prior's weights: the same photo refined with trained and with random ones.
 
     python examples/prior_ablation.py photo.jpg
     python examples/prior_ablation.py left.png --gt disparity.npz --members 5
     python examples/prior_ablation.py photo.jpg --preset re-depth-anything --prompt "a statue"
 
-Everything but the weights stays the same: architecture, preset, seed, steps, members, noise. What random
-weights do as well, the prior's knowledge did not.
+Everything but the weights stays the same: architecture, preset, seed, steps, members, noise. A change that
+random weights make as well does not come from what the prior has learned.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from redepth.io import load_depth_map, save_json, save_png
 
 
 def figures(result: redepth.Refinement) -> dict[str, float]:
-    """Return what one refinement came to."""
+    """Return the figures of one refinement."""
     moved = np.abs(result.refined - result.initial).mean() / np.ptp(result.initial)
-    found = {
+    values = {
         "moved_percent": 100 * float(moved),
         "normals_turned": result.turn,
         "seconds": result.outcome.seconds,
     }
     for when, evaluation in result.evaluations.items():
-        found[f"silog_{when}"] = evaluation.metrics["silog"]
-    return found
+        values[f"silog_{when}"] = evaluation.metrics["silog"]
+    return values
 
 
 def main(
     photo: Annotated[Path, typer.Argument(help="The photo.")],
     preset: Annotated[str, typer.Option(help="Name or file; its prior must have weights.")] = "embedded",
-    prompt: Annotated[str | None, typer.Option(help="What the prior is told about the photo.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Condition the prior on this.")] = None,
     members: Annotated[int, typer.Option(help="Members of each ensemble.", min=1)] = 2,
     gt: Annotated[Path | None, typer.Option(help="True disparity, to measure SI-log.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="More overrides, KEY=VALUE.")] = None,

@@ -1,4 +1,4 @@
-"""One photo, one depth, one light: the picture that every renderer makes of them.
+"""The same photo, depth and light under every renderer.
 
     python examples/renderer_gallery.py [--photo gravel.png] [--size 256] [--out out/gallery]
 
@@ -20,13 +20,13 @@ from torch import Tensor
 from redepth import Pipeline, renderers, viz
 from redepth.contracts import Illumination
 from redepth.errors import MissingDependencyError
-from redepth.io import load_photo, save_png
+from redepth.io import save_png
 from redepth.ops import color, shading
 
 GRAVEL = Path(skimage.__file__).parent / "data" / "gravel.png"
 
-# In the lights' mirrored frame: the camera sees it at the upper left, 40 degrees above the picture.
-LIGHT = (0.6, -0.6, 0.7)
+# Towards the light, x right, y up, z to the viewer: from the upper left, 40 degrees above the picture.
+LIGHT = (-0.6, 0.6, 0.7)
 MATERIAL = {
     "diffuse": 0.7,
     "specular": 0.3,
@@ -45,8 +45,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def same_light(renderer: Any) -> Illumination:
-    """Return this gallery's light in the terms of a renderer, what else it draws seeded."""
-    drawn = renderer.sample(1, torch.Generator().manual_seed(0)).tensors
+    """Return this gallery's light as an illumination of the renderer; its other values are seeded."""
+    drawn = renderer.draw(1, torch.Generator().manual_seed(0)).tensors
     direction = shading.normalize(torch.tensor([[LIGHT]]))
     fixed = {"direction": direction} | {k: torch.tensor([[v]]) for k, v in MATERIAL.items()}
     light = {**drawn, **{k: v for k, v in fixed.items() if k in drawn}}
@@ -71,7 +71,7 @@ def main(
 ) -> None:
     pipeline = Pipeline("embedded", overrides=[f"depth_model.longer_side={size}"], device="cpu")
     refined = pipeline.refine(photo)
-    pixels = torch.from_numpy(load_photo(photo)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(refined.photo).permute(2, 0, 1)[None]
     image = pipeline.refiner.depth_model.prepare(pixels)
     depth, linear = refined.outcome.refined_depth, color.srgb_to_linear(image)
     row: dict[str, Any] = {"the photo": image[0].permute(1, 2, 0).numpy()}
@@ -81,7 +81,7 @@ def main(
         except MissingDependencyError as error:
             print(f"{name} is left out: {error}")
     save_png(out / "renderers.png", viz.side_by_side(row, columns=4))
-    options = {label: relit("blinn-phong", given, depth, linear) for label, given in OPTIONS.items()}
+    options = {label: relit("blinn-phong", changes, depth, linear) for label, changes in OPTIONS.items()}
     save_png(out / "renderer-options.png", viz.side_by_side(options, columns=3))
     print("written to", out)
 

@@ -1,4 +1,4 @@
-"""Refine one photo with every renderer and compare: the paper's open question, asked of your photo.
+"""Refine one photo with every renderer and compare the results.
 
     python examples/swap_renderer.py photo.jpg
     python examples/swap_renderer.py left.png --gt disparity.npz --preset embedded --members 5
@@ -21,11 +21,11 @@ from redepth.io import load_depth_map, save_json
 
 
 def figures(result: redepth.Refinement) -> dict[str, float]:
-    """Return what one refinement came to."""
-    found = {"seconds": result.outcome.seconds, "normals_turned": result.turn}
+    """Return the figures of one refinement."""
+    values = {"seconds": result.outcome.seconds, "normals_turned": result.turn}
     for when, evaluation in result.evaluations.items():
-        found[f"silog_{when}"] = evaluation.metrics["silog"]
-    return found
+        values[f"silog_{when}"] = evaluation.metrics["silog"]
+    return values
 
 
 def main(
@@ -47,10 +47,8 @@ def main(
             continue
         result.save(out / name)
         rows[name] = figures(result)
-    console, table = (
-        Console(),
-        Table("renderer", "seconds", "normals turned by", *(["SI-log"] if truth else [])),
-    )
+    console = Console()
+    table = Table("renderer", "seconds", "normals turned by", *(["SI-log"] if truth else []))
     for name, row in rows.items():
         if isinstance(row, str):
             console.print(f"{name} cannot run here: {row}", markup=False, highlight=False)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from redepth.data import datasets
     from redepth.errors import RedepthError
     from redepth.optim import objectives
-    from redepth.optim.refiner import Outcome, Refiner, StepReport
+    from redepth.optim.outcome import Outcome, StepReport
+    from redepth.optim.refiner import Refiner
     from redepth.pipeline import Pipeline, refine
     from redepth.refinement import GroundTruth, Refinement
 
@@ -28,13 +29,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "GroundTruth": "redepth.refinement",
-    "Outcome": "redepth.optim.refiner",
+    "Outcome": "redepth.optim.outcome",
     "Pipeline": "redepth.pipeline",
     "Preset": "redepth.config",
     "Refinement": "redepth.refinement",
     "Refiner": "redepth.optim.refiner",
     "RedepthError": "redepth.errors",
-    "StepReport": "redepth.optim.refiner",
+    "StepReport": "redepth.optim.outcome",
     "list_components": "redepth.components",
     "load_preset": "redepth.config",
     "refine": "redepth.pipeline",

@@ -1,10 +1,12 @@
-"""The component families: what there is, whether a preset's choices hold, and building them."""
+"""The component families: listing them, checking a preset's choices, and building what it names."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NamedTuple
+from typing import Any, get_args
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -13,7 +15,9 @@ from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer
 from redepth.data import datasets
 from redepth.errors import ConfigError
+from redepth.literals import FamilyName
 from redepth.optim import objectives
+from redepth.optim.limits import check_memory_limit
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
 from redepth.registry import Registry
@@ -24,6 +28,9 @@ FAMILIES: dict[str, Registry] = {
     "priors": priors.REGISTRY,
     "objectives": objectives.REGISTRY,
 }
+
+_resolved: WeakValueDictionary[int, Preset] = WeakValueDictionary()
+"""The presets that `resolve` has returned, by identity. A changed copy is another object: checked anew."""
 
 
 def list_components(family: str) -> dict[str, str]:
@@ -41,22 +48,43 @@ def list_components(family: str) -> dict[str, str]:
         return {name: load_protocol(name).description for name in protocol_names()}
     registries = {**FAMILIES, "datasets": datasets.REGISTRY}
     if family not in registries:
-        raise ConfigError(f"unknown family '{family}' (valid: presets, {', '.join(registries)}, protocols)")
+        raise ConfigError(f"unknown family '{family}' (valid: {', '.join(get_args(FamilyName))})")
     return {name: entry.summary for name, entry in registries[family].entries().items()}
 
 
 def resolve(preset: Preset) -> Preset:
     """Check every component's options and write its defaults out.
 
+    A preset that this function has returned is returned as it is.
+
     Raises:
         ConfigError: naming the key, what is wrong with it and the nearest valid one.
         MissingDependencyError: if a component needs a package that is not installed.
     """
+    if is_resolved(preset):
+        return preset
+    update = {
+        "depth_model": _checked(depth_models.REGISTRY, preset.depth_model),
+        "renderer": _checked(renderers.REGISTRY, preset.renderer),
+        "prior": _checked(priors.REGISTRY, preset.prior),
+        "optim": preset.optim.model_copy(update={"objectives": _checked_terms(preset)}),
+    }
+    resolved = preset.model_copy(update=update)
+    _resolved[id(resolved)] = resolved
+    return resolved
 
-    def checked(registry: Registry, component: Component) -> Component:
-        options = registry.check(component.name, component.options, also=("name",))
-        return Component.model_validate({"name": component.name, **options})
 
+def is_resolved(preset: Preset) -> bool:
+    """Return whether `resolve` has returned this very object."""
+    return _resolved.get(id(preset)) is preset
+
+
+def _checked(registry: Registry, component: Component) -> Component:
+    options = registry.check(component.name, component.options, also=("name",))
+    return Component.model_validate({"name": component.name, **options})
+
+
+def _checked_terms(preset: Preset) -> dict[str, Term]:
     terms = {}
     for name, term in preset.optim.objectives.items():
         where = f"optim.objectives.{name}"
@@ -67,40 +95,47 @@ def resolve(preset: Preset) -> Preset:
             "optim.prior_weight is 0 and optim.objectives is empty: nothing is left to optimise; add "
             "optim.objectives.smoothness.weight, or give the prior a weight"
         )
-    return preset.model_copy(
-        update={
-            "depth_model": checked(depth_models.REGISTRY, preset.depth_model),
-            "renderer": checked(renderers.REGISTRY, preset.renderer),
-            "prior": checked(priors.REGISTRY, preset.prior),
-            "optim": preset.optim.model_copy(update={"objectives": terms}),
-        }
-    )
+    return terms
 
 
-class Components(NamedTuple):
-    """What a preset names, built and loaded.
+@dataclass(frozen=True, eq=False)
+class Components:
+    """The components that a preset names.
 
     Attributes:
-        depth_model: on the device.
-        renderer: needs no device.
-        prior: on the device.
+        preset: resolved.
+        depth_model: on the device once it is loaded.
+        renderer: needs no weights.
+        prior: on the device once it is loaded.
         objectives: name -> (weight, objective).
-        captioner: writes prompts, not loaded; none where the preset has none.
+        captioner: writes prompts, and loads itself for that; None where the preset has none.
     """
 
+    preset: Preset
     depth_model: DepthModel
     renderer: Renderer
     prior: Prior
     objectives: dict[str, tuple[float, Objective]]
     captioner: Captioner | None
 
+    def load(self, device: torch.device) -> Components:
+        """Load the weights of the depth model and of the prior.
+
+        Raises:
+            WeightsError: if they are corrupted or of another class.
+        """
+        return replace(self, depth_model=self.depth_model.load(device), prior=self.prior.load(device))
+
 
 def build(preset: Preset, device: torch.device) -> Components:
-    """Build and load the components of a resolved preset.
+    """Build the components of a preset; no weights are loaded yet.
 
     Raises:
-        WeightsError: weights are missing and unreachable, before anything is loaded.
+        ConfigError: an option is wrong, or the memory limit cannot be kept on the device.
+        WeightsError: weights are missing and unreachable.
     """
+    preset = resolve(preset)
+    check_memory_limit(preset.optim, device)
     depth_model = _built(depth_models.REGISTRY, preset.depth_model)
     renderer = _built(renderers.REGISTRY, preset.renderer)
     prior = _built(priors.REGISTRY, preset.prior)
@@ -114,11 +149,11 @@ def build(preset: Preset, device: torch.device) -> Components:
         name: (term.weight, objectives.REGISTRY.build(name, term.options))
         for name, term in preset.optim.objectives.items()
     }
-    return Components(depth_model.load(device), renderer, prior.load(device), weighted, captioner)
+    return Components(preset, depth_model, renderer, prior, weighted, captioner)
 
 
 def captioner_of(preset: Preset, device: torch.device) -> Captioner | None:
-    """Return the captioner that a preset names, not loaded."""
+    """Return the captioner that a preset names, not loaded; None where it names none."""
     chosen = preset.prompt
     if chosen.captioner == "none":
         return None
@@ -140,10 +175,10 @@ def _built(registry: Registry, component: Component) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in ("redepth", "torch", "numpy", "transformers", "diffusers", "pillow"):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+            installed[name] = "not installed as a package"
+    return installed

@@ -1,19 +1,21 @@
 """The protocols DepthModel, Renderer, Prior and Objective, and the records that pass between them.
 
-The way of the data, for a batch whose rows are the members of an ensemble::
+The data flow, for a batch whose rows are the members of an ensemble::
 
     image (1,3,H,W) sRGB [0,1] -> DepthModel.encode -> Features -> DepthModel.decode -> raw (B,1,H,W)
       -> ops.geometry -> relative depth (B,1,H,W) -> Renderer -> relit (B,L,3,H,W)
       -> Prior -> loss (B*L,)
 
-Nothing random happens outside ``Renderer.sample`` and ``Prior.draw``: a step is a deterministic
-function of its `StepDraws`, so a run can be recorded, replayed, split and joined.
+All random numbers come from ``Renderer.draw`` and ``Prior.draw``: a step is a deterministic function of its
+`StepDraws`, so a run can be recorded, replayed, split and joined.
+
+Light directions, normals and view vectors are in one frame everywhere: x right, y up, z towards the viewer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -21,27 +23,26 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-Predicts = Literal["disparity", "depth"]
-"""What a raw output is: disparity (larger is nearer) or depth (larger is farther)."""
+from redepth.literals import Predicts as Predicts
 
 Invariance = Literal["affine", "metric"]
 """Whether a raw output is known up to scale and shift, or in metres (depth) and 1 / metres (disparity)."""
 
 Scale = float | Literal["auto"]
-"""The scale s of relative depth: a number, or one that follows from each photo's first prediction."""
+"""The scale s of relative depth: a number, or ``auto``, from each photo's first prediction."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder hands to its decoder.
+    """The output of an encoder and input of its decoder.
 
     Attributes:
-        maps: the intermediate embeddings W, each ``(B, tokens, channels)`` or, where it has a grid of its
-            own, ``(B, channels, rows, columns)``; these may be learnable. Empty for a model without a split.
-        constants: what the decoder also reads but nobody optimises (class tokens), the batch in front.
-        grid: rows and columns of the token grid that maps without one of their own share.
-        size: height and width of the encoded image where it is not the grid times the patch: the decoder
-            resizes its output to it. None leaves the output as the network makes it.
+        maps: the intermediate embeddings W, each ``(B, tokens, channels)`` or, with a grid of its own,
+            ``(B, channels, rows, columns)``. They may be learnable. Empty for a model that has no split.
+        constants: further inputs of the decoder that are never optimised (class tokens), batch first.
+        grid: rows and columns of the token grid of the maps ``(B, tokens, channels)``.
+        size: height and width of the encoded image if they differ from the grid times the patch: the decoder
+            resizes its output to it. None keeps the network's output size.
     """
 
     maps: tuple[Tensor, ...]
@@ -50,7 +51,7 @@ class Features:
     size: tuple[int, int] | None = None
 
     def with_maps(self, maps: Sequence[Tensor]) -> Self:
-        """Return the same record with other embeddings; constants are expanded to their batch."""
+        """Return a copy with other embeddings; the constants are expanded to their batch size."""
         batch = maps[0].shape[0]
         constants = tuple(c.expand(batch, *c.shape[1:]) for c in self.constants)
         return replace(self, maps=tuple(maps), constants=constants)
@@ -61,8 +62,8 @@ class Draw:
     """Random tensors of one step, each with the leading shape (members, lights).
 
     Attributes:
-        tensors: name -> tensor; the component that drew them knows the names.
-        on_cpu: names of those that are read as numbers: they stay on the CPU, where they were drawn.
+        tensors: name -> tensor; the component that drew them defines the names.
+        on_cpu: names of the tensors whose values the host reads: they stay on the CPU.
     """
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
@@ -73,25 +74,29 @@ class Draw:
         return self.tensors[name]
 
     def to(self, device: torch.device | str) -> Self:
-        """Return a copy on the device, but for what stays on the CPU; a GPU is not waited for."""
-        moved = {k: v if k in self.on_cpu else _sent(v, device) for k, v in self.tensors.items()}
+        """Return a copy on the device without waiting for a GPU; the tensors of ``on_cpu`` stay."""
+        moved = {k: v if k in self.on_cpu else _copied(v, device) for k, v in self.tensors.items()}
         return replace(self, tensors=moved)
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return a copy with the function applied to each tensor."""
+        return replace(self, tensors={name: function(values) for name, values in self.tensors.items()})
+
     def clone(self) -> Self:
-        """Return a copy in memory of its own."""
-        return replace(self, tensors={k: v.clone() for k, v in self.tensors.items()})
+        """Return a copy that shares no memory."""
+        return self.map(torch.clone)
 
     def flatten(self) -> Self:
         """Merge (members, lights, ...) to (members * lights, ...), the shape a prior is called with."""
-        return replace(self, tensors={k: v.flatten(0, 1) for k, v in self.tensors.items()})
+        return self.map(lambda values: values.flatten(0, 1))
 
     def rows(self, rows: slice) -> Self:
         """Return the draws of some members."""
-        return replace(self, tensors={k: v[rows] for k, v in self.tensors.items()})
+        return self.map(lambda values: values[rows])
 
     def as_member(self) -> Self:
         """Add the member axis in front: (lights, ...) to (1, lights, ...)."""
-        return replace(self, tensors={k: v[None] for k, v in self.tensors.items()})
+        return self.map(lambda values: values[None])
 
     @classmethod
     def cat(cls, draws: Sequence[Self]) -> Self:
@@ -99,30 +104,82 @@ class Draw:
         return cls({k: torch.cat([d.tensors[k] for d in draws]) for k in draws[0].tensors}, draws[0].on_cpu)
 
 
-def _sent(values: Tensor, device: torch.device | str) -> Tensor:
-    """Copy to a device; to CUDA from pinned memory, as any other copy waits for all work before it."""
+def _copied(values: Tensor, device: torch.device | str) -> Tensor:
+    """Copy to a device; to CUDA from pinned memory, as any other copy waits for all earlier work."""
     if values.device.type == "cpu" and torch.device(device).type == "cuda":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 
 @dataclass(frozen=True)
+class Material:
+    """How the surface reflects each light, tensors (B, L).
+
+    A renderer states the Blinn-Phong parameters of its surface, or the ones nearest to them: priors that are
+    conditioned on the light read them.
+
+    Attributes:
+        diffuse: weight k_d >= 0 of the matte part.
+        specular: weight k_s >= 0 of the highlight.
+        shininess: exponent p > 0 of the highlight.
+        roughness: of a rough surface: rho in (0, 1] of `ops.shading.ggx`, sigma in radians of
+            `ops.shading.oren_nayar`.
+        metalness: m in [0, 1] of `ops.shading.ggx`.
+    """
+
+    diffuse: Tensor
+    specular: Tensor
+    shininess: Tensor
+    roughness: Tensor | None = None
+    metalness: Tensor | None = None
+
+    @classmethod
+    def matte(cls, size: Sequence[int], device: torch.device | None = None) -> Self:
+        """Return a perfectly matte surface: k_d = 1 and k_s = 0."""
+        ones = torch.ones(tuple(size), device=device)
+        return cls(diffuse=ones, specular=torch.zeros_like(ones), shininess=4 * ones)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the parameters that are there, by name."""
+        return {name: values for name, values in vars(self).items() if values is not None}
+
+
+@dataclass(frozen=True)
 class Illumination(Draw):
-    """Light of one step: ``direction`` and what else the renderer samples (``shininess``, ...)."""
+    """Light and material of one step; `of` makes one.
+
+    ``tensors`` also holds what else a renderer draws, under names of its own.
+    """
+
+    @classmethod
+    def of(cls, direction: Tensor, material: Material | None = None, **others: Tensor) -> Self:
+        """Return the record of a light.
+
+        Args:
+            direction: (B, L, 3) unit vectors towards the light: x right, y up, z towards the viewer.
+            material: None for a renderer that has no such parameters.
+            others: what else the renderer draws, (B, L, ...).
+        """
+        tensors = {"direction": direction, **others}
+        return cls(tensors if material is None else tensors | material.tensors())
 
     @property
     def direction(self) -> Tensor:
-        """Unit vectors towards the light, (B, L, 3), in the frame of `ops.geometry.normals_from_depth`.
-
-        Its z axis points to the viewer, x and y are mirrored: seen from the camera, with x right and y up,
-        the light stands at (-x, -y, z).
-        """
+        """Unit vectors towards the light, (B, L, 3): x right, y up, z towards the viewer."""
         return self.tensors["direction"]
+
+    @property
+    def material(self) -> Material:
+        """The material under each light; matte if the renderer draws none."""
+        drawn = {f.name: self.tensors[f.name] for f in fields(Material) if f.name in self.tensors}
+        if "diffuse" not in drawn:
+            return Material.matte(self.direction.shape[:-1], self.direction.device)
+        return Material(**drawn)
 
 
 @dataclass(frozen=True)
 class Noise(Draw):
-    """Everything random inside a prior: timesteps, diffusion noise, posterior noise, crop positions."""
+    """The random numbers of a prior: timesteps, diffusion noise, posterior noise, crop positions."""
 
 
 @dataclass(frozen=True)
@@ -148,18 +205,18 @@ class StepDraws:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a prior computes once per photo and reads at every step (text embeddings, the photo)."""
+    """The inputs of a prior that are computed once per photo (text embeddings, the photo)."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class DepthModel(Protocol):
-    """A frozen encoder and a decoder. Weights are shared; a member owns only what is learnable.
+    """A frozen encoder and a decoder. Members share the weights and have learnable tensors of their own.
 
-    ``scale`` s and ``margin`` m turn the raw output to relative depth (`ops.geometry.relative_depth`);
-    under ``scale = "auto"`` the raw output is first divided by a unit that `ops.geometry.auto_unit` takes
-    from each photo's first prediction. A constructor stores options; `load` does the heavy work, after
-    which ``predicts``, ``invariance`` and ``scale`` are those of the checkpoint.
+    ``scale`` s and ``margin`` m turn the raw output to relative depth (`ops.geometry.relative_depth`). With
+    ``scale = "auto"`` the raw output is first divided by a unit that `ops.geometry.auto_unit` computes from
+    each photo's first prediction. A constructor only stores options. `load` loads the checkpoint and sets
+    ``predicts``, ``invariance`` and ``scale`` to the checkpoint's.
     """
 
     predicts: Predicts
@@ -167,14 +224,14 @@ class DepthModel(Protocol):
     scale: Scale
     margin: float
     supports: ClassVar[frozenset[str]]
-    """Names of the parameterizations that this family can be refined through."""
+    """Names of the parameterizations that this depth model supports."""
 
     def load(self, device: torch.device) -> Self:
         """Load the weights to the device. Raises WeightsError."""
         ...
 
     def prepare(self, photo: Tensor) -> Tensor:
-        """Resize a photo (1,3,H,W) sRGB [0,1] to the network's size; the renderer sees this one too."""
+        """Resize a photo (1,3,H,W) sRGB [0,1] to the network's size; the renderer gets this one too."""
         ...
 
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
@@ -194,23 +251,23 @@ class DepthModel(Protocol):
         ...
 
     def release_encoder(self) -> None:
-        """Move the encoder off the device: it has done its work for this photo."""
+        """Move the encoder off the device: this photo does not need it any more."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run record must name: checkpoint, revision, sizes."""
+        """Return the entries of the run record: checkpoint, revision, sizes."""
         ...
 
 
 class Renderer(Protocol):
-    """Re-lights the surface: relative depth and the photo's linear colours under sampled light.
+    """Re-lights the surface: relative depth and the photo's linear colours under random light.
 
-    ``lights`` is L, how many lights one image is re-lit with at each step.
+    ``lights`` is L, the number of lights per image and step.
     """
 
     lights: int
 
-    def sample(self, batch: int, generator: torch.Generator) -> Illumination:
+    def draw(self, batch: int, generator: torch.Generator) -> Illumination:
         """Draw the light of ``batch`` members on the CPU, tensors (batch, L, ...)."""
         ...
 
@@ -220,18 +277,18 @@ class Renderer(Protocol):
 
 
 class Prior(Protocol):
-    """Scores a picture: a scalar per picture whose gradient is the score-distillation gradient."""
+    """Scores pictures: one loss per picture, whose gradient is the score-distillation gradient."""
 
     def load(self, device: torch.device) -> Self:
         """Load the weights to the device. Raises WeightsError."""
         ...
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Once per photo: (1,3,H,W) sRGB and the prompt -> what each step reads."""
+        """Compute once per photo what each step reads, from (1,3,H,W) sRGB and the prompt."""
         ...
 
     def draw(self, batch: int, generator: torch.Generator, progress: float = 0.0) -> Noise:
-        """Draw what ``batch`` pictures need on the CPU, tensors (batch, ...).
+        """Draw the noise of ``batch`` pictures on the CPU, tensors (batch, ...).
 
         ``progress`` is the share of the run's steps that are done, in [0, 1).
         """
@@ -244,38 +301,38 @@ class Prior(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run record must name: checkpoint, revision, dtype."""
+        """Return the entries of the run record: checkpoint, revision, dtype."""
         ...
 
 
 @runtime_checkable
 class HasNeeds(Protocol):
-    """A component whose weights or packages may be missing; asked before anything is loaded."""
+    """A component whose weights or packages may be missing; checked before anything is loaded."""
 
     def ensure_available(self) -> None:
-        """Raise WeightsError (neither local, nor cached, nor reachable) or MissingDependencyError now."""
+        """Raise WeightsError (neither local, nor cached, nor reachable) or MissingDependencyError."""
         ...
 
 
 @runtime_checkable
 class FollowsPhoto(Protocol):
-    """A depth model that reads something of its own for each photo, such as a file of the same name."""
+    """A depth model that reads another input for each photo, such as a file of the same name."""
 
     def next_photo(self, source: Path | None) -> None:
-        """Say which photo comes next; None for one that is no file. Raises InputError."""
+        """Set the file of the next photo; None if it has no file. Raises InputError."""
         ...
 
 
 @dataclass(frozen=True)
 class Surface:
-    """What an objective sees of one step, at network size.
+    """The inputs of an objective at one step, at network size.
 
     Attributes:
-        raw: (B,1,H,W) raw outputs of the members, in the photo's unit where the scale is ``auto``.
-        depth: (B,1,H,W) relative depth of them.
+        raw: (B,1,H,W) raw outputs of the members, in the photo's unit if the scale is ``auto``.
+        depth: (B,1,H,W) their relative depth.
         image: (1,3,H,W) the photo, sRGB.
         predicts: what ``raw`` is.
-        sky: (1,1,H,W) bool, where the photo shows sky; None if that is not known.
+        sky: (1,1,H,W) bool, where the photo shows sky; None if unknown.
     """
 
     raw: Tensor
@@ -287,16 +344,16 @@ class Surface:
 
 @runtime_checkable
 class LearnsByMember(Protocol):
-    """A prior that learns while a member is refined, for each member apart."""
+    """A prior that learns while members are refined, separately for each member."""
 
     def begin(self, members: Sequence[int]) -> None:
-        """Forget what was learned: these members start. Rows of later calls are theirs, in this order."""
+        """Start these members with nothing learned. Rows of later calls are theirs, in this order."""
         ...
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How networks are executed; `config.Performance` says what each field does."""
+    """How networks are executed; `config.Performance` documents each field."""
 
     channels_last: bool = True
     compile: bool = False
@@ -310,10 +367,10 @@ class Execution:
 
 @runtime_checkable
 class BatchesDecoders(Protocol):
-    """A depth model that can decode with as many decoders at once as its features have rows.
+    """A depth model that can decode each row of its features with its own decoder weights, in one call.
 
-    Where ``batches_decoders`` is true, the ``parameters`` of `DepthModel.decode` may have these rows in
-    front, (B, ...) each: row i is decoded with the weights i.
+    If ``batches_decoders`` is true, the ``parameters`` of `DepthModel.decode` may have the batch axis in
+    front, (B, ...) each: row i is decoded with weights i.
     """
 
     batches_decoders: bool
@@ -324,35 +381,35 @@ class Tunable(Protocol):
     """A component whose networks can be executed in several ways, with the same mathematics."""
 
     def tune(self, how: Execution) -> None:
-        """Execute the networks in this way from now on, in place of any before. Raises ConfigError."""
+        """Execute the networks in this way from now on. Raises ConfigError."""
         ...
 
 
 @runtime_checkable
 class HoldsMemory(Protocol):
-    """A component that keeps device memory between steps for the batch sizes that it has seen."""
+    """A component that keeps device memory between steps, for each batch size so far."""
 
     def release_memory(self) -> None:
-        """Let go of it, such as captured graphs; the next step takes what it needs anew."""
+        """Free that memory, such as captured graphs; the next step allocates what it needs."""
         ...
 
 
 @runtime_checkable
 class Upcasts(Protocol):
-    """A prior that may run in half precision and can go on in float32."""
+    """A prior that may run in half precision and can switch to float32."""
 
     def upcast(self) -> str:
-        """Go on in float32; return the precision until now, empty if it is that or has to stay."""
+        """Switch to float32; return the previous precision, empty if nothing changed."""
         ...
 
 
 @runtime_checkable
 class HasBackends(Protocol):
-    """A component that can do its work in several ways, each of which may be unable to run here."""
+    """A component with several backends, some of which may not run on this machine."""
 
     @staticmethod
     def backends() -> dict[str, str]:
-        """Return each backend and what to do before it can run here; empty if it can."""
+        """Return each backend and what to do before it can run here; empty if it can run."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The errors a user can cause and cure; the command line prints them as one line and exits with 2."""
+"""Errors that a user can fix; the command line prints them as one line and exits with 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class RedepthError(Exception):
-    """Something the user gave cannot be used; the message says what, where and what to do."""
+    """An input or a setting cannot be used; the message says what is wrong, where, and what to do."""
 
 
 class ConfigError(RedepthError):
@@ -19,7 +19,7 @@ class InputError(RedepthError):
 
 
 class MissingDependencyError(RedepthError, ImportError):
-    """An optional package is not installed; the message carries the command that installs it."""
+    """An optional package is not installed; the message has the command that installs it."""
 
 
 class WeightsError(RedepthError):

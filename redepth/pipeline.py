@@ -1,4 +1,4 @@
-"""A preset made runnable: components checked, built and loaded once, then photo after photo."""
+"""The pipeline of a preset: its components are built and loaded once, then it refines photo after photo."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,46 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from redepth import components, io
+from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import FollowsPhoto
-from redepth.errors import InputError
-from redepth.optim import budget
-from redepth.optim.refiner import OnStep, Refiner
-from redepth.priors.prompts import Prompt
+from redepth.errors import ConfigError, InputError
+from redepth.optim.outcome import OnStep
+from redepth.optim.planning import run_within_limits
+from redepth.optim.refiner import Refiner
+from redepth.priors.prompts import Captioner, Prompt
 from redepth.refinement import GroundTruth, Refinement
 from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class DecodedPhoto:
+    """The pixels of a photo, and the file that they are from.
+
+    Attributes:
+        pixels: (H, W, 3) sRGB, float32 in [0, 1] or uint8.
+        source: the file; None for an array.
+    """
+
+    pixels: NDArray[np.float32] | NDArray[np.uint8]
+    source: Path | None = None
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The pixels as float32 in [0, 1]."""
+        values = self.pixels.astype(np.float32, copy=False)
+        if self.pixels.dtype == np.uint8:
+            values /= 255.0  # in place: a second copy of 100 megapixels would take another 1.2 GB
+        return values
+
+
 class Pipeline:
     """The components of a preset, loaded once.
 
     Args:
-        preset: a name, a YAML file, a mapping or a `Preset`.
+        preset: a name, a YAML file, a mapping or a `Preset`; or the `Components` already built of one.
         overrides: ``key.path=value`` strings.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
@@ -43,18 +67,21 @@ class Pipeline:
 
     def __init__(
         self,
-        preset: str | Path | Mapping[str, Any] | Preset = DEFAULT_PRESET,
+        preset: str | Path | Mapping[str, Any] | Preset | Components = DEFAULT_PRESET,
         *,
         overrides: Sequence[str] = (),
         device: str = "auto",
     ) -> None:
         started = time.perf_counter()
         self.device = choose_device(device)
-        if isinstance(preset, Preset):
-            preset = preset.model_dump()
-        self.preset = components.resolve(load_preset(preset, overrides))
-        budget.check_possible(self.preset.optim, self.device)
-        loaded = components.build(self.preset, self.device)
+        if isinstance(preset, Components):
+            if overrides:
+                raise ConfigError("overrides change a preset; these components are built already")
+            built = preset
+        else:
+            built = components.build(_with_overrides(preset, overrides), self.device)
+        loaded = built.load(self.device)
+        self.preset = loaded.preset
         self._captioner = loaded.captioner
         self.refiner = Refiner(
             loaded.depth_model,
@@ -69,7 +96,7 @@ class Pipeline:
 
     def refine(
         self,
-        photo: str | Path | ArrayLike,
+        photo: str | Path | ArrayLike | DecodedPhoto,
         *,
         prompt: str | Prompt | None = None,
         seed: int = 0,
@@ -80,28 +107,29 @@ class Pipeline:
     ) -> Refinement:
         """Refine one photo: a path, or an array (H, W, 3) of sRGB in [0, 1] or uint8.
 
-        Without a prompt the preset's captioner writes one (`captions`); for several photos, let it write all
-        first, as it is loaded anew by each call.
+        Without a prompt the preset's captioner writes one (`captions`). Each call loads the captioner anew:
+        for several photos, write all captions first.
 
-        ``sky_mask`` is (H, W), of the photo's size, above 0 where there is sky; without it the sky is looked
-        for.
+        ``sky_mask`` is (H, W), of the photo's size, above 0 where there is sky. Without it the sky is
+        detected.
 
         Raises:
             InputError: if the photo or the mask cannot be read or used.
         """
-        pixels = _pixels(photo, max_pixels)
+        decoded = decode(photo, max_pixels)
+        pixels = decoded.values
         sky = None if sky_mask is None else _sky_tensor(sky_mask, *pixels.shape[:2])
         if ground_truth is not None:
             ground_truth.check(*pixels.shape[:2])
         if isinstance(model := self.refiner.depth_model, FollowsPhoto):
-            model.next_photo(Path(photo) if isinstance(photo, str | Path) else None)
+            model.next_photo(decoded.source)
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if prompt is None:
-            (prompt,) = self.captions([pixels])
+            (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        outcome = self.refiner.run(
-            _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+        outcome = run_within_limits(
+            self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
         )
         return Refinement(
             photo=pixels,
@@ -111,28 +139,26 @@ class Pipeline:
             prompt=prompt.text,
             prompt_origin=prompt.origin,
             device=str(self.device),
-            source=str(Path(photo).resolve()) if isinstance(photo, str | Path) else None,
-            # Asked again: the prior's precision may have changed on the way.
+            source=None if decoded.source is None else str(decoded.source.resolve()),
+            # Described anew: the prior's precision may have changed during the run.
             components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
         )
 
     def captions(
-        self, photos: Sequence[str | Path | ArrayLike], *, max_pixels: int = io.MAX_PIXELS
+        self, photos: Sequence[str | Path | ArrayLike | DecodedPhoto], *, max_pixels: int = io.MAX_PIXELS
     ) -> list[Prompt]:
-        """Return what the preset's captioner says of each photo; empty prompts where it has none.
+        """Return a caption of each photo by the preset's captioner; empty prompts where it has none.
 
         Raises:
             InputError: if a photo cannot be read or used.
             WeightsError: if the captioner's weights cannot be loaded.
         """
-        if self._captioner is None:
-            return [Prompt("", {"from": "none"}) for _ in photos]
-        return self._captioner.captions(_pixels(photo, max_pixels) for photo in photos)
+        return write_captions(self._captioner, photos, max_pixels)
 
     def _describe(self) -> dict[str, Any]:
-        """Return what a run record must name about the components, the machine and the software."""
+        """Return what the run record says about the components, the machine and the software."""
         cuda = self.device.type == "cuda"
         return {
             "depth_model": self.refiner.depth_model.describe(),
@@ -164,39 +190,45 @@ def refine(
     Args:
         photo: path, or array (H, W, 3) of sRGB in [0, 1] or uint8.
         preset: name, YAML file, mapping or `Preset`.
-        prompt: what a text-conditioned prior is told about the photo; none: what the preset's captioner says.
+        prompt: conditions a text-conditioned prior; without it the preset's captioner writes one.
         seed: the same seed gives the same result.
         overrides: ``key.path=value`` strings, such as ``"optim.members=3"``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         on_step: called after each step with a `StepReport`.
         ground_truth: to measure against.
         max_pixels: refuse photos with more pixels than this.
-        sky_mask: (H, W), of the photo's size, above 0 where there is sky; looked for without it.
+        sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
 
     Raises:
         RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
     """
-    # A bad photo or mask is found before seconds or minutes go into loading weights.
-    pixels = _pixels(photo, max_pixels)
+    # A bad photo or mask is found before the weights are loaded, which takes seconds or minutes.
+    decoded = decode(photo, max_pixels)
     if sky_mask is not None:
-        _sky_tensor(sky_mask, *pixels.shape[:2])
+        _sky_tensor(sky_mask, *decoded.pixels.shape[:2])
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
     pipeline = Pipeline(preset, overrides=overrides, device=device)
     return pipeline.refine(
-        photo,
+        decoded,
         prompt=prompt,
         seed=seed,
         on_step=on_step,
         ground_truth=ground_truth,
-        max_pixels=max_pixels,
         sky_mask=sky_mask,
     )
 
 
-def _pixels(photo: str | Path | ArrayLike, max_pixels: int) -> NDArray[np.float32]:
+def decode(photo: str | Path | ArrayLike | DecodedPhoto, max_pixels: int = io.MAX_PIXELS) -> DecodedPhoto:
+    """Read a photo from its file, or check an array; a decoded photo is returned as it is.
+
+    Raises:
+        InputError: if it cannot be read or used.
+    """
+    if isinstance(photo, DecodedPhoto):
+        return photo
     if isinstance(photo, str | Path):
-        return io.load_photo(photo, max_pixels=max_pixels)
+        return DecodedPhoto(io.load_photo(photo, max_pixels=max_pixels), Path(photo))
     pixels = np.asarray(photo)
     if pixels.dtype == np.uint8:
         pixels = pixels.astype(np.float32) / 255.0
@@ -206,7 +238,31 @@ def _pixels(photo: str | Path | ArrayLike, max_pixels: int) -> NDArray[np.float3
         raise InputError(f"a photo array must be uint8 or floating, got {pixels.dtype}")
     if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
         raise InputError("a floating photo array must hold finite sRGB values in [0, 1]")
-    return pixels.astype(np.float32)
+    return DecodedPhoto(pixels.astype(np.float32))
+
+
+def write_captions(
+    captioner: Captioner | None,
+    photos: Sequence[str | Path | ArrayLike | DecodedPhoto],
+    max_pixels: int = io.MAX_PIXELS,
+) -> list[Prompt]:
+    """Return a caption of each photo, one decoded at a time; empty prompts without a captioner.
+
+    Raises:
+        InputError: if a photo cannot be read or used.
+        WeightsError: if the captioner's weights cannot be loaded.
+    """
+    if captioner is None:
+        return [Prompt("", {"from": "none"}) for _ in photos]
+    return captioner.captions(decode(photo, max_pixels).values for photo in photos)
+
+
+def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, overrides: Sequence[str]) -> Preset:
+    if isinstance(preset, Preset):
+        if components.is_resolved(preset) and not overrides:
+            return preset
+        preset = preset.model_dump()
+    return load_preset(preset, overrides)
 
 
 def _as_tensor(pixels: NDArray[np.float32]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The result of a refinement: arrays that say what they are, and their files."""
+"""The result of a refinement: its arrays, what they mean, and the files that are written of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from redepth.errors import InputError
 from redepth.metrics import Evaluation, evaluate
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
-from redepth.optim.refiner import Outcome
+from redepth.optim.outcome import Outcome
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,7 +41,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What a refinement is measured against.
+    """The ground truth of a photo, for metrics.
 
     Args:
         values: (H, W), the photo's size; unknown where 0, negative or not finite.
@@ -50,7 +50,7 @@ class GroundTruth:
     """
 
     values: Array
-    kind: Literal["depth", "disparity"] = "depth"
+    kind: Predicts = "depth"
     mask: NDArray[np.bool_] | None = None
 
     def check(self, height: int, width: int) -> None:
@@ -58,7 +58,7 @@ class GroundTruth:
         for name, array in (("ground truth", self.values), ("mask", self.mask)):
             if array is not None:
                 io.check_size(name, array.shape, height, width)
-        # Measured against itself it shows now what would spoil the measurement after the refinement.
+        # The metrics of the ground truth itself: what would make them fail later fails now.
         depth = self.depth
         evaluate(depth, depth, self._mask, predicts="depth")
 
@@ -79,8 +79,8 @@ class GroundTruth:
 class Refinement:
     """A refined photo. Arrays are float32 at the photo's size.
 
-    ``initial``, ``refined`` and ``uncertainty`` are what `predicts` and `invariance` say, resized as the
-    paper's code does (bilinear, corners aligned); ``depth`` is relative depth, larger is farther.
+    `predicts` and `invariance` say what ``initial``, ``refined`` and ``uncertainty`` hold. They are resized
+    as in the paper's code (bilinear, corners aligned). ``depth`` is relative depth, larger is farther.
 
     Attributes:
         photo: (H, W, 3) sRGB in [0, 1].
@@ -126,17 +126,17 @@ class Refinement:
 
     @property
     def partial(self) -> bool:
-        """Whether the run ended early and this is what was done so far."""
+        """Whether the run ended early; the arrays are those of the steps that were done."""
         return self.outcome.partial
 
     @cached_property
     def initial(self) -> Array:
-        """The depth model's own output, (H, W)."""
+        """The output of the depth model before refinement, (H, W)."""
         return self._at_photo_size(self.outcome.initial)
 
     @cached_property
     def refined(self) -> Array:
-        """The ensemble's answer, (H, W): the mean of the members' raw outputs, or `blend` of it."""
+        """The refined output, (H, W): the mean of the members' raw outputs, or `optim.blend` of it."""
         return self._at_photo_size(self.outcome.refined)
 
     @cached_property
@@ -156,12 +156,12 @@ class Refinement:
 
     @cached_property
     def normals_after(self) -> Array:
-        """Unit normals of the refined surface, likewise."""
+        """Unit normals of the refined surface at network size, (h, w, 3)."""
         return _display_normals(self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
-        """Mean angle by which refinement turned the normals, in degrees."""
+        """Mean angle between the normals before and after, in degrees."""
         cosine = (self.normals_before * self.normals_after).sum(axis=-1)
         return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
 
@@ -199,7 +199,7 @@ class Refinement:
         from redepth import viz
 
         truth = self.ground_truth
-        # The sheet shows disparity, whatever the model predicts: near is bright.
+        # The comparison shows disparity, whatever the model predicts: near is bright.
         before, after = (
             raw if self.predicts == "disparity" else _inverted(raw) for raw in (self.initial, self.refined)
         )
@@ -224,8 +224,9 @@ class Refinement:
         """Write all files of the refinement to a folder, each atomically, and return the folder.
 
         ``{predicts}.npy``, ``{predicts}.png`` (16 bit), ``initial.npy``, ``uncertainty.npy``,
-        ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``. A surface so rough that every
-        point would be cut as a flying pixel has no ``points.ply``; the log and ``run.json`` say so.
+        ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``. Where the surface is so rough that
+        every point would be removed as a flying pixel, there is no ``points.ply``: a warning is logged, and
+        ``run.json`` holds ``points: 0``.
         """
         from redepth import viz
 
@@ -252,7 +253,7 @@ class Refinement:
             return 0
 
     def record(self) -> dict[str, Any]:
-        """Return everything that identifies the run, and its losses, as plain data."""
+        """Return everything that identifies the run, and its losses, as JSON-compatible data."""
         height, width = self.photo.shape[:2]
         outcome = self.outcome
         record: dict[str, Any] = {
@@ -330,7 +331,7 @@ class Refinement:
 
 
 def _display_normals(depth: Tensor) -> Array:
-    normals = geometry.camera_facing(geometry.normals_from_depth(depth))
+    normals = geometry.normals_from_depth(depth)
     return normals[0].permute(1, 2, 0).numpy()
 
 
@@ -341,6 +342,6 @@ def _resized_normals(normals: Array, height: int, width: int) -> Array:
 
 
 def _inverted(depth: NDArray[Any]) -> Array:
-    """Depth as disparity for display, NaN where it is unknown or not positive."""
+    """Return depth as disparity for display, NaN where it is unknown or not positive."""
     known = depth > 0
     return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)

@@ -1,7 +1,7 @@
-"""One registry per family: a name stands for ``"module:Class"``, for a class, or for an entry point.
+"""One registry per family of components: names of ``"module:Class"`` paths, classes and entry points.
 
-A component's options are the typed keyword arguments of its constructor. They are checked (names,
-types, ranges) by a pydantic model built from that signature, before any weights are touched.
+A component's options are the typed keyword arguments of its constructor. A pydantic model built from that
+signature checks them (names, types, ranges) before any weights are loaded.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _UNION_BRANCH = re.compile(r"literal\[|constrained-|function-")
 
 
 def require(module: str, extra: str) -> Any:
-    """Import an optional module, or say which extra brings it.
+    """Import an optional module.
 
     Raises:
-        MissingDependencyError: if it cannot be imported.
+        MissingDependencyError: if it cannot be imported; the message names the extra that installs it.
     """
     try:
         return importlib.import_module(module)
@@ -45,10 +45,15 @@ def require(module: str, extra: str) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered component: where its class is, and the modules beyond the core that it needs.
+    """One registered component.
 
-    ``licence`` is that of the weights it downloads, if it downloads any. ``defaults`` take the place of the
-    constructor's own, so that one class may stand under several names.
+    Attributes:
+        name: of the component.
+        target: its class, or ``"module:Class"``.
+        summary: one line.
+        needs: optional modules that it imports, each with the extra that installs it.
+        licence: of the weights that it downloads, if any.
+        defaults: replace defaults of the constructor, so that several names can share a class.
     """
 
     name: str
@@ -78,7 +83,7 @@ class Entry:
         return component
 
     def missing(self) -> list[str]:
-        """Return the extras that have to be installed before this can run here."""
+        """Return the extras that must be installed before the component can run."""
         return [extra for module, extra in self.needs if importlib.util.find_spec(module) is None]
 
 
@@ -132,15 +137,15 @@ class Registry:
 
     def entries(self) -> dict[str, Entry]:
         """Return every component by name, those of installed packages included."""
-        found: dict[str, Entry] = {}
+        installed: dict[str, Entry] = {}
         for point in entry_points(group=self.group):
-            known = self._entries.get(point.name) or found.get(point.name)
+            known = self._entries.get(point.name) or installed.get(point.name)
             if known is None:
                 summary = f"from package {_distribution(point)}"
-                found[point.name] = Entry(point.name, point.value, summary)
+                installed[point.name] = Entry(point.name, point.value, summary)
             elif _path(known.target) != point.value:
                 self._warn_once(f"{self.family} '{point.name}' of package {_distribution(point)}")
-        return {**found, **self._entries}
+        return {**installed, **self._entries}
 
     def _warn_once(self, component: str) -> None:
         if component not in self._warned:
@@ -168,9 +173,9 @@ class Registry:
 
         Args:
             name: of the component.
-            options: as given.
-            where: the section's key in messages; the family without it.
-            also: keys of the section that are not the component's own.
+            options: the options that are set.
+            where: the section's key in messages; the family by default.
+            also: further keys of the section, which are not options of the component.
 
         Raises:
             ConfigError: naming the key, what was wrong and the nearest valid key.
@@ -179,17 +184,17 @@ class Registry:
         schema = options_schema(component)
         try:
             checked = schema(**{**self.entries()[name].defaults, **options}).model_dump()
-            # Constructors are light: they check what one option demands of another.
+            # Constructors are light; they check options that depend on each other.
             built = component(**checked)
         except ValidationError as error:
             names = [*also, *schema.model_fields]
             raise ConfigError(explain(error, where or self.family, lambda _: names, schema)) from None
         except ValueError as error:
             raise ConfigError(f"{where or self.family}: {error}") from None
-        lacking = [m for m in sorted(get_protocol_members(self.contract)) if not hasattr(built, m)]
-        if lacking:
+        missing = [m for m in sorted(get_protocol_members(self.contract)) if not hasattr(built, m)]
+        if missing:
             raise ConfigError(
-                f"{self.family} '{name}' lacks {', '.join(lacking)}, which "
+                f"{self.family} '{name}' lacks {', '.join(missing)}, which "
                 f"{self.contract.__module__}.{self.contract.__name__} asks for"
             )
         return checked
@@ -220,17 +225,17 @@ Location = tuple[int | str, ...]
 def explain(
     error: ValidationError, where: str, valid: Callable[[Location], Sequence[str]], schema: type[BaseModel]
 ) -> str:
-    """Turn a pydantic error to one line: key, complaint, value given, allowed range, nearest valid key.
+    """Turn a pydantic error into one line: key, problem, value, allowed range, nearest valid key.
 
     Args:
-        error: what pydantic raised.
+        error: of pydantic.
         where: prefix of every key.
-        valid: from where an unknown key stands to the keys that may stand there.
-        schema: the model that refused the input.
+        valid: returns the valid keys at the location of an unknown one.
+        schema: the model that raised the error.
     """
     complaints: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
-        # pydantic adds the branch of a union, such as "literal['auto']", to the place of the value.
+        # pydantic adds the branch of a union, such as "literal['auto']", to the location of the value.
         parts = [str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
         key = ".".join([where, *parts]).strip(".")
         if item["type"] == "extra_forbidden":
@@ -238,34 +243,39 @@ def explain(
             listed = f" (valid: {', '.join(sorted(names))})" if names else ""
             complaints[f"unknown key '{key}'", f"{nearest(parts[-1], names)}{listed}"] = []
         else:
-            given = "" if item["type"] == "missing" else f", got {item['input']!r}"
-            said = item["msg"].removeprefix("Value error, ")
-            message = said[:1].lower() + said[1:]
-            complaints.setdefault((f"{key}: ", given + _range(schema, item["loc"])), []).append(message)
-    return "; ".join(key + " or ".join(said) + rest for (key, rest), said in complaints.items())
+            value = "" if item["type"] == "missing" else f", got {item['input']!r}"
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            complaints.setdefault((f"{key}: ", value + _range(schema, item["loc"])), []).append(message)
+    return "; ".join(key + " or ".join(messages) + rest for (key, rest), messages in complaints.items())
 
 
 def _range(schema: type[BaseModel], loc: Location) -> str:
-    """Return what the field at ``loc`` allows, such as "(allowed: >= 1, <= 64)", if it has two bounds."""
+    """Return the range of the field at ``loc``, such as "(allowed: >= 1, <= 64)", if it has two bounds."""
     field = schema.model_fields.get(str(loc[0])) if loc else None
     if field is None:
         return ""
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
         return _range(field.annotation, loc[1:])
-    found = {}
-    for mark in _marks(field.metadata, field.annotation):
+    bounds = {}
+    for constraint in _constraints(field.metadata, field.annotation):
         for name, sign in _SIGNS.items():
-            if (bound := getattr(mark, name, None)) is not None:
-                found[name] = f"{sign} {bound}"
-    return f" (allowed: {', '.join(found[n] for n in _SIGNS if n in found)})" if len(found) > 1 else ""
+            if (bound := getattr(constraint, name, None)) is not None:
+                bounds[name] = f"{sign} {bound}"
+    if len(bounds) < 2:
+        return ""
+    return f" (allowed: {', '.join(bounds[name] for name in _SIGNS if name in bounds)})"
 
 
-def _marks(metadata: Sequence[Any], annotation: Any) -> Iterator[Any]:
-    """Yield what annotates a field, also inside a union such as ``Annotated[...] | None``."""
-    for mark in metadata:
-        yield from _marks(mark.metadata, None) if isinstance(mark, FieldInfo) else (mark,)
+def _constraints(metadata: Sequence[Any], annotation: Any) -> Iterator[Any]:
+    """Yield the constraints of a field, also those inside a union such as ``Annotated[...] | None``."""
+    for constraint in metadata:
+        if isinstance(constraint, FieldInfo):
+            yield from _constraints(constraint.metadata, None)
+        else:
+            yield constraint
     for part in get_args(annotation):
-        yield from _marks(getattr(part, "__metadata__", ()), None)
+        yield from _constraints(getattr(part, "__metadata__", ()), None)
 
 
 def _path(target: str | type) -> str:

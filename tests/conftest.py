@@ -20,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from tests.support.devices import device, dtype  # noqa: F401
+
 if TYPE_CHECKING:
     from tests.support.hub_server import Hub
 
@@ -34,31 +36,6 @@ PHOTOS = ("brick", "coins", "gravel", "moon", "motorcycle_left")
 def _cache_goes_away() -> Iterator[None]:
     yield
     shutil.rmtree(os.environ["REDEPTH_CACHE"], ignore_errors=True)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Where a test computes: on the CPU, and under `pytest -m gpu` on a GPU, whose float32 is then a CPU's.
-
-    With REDEPTH_PRETEND_GPU set, a machine without a GPU pretends one, which shows what a test forgets to
-    move there.
-    """
-    if request.param == "cpu":
-        yield torch.device("cpu")
-        return
-    gpu = torch.device("cuda", 0)
-    if torch.cuda.is_available():
-        from redepth.runtime.device import numerics
-
-        with numerics(gpu, tf32=False, cudnn_benchmark=False):
-            yield gpu
-    elif os.environ.get("REDEPTH_PRETEND_GPU"):
-        from tests.support.pretend_device import PretendedGPU
-
-        with PretendedGPU():
-            yield gpu
-    else:
-        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 
 # A module imports only from ranks below its own, and from its own part.
 RANKS = (
+    {"redepth.literals"},
     {"redepth", "redepth.contracts", "redepth.errors", "redepth.ops"},
     {"redepth.registry", "redepth.io", "redepth.metrics"},
     {"redepth.config", "redepth.viz", "redepth.runtime", "redepth.checkpoints", "redepth.data"},
@@ -61,11 +62,6 @@ OPTIONAL = (
     "triton",
 )
 
-NEEDS = dict.fromkeys(
-    (f"redepth.ops.triton.{name}" for name in ("geglu", "group_norm", "residual", "blinn_phong")), "triton"
-)
-"""Modules that are nothing without an optional package; who uses them imports them when they are needed."""
-
 
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -73,6 +69,14 @@ def module_name(path: Path) -> str:
 
 
 SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+NEEDS = {
+    module: "triton"
+    for module in SOURCES
+    if module.startswith("redepth.ops.triton.") and module != "redepth.ops.triton.kernels"
+}
+"""Modules that import an optional package at once; their users import them inside functions."""
 
 
 def part_of(module: str) -> str:

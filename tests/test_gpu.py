@@ -1,12 +1,11 @@
-"""What only a GPU has: a memory limit, graphs, sizes that a CPU would take minutes for, and waiting for it.
+"""Tests that need a GPU: memory limits, CUDA graphs, synchronisation, and sizes too large for a CPU.
 
-Run with `pytest -m gpu`, which also takes the tests of other files whose fixture ``device`` is a GPU.
+Run with `pytest -m gpu`, which also runs the tests of other files whose fixture ``device`` is a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import redepth
 from redepth.config import EarlyStop
 from redepth.config.units import memory
 from redepth.contracts import Execution, Illumination
-from redepth.optim.refiner import _Run
+from redepth.optim.loop import Loop
 from redepth.priors.prompts import Captioner
 from redepth.runtime.device import numerics
 from tests.priors.test_rules_on_models import latent_prior, make_prior
@@ -33,7 +32,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def _plain_numerics() -> Iterator[None]:
-    """float32 is a CPU's."""
+    """Without TF32, float32 is comparable with a CPU's."""
     with numerics(CUDA, tf32=False, cudnn_benchmark=False):
         yield
 
@@ -77,18 +76,18 @@ def test_a_captioner_writes_on_the_gpu_and_leaves_it(name: Any) -> None:
 
 
 def unclipped(height: int, width: int, **settings: Any) -> dict[str, Any]:
-    """A scene that nowhere reaches the clip, where float32 and float64 would part at single pixels."""
+    """A scene without clipped pixels, at which float32 and float64 would differ."""
     from tests.ops.test_blinn_phong_triton import inputs
 
-    given = inputs(height, width, **settings)
-    given["image_linear"] = 0.1 + 0.9 * given["image_linear"]
-    given["diffuse"], given["specular"] = 0.5 * given["diffuse"], 0.5 * given["specular"]
-    return given
+    scene = inputs(height, width, **settings)
+    scene["image_linear"] = 0.1 + 0.9 * scene["image_linear"]
+    scene["diffuse"], scene["specular"] = 0.5 * scene["diffuse"], 0.5 * scene["specular"]
+    return scene
 
 
 @pytest.mark.parametrize(("height", "width"), [(518, 518), (517, 519), (60, 2050)])
 @pytest.mark.parametrize("lights", [1, 4])
-def test_the_relighting_kernels_are_their_twin(height: int, width: int, lights: int) -> None:
+def test_the_relighting_kernels_agree_with_the_torch_backend(height: int, width: int, lights: int) -> None:
     from tests.ops.test_blinn_phong_triton import compare
 
     compare(unclipped(height, width, batch=2, lights=lights, invalid=0.02))
@@ -98,33 +97,33 @@ def test_the_relighting_kernels_are_the_same_to_the_bit_in_every_run() -> None:
     from redepth.ops.triton.blinn_phong import relight_blinn_phong
     from tests.ops.test_blinn_phong_triton import run
 
-    given = unclipped(1024, 1022, batch=4, lights=2, invalid=0.02)
-    first = run(relight_blinn_phong, given)
+    scene = unclipped(1024, 1022, batch=4, lights=2, invalid=0.02)
+    first = run(relight_blinn_phong, scene)
     for _ in range(5):
-        again = run(relight_blinn_phong, given)
+        again = run(relight_blinn_phong, scene)
         assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_the_relighting_kernels_take_64_lights_of_a_large_picture() -> None:
-    """More than 2^31 elements for one image: the gradient is the sum of those of fewer lights at a time."""
+    """More than 2^31 elements for one image; its gradient is the sum of those of fewer lights at a time."""
     from redepth.ops.triton.blinn_phong import relight_blinn_phong
     from tests.ops.test_blinn_phong_triton import inputs
 
     side, lights = 3400, 64
     if torch.cuda.mem_get_info(CUDA)[0] < 24 * 10**9:
         pytest.skip("needs 24 GB")
-    given = inputs(8, 8, lights=lights)
-    coarse = given.pop("depth"), given.pop("image_linear")
+    scene = inputs(8, 8, lights=lights)
+    coarse = scene.pop("depth"), scene.pop("image_linear")
     depth, image = (torch.nn.functional.interpolate(x.to(CUDA), (side, side), mode="bicubic") for x in coarse)
-    light = {k: v.to(CUDA) for k, v in given.items() if k != "ambient"}
-    # One cotangent for all lights: its rows are those of a contiguous picture of all of them.
+    light = {k: v.to(CUDA) for k, v in scene.items() if k != "ambient"}
+    # One cotangent for all lights, laid out as a contiguous picture of all of them.
     total = torch.zeros_like(depth)
     pulled = torch.rand(3, side, side, generator=seeded(1)).to(CUDA, torch.float16)
 
     def gradient(which: slice) -> torch.Tensor:
         leaf = depth.detach().requires_grad_()
-        own = {k: v[:, which] for k, v in light.items()}
-        relit = relight_blinn_phong(leaf, image.clamp(0, 1), **own, out_dtype=torch.float16)
+        part = {k: v[:, which] for k, v in light.items()}
+        relit = relight_blinn_phong(leaf, image.clamp(0, 1), **part, out_dtype=torch.float16)
         relit.backward(pulled.expand_as(relit).contiguous())
         assert leaf.grad is not None
         return leaf.grad
@@ -140,13 +139,13 @@ def test_the_relighting_kernels_take_thousands_of_images() -> None:
     compare(unclipped(9, 14, batch=3000, images=3000, invalid=0.02))
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
-def test_the_relighting_kernels_in_half_precision(dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(("half", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_the_relighting_kernels_in_half_precision(half: torch.dtype, tolerance: float) -> None:
     from tests.ops.test_blinn_phong_triton import compare
 
-    given = unclipped(518, 518)
-    given["image_linear"] = given["image_linear"].to(dtype)
-    compare(given, out_dtype=dtype, tolerance=tolerance)
+    scene = unclipped(518, 518)
+    scene["image_linear"] = scene["image_linear"].to(half)
+    compare(scene, out_dtype=half, tolerance=tolerance)
 
 
 # --- speed ----------------------------------------------------------------------------------------
@@ -155,46 +154,43 @@ def test_the_relighting_kernels_in_half_precision(dtype: torch.dtype, tolerance:
 @pytest.mark.parametrize("stopping", [False, True])
 @pytest.mark.parametrize("kind", ["latent", "xl", "sd 3", "ic-light", "pixel"])
 def test_a_step_does_not_wait_for_the_gpu(kind: str, stopping: bool) -> None:
-    """CUDA itself refuses to wait while the steps between two looks are taken."""
+    """CUDA's sync debug mode raises if the host waits between two reads of the losses."""
     refiner = make_refiner(make_prior(kind, "sds", CUDA), device=CUDA)
     refiner.optim = refiner.optim.model_copy(update={"early_stop": EarlyStop(enabled=stopping, window=2)})
-    image, features, initial = refiner.predict(photo())
-    condition = refiner.prior.condition(image, "a tiger")
-    run = _Run(refiner, image, features, initial, condition, 0, None, None, None)
-    group = run._new_group(range(2))
-    draws = run._draws(group.members)
+    loop = Loop(refiner, refiner.make_problem(photo(), "a tiger"), refiner.preset_plan)
+    group = loop.new_group(range(2))
+    draws = loop.draws(group.members)
     # First calls make constants, workspaces and the optimizer's state.
-    stepper = refiner.stepper(partial(run._advance, group))
-    run._step(group, 0, next(draws), stepper)
+    stepper = refiner.stepper(group.advance)
+    loop.step(group, 0, next(draws), stepper)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(1, 3):
-            run._step(group, step, next(draws), stepper)
+            loop.step(group, step, next(draws), stepper)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     group.loss_log.read()
     assert group.loss_log.steps == 3
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(
     "how",
     ["eager", "cuda_graphs", *(pytest.param(h, marks=pytest.mark.compiles) for h in ("compile", "both"))],
 )
-def test_ways_of_execution_score_the_same(dtype: Any, how: str, fused: bool) -> None:
-    def gradients(execution: Execution) -> torch.Tensor:
+def test_ways_of_execution_give_the_same_gradients(dtype: Any, how: str, fused: bool) -> None:
+    def gradient(execution: Execution) -> torch.Tensor:
         prior = latent_prior("sds", dtype=dtype, device=CUDA)
         prior.tune(execution)
-        found = []
+        gradients = []
         for seed in range(3):
             picture = photo(seed=seed).to(CUDA).requires_grad_()
             noise = prior.draw(1, seeded(seed)).to(CUDA)
             prior(
                 picture, prior.condition(picture.detach(), "a tiger"), Illumination(), noise
             ).sum().backward()
-            found.append(picture.grad)
-        return torch.cat(found)
+            gradients.append(picture.grad)
+        return torch.cat(gradients)
 
     way = Execution(
         compile=how in ("compile", "both"),
@@ -204,12 +200,11 @@ def test_ways_of_execution_score_the_same(dtype: Any, how: str, fused: bool) -> 
         shared_prefix=fused,
     )
     tolerance = 1e-3 if dtype == "float32" else 5e-2
-    assert relative_error(gradients(way), gradients(Execution())) < tolerance
+    assert relative_error(gradient(way), gradient(Execution())) < tolerance
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("parameterization", ["embeddings+decoder", "depth"])
-def test_steps_as_graphs_reach_what_eager_steps_reach(
+def test_steps_as_graphs_and_eager_steps_give_the_same_members(
     dtype: Any, parameterization: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def outcome(graphs: str) -> Any:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import redepth
-from redepth import io
+from redepth import components, io
 from redepth.components import resolve
+from redepth.config import Component
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
 from redepth.metrics.diagnostics import THRESHOLDS, Signature
@@ -115,16 +116,16 @@ def test_the_fast_preset_runs_and_asks_the_denoiser_once_a_step() -> None:
 
 
 def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redepth.checkpoints import hub
+    from redepth.checkpoints import loading
 
     calls: list[str] = []
-    original = hub.from_pretrained
+    original = loading.from_pretrained
 
     def counted(cls: Any, *args: Any, **options: Any) -> Any:
         calls.append(cls.__name__)
         return original(cls, *args, **options)
 
-    monkeypatch.setattr(hub, "from_pretrained", counted)
+    monkeypatch.setattr(loading, "from_pretrained", counted)
     pipeline = redepth.Pipeline("re-depth-anything", overrides=[*TINY_PAPER, "optim.steps=1"], device="cpu")
     loaded = list(calls)
     results = [pipeline.refine(array(), prompt="two photos", seed=3) for _ in range(2)]
@@ -184,6 +185,41 @@ def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:
     written = {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
     assert written.items() <= preset.renderer.options.items()
     assert resolve(preset) == preset
+
+
+def test_a_preset_is_resolved_once_and_a_changed_copy_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = resolve(redepth.load_preset("smoke"))
+    with monkeypatch.context() as patched:
+        patched.setattr(components, "_checked", lambda *_: pytest.fail("resolved again"))
+        assert resolve(preset) is preset
+        assert redepth.Pipeline(preset, device="cpu").preset is preset
+    changed = preset.model_copy(update={"prior": Component(name="pixel-difusion")})
+    with pytest.raises(ConfigError, match="did you mean 'pixel-diffusion'"):
+        redepth.Pipeline(changed, device="cpu")
+
+
+def test_built_components_make_a_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = components.build(redepth.load_preset("smoke"), torch.device("cpu"))
+    monkeypatch.setattr(components, "build", lambda *_: pytest.fail("built again"))
+    assert redepth.Pipeline(built, device="cpu").preset is built.preset
+    with pytest.raises(ConfigError, match="built already"):
+        redepth.Pipeline(built, overrides=["optim.steps=1"], device="cpu")
+
+
+def test_the_function_decodes_a_photo_once(
+    real_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = []
+    load = io.load_photo
+
+    def counted(path: Path, **options: Any) -> Any:
+        paths.append(path)
+        return load(path, **options)
+
+    monkeypatch.setattr(io, "load_photo", counted)
+    result = redepth.refine(real_photos["coins"], "smoke", overrides=["optim.steps=1"], device="cpu")
+    assert paths == [real_photos["coins"]]
+    assert result.source == str(real_photos["coins"].resolve())
 
 
 def test_the_public_names_load_and_unknown_ones_do_not() -> None:
@@ -293,10 +329,10 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     """Counted in a process of its own: pages that are mapped while large tensors come and go."""
     code = """
 import resource, sys, torch
-from redepth.pipeline import keep_freed_memory
+from redepth.runtime.allocator import keep_freed_memory
 assert sys.argv[1] == "no" or keep_freed_memory()
 for i in range(32):
-    if i == 2:
+    if i == 12:  # until then the heap may still grow
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.empty(20_000_000).fill_(1.0)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

@@ -56,17 +56,9 @@ class MyRenderer:
         self.ambient = ambient
         self.lights = 1
 
-    def sample(self, batch: int, generator: Generator) -> Illumination:
+    def draw(self, batch: int, generator: Generator) -> Illumination:
         light = torch.randn(batch, 1, 3, generator=generator).abs()
-        ones = torch.ones(batch, 1)
-        return Illumination(
-            {
-                "direction": light / light.norm(dim=-1, keepdim=True),
-                "diffuse": ones,
-                "specular": 0 * ones,
-                "shininess": 4 * ones,
-            }
-        )
+        return Illumination.of(light / light.norm(dim=-1, keepdim=True))
 
     def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
         if "MY_RENDERER_LOG" in os.environ:
@@ -202,7 +194,7 @@ def test_a_decorated_class_is_a_component(registry: Registry) -> None:
         lights: int = 1
         gain: float = 1.0
 
-        def sample(self, *_: object) -> None: ...
+        def draw(self, *_: object) -> None: ...
 
         def __call__(self, *_: object) -> None: ...
 

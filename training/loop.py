@@ -23,7 +23,7 @@ WARM_UP_STEPS, LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 200, 100, 500, 10
 class Training:
     """The loop: AdamW under `rate_factor`, an exponential moving average, checkpoints.
 
-    A training whose cycles are done goes on if more are asked for.
+    A finished training continues if more cycles are given.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Training:
         done, wanted = state["cycles"], self.cycles
         if done != wanted[: len(done)]:
             raise ConfigError(
-                f"{self.folder} holds a training of {done} steps, and {wanted} are asked for, under other "
+                f"{self.folder} holds a training of {done} steps, and {wanted} are requested, with other "
                 "learning rates: give the same --samples, or another --runs"
             )
         self.model.load_state_dict(state["model"])

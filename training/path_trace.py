@@ -6,14 +6,14 @@
 It writes benchmarks/data/path_traced.npz (a test holds its SHA-256), docs/pictures/path-traced.png and
 docs/results/path-traced.json.
 
-What these photos have and redepth's own have not: light that goes from slope to slope, shadows of a lamp or
-sun of finite size, a lamp that is near, a sky as measured, a surface of micro-facets, and no noise but the
-path tracer's. Every second scene is outdoors (a sun and its sky), the others are indoors (a lamp, and weak
-light from all around). The mesh has its vertices where redepth has the centres of its pixels, and goes on
-past the borders by a view's width, so that nothing ends in view.
+Unlike redepth's own renderings, these photos have interreflection, shadows of a lamp or sun of finite size, a
+near lamp, a measured sky, a surface of micro-facets, and only the path tracer's noise. Every second scene is
+outdoors (a sun and its sky), the others are indoors (a lamp, and weak light from all directions). The mesh
+has its vertices at the centres of redepth's pixels, and continues past the borders by a view's width, so that
+no edge of it is visible.
 
-Before anything is written, the depth that Mitsuba's rays met is held against the stored one, and the photos
-must be lit from above.
+Before anything is written, the script compares the depth of Mitsuba's rays with the stored depth, and checks
+that the photos are lit from above.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Generator, Tensor
 
-from redepth.cli.doctor import sha256
+from redepth.cli.checks import sha256
 from redepth.data.scenes.path_traced import ASSET, DEPTH_STEP, as_scenes
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes
 from redepth.io import save_json, save_npz, save_png
@@ -49,21 +49,21 @@ COUNT, SIZE, SEED = 24, 96, 60_000
 SAMPLES = 400
 BOUNCES = 8
 NEAR = 0.01
-"""Where the camera's rays start: at a height of 1 over h = 0, so that their length is z = 1 - h."""
+"""Start of the camera's rays: at a height of 1 over h = 0, so that their length is z = 1 - h."""
 
 MARGIN = SIZE - 1
-"""Pixels that the mesh goes on past each border."""
+"""Pixels by which the mesh continues past each border."""
 
 MAX_DEPTH_ERROR, MAX_MEAN_DEPTH_ERROR = 0.03, 5e-4
-"""A view shifted by half a pixel has ten times that mean. The maximum is at walls, where it counts how a
-cell is cut into two triangles; one path in millions slips between triangles and counts as depth 0."""
+"""A view shifted by half a pixel has ten times that mean. The maximum is at walls, where it depends on how a
+cell is cut into two triangles; one path in millions passes between triangles and counts as depth 0."""
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @dataclass(frozen=True)
 class Look:
-    """All that makes a photo of a relief.
+    """Light, surface and exposure of a photo.
 
     Attributes:
         sun: whether the light is a sun with its sky, not a lamp with light from all around.
@@ -76,8 +76,8 @@ class Look:
         roughness: of the surface, the square root of its micro-facets' alpha.
         colours: the two linear colours of its texture.
         cells: features of the texture along a side.
-        sharpness: how hard the borders between the colours are.
-        white: the linear value that the 95th percentile of the brightness gets by the exposure.
+        sharpness: of the borders between the colours.
+        white: linear value that the exposure gives the 95th percentile of the brightness.
         seed: of the texture.
     """
 
@@ -234,7 +234,7 @@ def photograph(
 
     Args:
         depth: (SIZE, SIZE), z = 1 - h.
-        look: what it looks like.
+        look: its light, surface and exposure.
         samples: paths a pixel.
 
     Returns:
@@ -278,10 +278,10 @@ def lit_from_above(stored: Scenes) -> Tensor:
 
 
 def check(stored: Scenes, seen: Tensor) -> dict[str, float]:
-    """Measure how well photos and depths belong together, ``seen`` (B, 1, SIZE, SIZE) being Mitsuba's depth.
+    """Measure how well photos and depths match; ``seen`` (B, 1, SIZE, SIZE) is Mitsuba's depth.
 
     Raises:
-        ValueError: if they do not.
+        ValueError: if they do not match.
     """
     errors = depth_errors(seen, stored.depth)
     found = {

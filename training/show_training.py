@@ -1,4 +1,4 @@
-"""Draw what training came to: validation curves, and what the priors make of noise.
+"""Draw the results of training: validation curves, and samples of the priors.
 
 python -m training.show_training curves     # the stored logs -> docs/pictures/training.png
 python -m training.show_training samples    # the shipped priors -> docs/pictures/prior-samples.jpg
@@ -84,15 +84,15 @@ def draw_growth(axes: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
     """Draw the cosine at t = 700 against samples seen."""
     for name, rows in runs.items():
         at = rows[0]["validation"]["timesteps"].index(700)
-        told = [best(row)["cosine"][at] for row in rows]
-        axes.plot([row["samples"] / 1000 for row in rows], told, label=name)
+        cosines = [best(row)["cosine"][at] for row in rows]
+        axes.plot([row["samples"] / 1000 for row in rows], cosines, label=name)
     axes.set_title("priors, t = 700")
     axes.set_ylabel("cosine of x0 - x with truth - x")
     finish(axes, "samples seen (thousands)")
 
 
 def draw_noise_levels(axes: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Draw the last cosine of each prior against t, told what it can be told (solid) and nothing (dashed)."""
+    """Draw the last cosine of each prior against t, with its conditions (solid) and without (dashed)."""
     for name, rows in runs.items():
         last = rows[-1]["validation"]
         (line,) = axes.plot(last["timesteps"], best(rows[-1])["cosine"], marker=".", label=name)
@@ -104,10 +104,9 @@ def draw_noise_levels(axes: Any, runs: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def best(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a validation with all that the prior can be told."""
-    validation: dict[str, Any] = row["validation"]
-    told: dict[str, Any] = validation.get("told", validation["untold"])
-    return told
+    """Return the validation with all conditions of the prior."""
+    validation: dict[str, dict[str, Any]] = row["validation"]
+    return validation.get("told", validation["untold"])
 
 
 def finish(axes: Any, label: str) -> None:

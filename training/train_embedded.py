@@ -2,18 +2,18 @@
 
     python -m training.train_embedded all                      # everything below, one after the other
     python -m training.train_embedded depth                    # the depth model, narrow domain
-    python -m training.train_embedded prior relighting         # told photo and light, broad domain
-    python -m training.train_embedded prior unconditional      # told nothing, broad domain: the paper's kind
-    python -m training.train_embedded prior narrow             # told photo and light, the narrow domain alone
+    python -m training.train_embedded prior relighting         # conditioned on photo and light, broad domain
+    python -m training.train_embedded prior unconditional      # unconditional, broad domain: the paper's kind
+    python -m training.train_embedded prior narrow             # conditioned on photo and light, narrow domain
     python -m training.train_embedded export                   # half-precision safetensors
 
-Two more are not shipped; `benchmarks/accuracy/compare_supervised.py` holds refinement against them::
+Two more are not shipped; `benchmarks/accuracy/compare_supervised.py` compares refinement with them::
 
     python -m training.train_embedded finetune                 # the depth model, on the broad domain's labels
     python -m training.train_embedded normals                  # a network from photo to normals, likewise
 
-Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``;
-started again it goes on from the last checkpoint.
+Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``. Started
+again, it resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ import typer
 from torch import Generator, Tensor, nn
 
 from redepth.checkpoints.embedded import COMPARISON, WEIGHTS
-from redepth.cli.doctor import CHECKSUMS, sha256
-from redepth.contracts import Illumination
+from redepth.cli.checks import CHECKSUMS, sha256
 from redepth.data.scenes.synthetic import Domain, Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.io.assets import CHECKOUT
 from redepth.ops.color import srgb_to_linear
 from redepth.ops.filters import gaussian_blur
-from redepth.ops.geometry import normals_from_depth, relative_depth
+from redepth.ops.geometry import half_turn, normals_from_depth, relative_depth
 from redepth.priors.pixel_unet import (
     LIGHT_CHANNELS,
     Layout,
@@ -62,10 +61,10 @@ SAMPLES: dict[Kind, tuple[int, ...]] = {
     "unconditional": (72_000, 128_000),
     "narrow": (16_000, 48_000),
 }
-"""Of each cycle of the learning rate."""
+"""Samples of each cycle of the learning rate."""
 DEPTH_SAMPLES = (48_000,)
 FINETUNE_SAMPLES, NORMALS_SAMPLES = (144_000, 96_000), (72_000, 160_000, 184_000)
-"""Likewise, of the networks that see labels: as many minutes, or pictures, as the shipped prior had."""
+"""Samples of the supervised networks: the same minutes, or pictures, as the shipped prior."""
 BATCH = 16
 VALIDATION_SEED, VALIDATION_SCENES = 5_000, 32
 VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
@@ -106,7 +105,7 @@ def build_depth_model(seed: int) -> Any:
         head_hidden_size=32,
     )
     model = DepthAnythingForDepthEstimation(config)
-    # The disparity of a flat scene: from a bias near 0 the final ReLU dies.
+    # The disparity of a flat scene: with a bias near 0 the final ReLU dies.
     nn.init.constant_(model.head.conv3.bias, 6.9)
     return model
 
@@ -131,7 +130,7 @@ def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:
             in_channels=3 * patch**2,
             down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
-            # With "scale_shift" diffusers leaves the norm of the middle attention out: its gradient explodes.
+            # With "scale_shift" diffusers omits the norm of the middle attention, and its gradient explodes.
             attn_norm_num_groups=16,
             **shape,
         )
@@ -203,7 +202,7 @@ def draw_timesteps(count: int, generator: Generator) -> Tensor:
 
 @dataclass
 class PriorBatch:
-    """What one training step of the prior sees, all (N, ...)."""
+    """The inputs of one training step of the prior, all (N, ...)."""
 
     clean: Tensor
     noisy: Tensor
@@ -229,15 +228,15 @@ class Composites:
 def composites(count: int, domain: Domain, generator: Generator) -> Composites:
     """Draw scenes and re-light them, half of the pictures mirrored.
 
-    One batch in eight is of quarters of scenes of twice the side: what the prior is shown of a photo
-    that is larger than its window.
+    One batch in eight has quarters of scenes of twice the side, like the windows of a photo that is larger
+    than the prior's size.
     """
     large = float(torch.rand((), generator=generator)) < 0.125
     side, tiles = (2 * SIZE, 4) if large else (SIZE, 1)
     drawn = with_mirrored(scenes(count // (2 * tiles), domain, generator, height=side, width=side))
-    illumination = BlinnPhong().sample(len(drawn.image), generator)
+    illumination = BlinnPhong().draw(len(drawn.image), generator)
     relit = BlinnPhong()(drawn.depth, srgb_to_linear(drawn.image), illumination)[:, 0]
-    light = light_vector(Illumination({k: v[:, 0] for k, v in illumination.tensors.items()}))
+    light = light_vector(illumination.flatten())
     return Composites(
         windows(relit) * 2 - 1, windows(drawn.image) * 2 - 1, light.repeat_interleave(tiles, dim=0)
     )
@@ -252,7 +251,7 @@ def windows(pictures: Tensor) -> Tensor:
 def prior_batch(seen: Composites, generator: Generator, alphas: Tensor) -> PriorBatch:
     """Noise the composites at random timesteps and drop conditions at random.
 
-    Both are told in 80 %, the photo alone in 10 %, nothing in 10 %.
+    80 % are conditioned on photo and light, 10 % on the photo alone, 10 % are unconditional.
     """
     count = len(seen.relit)
     timestep = draw_timesteps(count, generator)
@@ -274,7 +273,7 @@ def prior_steps(
     kind: Kind = "relighting",
     forward: Callable[..., Tensor] | None = None,
 ) -> Callable[[], Tensor]:
-    """Return a function that computes the loss of the next batch, by a compiled ``forward`` if given."""
+    """Return a function that computes the loss of the next batch, with a compiled ``forward`` if set."""
     alphas, predict = noise_schedule(), model if forward is None else forward
 
     def step() -> Tensor:
@@ -295,19 +294,19 @@ def validate_prior(model: PixelUNet, kind: Kind, device: torch.device) -> dict[s
 
     The picture x is re-lit from a wrong surface, the true one blurred and half as high; its one-step
     reconstruction x0 should lie in the direction of the true composite. Reported is the mean cosine
-    between x0 - x and truth - x, told all that the model can be told and told nothing.
+    between x0 - x and truth - x, with all conditions of the model and without conditions.
     """
     generator = torch.Generator().manual_seed(VALIDATION_SEED)
     drawn = scenes(VALIDATION_SCENES, "broad", generator, height=SIZE, width=SIZE)
-    lights = BlinnPhong().sample(VALIDATION_SCENES, generator)
+    lights = BlinnPhong().draw(VALIDATION_SCENES, generator)
     linear = srgb_to_linear(drawn.image)
     wrong = 1 + 0.5 * (gaussian_blur(drawn.depth, 4.0) - 1)
     truth, x = (BlinnPhong()(depth, linear, lights)[:, 0] * 2 - 1 for depth in (drawn.depth, wrong))
-    vector = light_vector(Illumination({k: v[:, 0] for k, v in lights.tensors.items()}))
+    vector = light_vector(lights.flatten())
     noise, alphas = torch.randn(x.shape, generator=generator), noise_schedule()
     found: dict[str, Any] = {}
-    for told in (1.0, 0.0) if kind != "unconditional" else (0.0,):
-        flag = torch.full((VALIDATION_SCENES,), told)
+    for conditional in (True, False) if kind != "unconditional" else (False,):
+        flag = torch.full((VALIDATION_SCENES,), float(conditional))
         photo, light = (v.to(device) for v in condition_rows(drawn.image * 2 - 1, vector, flag, flag))
         cosines, losses = [], []
         for t in VALIDATION_TIMESTEPS:
@@ -320,7 +319,8 @@ def validate_prior(model: PixelUNet, kind: Kind, device: torch.device) -> dict[s
             x0 = a * (a * x + b * noise) - b * v[0]
             cosines.append(float(F.cosine_similarity((x0 - x).flatten(1), (truth - x).flatten(1)).mean()))
             losses.append(float(F.mse_loss(v[1], a * noise - b * truth)))
-        found["told" if told else "untold"] = {"cosine": cosines, "loss": losses}
+        # Keys of the stored logs.
+        found["told" if conditional else "untold"] = {"cosine": cosines, "loss": losses}
     return {"timesteps": list(VALIDATION_TIMESTEPS), **found}
 
 
@@ -348,10 +348,13 @@ def build_normals_model(seed: int) -> Any:
 
 
 def predict_normals(model: Callable[..., Any], photo: Tensor) -> Tensor:
-    """Return unit normals (N,3,S,S), in the frame of `normals_from_depth`, of photos in [0, 1]."""
+    """Return unit normals (N,3,S,S), in the frame of `normals_from_depth`, of photos in [0, 1].
+
+    The network's own frame, which its weights were trained in, has x to the left and y down.
+    """
     pictures = F.pixel_unshuffle(photo * 2 - 1, 4)
     out = model(pictures, torch.zeros(len(photo), device=photo.device)).sample
-    return F.normalize(F.pixel_shuffle(out.float(), 4), dim=1)
+    return half_turn(F.normalize(F.pixel_shuffle(out.float(), 4), dim=1), dim=1)
 
 
 def normals_steps(

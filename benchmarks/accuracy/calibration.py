@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from redepth.contracts import Predicts
+from redepth.data.scenes.canvas import Canvas, with_slope
 from redepth.data.scenes.photographs import narrow_photograph
-from redepth.data.scenes.relief import BROAD, Canvas, with_slope
+from redepth.data.scenes.relief import BROAD
 from redepth.data.scenes.synthetic import Scenes
 from redepth.metrics.diagnostics import THRESHOLDS, Signature, diagnose
 from redepth.ops.color import luma

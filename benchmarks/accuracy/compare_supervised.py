@@ -27,8 +27,7 @@ from redepth.experiments.study import EVALUATION_SEED, SYNTHETIC, open_scenes
 from redepth.experiments.summary import RESAMPLES_SEED, percent
 from redepth.io import save_json
 from redepth.metrics import Interval, bootstrap_interval
-from redepth.ops.geometry import camera_facing
-from redepth.protocols import Protocol, load_protocol
+from redepth.protocols import EvaluationProtocol, evaluate, load_protocol
 from training.loop import averaged
 from training.train_embedded import (
     DEPTH_NAME,
@@ -64,18 +63,18 @@ def samples(split: str, images: int) -> Iterator[Sample]:
 
 @torch.no_grad()
 def measure(
-    sample: Sample, protocol: Protocol, models: dict[str, DepthAnything], normals: Any
+    sample: Sample, protocol: EvaluationProtocol, models: dict[str, DepthAnything], normals: Any
 ) -> dict[str, Any]:
     """Return SI-log and normal error of each depth model, and the normal error of the normals' network."""
     photo = torch.from_numpy(sample.pixels()).permute(2, 0, 1)[None]
     row: dict[str, Any] = {"image": sample.name}
     for name, model in models.items():
         raw = model.decode(model.encode(model.prepare(photo)))
-        metrics = protocol.evaluate(raw[0, 0], sample).metrics
+        metrics = evaluate(protocol, raw[0, 0], sample).metrics
         row[name] = {"silog": metrics["silog"], "normals": metrics["normals_mean"]}
     assert sample.normals is not None
     truth = torch.from_numpy(sample.normals).permute(2, 0, 1)[None]
-    found = camera_facing(predict_normals(normals, photo))
+    found = predict_normals(normals, photo)
     row["photo to normals"] = {"normals": float(angles(found, truth).mean())}
     return row
 

@@ -4,8 +4,11 @@
 
 It measures all and writes docs/results/parity.json and docs/parity.md.
 
-``MEASURES`` maps what is compared to a function that returns its relative error, and its bound, to which
-``tests/benchmarks/test_parity.py`` holds it.
+``MEASURES`` maps each comparison to a function that returns its relative error, and to its bound, which
+``tests/benchmarks/test_parity.py`` checks.
+
+The authors' frame has x to the left and y down: `half_turn` converts their lights to redepth's frame, and
+redepth's normals to theirs.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ import torch
 from torch import Tensor
 
 from redepth.config import Optim, Term
-from redepth.contracts import Features, Illumination, Noise, StepDraws, Surface
+from redepth.contracts import Features, Illumination, Material, Noise, StepDraws, Surface
 from redepth.depth_models.depth_anything import resize_position_embeddings
 from redepth.metrics import evaluate
 from redepth.ops import color, geometry, shading
-from redepth.optim import refiner as refiner_module
 from redepth.optim.objectives import Smoothness
-from redepth.optim.refiner import Refiner, StepReport
+from redepth.optim.outcome import StepReport
+from redepth.optim.parameterizations import Parameterization
+from redepth.optim.refiner import Refiner
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.helpers import CPU, GOLDEN, golden, photo, relative_error, tiny_depth_model
@@ -47,7 +51,7 @@ def shading_errors(case: str) -> dict[str, float]:
     linear = shading.blinn_phong(
         normals,
         color.srgb_to_linear(recorded("image_srgb")),
-        recorded("light")[:, None],
+        geometry.half_turn(recorded("light"))[:, None],
         diffuse[:, None],
         specular[:, None],
         recorded("shininess").expand(len(depth), 1),
@@ -55,7 +59,7 @@ def shading_errors(case: str) -> dict[str, float]:
     relit = shading.develop(linear)[:, 0]
     (relit * recorded("cotangent")).sum().backward()
     return {
-        "normals": relative_error(normals, recorded("normals")),
+        "normals": relative_error(geometry.half_turn(normals, dim=1), recorded("normals")),
         "relit": relative_error(relit, recorded("relit_srgb")),
         "gradient": relative_error(depth.grad[:, 0], recorded("grad_depth")),
     }
@@ -108,7 +112,7 @@ def resize_errors() -> float:
 
 @cache
 def sds_errors(case: str) -> dict[str, float]:
-    """Text embeddings, loss, and the gradient by the picture, guidance 50."""
+    """Text embeddings, loss, and the gradient by the picture, at guidance 50."""
     recorded, texts = golden("sds", case), np.load(GOLDEN / "sds.npz")
     weighting: Any = str(texts[f"{case}_weighting"])
     prior = StableDiffusion(checkpoint=str(GOLDEN / "tiny-random-sd"), weighting=weighting).load(CPU)
@@ -132,22 +136,20 @@ def sds_errors(case: str) -> dict[str, float]:
 def _recorded_step(index: int) -> StepDraws:
     step = golden("trace", f"s{index}")
     diffuse, specular = step("diffuse_specular")
-    light = {
-        "direction": step("light")[None],
-        "diffuse": diffuse.view(1, 1),
-        "specular": specular.view(1, 1),
-        "shininess": step("shininess").float().view(1, 1),
-    }
+    material = Material(
+        diffuse.view(1, 1), specular.view(1, 1), shininess=step("shininess").float().view(1, 1)
+    )
+    light = Illumination.of(geometry.half_turn(step("light"))[None], material)
     noise = {
         "timestep": step("timesteps")[None],
         "posterior": step("vae_noise")[None],
         "noise": step("noise")[None],
     }
-    return StepDraws(Illumination(light), Noise(noise))
+    return StepDraws(light, Noise(noise))
 
 
 class _RecordedStart(Refiner):
-    """Starts from the recorded features and keeps its learnable state in view."""
+    """A refiner that starts from the recorded features and exposes its learnable state."""
 
     def __init__(self) -> None:
         prior = StableDiffusion(checkpoint=str(GOLDEN / "tiny-random-sd")).load(CPU)
@@ -163,7 +165,7 @@ class _RecordedStart(Refiner):
         with torch.no_grad():
             return torch.from_numpy(arrays["image"]), features, self.depth_model.decode(features)
 
-    def make_optimizer(self, state: refiner_module.Parameterization) -> torch.optim.Optimizer:
+    def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
         self.state = state
         return super().make_optimizer(state)
 

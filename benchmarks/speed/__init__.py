@@ -1,1 +1,1 @@
-"""How long things take."""
+"""Benchmarks of time and memory."""

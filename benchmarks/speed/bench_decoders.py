@@ -2,10 +2,11 @@
 
     python -m benchmarks.speed.bench_decoders              # rows go to results/decoders-DEVICE.json
     python -m benchmarks.speed.bench_decoders --members 3 --size embedded
-    python -m benchmarks.speed.bench_decoders --tiny       # narrow networks: does it run?
+    python -m benchmarks.speed.bench_decoders --tiny       # narrow networks, to check that it runs
 
 Sizes: ``embedded`` (that preset's own network, 192 x 192) and ``small`` (Depth Anything V2 Small's shapes
-with random weights, 518 x 518). All forms take turns in one process, so that a disturbance slows them alike.
+with random weights, 518 x 518). All forms take turns in one process, so that a disturbance affects them
+alike.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def decoders(size: str, how: Execution, members: int, device: torch.device, tiny
 def measure(
     sizes: Sequence[str], counts: Sequence[int], device: torch.device, rounds: int, tiny: bool
 ) -> Iterator[Row]:
-    """Time every form at every size with so many members."""
+    """Time every form at every size with each number of members."""
     precision = {
         "tf32 in convolutions": torch.backends.cudnn.allow_tf32,
         "tf32 in products": torch.backends.cuda.matmul.allow_tf32,
@@ -104,7 +105,7 @@ def measure(
 
 
 def report(rows: Sequence[Row]) -> None:
-    """Print how long a member's decoder takes in each form, and how many times the loop that is."""
+    """Print the time of a member's decoder in each form, and its speed relative to the loop."""
     table = Table("size", "members", "form", "ms a member", "p20 to p80", "least", "loop / form")
     loops = {(row.case, row.shape): row.median_ms for row in rows if row.implementation == "loop"}
     for row in rows:
@@ -131,7 +132,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file; by default in benchmarks/results.")] = None,
 ) -> None:
     """Measure, print a table, and store the rows."""
-    keep_freed_memory()  # as the command does, whose steps these are
+    keep_freed_memory()  # as the command does
     if unknown := set(size or ()) - set(SIZES):
         raise typer.BadParameter(f"no {', '.join(unknown)}; there are: {', '.join(SIZES)}")
     on = choose_device(device)

@@ -4,9 +4,9 @@
     python -m benchmarks.speed.bench_norm --sweep          # which cut to programs is fastest on this GPU
     python -m benchmarks.speed.bench_norm --device cpu --shape 1x64x8x8
 
-Torch's time has the copy to channels-last in it that the next convolution would make. The floor is that of
-these kernels: x read twice and y written on the way there; x and cotangent read twice and the gradient
-written on the way back, at the bandwidth that a large copy reaches in the same run.
+Torch's time includes the copy to channels-last that the next convolution would make. The floor is the memory
+traffic of these kernels at the bandwidth of a large copy in the same run: forward, x is read twice and y is
+written; backward, x and its cotangent are read twice and the gradient is written.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ console = Console(width=120)
 
 
 def eager(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> Tensor:
-    """Do what the networks do without the kernels."""
+    """Normalise in torch, as the networks do without the kernels."""
     y = torch.nn.functional.silu(torch.nn.functional.group_norm(x, groups, weight, bias))
     return y.contiguous(memory_format=torch.channels_last)
 
 
 def fused(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> Tensor:
-    """Do it in the kernels, where they can run."""
+    """Normalise by the kernels, where they can run."""
     return twin.fused_group_norm(x, groups, weight, bias, silu=True)
 
 
 def work(case: str, norm: Callable[..., Tensor], given: dict[str, Any]) -> Callable[[], object]:
-    """Return a function without arguments that does a case once."""
+    """Return a function without arguments that runs a case once."""
     if case == "forward":
         return torch.no_grad()(lambda: norm(**given))
     x = given["x"].detach().requires_grad_()
@@ -70,20 +70,21 @@ def arguments(shape: str, dtype: torch.dtype, device: torch.device) -> dict[str,
 
 
 def sweep(case: str, given: dict[str, Any], device: torch.device, seconds: float) -> dict[str, float]:
-    """Return the milliseconds of each cut, fastest first; it is the same for all kernels but the joins."""
-    from redepth.ops.triton import group_norm as kernels
+    """Return the milliseconds of each cut, fastest first; all kernels but the joins are cut alike."""
+    from redepth.ops.triton.group_norm import launch
 
-    own = {name: getattr(kernels, name) for name in ("SUMS", "RESULT", "WAY_BACK")}
-    found: dict[str, float] = {}
-    for name in own if case == "both" else ("SUMS", "RESULT"):
+    names = ("SUMS", "RESULT", "BACKWARD") if case == "both" else ("SUMS", "RESULT")
+    milliseconds: dict[str, float] = {}
+    for name in names:
+        shipped = getattr(launch, name)
         for elements, warps, tiles in SWEEP:
             if tiles > 1 and name == "SUMS":
                 continue
-            setattr(kernels, name, kernels.Launch(elements, warps, tiles))
+            setattr(launch, name, launch.Launch(elements, warps, tiles))
             took = time_runs(work(case, fused, given), device, seconds)
-            found[f"{name} {elements} elements {warps} warps {tiles} tiles"] = took.median_ms
-            setattr(kernels, name, own[name])
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+            milliseconds[f"{name} {elements} elements {warps} warps {tiles} tiles"] = took.median_ms
+            setattr(launch, name, shipped)
+    return dict(sorted(milliseconds.items(), key=lambda item: item[1]))
 
 
 def measure(
@@ -115,7 +116,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0, help="Time to spend on each measurement.")] = 0.1,
     cuts: Annotated[bool, typer.Option("--sweep", help="Vary how the kernels are cut.")] = False,
 ) -> None:
-    """Print what each shape takes."""
+    """Print the time of each shape."""
     where, sizes = choose_device(device), shape or SHAPES
     if not cuts:
         console.print(report.text(list(measure(sizes, where, seconds, getattr(torch, dtype)))), markup=False)

@@ -4,7 +4,7 @@
     python -m benchmarks.speed.bench_refine --tiny        # both parts with less work, in seconds
 
 Parts: ``embedded`` (that preset on a photo: members together, one at a time, and the authors' way, in turns)
-and ``command`` (all of ``redepth refine`` in a process of its own). `benchmarks.speed.gpu` measures on a GPU.
+and ``command`` (the whole of ``redepth refine`` in a new process). `benchmarks.speed.gpu` measures on a GPU.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def embedded(bench: Bench) -> list[Row]:
 
 
 def command(preset: str, tiny: bool) -> Row:
-    """Time all of ``redepth refine PHOTO`` on the CPU, from starting Python to the last file."""
+    """Time ``redepth refine PHOTO`` on the CPU, from the start of Python to the last file."""
     took, peaks = [], []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(RUNS):
@@ -80,19 +80,19 @@ def run_command(*arguments: str | Path) -> tuple[float, float]:
     """Run ``redepth ARGUMENTS``; return wall seconds and peak resident memory in MiB.
 
     Raises:
-        RuntimeError: if it fails, with what it said.
+        RuntimeError: if it fails, with its output.
     """
     call = [sys.executable, "-m", "redepth", *map(str, arguments)]
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as output:
         start = perf_counter()
-        process = subprocess.Popen(call, stdout=said, stderr=said, cwd=ROOT)
-        # Unlike `wait`, it tells the memory of this process alone.
+        process = subprocess.Popen(call, stdout=output, stderr=output, cwd=ROOT)
+        # Unlike `wait`, `wait4` returns the memory of this process alone.
         _, status, usage = os.wait4(process.pid, 0)
         took = perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            said.seek(0)
-            raise RuntimeError(f"{' '.join(call)}: {said.read().decode()}")
+            output.seek(0)
+            raise RuntimeError(f"{' '.join(call)}: {output.read().decode()}")
     return took, usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -100,14 +100,14 @@ def run_command(*arguments: str | Path) -> tuple[float, float]:
 
 
 def chosen_parts(only: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the parts to measure: those asked for, else all."""
+    """Return the parts to measure, all by default."""
     if unknown := set(only or ()) - set(PARTS):
         raise typer.BadParameter(f"no {', '.join(unknown)}; there are: {', '.join(PARTS)}")
     return tuple(only or PARTS)
 
 
 def chosen_effort(tiny: bool, warmup: int | None, steps: int | None) -> Effort:
-    """Return how long to measure: what was asked for, else what suits a CPU."""
+    """Return the effort of the options, with defaults that suit a CPU."""
     usual = Effort(1, 2, 1) if tiny else Effort(2, 8, 3)
     return Effort(usual.warmup if warmup is None else warmup, steps or usual.steps, usual.rounds)
 
@@ -118,11 +118,11 @@ def main(
     warmup: Annotated[int | None, typer.Option(min=0, help="Steps before those that count.")] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Steps that count.")] = None,
     seconds: Annotated[float, typer.Option(min=0, help="Time to spend on the matrix product.")] = 0.5,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Less work: to see that everything runs.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Less work, to check that everything runs.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the rows.")] = None,
 ) -> None:
     """Measure, store the rows as they come, and print tables and targets."""
-    keep_freed_memory()  # as the command does, whose steps these are
+    keep_freed_memory()  # as the command does
     parts, rows = chosen_parts(only), []
     path = (out or (Path("out") if tiny else RESULTS)) / result_path(None, "refine", CPU).name
     if "embedded" in parts:

@@ -1,10 +1,10 @@
-"""What each renderer costs: forward and backward, relative to `blinn-phong`.
+"""Time each renderer, forward and backward, relative to `blinn-phong`.
 
     python -m benchmarks.speed.bench_renderers [--device cuda] [--size 192] [--members 5] [--lights 2]
 
 Writes benchmarks/results/renderers-SIZE-DEVICE.json and prints the table of docs/renderers.md. The renderers
-take turns, so that whatever else the machine does slows all of them alike. Those whose packages are missing
-are left out and named.
+take turns, so that other load of the machine slows all of them alike. Renderers whose packages are missing
+are reported and left out.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ console = Console()
 
 
 def step(renderer: Any, depth: Tensor, linear: Tensor) -> Callable[[], None]:
-    """Return a relighting and its gradient by the depth."""
-    light = renderer.sample(len(depth), torch.Generator().manual_seed(0)).to(depth.device)
+    """Return a function that relights and computes the gradient with respect to the depth."""
+    light = renderer.draw(len(depth), torch.Generator().manual_seed(0)).to(depth.device)
 
     def run() -> None:
         z = depth.detach().requires_grad_()

@@ -1,11 +1,11 @@
 """Time Blinn-Phong relighting: the kernels, the eager twin and its torch.compile, against the memory floor.
 
     python -m benchmarks.speed.bench_shading               # writes benchmarks/results/shading-<device>.json
-    python -m benchmarks.speed.bench_shading --sweep       # which cut to programs is fastest on this GPU
-    python -m benchmarks.speed.bench_shading --size 1x128x128 --lights 1     # anything smaller, on a CPU too
+    python -m benchmarks.speed.bench_shading --sweep       # the fastest cut to programs on this GPU
+    python -m benchmarks.speed.bench_shading --size 1x128x128 --lights 1     # another size, on a CPU too
 
 A time is the median of repeated runs with a cold cache. The floor counts each input read once and each output
-written once, at the bandwidth that a large copy reaches in the same run.
+written once, at the bandwidth of a large copy in the same run.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ console = Console(width=120)
 
 
 def problem(name: str, device: torch.device) -> str:
-    """Return what keeps an implementation from being timed here, if anything."""
+    """Return why an implementation cannot be timed here; empty if it can."""
     if name == "triton" and (device.type != "cuda" or importlib.util.find_spec("triton") is None):
         return "needs a CUDA GPU and triton"
     if name == "compile" and device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
@@ -77,33 +77,33 @@ def implementation(name: str) -> Relight:
 
 
 def arguments(shape: Shape, lights: int, device: torch.device) -> dict[str, Tensor]:
-    """Draw a scene of the size; values decide nothing about the time but have to be plausible."""
+    """Draw a scene of the size; its values must be plausible, but do not affect the time."""
     batch, height, width = shape
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(batch, 1, height // 16 + 2, width // 16 + 2, generator=generator)
     terrain = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     photo = torch.rand(1, 3, height, width, generator=generator).expand(batch, -1, -1, -1).contiguous()
-    light = BlinnPhong(lights=lights).sample(batch, generator)
+    light = BlinnPhong(lights=lights).draw(batch, generator)
     drawn = {
         "depth": 1 + 0.2 * terrain,
         "image_linear": color.srgb_to_linear(photo),
         "direction": light.direction,
-        "diffuse": light["diffuse"][..., None].repeat(1, 1, 3),
-        "specular": light["specular"][..., None].repeat(1, 1, 3),
-        "shininess": light["shininess"],
+        "diffuse": light.material.diffuse[..., None].repeat(1, 1, 3),
+        "specular": light.material.specular[..., None].repeat(1, 1, 3),
+        "shininess": light.material.shininess,
     }
     return {name: value.to(device) for name, value in drawn.items()}
 
 
 def bytes_floor(case: str, shape: Shape, lights: int) -> int:
-    """Return the bytes to move: depth and photo in, result or cotangent, gradient of the depth out."""
+    """Return the bytes to move: depth and photo, result or cotangent, and the gradient of the depth."""
     pixels = shape[0] * shape[1] * shape[2]
     forward, backward = 4 + 12 + 12 * lights, 4 + 12 + 12 * lights + 4
     return pixels * {"forward": forward, "backward": backward, "both": forward + backward}[case]
 
 
 def work(case: str, relight: Relight, given: dict[str, Tensor]) -> Callable[[], object]:
-    """Return a function without arguments that does a case once."""
+    """Return a function without arguments that runs a case once."""
     depth = given["depth"].clone().requires_grad_()
     inputs = {**given, "depth": depth}
     batch, _, height, width = depth.shape
@@ -117,7 +117,7 @@ def work(case: str, relight: Relight, given: dict[str, Tensor]) -> Callable[[], 
 
 
 def peak_mib(run: Callable[[], object], device: torch.device) -> dict[str, float]:
-    """Return the device memory that one run takes beyond what is there before, where it can be known."""
+    """Return the device memory that one run adds; {} where it cannot be measured."""
     if device.type != "cuda":
         return {}
     torch.cuda.synchronize(device)
@@ -135,7 +135,7 @@ def measure(
     names: Sequence[str], sizes: Sequence[Shape], lights: Sequence[int], device: torch.device, seconds: float
 ) -> Iterator[Row]:
     """Time every case of every implementation at every size."""
-    # A backward pass is timed again and again on one graph, so its buffers must outlive it.
+    # The backward pass is timed repeatedly on one graph, so its buffers must not be donated.
     functorch.donated_buffer = False
     common = circumstances(device)
     copy_gb_s = copy_bandwidth(device, seconds)
@@ -163,15 +163,15 @@ def measure(
 
 def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> Iterator[Row]:
     """Time both kernels under every cut to programs."""
-    from redepth.ops.triton import blinn_phong as shading_triton
+    from redepth.ops.triton.blinn_phong import launch
 
     common = circumstances(device)
     copy_gb_s = copy_bandwidth(device, seconds)
     given = arguments(shape, lights, device)
-    standard = shading_triton.FORWARD, shading_triton.BACKWARD
+    standard = launch.FORWARD, launch.BACKWARD
     try:
         for rows, strips in SWEEP:
-            shading_triton.FORWARD = shading_triton.BACKWARD = shading_triton.Launch(rows, strips)
+            launch.FORWARD = launch.BACKWARD = launch.Launch(rows, strips)
             for case in ("forward", "backward"):
                 took = time_runs(work(case, implementation("triton"), given), device, seconds)
                 yield Row(
@@ -186,14 +186,14 @@ def sweep(shape: Shape, lights: int, device: torch.device, seconds: float) -> It
                     **against_floor(bytes_floor(case, shape, lights), took.median_ms, copy_gb_s),
                 )
     finally:
-        shading_triton.FORWARD, shading_triton.BACKWARD = standard
+        launch.FORWARD, launch.BACKWARD = standard
 
 
 # --- command line ---------------------------------------------------------------------------------
 
 
 def parse_size(text: str) -> Shape:
-    """Turn BxHxW to numbers."""
+    """Parse BxHxW."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
     if match is None:
         raise typer.BadParameter(f"a size is BxHxW, such as 1x518x518, got {text}")
@@ -202,14 +202,14 @@ def parse_size(text: str) -> Shape:
 
 
 def chosen(names: Sequence[str] | None, device: torch.device) -> list[str]:
-    """Return the implementations to time: those asked for, else all that run here."""
+    """Return the implementations to time: by default, all that run here."""
     if unknown := set(names or ()) - set(IMPLEMENTATIONS):
         raise typer.BadParameter(f"no {', '.join(unknown)}; there are: {', '.join(IMPLEMENTATIONS)}")
-    lacking = {name: problem(name, device) for name in names or IMPLEMENTATIONS}
-    for name, why in lacking.items():
-        if why:
-            console.print(f"{name} is left out: {why}")
-    return [name for name, why in lacking.items() if not why]
+    problems = {name: problem(name, device) for name in names or IMPLEMENTATIONS}
+    for name, reason in problems.items():
+        if reason:
+            console.print(f"{name} is left out: {reason}")
+    return [name for name, reason in problems.items() if not reason]
 
 
 @app.command()

@@ -1,13 +1,13 @@
-"""Measure all that needs a GPU in a few minutes, and lose nothing if they are cut short.
+"""Run all benchmarks that need a GPU in a few minutes, and keep all results if the time is cut short.
 
     python -m benchmarks.speed.gpu --minutes 10 --out DIR --commit $(git rev-parse HEAD)
-    python -m benchmarks.speed.gpu --minutes 3 --out DIR --tiny       # every part on a CPU: does it run?
+    python -m benchmarks.speed.gpu --minutes 3 --out DIR --tiny       # every part on a CPU: a check
     python -m benchmarks.speed.report DIR                             # the tables
 
-Each part (`benchmarks.speed.gpu_parts`) is a process of its own with a time limit; when one fails or is
-stopped, the next one runs. Rows are appended to ``DIR/rows.jsonl`` as they are made, what the parts say
-goes to ``DIR/log.txt``, and the tables to ``DIR/tables.md``. Parts run in the order of `LIMITS`: the most
-valuable first.
+Each part (`benchmarks.speed.gpu_parts`) is a process with a time limit. If one fails or is stopped, the next
+one runs. Rows are appended to ``DIR/rows.jsonl`` as they are measured, the output of the parts goes to
+``DIR/log.txt``, and the tables to ``DIR/tables.md``. Parts run in the order of `LIMITS`, the most valuable
+first.
 """
 
 from __future__ import annotations
@@ -48,26 +48,26 @@ LIMITS: dict[str, float] = {
 
 OFF_BY_DEFAULT = ("compiled-tests", "compile-all")
 LEAST = 5.0
-"""Seconds below which no part is begun."""
+"""With fewer seconds left, no part is started."""
 
 
-def chosen(asked: str) -> list[str]:
-    """Return the parts of a list with commas, in the order of value.
+def chosen(parts: str) -> list[str]:
+    """Return the parts of a comma-separated list, in the order of `LIMITS`.
 
     Raises:
         typer.BadParameter: if there is no such part.
     """
-    names = [name for name in asked.split(",") if name] or [n for n in LIMITS if n not in OFF_BY_DEFAULT]
+    names = [name for name in parts.split(",") if name] or [n for n in LIMITS if n not in OFF_BY_DEFAULT]
     if unknown := set(names) - set(LIMITS):
         raise typer.BadParameter(f"no {', '.join(sorted(unknown))}; there are: {', '.join(LIMITS)}")
     return [name for name in LIMITS if name in names]
 
 
 def whole_hash(commit: str) -> str:
-    """Return the hash of a commit, which each row will state.
+    """Return the hash of a commit, which is stored in each row.
 
     Raises:
-        typer.BadParameter: if it is abbreviated, which no row may be.
+        typer.BadParameter: if it is abbreviated, which rows do not allow.
     """
     if re.fullmatch("[0-9a-f]{40}", commit) is None:
         raise typer.BadParameter(f"'{commit}' is no whole commit hash, as 'git rev-parse HEAD' prints it")
@@ -75,7 +75,7 @@ def whole_hash(commit: str) -> str:
 
 
 def run_part(command: list[str], limit: float, log: IO[str]) -> str:
-    """Run a part in a process group of its own; return how it ended."""
+    """Run a part in a new process group; return how it ended."""
     process = subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
     )
@@ -99,7 +99,7 @@ def main(
     scratch: Annotated[Path | None, typer.Option(help="Folder of networks, kept for other runs.")] = None,
     ways: Annotated[str, typer.Option(help="With commas: only ways whose name contains one.")] = "",
 ) -> None:
-    """Run the parts, one after the other, until the time is over; exit with 1 if one did not end well."""
+    """Run the parts, one after the other, until the time is over; exit with 1 unless all ended well."""
     names, end = chosen(parts), time.monotonic() + 60 * minutes
     if commit:
         os.environ[COMMIT] = whole_hash(commit)
@@ -107,7 +107,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     ends: dict[str, str] = {}
     with _folder(scratch) as shared, (out / "log.txt").open("a", encoding="utf-8") as log:
-        # What one process has compiled, the next finds.
+        # The parts share one cache of compiled code.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{shared}/inductor")
         for name in names:
             left = end - time.monotonic()

@@ -2,10 +2,10 @@
 
     python -m benchmarks.speed.plot benchmarks/results/shading-nvidia-h200.json
 
-One panel per size and number of lights; a bar is the median, its whisker the 20th to 80th percentile. Where
-the memory floor is known, a line shows the time that a copy of the same bytes would take. Rows on the
-refinement have one panel per preset and a bar per way of taking its steps, of its stages where they are
-known; the line is the floor of the counted operations.
+There is one panel per size and number of lights. A bar is the median, its whisker the 20th to 80th
+percentile. If the memory floor is known, a line shows the time of a copy of the same bytes. Rows of the
+refinement have one panel per preset and one bar per way, divided into stages if they are known; the line is
+the floor of the counted operations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from benchmarks.speed.records import Row, load
 
 WIDTH = 0.8
-"""Of a group of bars, in units of the distance between groups."""
+"""Width of a group of bars, in units of the distance between groups."""
 
 
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -28,7 +28,8 @@ def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         size = "x".join(map(str, row.shape))
-        grouped.setdefault(f"{size}, {row.lights} light{'s' * (row.lights > 1)}", []).append(row)
+        lights = "1 light" if row.lights == 1 else f"{row.lights} lights"
+        grouped.setdefault(f"{size}, {lights}", []).append(row)
     return grouped
 
 
@@ -62,7 +63,7 @@ def draw_panel(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def draw_steps(axes: Any, rows: Sequence[Row]) -> None:
-    """Draw a preset's ways: the stages one on the other, the whole step beside them, the floor across."""
+    """Draw a preset's ways: stacked stages, the time of the whole step, and the floor as a line."""
     ways = [row.implementation for row in rows]
     own = [row.of_steps for row in rows if row.of_steps]
     bottoms = [0.0] * len(rows)
@@ -70,7 +71,7 @@ def draw_steps(axes: Any, rows: Sequence[Row]) -> None:
         heights = [steps.stages_ms.get(stage, 0.0) for steps in own]
         axes.bar(ways, heights, WIDTH, bottom=bottoms, label=stage, color=f"C{number}")
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-    # Stages are taken in a run of their own: the whole was timed without them.
+    # Stages are measured in a separate run: the whole step was timed without their marks.
     medians = [row.median_ms for row in rows]
     whiskers = [[r.median_ms - r.p20_ms for r in rows], [r.p80_ms - r.median_ms for r in rows]]
     axes.errorbar(ways, medians, yerr=whiskers, fmt="ko", markersize=4, capsize=3, label="whole step")
@@ -88,7 +89,9 @@ def draw_refinement(rows: Sequence[Row]) -> Figure:
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         if row.of_steps is not None:
-            title = f"{row.of_steps.preset}{', options' * (row.benchmark != 'refine')}"
+            title = row.of_steps.preset
+            if row.benchmark != "refine":
+                title += ", options"
             grouped.setdefault(title, []).append(row)
     figure = Figure(figsize=(max(7.0, 4.2 * len(grouped)), 4.8), layout="constrained")
     entries: dict[str, Any] = {}

@@ -1,10 +1,10 @@
-"""Networks of real shapes and random weights, written as checkpoints: they time as the trained ones do.
+"""Networks of real shapes with random weights, as checkpoints: they take the time of the trained ones.
 
 `write` makes a folder with ``depth`` (Depth Anything V2 Small), ``sd`` (Stable Diffusion 1.5 without text
 encoder) and ``tiny-vae``; `preset_on` points a preset at them; `write_text` adds the text encoder. Nothing is
 downloaded.
 
-    python -m benchmarks.speed.random_models      # counts the operations of a member's step, computing none
+    python -m benchmarks.speed.random_models      # counts the operations of a member's step
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ SCHEDULE = {
 
 @dataclass(frozen=True)
 class Shapes:
-    """What decides the cost of a step; the defaults are the paper's models.
+    """The sizes that decide the cost of a step; the defaults are the paper's models.
 
     Attributes:
-        photo: longer side that the depth model and the renderer see, in pixels.
-        square: side of the picture that the prior scores, in pixels.
-        tokens: of a prompt.
-        backbone: of the DINOv2 encoder.
-        decoder: of Depth Anything.
-        unet: of the denoiser.
-        vae: of the autoencoder; its decoder is never run.
-        tiny_vae: of the tiny one.
-        text: of the text encoder.
+        photo: longer side of the picture of depth model and renderer, in pixels.
+        square: side of the prior's picture, in pixels.
+        tokens: number of tokens of a prompt.
+        backbone: configuration of the DINOv2 encoder.
+        decoder: configuration of Depth Anything's decoder.
+        unet: configuration of the denoiser.
+        vae: configuration of the autoencoder; its decoder is never run.
+        tiny_vae: configuration of the tiny autoencoder.
+        text: configuration of the text encoder.
     """
 
     photo: int = 518
@@ -93,16 +93,16 @@ SMALL = Shapes(
     tiny_vae={"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4},
     text={"num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 600},
 )
-"""As many kinds of layers, for a run of seconds."""
+"""Narrow networks with the same kinds of layers, for runs of seconds."""
 
 
-@priors.register("stable-diffusion-told-noise")
+@priors.register("stable-diffusion-noise-prompts")
 @dataclass(kw_only=True, eq=False)
-class ToldNoise(StableDiffusion):
+class NoisePrompts(StableDiffusion):
     """Stable Diffusion without text encoder: prompts are noise of the right shape.
 
     Args:
-        tokens: of each prompt.
+        tokens: number of tokens of each prompt.
     """
 
     tokens: int = REAL.tokens
@@ -110,15 +110,15 @@ class ToldNoise(StableDiffusion):
     text_parts: ClassVar[tuple[TextPart, ...]] = ()  # type: ignore[assignment]
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Draw an embedding for each branch that the rule asks for."""
+        """Draw an embedding for each branch of the guidance."""
         width = self.network().config.cross_attention_dim
         generator = torch.Generator().manual_seed(0)
         drawn = {
             name: torch.randn(1, self.tokens, width, generator=generator).to(image)
             for name in self.prompts(prompt)
         }
-        told = {name: value.to(self.precision(image.device)) for name, value in drawn.items()}
-        return Condition({"photo": image, **told})
+        embeddings = {name: value.to(self.precision(image.device)) for name, value in drawn.items()}
+        return Condition({"photo": image, **embeddings})
 
 
 def write(folder: Path, shapes: Shapes, device: torch.device) -> None:
@@ -134,7 +134,7 @@ def write(folder: Path, shapes: Shapes, device: torch.device) -> None:
     for name, (make, dtype) in makers.items():
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
-            # diffusers' own `to` warns of modules that are not there.
+            # Not diffusers' own `to`, which warns of missing modules.
             torch.nn.Module.to(make(), dtype).save_pretrained(folder / name)
     diffusers.DDIMScheduler(**SCHEDULE).save_pretrained(folder / "sd/scheduler")
 
@@ -154,7 +154,7 @@ def depth_anything(shapes: Shapes) -> Any:
 
 
 def unet(shapes: Shapes) -> Any:
-    """Make the UNet; but for the width of the text, the defaults of the class are Stable Diffusion 1.5's."""
+    """Make the UNet; the defaults of the class are Stable Diffusion 1.5's, except the width of the text."""
     return diffusers.UNet2DConditionModel(
         **{"sample_size": shapes.square // 8, "cross_attention_dim": 768, **shapes.unet}
     )
@@ -181,28 +181,28 @@ CLIP_TEXT = {
     "eos_token_id": 2,
     "pad_token_id": 1,
 }
-"""The text encoder of Stable Diffusion 1.5, CLIP's ViT-L/14, as its configuration has it."""
+"""The configuration of Stable Diffusion 1.5's text encoder, CLIP's ViT-L/14."""
 
 
 def write_text(folder: Path, shapes: Shapes) -> None:
-    """Write a pipeline's text encoder, and a tokenizer in the real one's form that knows single letters."""
+    """Write a pipeline's text encoder, and a tokenizer of the real format that has only single letters."""
     config = transformers.CLIPTextConfig(**{**CLIP_TEXT, **shapes.text})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.CLIPTextModel(config).save_pretrained(folder / "text_encoder")
-    own = folder / "tokenizer"
-    own.mkdir()
+    tokenizer = folder / "tokenizer"
+    tokenizer.mkdir()
     letters = list(bytes_to_unicode().values())
     vocabulary = {name: i for i, name in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
-    # The ends are the last two of the vocabulary, as in the real one, of which most is missing here.
+    # The start and end tokens are the last two of the vocabulary, as in the real tokenizer.
     start, end = "<|startoftext|>", "<|endoftext|>"
     vocabulary |= {start: config.vocab_size - 2, end: config.vocab_size - 1}
     ends = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": end}
     settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": REAL.tokens, "do_lower_case": True}
-    (own / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    (own / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    (own / "special_tokens_map.json").write_text(json.dumps(ends), encoding="utf-8")
-    (own / "tokenizer_config.json").write_text(json.dumps(settings | ends), encoding="utf-8")
+    (tokenizer / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (tokenizer / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    (tokenizer / "special_tokens_map.json").write_text(json.dumps(ends), encoding="utf-8")
+    (tokenizer / "tokenizer_config.json").write_text(json.dumps(settings | ends), encoding="utf-8")
 
 
 def bytes_to_unicode() -> dict[int, str]:
@@ -222,7 +222,7 @@ def preset_on(folder: Path, shapes: Shapes, name: str, overrides: list[str]) -> 
     known["depth_model"] |= {"checkpoint": str(folder / "depth"), "longer_side": shapes.photo}
     prior = known["prior"]
     prior |= {
-        "name": "stable-diffusion-told-noise",
+        "name": "stable-diffusion-noise-prompts",
         "checkpoint": str(folder / "sd"),
         "size": shapes.square,
         "tokens": shapes.tokens,
@@ -233,7 +233,7 @@ def preset_on(folder: Path, shapes: Shapes, name: str, overrides: list[str]) -> 
 
 
 def counts(shapes: Shapes = REAL) -> dict[str, float]:
-    """Count the TFLOP of each stage of one member's step, on tensors without numbers."""
+    """Count the TFLOP of each stage of one member's step, on meta tensors."""
 
     def count(run: Callable[[], Any]) -> float:
         with FlopCounterMode(display=False) as counter:

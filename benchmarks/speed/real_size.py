@@ -1,12 +1,13 @@
-"""The paper's preset at its real size, as a user runs it: from the hub, then from the cache.
+"""The paper's preset at its real size, as a user runs it: first from the hub, then from the cache.
 
     python -m benchmarks.speed.real_size              # 4.4 GB twice on the disk; minutes on a CPU
     python -m benchmarks.speed.real_size --tiny       # the same with narrow networks, in seconds
 
 Checkpoints of the real shapes with random weights are written in the layout of the hub's repositories and
-served on loopback. ``redepth refine photo --preset re-depth-anything --prompt ...`` runs twice, in processes
-of its own and with few steps: the first run downloads, the next one finds all in the cache, the server gone.
-A row has wall time and peak resident memory of each; `benchmarks.speed.gpu` says more of the steps.
+served on loopback. ``redepth refine photo --preset re-depth-anything --prompt ...`` runs twice with few
+steps, each time in a new process. The first run downloads the checkpoints; the second runs without the server
+and reads them from the cache. A row has the wall time and the peak resident memory of one run.
+`benchmarks.speed.gpu` measures the steps in more detail.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.speed.random_models import REAL, SMALL, Shapes
 from benchmarks.speed.records import RESULTS, ROOT, Row, circumstances, save
 from benchmarks.speed.report import PAPER
 from benchmarks.speed.ways import PHOTO
-from redepth.checkpoints.downloads import size_text
+from redepth.checkpoints import size_text
 from tests.support.hub_repositories import DEPTH, PROCESSOR, SD
 from tests.support.hub_server import Hub, serving
 
@@ -41,7 +42,7 @@ console = Console(width=120)
 
 
 def write(folder: Path, shapes: Shapes) -> dict[str, Path]:
-    """Write the repositories, in float32 as the originals are; return name -> folder."""
+    """Write the repositories, in float32 like the originals; return name -> folder."""
     depth, sd = folder / "depth", folder / "sd"
     makers = {
         depth: random_models.depth_anything,
@@ -52,7 +53,7 @@ def write(folder: Path, shapes: Shapes) -> dict[str, Path]:
     for place, make in makers.items():
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            # Of one piece each, as on the hub.
+            # One file each, as on the hub.
             make(shapes).save_pretrained(place, max_shard_size="20GB")
     (depth / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     random_models.write_text(sd, shapes)
@@ -63,7 +64,7 @@ def write(folder: Path, shapes: Shapes) -> dict[str, Path]:
 
 
 def arguments(out: Path, shapes: Shapes, steps: int) -> list[str | Path]:
-    """Return what a user gives to the command line."""
+    """Return the arguments of the command."""
     given: list[str | Path] = ["refine", PHOTO, "--preset", PAPER, "--prompt", PROMPT, "--out", out]
     given += ["--device", "cpu", "--set", f"optim.steps={steps}", "--set", "optim.members=1"]
     if shapes is not REAL:
@@ -136,7 +137,7 @@ def measure(folder: Path, shapes: Shapes, steps: int) -> list[Row]:
         )
     ]
     load = os.getloadavg()[0]
-    # The server is gone, and so is what was cached of the prompt: its encoder is loaded again.
+    # The server has stopped. The cached prompt is deleted, so that its encoder is loaded again.
     for path in (folder / "home" / "r").rglob("*.safetensors"):
         path.unlink()
     return [*rows, row("next run", call(hub, folder / "home", given), load, tiny, common)]
@@ -144,9 +145,9 @@ def measure(folder: Path, shapes: Shapes, steps: int) -> list[Row]:
 
 @app.command()
 def main(
-    tiny: Annotated[bool, typer.Option("--tiny", help="Narrow networks: does it run?")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Narrow networks: a check.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the one member.")] = STEPS,
-    out: Annotated[Path | None, typer.Option(help="Where the rows go.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File of the rows.")] = None,
 ) -> None:
     """Measure the command at real size."""
     with tempfile.TemporaryDirectory() as folder:

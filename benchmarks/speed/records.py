@@ -1,4 +1,4 @@
-"""What a benchmark writes: one row per measurement, with all that is needed to judge and repeat it."""
+"""The rows of a benchmark: one per measurement, with everything needed to judge and repeat it."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Steps(BaseModel):
-    """What a row on the optimisation says beside its times, which are one member's share of one step."""
+    """Further fields of a row on the optimisation, whose times are one member's share of one step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: str
     members: Count
-    """Of the preset's whole run, as ``steps``."""
+    """Members of the preset's whole run; ``steps`` likewise."""
     steps: Count
     micro_batch: Count
     """Members that advanced together."""
     settings: dict[str, Any] = {}
-    """What differs from the preset, by dotted key."""
+    """Settings that differ from the preset, by dotted key."""
     warmup_s: NotNegative
-    """What the first steps took beyond as many later ones."""
+    """Time of the first steps beyond that of as many later ones."""
     stages_ms: dict[str, NotNegative] = {}
-    """Median of each stage, a member's share, taken in a run of its own; empty if it was not looked at."""
+    """Median of each stage, a member's share, from a separate run; empty if it was not measured."""
     tflop: Positive
     """Counted operations of one member's step in the plain form, a multiplication and an addition as two."""
     tflop_s: Positive
     """Rate of a large matrix product in the networks' dtype, measured in the same run."""
     times_floor: Positive
-    """``median_ms`` over what ``tflop`` would take at ``tflop_s``."""
+    """``median_ms`` divided by the time of ``tflop`` at ``tflop_s``."""
     extrapolated_s: Positive
-    """What ``members`` x ``steps`` would take at this pace, loading included where each member has its own:
-    an extrapolation, not a measurement."""
+    """Extrapolated, not measured: the time of ``members`` x ``steps`` at this pace, with loading if each
+    member loads its own model."""
 
     @property
     def floor_ms(self) -> float:
-        """Positive that the counted operations take at the rate of a matrix product."""
+        """Milliseconds of the counted operations at the rate of a matrix product."""
         return 1e3 * self.tflop / self.tflop_s
 
 
@@ -70,9 +70,9 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     benchmark: str
-    """What is measured, such as ``shading``."""
+    """Name of the benchmark, such as ``shading``."""
     case: str
-    """Which part of it, such as ``backward``."""
+    """Part of the benchmark, such as ``backward``."""
     implementation: str
     median_ms: Positive
     p20_ms: Positive
@@ -83,20 +83,20 @@ class Row(BaseModel):
     dtype: str
     device: str
     threads: Count
-    """CPU threads that torch had."""
+    """CPU threads of torch."""
     versions: dict[str, str]
     commit: str = Field(pattern=r"^([0-9a-f]{40}|unknown)$")
     dirty: bool
     """Whether the checkout differed from the commit."""
     date: date
     bytes_floor: Count | None = None
-    """Bytes that have to be moved: each input read once, each output written once."""
+    """Bytes of necessary traffic: each input read once, each output written once."""
     copy_gb_s: Positive | None = None
     """Bandwidth of a large copy, bytes read and written, measured in the same run."""
     fraction_of_copy: Positive | None = None
     """``bytes_floor`` over the time, as a fraction of ``copy_gb_s``."""
     peak_mib: Positive | None = None
-    """Most memory in use: torch's on a GPU, the resident memory of a whole process otherwise."""
+    """Peak memory: torch's on a GPU, else the resident memory of the whole process."""
     of_steps: Steps | None = None
     extra: dict[str, Any] = {}
 
@@ -131,7 +131,7 @@ def save(path: Path, rows: Sequence[Row]) -> None:
 
 
 def save_each(path: Path, rows: Iterable[Row]) -> list[Row]:
-    """Write rows as they come, so that a run that ends early has stored what it made; return all."""
+    """Write rows as they come, so that a run that ends early has stored its rows; return all."""
     found: list[Row] = []
     for row in rows:
         found.append(row)
@@ -140,7 +140,7 @@ def save_each(path: Path, rows: Iterable[Row]) -> list[Row]:
 
 
 def append(path: Path, row: Row) -> None:
-    """Add a row to a file of JSON lines, so that it is there whatever happens next."""
+    """Append a row to a file of JSON lines and flush it to the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lines:
         lines.write(row.model_dump_json() + "\n")
@@ -161,9 +161,9 @@ def load(path: Path) -> list[Row]:
 
 
 def result_path(out: Path | None, kind: str, device: torch.device) -> Path:
-    """Return where the rows of a benchmark go: where it was asked for, else a file named after the device."""
+    """Return the file of a benchmark's rows: ``out``, or by default a file named after the device."""
     slug = re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
-    return out or RESULTS / f"{kind}-{slug}.json"
+    return out if out is not None else RESULTS / f"{kind}-{slug}.json"
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def circumstances(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides a time."""
+    """Return the versions of the packages that affect times."""
     found = {"python": platform.python_version(), "redepth": redepth.__version__}
     for name in ("torch", "triton"):
         try:
@@ -195,7 +195,7 @@ def versions() -> dict[str, str]:
 def checkout() -> tuple[str, bool]:
     """Return the commit of this repository and whether tracked files differ from it.
 
-    Where the files have travelled without the repository, `COMMIT` in the environment names it.
+    If the files were copied without the repository, the environment variable `COMMIT` names it.
     """
     if stated := os.environ.get(COMMIT):
         return stated, False
@@ -216,7 +216,7 @@ def device_name(device: torch.device) -> str:
 def time_runs(
     run: Callable[[], object], device: torch.device, seconds: float, *, at_least: int = 5
 ) -> Timing:
-    """Time ``run`` again and again for about ``seconds``, on a GPU with a cold cache each time."""
+    """Time ``run`` repeatedly for about ``seconds``, on a GPU with a cold cache each time."""
     for _ in range(3):
         run()
     runner = _CudaClock(device) if device.type == "cuda" else _cpu_clock
@@ -228,7 +228,7 @@ def time_runs(
 def take_turns(
     runs: Mapping[str, Callable[[], object]], device: torch.device, rounds: int
 ) -> dict[str, list[float]]:
-    """Time each of several runs once a round, in milliseconds: what disturbs one disturbs all."""
+    """Time each of several runs once a round, in milliseconds, so that a disturbance affects all alike."""
     clock = _CudaClock(device) if device.type == "cuda" else _cpu_clock
     for run in runs.values():
         run()
@@ -242,12 +242,12 @@ def take_turns(
 def timing(milliseconds: Sequence[float]) -> Timing:
     """Return median and 20th and 80th percentile."""
     spread = quantiles(milliseconds, n=5, method="inclusive")
-    nanoseconds = (round(value, 6) for value in (median(milliseconds), spread[0], spread[-1]))
-    return Timing(*nanoseconds, len(milliseconds))
+    rounded = (round(value, 6) for value in (median(milliseconds), spread[0], spread[-1]))
+    return Timing(*rounded, len(milliseconds))
 
 
 class Rate(NamedTuple):
-    """What a device reaches, and the times that say so."""
+    """A rate that a device reaches, and the times that it was computed from."""
 
     value: float
     took: Timing
@@ -267,7 +267,7 @@ def copy_bandwidth(device: torch.device, seconds: float) -> float:
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, seconds: float) -> Rate:
-    """Return the TFLOP/s of a product of square matrices that is bound by arithmetic."""
+    """Return the TFLOP/s of a product of square matrices that is compute-bound."""
     side = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     took = time_runs(lambda: left @ right, device, seconds)
@@ -286,7 +286,7 @@ def against_floor(bytes_floor: int, median_ms: float, copy_gb_s: float) -> Mappi
 
 
 class _CudaClock:
-    """Positive of device time between two events, after the L2 cache was overwritten."""
+    """Milliseconds of device time between two events, after the L2 cache was overwritten."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -295,7 +295,7 @@ class _CudaClock:
     def __call__(self, run: Callable[[], object]) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(self.device)
-        # The host gets ahead while this runs: what is timed does not wait for its own launch.
+        # The host enqueues the timed work while this runs, so that no launch latency is timed.
         self.flush.zero_()
         start.record()
         run()

@@ -1,9 +1,9 @@
 """Turn rows into the tables of docs/performance.md.
 
-    python -m benchmarks.speed.report DIR          # prints every table that the rows in DIR give
-    python -m benchmarks.speed.report --page       # writes those of the stored rows into docs/performance.md
+    python -m benchmarks.speed.report DIR          # prints all tables of the rows in DIR
+    python -m benchmarks.speed.report --page       # writes the tables of stored rows to docs/performance.md
 
-A table on the page stands between ``<!-- rows: NAME TABLE -->`` and ``<!-- end -->``: NAME is a file of
+A table on the page is between ``<!-- rows: NAME TABLE -->`` and ``<!-- end -->``: NAME is a file of
 benchmarks/results without its ending, TABLE one of `TABLES`.
 """
 
@@ -33,7 +33,7 @@ GENERIC = {
     *("elementwise_kernel", "vectorized_elementwise_kernel", "unrolled_elementwise_kernel"),
     *("gpu_kernel_impl_nocast", "gpu_kernel_impl", "binary_internal", "func_wrapper_t"),
 }
-"""Parts of names that many of torch's kernels share."""
+"""Words in the names of many torch kernels."""
 OUTCOMES = ("passed", "failed", "skipped")
 SHADING_SHAPE = (16, 1024, 1024)
 SHADING_FRACTION, SHADING_SPEEDUPS = 0.8, {"eager": 8.0, "compile": 1.3}
@@ -56,7 +56,7 @@ def on_steps(rows: Sequence[Row]) -> list[Row]:
 
 
 def steps_table(rows: Sequence[Row]) -> str:
-    """How long a member-step takes in each way, and what the whole run would."""
+    """The time of a member-step in each way, and of the whole run by extrapolation."""
     columns = ("preset, way", "dtype", "ms", "p20 to p80", "of floor", "all members and steps", "warm-up")
     lines = []
     for row in on_steps(rows):
@@ -87,25 +87,23 @@ def _memory(row: Row) -> str:
 
 
 def _error(row: Row) -> str:
-    found = row.extra.get("gradient_error")
-    return f"{found:.1e}" if found is not None else ""
+    error = row.extra.get("gradient_error")
+    return f"{error:.1e}" if error is not None else ""
 
 
 def stages_table(rows: Sequence[Row]) -> str:
-    """Where the time of a member-step goes."""
-    looked = [row for row in on_steps(rows) if row.of_steps and row.of_steps.stages_ms]
-    if not looked:
+    """The time of each stage of a member-step."""
+    ways = [(row.implementation, row.of_steps.stages_ms) for row in rows if row.of_steps is not None]
+    timed = [(name, stages) for name, stages in ways if stages]
+    if not timed:
         return ""
-    stages = list(dict.fromkeys(name for row in looked if row.of_steps for name in row.of_steps.stages_ms))
-    lines = [
-        [name, *(f"{row.of_steps.stages_ms.get(name, 0.0):.3g}" for row in looked if row.of_steps)]
-        for name in stages
-    ]
-    return grid(("stage, ms a member-step", *(row.implementation for row in looked)), lines)
+    all_stages = dict.fromkeys(stage for _, stages in timed for stage in stages)
+    lines = [[stage, *(f"{stages.get(stage, 0.0):.3g}" for _, stages in timed)] for stage in all_stages]
+    return grid(("stage, ms a member-step", *(name for name, _ in timed)), lines)
 
 
 def rates_table(rows: Sequence[Row]) -> str:
-    """What the device reaches: copies and matrix products."""
+    """The rates of the device: copies and matrix products."""
     lines = [
         [f"{row.case}, {row.implementation}", f"{row.extra['rate']:.4g} {row.extra['unit']}"]
         for row in rows
@@ -151,7 +149,7 @@ def parts_table(rows: Sequence[Row]) -> str:
 
 
 def tests_table(rows: Sequence[Row]) -> str:
-    """What the GPU tests came to."""
+    """The outcomes of the GPU tests."""
     lines = [
         [
             row.implementation,
@@ -165,7 +163,7 @@ def tests_table(rows: Sequence[Row]) -> str:
 
 
 def short(name: str) -> str:
-    """Return what a kernel's name says to a reader; torch's elementwise ones say it deep inside."""
+    """Return the readable part of a kernel's name, which torch's elementwise kernels have deep inside."""
     inner = re.findall(r"at::native::(?:\(anonymous namespace\)::)?(\w+)", name)
     own = [part for part in inner if part not in GENERIC]
     if not own:
@@ -175,7 +173,7 @@ def short(name: str) -> str:
 
 
 def kernels_table(rows: Sequence[Row]) -> str:
-    """The kernels that a step spends most of its time in."""
+    """The kernels that take most of the time of a step."""
     lines = []
     for row in rows:
         for kernel in row.extra["kernels"][:MOST_KERNELS] if row.benchmark == "kernels" else ():
@@ -202,7 +200,7 @@ def commands_table(rows: Sequence[Row]) -> str:
 
 
 def runs_table(rows: Sequence[Row]) -> str:
-    """Runs of a command that load, then take steps."""
+    """Runs of a command: loading and steps."""
     lines = [
         [
             row.case,
@@ -218,7 +216,7 @@ def runs_table(rows: Sequence[Row]) -> str:
 
 
 def targets_list(rows: Sequence[Row]) -> str:
-    """Which targets were measured, and whether they hold."""
+    """The targets that were measured, and whether they hold."""
     return "\n".join(f"- {'holds' if holds else '**missed**'}: {what}" for what, holds in targets(rows))
 
 
@@ -237,7 +235,7 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
 
 
 def speedup(row: Row, rows: Sequence[Row], over: str) -> float | None:
-    """Return how many times faster a row is than the same case by another implementation."""
+    """Return the speed of a row relative to another implementation of the same case."""
     for other in rows:
         same = (other.benchmark, other.case, other.shape, other.lights)
         if other.implementation == over and same == (row.benchmark, row.case, row.shape, row.lights):
@@ -294,7 +292,7 @@ def _shading_targets(row: Row, rows: Sequence[Row]) -> Iterator[tuple[str, bool]
 
 
 def _held(row: Row) -> float:
-    """Return the GB that torch held at most, unused ones included: what others cannot have."""
+    """Return the peak GB that torch reserved, including unused memory, which no other process can use."""
     return float(row.extra.get("reserved_mib") or row.peak_mib or 0.0) * GIGABYTE
 
 
@@ -310,7 +308,7 @@ def _at_most(what: str, found: float, most: float, unit: str) -> tuple[str, bool
 
 
 def text(rows: Sequence[Row]) -> str:
-    """Return all tables that rows give, and the targets."""
+    """Return all tables of the rows, and the targets."""
     parts = [found for table in TABLES.values() if (found := table(rows))]
     if not list(targets(rows)):
         parts.append("No target was measured: they are for real sizes.")
@@ -335,7 +333,7 @@ def with_tables(page: str) -> str:
 
 
 def main(
-    folder: Annotated[Path | None, typer.Argument(help="Where rows.jsonl is.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder of rows.jsonl.")] = None,
     page: Annotated[bool, typer.Option("--page", help="Write docs/performance.md's tables.")] = False,
 ) -> None:
     """Print the tables of a run, or write those of the stored rows into the page."""

@@ -1,7 +1,8 @@
-"""Where the time of a step goes: marks set around the real components while a `Refiner` runs.
+"""The time of each stage of a step, measured by marks around the real components while a `Refiner` runs.
 
-A mark gives the time since the mark before it to a stage. On the CPU it is a reading of the clock, on a GPU
-an event in the stream: the host is not waited for, and what the device waits for counts where it waits.
+A mark assigns the time since the previous mark to a stage. On the CPU a mark reads the clock. On a GPU it is
+an event in the stream: marks do not synchronise with the host, and idle time of the device counts for the
+stage in which it occurs.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ STEP, REST = "step", "rest"
 
 
 def names(refiner: Refiner) -> tuple[str, ...]:
-    """Return the stages of a step in their order; the rest is draws, objectives, checks, losses read."""
+    """Return the stages of a step in order; the rest is draws, objectives, checks and reading losses."""
     into = "VAE" if isinstance(refiner.prior, LatentDiffusion) else "windows"
     back = (f"{into} backward", "shading backward", "decoder backward")
     return ("decoder", "shading", f"{into} forward", "UNet", *back, "optimizer", REST)
 
 
 class Marks:
-    """A sequence of moments, each with the name of what ends there."""
+    """A sequence of moments, each with the name of the stage that ends there."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._moments: list[tuple[str, Any]] = []
 
     def set(self, name: str) -> None:
-        """Give the time since the last mark to ``name``."""
+        """Assign the time since the last mark to the stage ``name``."""
         if self.device.type == "cuda":
             moment: Any = torch.cuda.Event(enable_timing=True)
             moment.record(torch.cuda.current_stream(self.device))
@@ -52,19 +53,19 @@ class Marks:
         """Return the milliseconds of each stage of every finished step; a step ends where the next begins."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        found: list[dict[str, float]] = [{}]
+        steps: list[dict[str, float]] = [{}]
         for (_, before), (name, now) in pairwise(self._moments):
             stage = REST if name == STEP else name
             took = before.elapsed_time(now) if self.device.type == "cuda" else (now - before) * 1e3
-            found[-1][stage] = found[-1].get(stage, 0.0) + took
+            steps[-1][stage] = steps[-1].get(stage, 0.0) + took
             if name == STEP:
-                found.append({})
-        return found[:-1]
+                steps.append({})
+        return steps[:-1]
 
 
 @contextmanager
 def whole(refiner: Refiner) -> Iterator[Marks]:
-    """Mark where each step begins, and nothing inside it."""
+    """Mark the beginning of each step, and nothing inside it."""
     marks = Marks(refiner.device)
     make = refiner.stepper
     with patch.object(refiner, "stepper", lambda advance: _Stepper(make(advance), marks)):
@@ -72,17 +73,17 @@ def whole(refiner: Refiner) -> Iterator[Marks]:
 
 
 class _Stepper:
-    """Takes steps as another does, and marks where each begins; a replay calls nothing that is patched."""
+    """Wraps a stepper and marks the beginning of each step. Replays of a graph call no patched function."""
 
-    def __init__(self, own: Any, marks: Marks) -> None:
-        self._own, self._marks = own, marks
+    def __init__(self, stepper: Any, marks: Marks) -> None:
+        self._stepper, self._marks = stepper, marks
 
     def __call__(self, draws: StepDraws) -> Any:
         self._marks.set(STEP)
-        return self._own(draws)
+        return self._stepper(draws)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
+        return getattr(self._stepper, name)
 
 
 @contextmanager
@@ -124,7 +125,7 @@ def split(refiner: Refiner) -> Iterator[Marks]:
         (refiner, "make_optimizer", optimizer_of),
         (prior, "to_model_space", into_model_space),
         (prior, "predict", _marked(prior.predict, before=rest, after=unet)),
-        # `Tensor.backward` looks it up here.
+        # `Tensor.backward` calls this function.
         (torch.autograd, "backward", _marked(torch.autograd.backward, after=decoder_back)),
     )
     with ExitStack() as stack:
@@ -139,10 +140,12 @@ def _marked(
     before: Callable[[], None] = lambda: None,
     after: Callable[[], None] = lambda: None,
 ) -> Callable[..., Any]:
-    def done(*given: Any, **more: Any) -> Any:
+    """Return a function that calls ``before``, the original call, and ``after``."""
+
+    def marked(*arguments: Any, **options: Any) -> Any:
         before()
-        result = call(*given, **more)
+        result = call(*arguments, **options)
         after()
         return result
 
-    return done
+    return marked

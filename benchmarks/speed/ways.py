@@ -1,4 +1,4 @@
-"""Ways of taking the same steps: a preset on loaded networks, what its steps take, and the rows of that."""
+"""Ways to compute the same steps: a preset on loaded networks, the times of its steps, and their rows."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from redepth.pipeline import Pipeline
 PHOTO = Path(skimage.__file__).parent / "data" / "gravel.png"
 TINY_SIDE = 96
 RUNS = 3
-"""How often what is slow and no step is timed: loading a model, a whole command."""
+"""Number of timed runs of slow operations other than steps: loading a model, a whole command."""
 
 EMBEDDED = "embedded"
 ALONE, THEIRS = "one at a time", "authors' way"
@@ -48,7 +48,7 @@ PLAIN: tuple[tuple[str, Any], ...] = (
     ("shared_prefix", False),
     ("decoders", "loop"),
 )
-"""The step with nothing done for speed, but for TF32, which is the preset's and the authors'."""
+"""The step without optimisations for speed, except TF32, which both the preset and the authors use."""
 
 console = Console(width=120)
 
@@ -58,7 +58,7 @@ console = Console(width=120)
 
 @dataclass
 class Kept:
-    """Components that stay loaded from one way to the next, which only tunes them anew."""
+    """Components that stay loaded for several ways; each way only tunes them again."""
 
     key: str = ""
     pipeline: Pipeline | None = None
@@ -66,14 +66,14 @@ class Kept:
 
 @dataclass(frozen=True)
 class Subject:
-    """A preset on one device: on a photo with its own weights, or on noise with random ones.
+    """A preset on one device: on a photo with its own weights, or on noise with random weights.
 
     Attributes:
-        name: of the preset.
-        device: where it computes.
-        folder: of `random_models`; None for the preset's own weights.
-        tiny: whether the sizes are none that anybody would use.
-        kept: what `refiner` has loaded.
+        name: name of the preset.
+        device: device that it runs on.
+        folder: folder of `random_models`; None for the preset's own weights.
+        tiny: whether the sizes are too small for real use.
+        kept: the components that `refiner` has loaded.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Subject:
         return SMALL if self.tiny else REAL
 
     def preset(self, overrides: dict[str, Any] | None = None) -> Preset:
-        """Return the preset under overrides; a member that stops early would stop the clock."""
+        """Return the preset under overrides, without early stopping, which would end the timing."""
         changed = {"optim.early_stop.enabled": False, **(overrides or {})}
         if self.tiny and self.folder is None:
             changed["depth_model.longer_side"] = TINY_SIDE
@@ -104,7 +104,7 @@ class Subject:
     def refiner(self, overrides: dict[str, Any]) -> Refiner:
         """Return a refiner under overrides on components that are loaded once and tuned for it.
 
-        They are loaded anew where an option of theirs differs, or a prior has left its precision.
+        They are loaded again if one of their options differs, or if the prior has changed its precision.
         """
         preset = self.preset(overrides)
         key = preset.model_dump_json(exclude={"optim"})
@@ -119,7 +119,7 @@ class Subject:
         return Refiner(own.depth_model, own.renderer, own.prior, optim, own.objectives, own.device)
 
     def photo(self) -> Tensor:
-        """Return what is refined."""
+        """Return the photo that is refined."""
         if self.folder is None:
             return torch.from_numpy(io.load_photo(PHOTO)).permute(2, 0, 1)[None]
         side = self.shapes.photo
@@ -137,13 +137,13 @@ def _chosen_precision(pipeline: Pipeline) -> str:
 
 @dataclass(frozen=True)
 class Way:
-    """One way of taking the same steps.
+    """One way to compute the same steps.
 
     Attributes:
-        name: in the table.
-        micro_batch: members that advance together.
-        settings: what differs from the preset, by dotted key.
-        reloads: whether each member loads the depth model anew, as in the authors' implementation.
+        name: its name in tables.
+        micro_batch: number of members that advance together.
+        settings: settings that differ from the preset, by dotted key.
+        reloads: whether each member loads the depth model again, as in the authors' implementation.
     """
 
     name: str
@@ -154,7 +154,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: steps that do not count, steps that do, and how often all ways take their turn."""
+    """How long to measure: steps that are not counted, steps that are, and rounds of all ways."""
 
     warmup: int
     steps: int
@@ -162,8 +162,8 @@ class Effort:
 
 
 @dataclass
-class Found:
-    """What one way came to."""
+class Measured:
+    """The measurements of one way."""
 
     steps_ms: list[float] = field(default_factory=list)
     stages_ms: dict[str, float] = field(default_factory=dict)
@@ -174,21 +174,21 @@ class Found:
     together: int = 0
 
 
-def take(refiner: Refiner, photo: Tensor, effort: Effort, found: Found) -> None:
+def take(refiner: Refiner, photo: Tensor, effort: Effort, measured: Measured) -> None:
     """Refine once and add the times of the steps."""
     on_gpu = refiner.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(refiner.device)
     with stages.whole(refiner) as marks:
-        found.together = refiner.run(photo).members_per_batch
+        measured.together = refiner.run(photo).members_per_batch
     taken = [sum(step.values()) for step in marks.steps()]
     first, counted = taken[: -effort.steps], taken[-effort.steps :]
-    if not found.steps_ms:
-        found.warmup_s = max(0.0, sum(first) - len(first) * median(counted)) / 1e3
-    found.steps_ms += counted
+    if not measured.steps_ms:
+        measured.warmup_s = max(0.0, sum(first) - len(first) * median(counted)) / 1e3
+    measured.steps_ms += counted
     if on_gpu:
-        found.peak_mib = torch.cuda.max_memory_allocated(refiner.device) / 2**20
-        found.reserved_mib = torch.cuda.max_memory_reserved(refiner.device) / 2**20
+        measured.peak_mib = torch.cuda.max_memory_allocated(refiner.device) / 2**20
+        measured.reserved_mib = torch.cuda.max_memory_reserved(refiner.device) / 2**20
 
 
 def look_inside(refiner: Refiner, photo: Tensor, effort: Effort) -> dict[str, float]:
@@ -200,13 +200,13 @@ def look_inside(refiner: Refiner, photo: Tensor, effort: Effort) -> dict[str, fl
 
 
 def reload_ms(subject: Subject, photo: Tensor) -> list[float]:
-    """Time what the authors' implementation does for each member: load the depth model, run its encoder."""
+    """Time the work of the authors' implementation for each member: loading the depth model, its encoder."""
     took = []
     options = subject.preset().depth_model.options
     for _ in range(RUNS):
         start = perf_counter()
         model = DepthAnything(**options).load(subject.device)
-        # Reading a number waits for the device.
+        # Reading a number synchronises with the device.
         float(model.encode(model.prepare(photo.to(subject.device))).maps[0].sum())
         took.append((perf_counter() - start) * 1e3)
     return took
@@ -224,9 +224,9 @@ def teraflop(refiner: Refiner, photo: Tensor) -> float:
 
 
 def first_gradient(refiner: Refiner, photo: Tensor) -> Tensor:
-    """Return the gradient of the first step by all that is learned, one vector on the CPU."""
+    """Return the gradient of the first step over all learned parameters, as one vector on the CPU."""
     refiner.optim = refiner.optim.model_copy(update={"steps": 1})
-    found: list[Tensor] = []
+    gradients: list[Tensor] = []
     make = refiner.make_optimizer
 
     def watched(state: Parameterization) -> torch.optim.Optimizer:
@@ -234,14 +234,14 @@ def first_gradient(refiner: Refiner, photo: Tensor) -> Tensor:
 
         def keep(*_: Any) -> None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            found.extend(p.grad.flatten().float().cpu() for p in parameters if p.grad is not None)
+            gradients.extend(p.grad.flatten().float().cpu() for p in parameters if p.grad is not None)
 
         optimizer.register_step_pre_hook(keep)
         return optimizer
 
     with patch.object(refiner, "make_optimizer", watched):
         refiner.run(photo)
-    return torch.cat(found)
+    return torch.cat(gradients)
 
 
 def dotted(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -254,12 +254,12 @@ def dotted(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measures ways of taking the steps of one subject and makes rows of them.
+    """Measures ways to compute the steps of one subject and makes rows of them.
 
     Attributes:
-        subject: what is measured.
-        effort: how long.
-        common: what is the same in all rows.
+        subject: the preset and its device.
+        effort: how long to measure.
+        common: fields that are the same in all rows.
         tflop: operations of one member's step.
         tflop_s: rate of a matrix product.
     """
@@ -291,22 +291,22 @@ class Bench:
         return cls(subject, effort, common, counted, rate)
 
     def in_turns(self, ways: Sequence[Way]) -> Iterator[Row]:
-        """Time ways in turn, each on networks of its own: whatever disturbs slows all of them alike."""
+        """Time ways in turns, each on its own networks, so that a disturbance slows all of them alike."""
         photo = self.subject.photo()
-        loaded = [(way, self.subject.pipeline(self.settings(way)).refiner, Found()) for way in ways]
+        loaded = [(way, self.subject.pipeline(self.settings(way)).refiner, Measured()) for way in ways]
         for _ in range(self.effort.rounds):
-            for _, refiner, found in loaded:
-                take(refiner, photo, self.effort, found)
-        for way, refiner, found in loaded:
-            yield from self.finished(way, refiner, found, inside=True)
+            for _, refiner, measured in loaded:
+                take(refiner, photo, self.effort, measured)
+        for way, refiner, measured in loaded:
+            yield from self.finished(way, refiner, measured, inside=True)
 
     def one(self, way: Way, *, inside: bool = False) -> Iterator[Row]:
         """Time one way on the networks that are loaded."""
-        refiner, found = self.subject.refiner(self.settings(way)), Found()
+        refiner, measured = self.subject.refiner(self.settings(way)), Measured()
         free()
         for _ in range(self.effort.rounds):
-            take(refiner, self.subject.photo(), self.effort, found)
-        yield from self.finished(way, refiner, found, inside=inside)
+            take(refiner, self.subject.photo(), self.effort, measured)
+        yield from self.finished(way, refiner, measured, inside=inside)
 
     def settings(self, way: Way) -> dict[str, Any]:
         """Return the overrides under which a way is timed."""
@@ -314,41 +314,43 @@ class Bench:
         own = {"members": way.micro_batch, "members_per_batch": way.micro_batch, "steps": steps}
         return {f"optim.{k}": v for k, v in own.items()} | way.settings
 
-    def finished(self, way: Way, refiner: Refiner, found: Found, *, inside: bool) -> Iterator[Row]:
-        """Make rows of what was found, the stages looked at if that is asked for."""
+    def finished(self, way: Way, refiner: Refiner, measured: Measured, *, inside: bool) -> Iterator[Row]:
+        """Make rows of the measurements, with the times of the stages if ``inside``."""
         photo = self.subject.photo()
         size = tuple(refiner.depth_model.prepare(photo).shape[-2:])
-        # Asked after the run: a prior that overflowed has gone on in another precision.
+        # Read after the run: a prior that overflowed has continued in another precision.
         common = {**self.common, "dtype": _precision(refiner)}
         common["extra"] = common["extra"] | {
-            "reserved_mib": found.reserved_mib,
+            "reserved_mib": measured.reserved_mib,
             "execution": refiner.execution,
         }
         if inside:
-            found.stages_ms = look_inside(refiner, photo, self.effort)
+            measured.stages_ms = look_inside(refiner, photo, self.effort)
         if way.reloads:
             took = timing(reload_ms(self.subject, photo))
-            found.reload_ms = took.median_ms
+            measured.reload_ms = took.median_ms
             yield self._row(way, "reload", shape=(1, *size), **took._asdict(), **common)
-        yield self._member_step(way, size, found, common)
+        yield self._member_step(way, size, measured, common)
 
-    def _member_step(self, way: Way, size: tuple[int, ...], found: Found, common: dict[str, Any]) -> Row:
-        together, optim = found.together, self.subject.preset().optim
-        took = timing([ms / together for ms in found.steps_ms])
+    def _member_step(
+        self, way: Way, size: tuple[int, ...], measured: Measured, common: dict[str, Any]
+    ) -> Row:
+        together, optim = measured.together, self.subject.preset().optim
+        took = timing([ms / together for ms in measured.steps_ms])
         own = Steps(
             preset=self.subject.name,
             members=optim.members,
             steps=optim.steps,
             micro_batch=together,
             settings=way.settings,
-            warmup_s=found.warmup_s,
-            stages_ms={name: ms / together for name, ms in found.stages_ms.items()},
+            warmup_s=measured.warmup_s,
+            stages_ms={name: ms / together for name, ms in measured.stages_ms.items()},
             tflop=self.tflop,
             tflop_s=self.tflop_s,
             times_floor=took.median_ms * self.tflop_s / self.tflop / 1e3,
-            extrapolated_s=optim.members * (optim.steps * took.median_ms + found.reload_ms) / 1e3,
+            extrapolated_s=optim.members * (optim.steps * took.median_ms + measured.reload_ms) / 1e3,
         )
-        given = {"shape": (together, *size), "peak_mib": found.peak_mib, "of_steps": own}
+        given = {"shape": (together, *size), "peak_mib": measured.peak_mib, "of_steps": own}
         return self._row(way, "member-step", **took._asdict(), **given, **common)
 
     def _row(self, way: Way, case: str, **given: Any) -> Row:
@@ -356,7 +358,7 @@ class Bench:
 
 
 def free() -> None:
-    """Let go of what former ways held on the device."""
+    """Release the memory of former ways on the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -7,26 +7,18 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from redepth import io, viz
+from redepth import io
+from redepth.bench.pictures import PICTURES
+from redepth.bench.records import Result, Run, Summary
+from redepth.runtime.resume import Task
 
-if TYPE_CHECKING:
-    from redepth.bench import Result, Run, Summary
-    from redepth.protocols import Measurement
-    from redepth.refinement import Refinement
-    from redepth.runtime.resume import Task
-
-PICTURES = ("photo", "initial", "refined", "error-initial", "error-refined")
 SHOWN_FIRST = 4
-"""Best and worst images of each preset that are open when the page is."""
+"""Number of best and of worst images of each preset that are open when the page is loaded."""
 
-ERROR_CMAP = "magma"
 RANKED_BY = "silog"
 
 _STYLE = """
@@ -66,52 +58,21 @@ for (const table of document.querySelectorAll('table.sortable'))
 """
 
 
-def image_pictures(
-    refinement: Refinement, measured: Mapping[str, Measurement], width: int
-) -> dict[str, Image.Image]:
-    """Draw what the report shows of one image, each picture at most ``width`` wide.
-
-    Both depths have one colour range, that of the truth where it is known; both errors, |log depth - log
-    truth|, likewise have one.
-    """
-    initial, refined = measured["initial"], measured["refined"]
-    known = initial.truth[initial.mask].log().numpy()
-    low, high = viz.display_range(known)
-    errors = {when: error_map(m) for when, m in measured.items()}
-    top = viz.display_range(*errors.values())[1]
-    pictures: dict[str, NDArray[np.uint8]] = {"photo": io.to_uint8(refinement.photo)}
-    for when, m in (("initial", initial), ("refined", refined)):
-        depth = m.depth.clamp(min=1e-12).log().float().numpy()
-        # Near is bright, as in every other picture of a surface here.
-        pictures[when] = viz.colorize(-depth, lo=-high, hi=-low)
-        pictures[f"error-{when}"] = viz.colorize(errors[when], ERROR_CMAP, 0.0, top)
-    return {name: _narrowed(Image.fromarray(picture), width) for name, picture in pictures.items()}
-
-
-def error_map(measured: Measurement) -> NDArray[np.float32]:
-    """Return |log depth - log truth|, (H, W), NaN where nothing was measured."""
-    depth, truth = (values.clamp(min=1e-12).log() for values in (measured.depth, measured.truth))
-    error = (depth - truth).abs()
-    unknown = torch.full_like(error, float("nan"))
-    values: NDArray[np.float32] = torch.where(measured.mask, error, unknown).float().numpy()
-    return values
-
-
 def write_report(
     run: Run,
     results: Sequence[Result],
     summaries: Mapping[str, Sequence[Summary]],
-    rows: Mapping[Task, Path],
+    row_paths: Mapping[Task, Path],
     path: Path,
 ) -> None:
     """Write the page.
 
     Args:
-        run: what was measured.
+        run: the run that was measured.
         results: its rows.
-        summaries: its tables.
-        rows: where each row is; its pictures lie beside it.
-        path: of the page.
+        summaries: its tables, by preset.
+        row_paths: path of each row; the pictures of the image lie beside it.
+        path: path of the page.
     """
     protocol = run.protocol
     parts = [
@@ -120,10 +81,12 @@ def write_report(
         f"({protocol.sha256[:12]}), seed {run.seed}. {_text(protocol.description)}</p>",
     ]
     for preset, table in summaries.items():
-        own = sorted((r for r in results if r.preset == preset), key=lambda r: r.change(RANKED_BY))
+        ranked = sorted((r for r in results if r.preset == preset), key=lambda r: r.change(RANKED_BY))
         parts += [f"<h2>Preset {_text(preset)}</h2>", _summary_table(table)]
-        parts += ["<h2>Images, most improved first</h2>", _image_table(own)]
-        parts += [_image(r, rows[(preset, r.image)], shown) for r, shown in _ranked(own)]
+        parts += ["<h2>Images, most improved first</h2>", _image_table(ranked)]
+        parts += [
+            _image(r, row_paths[(preset, r.image)], shown) for r, shown in _best_and_worst_first(ranked)
+        ]
     settings = json.dumps({k: p.model_dump(mode="json") for k, p in run.presets.items()}, indent=2)
     parts.append(f"<details><summary>Settings</summary><pre>{_text(settings)}</pre></details>")
     page = (
@@ -156,12 +119,11 @@ def _image_table(results: Sequence[Result]) -> str:
     return _table(head, rows, sortable=True)
 
 
-def _ranked(results: Sequence[Result]) -> list[tuple[Result, bool]]:
-    """Return the best and the worst, to be shown open, then the rest, closed."""
-    best = list(results[:SHOWN_FIRST])
-    worst = list(results[: SHOWN_FIRST - 1 : -1])[:SHOWN_FIRST]
-    rest = [r for r in results if r not in best and r not in worst]
-    return [(r, True) for r in (*best, *worst)] + [(r, False) for r in rest]
+def _best_and_worst_first(results: Sequence[Result]) -> list[tuple[Result, bool]]:
+    """Return the best and the worst with True (shown open), then the rest with False (closed)."""
+    best, others = results[:SHOWN_FIRST], results[SHOWN_FIRST:]
+    middle, worst = others[:-SHOWN_FIRST], reversed(others[-SHOWN_FIRST:])
+    return [(r, True) for r in (*best, *worst)] + [(r, False) for r in middle]
 
 
 def _image(result: Result, row: Path, shown: bool) -> str:
@@ -172,18 +134,18 @@ def _image(result: Result, row: Path, shown: bool) -> str:
         f"{_text(result.image)}: SI-log {before:.2f} to {after:.2f} "
         f'(<span class="{tone}">{change:+.1f} %</span>)'
     )
-    found = {name: _data(row.with_suffix(f".{name}.jpg")) for name in PICTURES}
-    if not all(found.values()):
-        return f"<details><summary>{title}</summary><p>Its pictures are gone.</p></details>"
+    pictures = {name: _data_url(row.with_suffix(f".{name}.jpg")) for name in PICTURES}
+    if not all(pictures.values()):
+        return f"<details><summary>{title}</summary><p>Its pictures are missing.</p></details>"
     slider = (
-        f'<figure><div class="compare"><img alt="initial depth" src="{found["initial"]}">'
-        f'<img alt="refined depth" src="{found["refined"]}"></div>'
+        f'<figure><div class="compare"><img alt="initial depth" src="{pictures["initial"]}">'
+        f'<img alt="refined depth" src="{pictures["refined"]}"></div>'
         '<input type="range" min="0" max="100" value="50" aria-label="from initial to refined depth">'
         "<figcaption>left of the line the initial depth, right of it the refined one</figcaption></figure>"
     )
     captions = {"photo": "photo", "error-initial": "error before", "error-refined": "error after"}
     figures = [
-        f'<figure><img alt="{text}" src="{found[name]}"><figcaption>{text}</figcaption></figure>'
+        f'<figure><img alt="{text}" src="{pictures[name]}"><figcaption>{text}</figcaption></figure>'
         for name, text in captions.items()
     ]
     body = "".join([figures[0], slider, *figures[1:]])
@@ -201,6 +163,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool
 
 
 def _cell(value: str) -> str:
+    """Return a table cell, with the number that the page sorts by if the text is one."""
     number = value.removesuffix(" %")
     try:
         return f'<td data-value="{float(number)}">{_text(value)}</td>'
@@ -208,17 +171,11 @@ def _cell(value: str) -> str:
         return f"<td>{_text(value)}</td>"
 
 
-def _data(path: Path) -> str:
+def _data_url(path: Path) -> str:
+    """Return a JPEG as a data URL; empty if the file is missing."""
     if not path.is_file():
         return ""
     return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _narrowed(picture: Image.Image, width: int) -> Image.Image:
-    if picture.width <= width:
-        return picture
-    height = max(1, round(picture.height * width / picture.width))
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _text(value: Any) -> str:

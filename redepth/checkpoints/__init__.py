@@ -1,1 +1,23 @@
-"""Checkpoints: where they are, downloading them, and the embedded weights."""
+"""Checkpoints: embedded with the package, in a local folder, or on the Hugging Face hub."""
+
+from redepth.checkpoints.embedded import EMBEDDED, WEIGHTS
+from redepth.checkpoints.hub_api import hub_reachable
+from redepth.checkpoints.loading import fill
+from redepth.checkpoints.lookup import ensure_available, locate
+from redepth.checkpoints.names import resolve_name
+from redepth.checkpoints.progress import Watcher, size_text, watched
+from redepth.checkpoints.source import Source
+
+__all__ = [
+    "EMBEDDED",
+    "WEIGHTS",
+    "Source",
+    "Watcher",
+    "ensure_available",
+    "fill",
+    "hub_reachable",
+    "locate",
+    "resolve_name",
+    "size_text",
+    "watched",
+]

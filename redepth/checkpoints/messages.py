@@ -1,4 +1,4 @@
-"""What the errors of the hub's libraries mean, in one line that says what to do, and which of them pass."""
+"""Translate errors of the hub's libraries to one line that says what to do, and tell transient ones apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LICENCE = (
     "its licence has to be accepted first: open its page on the hub, then log in with 'hf auth login' or set "
     "HF_TOKEN"
 )
-_GONE = (
+_NO_REPOSITORY = (
     "the hub has no such repository, or it is private: check the spelling, and log in with 'hf auth login' "
     "if it is yours"
 )
@@ -19,7 +19,7 @@ _NOT_REACHED = "the hub cannot be reached: check the connection, HTTPS_PROXY and
 _BY_CLASS = {
     "GatedRepoError": _LICENCE,
     "DisabledRepoError": "the hub has disabled this repository: choose another checkpoint",
-    "RepositoryNotFoundError": _GONE,
+    "RepositoryNotFoundError": _NO_REPOSITORY,
     "RevisionNotFoundError": "the repository has no such revision: check it on the repository's page",
     "RemoteEntryNotFoundError": _NO_FILE,
     "EntryNotFoundError": _NO_FILE,
@@ -30,7 +30,7 @@ _BY_CLASS = {
     "ConnectError": _NOT_REACHED,
     "ConnectTimeout": _NOT_REACHED,
 }
-"""By class: the libraries wrap these errors in others of their own."""
+"""Class name -> meaning; the libraries wrap these errors in others of their own."""
 
 _LOST = frozenset(
     {
@@ -40,27 +40,27 @@ _LOST = frozenset(
         "WriteError",
         "WriteTimeout",
         "PoolTimeout",
-        "CutShort",
+        "ConnectionCut",
     }
 )
-_PASSING = _LOST | {"ConnectError", "ConnectTimeout"}
-_PASSING_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT = _LOST | {"ConnectError", "ConnectTimeout"}
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 _CERTIFICATE = (
-    "the hub's certificate was not accepted: where a proxy opens connections, set SSL_CERT_FILE to its "
-    "certificate; otherwise check the clock"
+    "the hub's certificate was not accepted: behind a proxy that decrypts connections, set SSL_CERT_FILE to "
+    "its certificate; otherwise check the clock"
 )
 _UNSAFE = "there is no safe connection (SSL): check HF_ENDPOINT and HTTPS_PROXY"
 _NOT_WRITABLE = frozenset({errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST})
 _LONGEST_WAIT = 60.0
 
 
-class CutShort(Exception):
+class ConnectionCut(Exception):
     """A connection ended before the end of a file."""
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that led to it."""
+    """Yield an error and the errors that caused it."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -69,42 +69,45 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def spoken(error: BaseException) -> str | None:
-    """Return what an error means in our words, if it is one of those that we know."""
+def known_meaning(error: BaseException) -> str | None:
+    """Return what an error means and what to do, or None for an error that is not known here."""
+    # A refused certificate is a ConnectError, so it is checked first.
+    certificate = _certificate(error)
+    if certificate:
+        return certificate
     for link in chain(error):
-        # A certificate shows as a ConnectError, so it comes first; a full disk may hide in anything.
-        if (
-            said := _certificate(error)
-            or _storage(link)
-            or _BY_CLASS.get(type(link).__name__)
-            or _status(link)
-        ):
-            return said
-        if type(link).__name__ in _LOST:
-            return "the connection was lost: run again, it goes on where it stopped"
+        name = type(link).__name__
+        # Any class of error may be caused by a full disk, so the storage is checked before the class.
+        meaning = _storage(link) or _BY_CLASS.get(name) or _status(link)
+        if meaning:
+            return meaning
+        if name in _LOST:
+            return "the connection was lost: run again, the download resumes where it stopped"
     return None
 
 
 def reason(error: BaseException) -> str:
-    """Return what a library's error says, on one line."""
-    if said := spoken(error):
-        return said
-    first, *more = str(error).strip().splitlines() or [type(error).__name__]
-    # A heading says nothing without what it heads.
+    """Return the meaning of a library's error, or its text, on one line."""
+    meaning = known_meaning(error)
+    if meaning:
+        return meaning
+    text = str(error).strip() or type(error).__name__
+    first, *more = text.splitlines()
+    # A first line that ends with a colon needs the next one.
     return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
 
 
-def passing(error: BaseException) -> bool:
-    """Return whether it may be gone a moment later: the hub's own faults, its limits, a lost connection."""
+def is_transient(error: BaseException) -> bool:
+    """Return whether a retry may succeed: a fault of the hub, its rate limit, a lost connection."""
     if _certificate(error):
         return False
-    return type(error).__name__ in _PASSING or _status_of(error) in _PASSING_STATUS
+    return type(error).__name__ in _TRANSIENT or _status_of(error) in _TRANSIENT_STATUS
 
 
-def wait(error: BaseException, otherwise: float) -> float:
-    """Return the seconds after which the hub wants to be asked again, at most a minute."""
-    told = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return min(float(told), _LONGEST_WAIT) if str(told).isdigit() else otherwise
+def retry_delay(error: BaseException, default: float) -> float:
+    """Return the seconds that the hub's ``Retry-After`` demands, at most a minute; the default without it."""
+    header = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return min(float(header), _LONGEST_WAIT) if str(header).isdigit() else default
 
 
 def _status_of(error: BaseException) -> int | None:
@@ -117,12 +120,13 @@ def _status(error: BaseException) -> str | None:
         return None
     if status == 429:
         return (
-            "the hub's limit of requests is reached: wait some minutes and run again; those who log in "
-            "('hf auth login') may ask for more"
+            "the hub's rate limit is reached: wait some minutes and run again; the limit is higher for users "
+            "who log in ('hf auth login')"
         )
     if status >= 500:
         return (
-            f"the hub has a fault of its own (status {status}): run again later, it goes on where it stopped"
+            f"the hub has an internal error (status {status}): run again later, downloads resume where they "
+            "stopped"
         )
     if status in (401, 403):
         return f"the hub refuses access (status {status}): check your token, 'hf auth login' or HF_TOKEN"
@@ -132,7 +136,7 @@ def _status(error: BaseException) -> str | None:
 def _certificate(error: BaseException) -> str | None:
     if any("CERTIFICATE_VERIFY_FAILED" in str(link) for link in chain(error)):
         return _CERTIFICATE
-    # On the way through the libraries the class may be lost and the text is kept.
+    # The libraries may replace the class of an error and keep its text.
     unsafe = any(isinstance(link, ssl.SSLError) or "[SSL" in str(link) for link in chain(error))
     return _UNSAFE if unsafe else None
 

@@ -1,4 +1,4 @@
-"""Times and amounts of memory as people write them: ``60s``, ``2m``, ``8GB``."""
+"""Read times and amounts of memory with units: ``60s``, ``2m``, ``8GB``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ MEMORY = {"MB": 1e6, "GB": 1e9, "MiB": 2.0**20, "GiB": 2.0**30}
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of ``60s``, ``2m``, ``1.5h`` or a bare number, which is of seconds.
+    """Return the seconds of ``60s``, ``2m``, ``1.5h``, or of a number without a unit, which is in seconds.
 
     Raises:
-        ValueError: if it is no time above 0.
+        ValueError: the text is not a time above 0.
     """
     return _amount(text, TIMES, "a number of seconds, or one with s, m or h, such as 60s or 2m")
 
@@ -21,14 +21,14 @@ def memory(text: str) -> int:
     """Return the bytes of ``8GB`` (10^9 each), ``800MB``, ``8GiB`` (2^30 each) or ``800MiB``.
 
     Raises:
-        ValueError: if it is no amount of memory above 0.
+        ValueError: the text is not an amount of memory above 0.
     """
     return int(_amount(text, MEMORY, "a number with MB, GB, MiB or GiB, such as 8GB"))
 
 
-def _amount(text: str, units: dict[str, float], wanted: str) -> float:
+def _amount(text: str, units: dict[str, float], expected: str) -> float:
     known = {unit.lower(): factor for unit, factor in units.items()}
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in known or float(match[1]) == 0:
-        raise ValueError(f"must be {wanted}")
+        raise ValueError(f"must be {expected}")
     return float(match[1]) * known[match[2]]

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Execution, Features, Invariance, Predicts
 from redepth.depth_models.catalog import hub_id
 from redepth.errors import WeightsError
@@ -180,13 +180,13 @@ class Backbone:
         self.use(model.eval().requires_grad_(False).to(device), device, own)
         return self
 
-    def _locate(self) -> hub.Source:
+    def _locate(self) -> checkpoints.Source:
         files = ("config.json", "model.safetensors")
-        return hub.locate(self.checkpoint, self.revision, files, optional=self.optional_files)
+        return checkpoints.locate(self.checkpoint, self.revision, files, optional=self.optional_files)
 
-    def _source(self) -> hub.Source:
+    def _source(self) -> checkpoints.Source:
         # A folder is read file by file, so that a checkpoint of another kind is said to be that.
-        folder = hub.Source(self.checkpoint, self.revision)
+        folder = checkpoints.Source(self.checkpoint, self.revision)
         return folder if folder.is_local else self._locate()
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:

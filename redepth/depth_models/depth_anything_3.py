@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Features, Predicts
 from redepth.depth_models.backbone import Backbone, Rule
 from redepth.errors import MissingDependencyError, WeightsError
@@ -89,7 +89,7 @@ class DepthAnything3(Backbone):
         path = source.file("model.safetensors")
         self._commit = source.commit
         for name, part in (("backbone", net), ("head", head)):
-            hub.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
+            checkpoints.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
         self.use(nn.ModuleDict({"net": net, "head": head}).eval().requires_grad_(False).to(device), device)
         return self
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.depth_models.catalog import hub_id
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import WeightsError
@@ -64,7 +64,7 @@ class Marigold(WholeModel):
 
     def ensure_available(self) -> None:
         """Raise WeightsError now if the weights cannot be had."""
-        hub.ensure_available(self.checkpoint, self.revision, FILES)
+        checkpoints.ensure_available(self.checkpoint, self.revision, FILES)
 
     def load(self, device: torch.device) -> Self:
         """Load the pipeline in float32.
@@ -72,7 +72,7 @@ class Marigold(WholeModel):
         Raises:
             WeightsError: missing, unreachable, corrupted or of another class.
         """
-        source = hub.locate(self.checkpoint, self.revision, FILES)
+        source = checkpoints.locate(self.checkpoint, self.revision, FILES)
         found = source.json("model_index.json").get("_class_name")
         if found != PIPELINE:
             raise WeightsError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from redepth.contracts import Invariance
 from redepth.depth_models.files import PhotoFile
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
+from redepth.literals import MapKind
 from redepth.ops import geometry
 
 ASPECT_TOLERANCE = 0.05
@@ -41,7 +42,7 @@ class Precomputed(WholeModel):
     """
 
     path: str = ""
-    predicts: Literal["disparity", "depth", "metric-depth"] = "disparity"  # type: ignore[assignment]
+    predicts: MapKind = "disparity"  # type: ignore[assignment]
     factor: Annotated[float, Field(gt=0)] = 1.0
     offset: float = 0.0
     invariance: Invariance = field(init=False, default="affine")

@@ -1,1 +1,1 @@
-"""The studies of the paper as commands: what is compared, on which images, and what came out."""
+"""The studies of the paper as commands: arms of a preset compared on the same images."""

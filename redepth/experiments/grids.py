@@ -1,4 +1,4 @@
-"""What each experiment asks and compares: its arms, each a change of the preset, and its scenes."""
+"""The experiments: each with its question, its arms (changes of the preset) and its scenes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Arm:
     """One variant of a comparison.
 
     Attributes:
-        name: what tables and plots call it.
-        overrides: of the preset, ``key.path=value``.
-        teacher: how far the surface that a `Teacher` in the prior's place is told lies from the initial
-            prediction (0) to the truth (1); None is the preset's prior.
-        parts: sizes of disjoint parts of the ensemble; each is an arm of its own, called ``N = size``.
-        factor: which of `FACTORS` it varies.
-        extra: whether it runs only if it is asked for by name.
-        obstacle: why the preset cannot have it; empty if it can.
+        name: its name in tables and plots.
+        overrides: overrides of the preset, ``key.path=value``.
+        teacher: if a `Teacher` replaces the prior, how far its surface lies from the initial prediction (0)
+            to the truth (1); None keeps the preset's prior.
+        parts: sizes of disjoint parts of the ensemble; each is an arm of its own with the name ``N = size``.
+        factor: the factor of `FACTORS` that the arm varies.
+        extra: whether the arm runs only when it is named on the command line.
+        obstacle: why the preset cannot have this arm; empty if it can.
     """
 
     name: str
@@ -44,15 +44,15 @@ class Experiment:
     """One study.
 
     Attributes:
-        name: on the command line.
-        question: what it answers.
-        arms: from a resolved preset to what is compared.
-        reference: the arm that each other is compared with, image by image; empty compares none.
-        splits: of the synthetic scenes.
-        strengths: of the shifts.
-        plot: what the plot shows: ``arms`` one below the other, ``scenes`` likewise, the number of
-            ``members``, or a panel for each of the ``factors``.
-        columns: of the table beside those of every experiment; keys of `summary.COLUMNS`.
+        name: its name on the command line.
+        question: the question that it answers.
+        arms: returns the arms for a resolved preset.
+        reference: the arm that the others are compared with, image by image; empty compares none.
+        splits: splits of the synthetic scenes.
+        strengths: strengths of their shifts.
+        plot: the rows or axis of the plot: ``arms``, ``scenes``, the number of ``members``, or a panel for
+            each of the ``factors``.
+        columns: columns of the table besides those of every experiment; keys of `summary.COLUMNS`.
         pictures: whether sheets of a few scenes are drawn.
     """
 
@@ -71,7 +71,7 @@ def experiment(name: str) -> Experiment:
     """Return an experiment by name.
 
     Raises:
-        ConfigError: for an unknown one, with the nearest.
+        ConfigError: for an unknown name, with the nearest valid one.
     """
     if name not in EXPERIMENTS:
         valid = ", ".join(EXPERIMENTS)
@@ -80,11 +80,11 @@ def experiment(name: str) -> Experiment:
 
 
 def preset_values(preset: Preset, factor: str) -> Any:
-    """Return what a preset has for one of `FACTORS`; None where it has no such setting."""
+    """Return a preset's value of one of `FACTORS`; None if it has no such setting."""
     return FACTORS[factor](preset)
 
 
-# --- what is learned ------------------------------------------------------------------------------
+# --- the targets ----------------------------------------------------------------------------------
 
 TARGETS = {
     "embeddings+decoder": ("embeddings", "decoder"),
@@ -93,25 +93,36 @@ TARGETS = {
     "full": ("encoder", "decoder"),
     "depth": ("depth",),
 }
-"""Parameterization -> the groups whose learning rates it uses."""
+"""Parameterization -> the parameter groups whose learning rates it uses."""
+
+
+RATE_FACTORS = (1, 0.1, 10)
 
 
 def _targets(preset: Preset) -> list[Arm]:
-    """Each target at the preset's rates; those it does not name keep the paper's ratio to its embeddings'."""
+    """Return an arm for each target; extra arms multiply its learning rates by `RATE_FACTORS`."""
+    return [_target_arm(preset, target, factor) for factor in RATE_FACTORS for target in TARGETS]
+
+
+def _target_arm(preset: Preset, target: str, factor: float) -> Arm:
+    changes = []
+    for group in TARGETS[target]:
+        rate = min(1.0, factor * _rate(preset, group))
+        changes.append(f"optim.learning_rates.{group}={rate:.3g}")
+    name = target if factor == 1 else f"{target}, rates x {factor:g}"
+    return Arm(name, (f"optim.parameterization={target}", *changes), extra=factor != 1)
+
+
+def _rate(preset: Preset, group: str) -> float:
+    """Return a group's learning rate.
+
+    A group that the preset does not set keeps the paper's ratio to the rate of the embeddings.
+    """
     rates = preset.optim.learning_rates
+    if group in rates.model_fields_set:
+        return float(getattr(rates, group))
     paper = type(rates)()
-    scale = rates.embeddings / paper.embeddings
-
-    def rate(group: str) -> float:
-        named = group in rates.model_fields_set
-        return float(getattr(rates if named else paper, group) * (1 if named else scale))
-
-    def arm(target: str, factor: float) -> Arm:
-        changes = [f"optim.learning_rates.{g}={min(1.0, factor * rate(g)):.3g}" for g in TARGETS[target]]
-        name = target if factor == 1 else f"{target}, rates x {factor:g}"
-        return Arm(name, (f"optim.parameterization={target}", *changes), extra=factor != 1)
-
-    return [arm(target, factor) for factor in (1, 0.1, 10) for target in TARGETS]
+    return float(getattr(paper, group)) * (rates.embeddings / paper.embeddings)
 
 
 # --- the ensemble ---------------------------------------------------------------------------------
@@ -130,10 +141,13 @@ EMBEDDED_KIND = "pixel-diffusion"
 
 def _prior(preset: Preset) -> list[Arm]:
     name = preset.prior.name
-    alien = f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{name}'"
-    no_tell = "" if _has(priors.REGISTRY, name, "tell") else f"the prior '{name}' is told neither"
-    no_random = "" if _has(priors.REGISTRY, name, "weights") else f"the prior '{name}' has no random weights"
-    foreign = "" if name == EMBEDDED_KIND else alien
+    no_tell = no_random = foreign = ""
+    if not _has(priors.REGISTRY, name, "tell"):
+        no_tell = f"the prior '{name}' is conditioned on neither photo nor light"
+    if not _has(priors.REGISTRY, name, "weights"):
+        no_random = f"the prior '{name}' has no random weights"
+    if name != EMBEDDED_KIND:
+        foreign = f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{name}'"
     other = ("prior.checkpoint=embedded:smooth-relighting-prior", "prior.revision=null")
     generic = ("prior.checkpoint=embedded:relief-prior", "prior.revision=null", "prior.guidance_scale=1")
     return [
@@ -156,25 +170,27 @@ REFERENCE_RENDERER = "blinn-phong, told the light"
 
 
 def _renderer(preset: Preset) -> list[Arm]:
-    """Every renderer at the preset's options, with a prior that is told the photo and not the light.
+    """Return an arm for each renderer, with a prior that is conditioned on the photo and not on the light.
 
-    The light that a prior is told is Blinn-Phong's; what other renderers draw may mean something else.
+    The prior's light condition is trained on Blinn-Phong's lights; the lights of other renderers may have
+    another meaning.
     """
-    tells = _has(priors.REGISTRY, preset.prior.name, "tell")
-    photo = ("prior.tell=photo",) if tells else ()
-    obstacle = "" if tells else f"the prior '{preset.prior.name}' is not told the light"
-    told = (*_as_renderer(preset.renderer, "blinn-phong"), "prior.tell=photo+light")
-    arms = [Arm(REFERENCE_RENDERER, told, obstacle=obstacle)]
+    if _has(priors.REGISTRY, preset.prior.name, "tell"):
+        photo_only, obstacle = ["prior.tell=photo"], ""
+    else:
+        photo_only, obstacle = [], f"the prior '{preset.prior.name}' is not conditioned on the light"
+    reference = (*_as_renderer(preset.renderer, "blinn-phong"), "prior.tell=photo+light")
+    arms = [Arm(REFERENCE_RENDERER, reference, obstacle=obstacle)]
     for name in renderers.REGISTRY.entries():
         try:
-            arms.append(Arm(name, (*_as_renderer(preset.renderer, name), *photo)))
+            arms.append(Arm(name, (*_as_renderer(preset.renderer, name), *photo_only)))
         except RedepthError as error:
             arms.append(Arm(name, obstacle=str(error)))
     return arms
 
 
 def _as_renderer(component: Component, name: str) -> tuple[str, ...]:
-    """Return the overrides that put another renderer in the place of one, with the options both have."""
+    """Return the overrides that replace a renderer by another and keep the options that both have."""
     known = options_schema(renderers.REGISTRY.get(name)).model_fields
     kept = {key: value for key, value in component.options.items() if key in known}
     return (f"renderer.name={name}", *(f"renderer.{k}={json.dumps(v)}" for k, v in kept.items()))
@@ -183,7 +199,7 @@ def _as_renderer(component: Component, name: str) -> tuple[str, ...]:
 # --- the shift ------------------------------------------------------------------------------------
 
 UNSHIFTED = ("in-domain", "broad", "path-traced")
-"""Splits without a strength."""
+"""Splits without a shift, and so without a strength."""
 
 SHIFTED = ("relief", "shapes", "lighting", "texture", "degraded", "sky")
 
@@ -198,48 +214,69 @@ FACTORS: Mapping[str, Callable[[Preset], Any]] = {
     "steps": lambda p: p.optim.steps,
     "lights a step": lambda p: p.renderer.options.get("lights"),
     "members": lambda p: p.optim.members,
-    "noise levels t": lambda p: _span(p.prior.options),
+    "noise levels t": lambda p: _noise_levels(p.prior.options),
     "guidance": lambda p: p.prior.options.get("guidance_scale"),
-    "smoothness": lambda p: (
-        p.optim.objectives["smoothness"].weight if "smoothness" in p.optim.objectives else None
-    ),
+    "smoothness": lambda p: _smoothness_weight(p),
 }
-"""What `cost` varies, one at a time -> how to read it in a resolved preset."""
+"""The settings that `cost` varies, one at a time -> how to read each in a resolved preset."""
 
 NOISE_LEVELS = ((0.02, 0.5), (0.3, 0.7), (0.75, 0.98), (0.02, 0.98))
 
 
-def _span(options: Mapping[str, Any]) -> str | None:
-    return f"{options['t_min']:g}-{options['t_max']:g}" if {"t_min", "t_max"} <= set(options) else None
+def _noise_levels(options: Mapping[str, Any]) -> str | None:
+    """Return the range of a prior's noise levels, as ``0.02-0.5``; None if it has none."""
+    if "t_min" not in options or "t_max" not in options:
+        return None
+    return f"{options['t_min']:g}-{options['t_max']:g}"
+
+
+def _smoothness_weight(preset: Preset) -> float | None:
+    term = preset.optim.objectives.get("smoothness")
+    return None if term is None else term.weight
 
 
 def _cost(preset: Preset) -> list[Arm]:
-    """The preset, and one setting changed at a time."""
-    arms = [Arm("preset")]
-
-    def vary(factor: str, changes: Mapping[Any, Sequence[str]]) -> None:
-        own = preset_values(preset, factor)
-        if own is None:
-            arms.append(Arm(factor, factor=factor, obstacle="the preset has no such setting"))
-            return
-        for value, overrides in changes.items():
-            if value != own:
-                label = f"{value:g}" if isinstance(value, float) else value
-                arms.append(Arm(f"{factor} {label}", tuple(overrides), factor=factor))
-
+    """Return the preset, and arms that change one setting each."""
     steps, members = preset.optim.steps, preset.optim.members
-    vary("steps", {n: [f"optim.steps={n}"] for n in _times(steps, (0.25, 0.5, 2))})
-    vary("lights a step", {n: [f"renderer.lights={n}"] for n in (1, 2, 4)})
-    vary("members", {n: [f"optim.members={n}"] for n in sorted({1, 3, *_times(members, (2,))})})
-    vary(
-        "noise levels t",
-        {f"{low:g}-{high:g}": [f"prior.t_min={low}", f"prior.t_max={high}"] for low, high in NOISE_LEVELS},
-    )
-    guidance = float(preset_values(preset, "guidance") or 0)
-    vary("guidance", {g: [f"prior.guidance_scale={g:g}"] for g in (guidance / 2, 2 * guidance)})
-    weight = float(preset_values(preset, "smoothness") or 0)
-    key = "optim.objectives.smoothness.weight"
-    vary("smoothness", {w: [f"{key}={w:g}"] for w in (0.0, weight / 10, 10 * weight)})
+    levels = {
+        f"{low:g}-{high:g}": [f"prior.t_min={low}", f"prior.t_max={high}"] for low, high in NOISE_LEVELS
+    }
+    guidance = preset_values(preset, "guidance") or 0.0
+    weight = preset_values(preset, "smoothness") or 0.0
+    smoothness_key = "optim.objectives.smoothness.weight"
+    return [
+        Arm("preset"),
+        *_vary(preset, "steps", {n: [f"optim.steps={n}"] for n in _times(steps, (0.25, 0.5, 2))}),
+        *_vary(preset, "lights a step", {n: [f"renderer.lights={n}"] for n in (1, 2, 4)}),
+        *_vary(
+            preset,
+            "members",
+            {n: [f"optim.members={n}"] for n in sorted({1, 3, *_times(members, (2,))})},
+        ),
+        *_vary(preset, "noise levels t", levels),
+        *_vary(
+            preset,
+            "guidance",
+            {scale: [f"prior.guidance_scale={scale:g}"] for scale in (guidance / 2, guidance * 2.0)},
+        ),
+        *_vary(
+            preset,
+            "smoothness",
+            {w: [f"{smoothness_key}={w:g}"] for w in (0.0, weight / 10, 10.0 * weight)},
+        ),
+    ]
+
+
+def _vary(preset: Preset, factor: str, changes: Mapping[Any, Sequence[str]]) -> list[Arm]:
+    """Return an arm for each value of a factor (value -> overrides) that differs from the preset's."""
+    current = preset_values(preset, factor)
+    if current is None:
+        return [Arm(factor, factor=factor, obstacle="the preset has no such setting")]
+    arms = []
+    for value, overrides in changes.items():
+        if value != current:
+            label = f"{value:g}" if isinstance(value, float) else value
+            arms.append(Arm(f"{factor} {label}", tuple(overrides), factor=factor))
     return arms
 
 
@@ -248,58 +285,58 @@ def _times(value: int, factors: Sequence[float]) -> list[int]:
 
 
 def _has(registry: Registry, name: str, option: str) -> bool:
+    """Return whether a component has an option."""
     return option in options_schema(registry.get(name)).model_fields
 
 
-EXPERIMENTS = {
-    found.name: found
-    for found in (
-        Experiment(
-            "targets",
-            "What should be learned at test time: embeddings and decoder, either, everything, the depth map?",
-            _targets,
-            reference="embeddings+decoder",
-            columns=("collapse", "edges"),
-            pictures=True,
-        ),
-        Experiment(
-            "ensemble",
-            "How many members does the ensemble need, and how much does its answer depend on the draws?",
-            _ensemble,
-            reference=f"N = {max(SIZES)}",
-            plot="members",
-            columns=("spread",),
-        ),
-        Experiment(
-            "prior",
-            "Does the gain come from what the prior has learned?",
-            _prior,
-            reference="trained",
-            pictures=True,
-        ),
-        Experiment(
-            "renderer",
-            "How much does it matter by which shading model the photo is re-lit?",
-            _renderer,
-            reference=REFERENCE_RENDERER,
-        ),
-        Experiment(
-            "shift",
-            "Where does refinement help, and where does it hurt?",
-            _shift,
-            splits=("in-domain", *SHIFTED, "broad", "path-traced"),
-            strengths=(0.5, 1.0),
-            plot="scenes",
-            columns=("flagged",),
-        ),
-        Experiment(
-            "cost",
-            "What do time and memory buy: steps, lights, members, noise levels, guidance, smoothness?",
-            _cost,
-            reference="preset",
-            plot="factors",
-            columns=("memory",),
-        ),
-    )
-}
+_EXPERIMENTS = (
+    Experiment(
+        "targets",
+        "What should be learned at test time: embeddings and decoder, either, everything, the depth map?",
+        _targets,
+        reference="embeddings+decoder",
+        columns=("collapse", "edges"),
+        pictures=True,
+    ),
+    Experiment(
+        "ensemble",
+        "How many members does the ensemble need, and how much does its answer depend on the draws?",
+        _ensemble,
+        reference=f"N = {max(SIZES)}",
+        plot="members",
+        columns=("spread",),
+    ),
+    Experiment(
+        "prior",
+        "Does the gain come from what the prior has learned?",
+        _prior,
+        reference="trained",
+        pictures=True,
+    ),
+    Experiment(
+        "renderer",
+        "How much does it matter by which shading model the photo is re-lit?",
+        _renderer,
+        reference=REFERENCE_RENDERER,
+    ),
+    Experiment(
+        "shift",
+        "Where does refinement help, and where does it hurt?",
+        _shift,
+        splits=("in-domain", *SHIFTED, "broad", "path-traced"),
+        strengths=(0.5, 1.0),
+        plot="scenes",
+        columns=("flagged",),
+    ),
+    Experiment(
+        "cost",
+        "What do time and memory buy: steps, lights, members, noise levels, guidance, smoothness?",
+        _cost,
+        reference="preset",
+        plot="factors",
+        columns=("memory",),
+    ),
+)
+
+EXPERIMENTS = {grid.name: grid for grid in _EXPERIMENTS}
 """The experiments by name."""

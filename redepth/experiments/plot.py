@@ -1,4 +1,4 @@
-"""One figure an experiment: relative change of SI-log with 95 % intervals."""
+"""The figure of an experiment: relative change of SI-log with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from redepth import io
 from redepth.experiments.grids import FACTORS, Plot, preset_values
 from redepth.experiments.study import Study
+from redepth.experiments.summary import Cell
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib takes a while to import
     from matplotlib.figure import Figure
 
-    from redepth.experiments.summary import Cell
-
 WIDTH = 7.0
-"""Of every figure, inches; at `DPI` it stays sharp at 700 pixels."""
+"""Width of every figure in inches; at `DPI` it stays sharp at 700 pixels."""
 
 DPI = 200
 CHANGE = "change of SI-log, % (below 0 is better)"
@@ -33,7 +32,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(study: Study, cells: Sequence[Cell], path: Path) -> None:
-    """Draw the figure of an experiment to a PNG."""
+    """Draw the figure of an experiment to a PNG; nothing if no cell has a change."""
     import matplotlib
 
     shown = [cell for cell in cells if not math.isnan(cell.change.change)]
@@ -52,27 +51,31 @@ def _figure(height: float) -> Figure:
 
 
 def _whiskers(cells: Sequence[Cell]) -> list[list[float]]:
-    """Return how far the intervals reach below and above."""
-    return [[c.change.change - c.change.low for c in cells], [c.change.high - c.change.change for c in cells]]
+    """Return the lengths of the intervals below and above the changes."""
+    below = [c.change.change - c.change.low for c in cells]
+    above = [c.change.high - c.change.change for c in cells]
+    return [below, above]
 
 
 def _points(axes: Any, at: Sequence[float], cells: Sequence[Cell], *, upright: bool, **style: Any) -> None:
-    """Draw changes with their intervals at places along the other axis."""
-    values = [c.change.change for c in cells]
-    where = (at, values) if upright else (values, at)
-    whiskers = {"yerr" if upright else "xerr": _whiskers(cells)}
-    axes.errorbar(*where, **whiskers, **{"fmt": "o", "markersize": 4.5, "elinewidth": 1.4} | style)
+    """Draw changes with their intervals; ``at`` are their positions along the other axis."""
+    style = {"fmt": "o", "markersize": 4.5, "elinewidth": 1.4} | style
+    changes = [c.change.change for c in cells]
+    if upright:
+        axes.errorbar(at, changes, yerr=_whiskers(cells), **style)
+    else:
+        axes.errorbar(changes, at, xerr=_whiskers(cells), **style)
 
 
 def _rows(
     study: Study, cells: Sequence[Cell], row: Callable[[Cell], str], series: Callable[[Cell], str]
 ) -> Figure:
     """Draw a row for each arm or split, and in it a point for each series."""
-    rows, kinds = (list(dict.fromkeys(map(name, cells))) for name in (row, series))
-    shown = {
-        name: [kind for kind in kinds if any(row(c) == name and series(c) == kind for c in cells)]
-        for name in rows
-    }
+    rows, kinds = list(dict.fromkeys(map(row, cells))), list(dict.fromkeys(map(series, cells)))
+    shown: dict[str, list[str]] = {name: [] for name in rows}
+    for kind in kinds:
+        for name in dict.fromkeys(row(cell) for cell in cells if series(cell) == kind):
+            shown[name].append(kind)
     figure = _figure(0.8 + 0.17 * len(rows) + 0.17 * sum(map(len, shown.values())))
     axes: Any = figure.subplots()
     axes.axvline(0, color="#888888", linewidth=0.8)
@@ -91,7 +94,7 @@ def _rows(
 
 
 def _beside(kinds: Sequence[str], kind: str) -> float:
-    """Return how far from the middle of its place one of several points stands: none covers another."""
+    """Return the offset of a point from the middle of its place: no point hides another."""
     return 0.5 * ((kinds.index(kind) + 0.5) / len(kinds) - 0.5)
 
 
@@ -110,7 +113,7 @@ def _scenes(study: Study, cells: Sequence[Cell]) -> Figure:
 
 
 def _members(study: Study, cells: Sequence[Cell]) -> Figure:
-    """Draw the change over N: the interval over images, and the spread over draws."""
+    """Draw the change over N, with the interval over images and the spread over draws."""
     figure = _figure(3.2)
     axes: Any = figure.subplots()
     axes.axhline(0, color="#888888", linewidth=0.8)
@@ -118,7 +121,7 @@ def _members(study: Study, cells: Sequence[Cell]) -> Figure:
     for number, scenes in enumerate(dict.fromkeys(cell.scenes for cell in cells)):
         mine = [cell for cell in cells if cell.scenes == scenes]
         at = [sizes.index(_size(cell)) + 0.12 * number for cell in mine]
-        color, first = _color(number), number == 0
+        color = _color(number)
         _points(axes, at, mine, upright=True, color=color, label=f"{scenes}: 95 % over images")
         axes.plot(at, [c.change.change for c in mine], color=color, linewidth=0.8, alpha=0.6)
         drawn = [(x, c) for x, c in zip(at, mine, strict=True) if c.spread is not None]
@@ -131,7 +134,7 @@ def _members(study: Study, cells: Sequence[Cell]) -> Figure:
             capsize=0,
             alpha=0.35,
             color=color,
-            label="standard deviation over draws" if first else None,
+            label="standard deviation over draws" if number == 0 else None,
         )
     axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     axes.set_xlabel("members N")
@@ -142,12 +145,14 @@ def _members(study: Study, cells: Sequence[Cell]) -> Figure:
 
 
 def _size(cell: Cell) -> int:
+    """``N = 5`` -> 5."""
     return int(cell.arm.rpartition(" ")[2])
 
 
 def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
     """Draw a panel for each factor: the change at each of its values, with time and memory below."""
-    factors = [f for f in FACTORS if any(study.arms[c.arm].factor == f for c in cells)]
+    varied = {study.arms[c.arm].factor for c in cells}
+    factors = [factor for factor in FACTORS if factor in varied]
     columns = 3
     rows = max(1, math.ceil(len(factors) / columns))
     figure = _figure(2.2 * rows + 0.3)
@@ -165,31 +170,22 @@ def _factors(study: Study, cells: Sequence[Cell]) -> Figure:
 
 
 def _factor(axes: Any, study: Study, cells: Sequence[Cell], factor: str) -> None:
-    """Draw one panel: a point for each value and set of scenes, the preset's own as a diamond."""
+    """Draw one panel: a point for each value and set of scenes, a diamond for the preset's own value."""
     values = {name: preset_values(arm.preset, factor) for name, arm in study.arms.items()}
     reference, sets = study.grid.reference, list(dict.fromkeys(cell.scenes for cell in cells))
     mine = [c for c in cells if study.arms[c.arm].factor == factor or c.arm == reference]
     places = sorted({values[c.arm] for c in mine})
     axes.axhline(0, color="#888888", linewidth=0.8)
     for number, scenes in enumerate(sets):
-        for kind, marker in ((False, "o"), (True, "D")):
-            shown = [c for c in mine if c.scenes == scenes and (c.arm == reference) == kind]
+        of_set = [c for c in mine if c.scenes == scenes]
+        varied = [c for c in of_set if c.arm != reference]
+        unchanged = [c for c in of_set if c.arm == reference]
+        for shown, marker, label in ((varied, "o", scenes), (unchanged, "D", None)):
             at = [places.index(values[c.arm]) + 0.5 * _beside(sets, scenes) for c in shown]
-            _points(
-                axes,
-                at,
-                shown,
-                upright=True,
-                fmt=marker,
-                color=_color(number),
-                label=None if kind else scenes,
-            )
+            _points(axes, at, shown, upright=True, fmt=marker, color=_color(number), label=label)
     prices = {values[c.arm]: _price(c) for c in reversed(mine)}
-    axes.set_xticks(
-        range(len(places)),
-        [f"{_short(v)}\n{prices[v]}" for v in places],
-        fontsize=7 if len(places) < 5 else 6,
-    )
+    labels = [f"{_short(value)}\n{prices[value]}" for value in places]
+    axes.set_xticks(range(len(places)), labels, fontsize=7 if len(places) < 5 else 6)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_title(factor, fontsize=9)
 
@@ -208,13 +204,16 @@ def _color(number: int) -> str:
 
 
 def _caption(study: Study, cells: Sequence[Cell], axes: Any, figure: Any = None, more: str = "") -> None:
-    """Say what was measured, above the axes."""
+    """Write what was measured above the axes, or above the figure if it is given."""
     counts = sorted({cell.images for cell in cells})
     images = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     sets = list(dict.fromkeys(cell.scenes for cell in cells))
     scenes = f"{images} images" + (f" of {sets[0]}" if len(sets) == 1 else " a set")
     text = f"{study.experiment}, preset {study.base.name}: {scenes}, 95 % intervals{more}"
-    (axes.set_title if figure is None else figure.suptitle)(text, fontsize=8, color="#555555")
+    if figure is None:
+        axes.set_title(text, fontsize=8, color="#555555")
+    else:
+        figure.suptitle(text, fontsize=8, color="#555555")
 
 
 PLOTS: Mapping[Plot, Callable[[Study, Sequence[Cell]], Figure]] = {

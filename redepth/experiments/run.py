@@ -1,4 +1,4 @@
-"""Run an experiment: each arm on each scene, one row file a task, by any executor."""
+"""Run an experiment: every arm on every scene, one row file a task, by any executor."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
 from redepth.ops import geometry
 from redepth.pipeline import Pipeline
-from redepth.protocols import Measurement
+from redepth.protocols import Measurement, prepare
 from redepth.refinement import Refinement
 from redepth.runtime.executors import Done, Resources
 from redepth.runtime.resume import Task, claim, read_rows, row_path, run_tasks
 
 IDENTITY, KIND = "experiment.json", "experiment"
 PICTURED = 4
-"""Scenes of the first set whose maps are kept for pictures."""
+"""Number of scenes of the first set whose maps are kept for pictures."""
 
 
 class ArmResult(BaseModel):
-    """What one arm did to one image.
+    """The row of one image refined by one arm.
 
     Attributes:
-        experiment: its name.
-        arm: likewise.
-        split: of the image.
-        strength: of the split's shift, if it has one.
-        image: its name.
-        seed: of the random streams.
-        draw: which disjoint part of the ensemble this is, where several were measured.
-        members: that the answer is the mean of.
+        experiment: name of the experiment.
+        arm: name of the arm.
+        split: split of the image.
+        strength: strength of the split's shift, if it has one.
+        image: name of the image.
+        seed: seed of the random streams.
+        draw: number of the disjoint part of the ensemble, if several were measured.
+        members: number of members that the answer is the mean of.
         before: metrics of the initial depth under the protocol, name -> value.
-        after: those of the refined one.
-        clipped: share of its pixels whose aligned depth had to be clipped.
-        diagnostics: failure signatures, name -> value; None where one cannot be measured.
-        flagged: those above their thresholds.
-        seconds: of the refinement of all members.
-        memory_mib: peak memory meanwhile, as `PeakMemory` says.
-        hardware: what it ran on.
-        prompt: what the prior was told.
-        protocol: its name.
-        protocol_sha256: its hash; rows of two hashes are not comparable.
+        after: metrics of the refined depth.
+        clipped: share of its pixels whose aligned depth was clipped.
+        diagnostics: failure signatures, name -> value; None if a signature cannot be measured.
+        flagged: names of the signatures above their thresholds.
+        seconds: time of the refinement of all members.
+        memory_mib: peak memory during the refinement; see `PeakMemory`.
+        hardware: the processor or GPU that it ran on.
+        prompt: the prompt that the prior was conditioned on.
+        protocol: name of the protocol.
+        protocol_sha256: its hash; rows with different hashes are not comparable.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -90,6 +90,7 @@ class StoredResults(BaseModel):
 
 
 OnDone = Callable[[Done[Task, StoredResults], int, int], None]
+"""Called after each task with its outcome, the number of tasks that have ended, and the number of all."""
 
 
 def run_study(
@@ -101,15 +102,15 @@ def run_study(
     fresh: bool = False,
     on_done: OnDone = lambda done, ended, total: None,
 ) -> tuple[list[ArmResult], dict[Task, str]]:
-    """Do what is not done yet; return all rows, and why tasks (arm, scene) failed.
+    """Run the tasks that are left; return all rows, and the tasks (arm, scene) that failed with the reasons.
 
     Args:
-        study: what to do.
-        folder: of the experiment; one that was killed goes on in it.
+        study: what to run.
+        folder: folder of the experiment; an experiment that was killed resumes there.
         resources: where the work runs; metrics do not depend on it, time and memory do.
-        device: of each worker.
-        fresh: forget what the folder holds.
-        on_done: called after each task with its outcome, how many have ended, and how many there are.
+        device: device of each worker.
+        fresh: discard what the folder holds.
+        on_done: called after each task.
 
     Raises:
         ConfigError: the folder holds another experiment, with the differences.
@@ -124,20 +125,21 @@ def run_study(
 
 
 def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
-    """Return what the prior is told of each scene that is left: the same for all arms."""
+    """Return the prompt of each scene that is left, the same for all arms."""
     scenes = {scene.name: scene for scene in study.scenes()}
 
     def load(name: str) -> Sample:
         scene = scenes[name]
-        return study.protocol.prepare(study.reader(scene.scenes).load(scene.image))
+        return prepare(study.protocol, study.reader(scene.scenes).load(scene.image))
 
-    return captions(study.base, list(dict.fromkeys(name for _, name in tasks)), load, device)
+    names = list(dict.fromkeys(name for _, name in tasks))
+    return captions(study.base, names, load, device)
 
 
 def _make_worker(
     study: str, folder: str, device: str, prompts: Mapping[str, str]
 ) -> Callable[[Task], StoredResults]:
-    """Make what runs one arm on one scene; an arm's models are loaded when its first scene comes."""
+    """Return a worker that runs one arm on one scene; an arm's models are loaded at its first scene."""
     return _Worker(Study.model_validate_json(study), Path(folder), device, prompts)
 
 
@@ -145,39 +147,49 @@ class _Worker:
     def __init__(self, study: Study, folder: Path, device: str, prompts: Mapping[str, str]) -> None:
         self.study, self.folder, self.device, self.prompts = study, folder, device, prompts
         self.scenes = {scene.name: scene for scene in study.scenes()}
-        self.readers = {found.label: study.reader(found) for found in study.sets}
+        self.readers = {scenes.label: study.reader(scenes) for scenes in study.sets}
         self.loaded: dict[str, Pipeline] = {}
 
     def __call__(self, task: Task) -> StoredResults:
         name, scene = task[0], self.scenes[task[1]]
         arm = self.study.arms[name]
-        sample = self.study.protocol.prepare(self.readers[scene.scenes.label].load(scene.image))
-        pipeline = self._pipeline(name, arm)
-        if isinstance(teacher := pipeline.refiner.prior, Teacher):
-            teacher.tell(_surface(pipeline, sample, arm.teacher or 0.0))
-        memory = PeakMemory(pipeline.device)
-        refinement = require_whole(
-            pipeline.refine(
-                sample.pixels(),
-                prompt=self.prompts.get(scene.name, ""),
-                seed=self.study.image_seed(scene),
-            )
-        )
-        peak = memory.mib()
+        sample = prepare(self.study.protocol, self.readers[scene.scenes.label].load(scene.image))
+        refinement, peak = self._refine(name, arm, scene, sample)
         measured = [
             (part, measure_both(self.study.protocol, sample, part.refinement.outcome))
             for part in _parts(name, arm, refinement)
         ]
         rows = StoredResults(rows=[self._row(scene, part, both, peak) for part, both in measured])
-        if self.study.grid.pictures and scene.scenes == self.study.sets[0] and scene.number < PICTURED:
-            io.save_npz(row_path(self.folder, task).with_suffix(".npz"), _maps(refinement, measured[0][1]))
-        # The rows come last: where they stand, all else of the task does.
-        io.save_json(row_path(self.folder, task), rows.model_dump())
+        path = row_path(self.folder, task)
+        if self._is_pictured(scene):
+            io.save_npz(path.with_suffix(".npz"), _maps(refinement, measured[0][1]))
+        # The rows are written last: if they exist, all other files of the task exist too.
+        io.save_json(path, rows.model_dump())
         return rows
+
+    def _refine(
+        self, name: str, arm: ArmRun, scene: Scene, sample: Sample
+    ) -> tuple[Refinement, float | None]:
+        """Return the refinement and its peak memory in MiB."""
+        pipeline = self._pipeline(name, arm)
+        prior = pipeline.refiner.prior
+        if isinstance(prior, Teacher):
+            share = 0.0 if arm.teacher is None else arm.teacher
+            prior.set_surface(_surface(pipeline, sample, share))
+        memory = PeakMemory(pipeline.device)
+        refinement = pipeline.refine(
+            sample.pixels(), prompt=self.prompts.get(scene.name, ""), seed=self.study.image_seed(scene)
+        )
+        return require_whole(refinement), memory.mib()
+
+    def _is_pictured(self, scene: Scene) -> bool:
+        """Return whether the scene's maps are kept for pictures."""
+        in_first_set = scene.scenes == self.study.sets[0]
+        return self.study.grid.pictures and in_first_set and scene.number < PICTURED
 
     def _pipeline(self, name: str, arm: ArmRun) -> Pipeline:
         if name not in self.loaded:
-            # One arm at a time is in memory: the scenes of one come before those of the next.
+            # Only one arm is in memory: all scenes of an arm come before those of the next.
             self.loaded = {}
             pipeline = Pipeline(arm.preset, device=self.device)
             if arm.teacher is not None:
@@ -189,7 +201,7 @@ class _Worker:
     def _row(
         self, scene: Scene, part: _Part, both: Mapping[str, Measurement], peak: float | None
     ) -> ArmResult:
-        refinement, (before, after) = part.refinement, (both[k].row for k in ("initial", "refined"))
+        refinement, before, after = part.refinement, both["initial"].row, both["refined"].row
         return ArmResult(
             experiment=self.study.experiment,
             arm=part.arm,
@@ -202,8 +214,8 @@ class _Worker:
             before=before.metrics,
             after=after.metrics,
             clipped=after.clipped,
-            diagnostics={name: found.value for name, found in refinement.diagnostics.items()},
-            flagged=[found.name for found in refinement.flagged],
+            diagnostics={name: signature.value for name, signature in refinement.diagnostics.items()},
+            flagged=[signature.name for signature in refinement.flagged],
             seconds=refinement.outcome.seconds,
             memory_mib=peak,
             hardware="{name}, {threads} threads".format(**refinement.components["hardware"]),
@@ -215,7 +227,7 @@ class _Worker:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some members of a refinement as an ensemble of their own."""
+    """Some members of a refinement, as an ensemble."""
 
     arm: str
     draw: int
@@ -223,25 +235,28 @@ class _Part:
 
 
 def _parts(name: str, arm: ArmRun, refinement: Refinement) -> list[_Part]:
-    """Return the whole ensemble, or its disjoint parts of each size: members are independent streams."""
+    """Return the whole ensemble, or its disjoint parts of each size.
+
+    Members have independent random streams, so each part is an ensemble of fewer members.
+    """
     if not arm.parts:
         return [_Part(name, 0, refinement)]
-    outcome, found = refinement.outcome, []
+    outcome, parts = refinement.outcome, []
     for size in arm.parts:
         for draw in range(len(outcome.members) // size):
             rows = slice(draw * size, (draw + 1) * size)
             part = replace(outcome, members=outcome.members[rows], member_depths=outcome.member_depths[rows])
-            found.append(_Part(part_name(size), draw, replace(refinement, outcome=part)))
-    return found
+            parts.append(_Part(part_name(size), draw, replace(refinement, outcome=part)))
+    return parts
 
 
 def part_name(size: int) -> str:
-    """Return what the arm of an ensemble's parts is called."""
+    """Return the name of the arm of an ensemble's parts of a size."""
     return f"N = {size}"
 
 
 def _surface(pipeline: Pipeline, sample: Sample, share: float) -> Tensor:
-    """Return the relative depth at network size that lies a share of the way from initial to true."""
+    """Return the relative depth, at network size, that lies a share of the way from initial to true depth."""
     refiner = pipeline.refiner
     photo = torch.from_numpy(sample.pixels()).permute(2, 0, 1)[None]
     _, _, initial = refiner.predict(photo)
@@ -249,22 +264,22 @@ def _surface(pipeline: Pipeline, sample: Sample, share: float) -> Tensor:
     depth = sample.depth()[None, None].to(start)
     size = start.shape[-2:]
     truth = geometry.resize(depth, *size, antialias=True)
-    # Where the truth is unknown, as in the sky, the teacher has nothing to say.
+    # Where the truth is unknown, as in the sky, the teacher keeps the initial depth.
     known = geometry.resize((depth > 0).to(start), *size, antialias=True) > 1 - 1e-4
     return torch.where(known, start + share * (truth - start), start)
 
 
 def _maps(refinement: Refinement, both: Mapping[str, Measurement]) -> dict[str, Any]:
-    """Return what pictures of a scene are drawn from."""
-    depths = {when: found.depth.float().numpy() for when, found in both.items()}
+    """Return the arrays that the pictures of a scene are drawn from."""
+    depths = {when: measured.depth.float().numpy() for when, measured in both.items()}
     return {"photo": io.to_uint8(refinement.photo), "truth": both["initial"].truth.float().numpy(), **depths}
 
 
 class PeakMemory:
-    """The peak memory since it was made, in MiB.
+    """The peak memory since this object was made, in MiB.
 
-    On CUDA what tensors took on the device. On Linux the resident memory of the whole process: libraries,
-    weights, and what the allocator has kept of former work. None elsewhere.
+    On CUDA: the memory of tensors on the device. On Linux: the resident memory of the whole process, with
+    libraries, weights, and memory that the allocator has kept from earlier work. Elsewhere it is unknown.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -279,7 +294,7 @@ class PeakMemory:
                 self._status = None
 
     def mib(self) -> float | None:
-        """Return it; None where it is not known."""
+        """Return the peak; None if it is unknown."""
         if self._device.type == "cuda":
             return round(torch.cuda.max_memory_allocated(self._device) / 2**20, 1)
         if self._status is None:

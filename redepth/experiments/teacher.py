@@ -1,4 +1,4 @@
-"""A prior that is told the true surface: the most that the loop can gain, and what a mistaken one leaves."""
+"""A prior that knows the true surface, or one near it: an upper bound of what the loop can gain."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from redepth.ops import color
 
 
 class Teacher:
-    r"""Half the mean squared distance to the picture of a surface it is told, in the prior's units.
+    r"""Half the mean squared distance to the re-lit picture of a target surface, in the prior's units.
 
     .. math:: \tfrac12 \operatorname{mean} \big( 2 R(z, l) - 2 R(z^\star, l) \big)^2
 
     for the renderer R and light l; pictures in [0, 1] are [-1, 1] to a prior, hence the 2.
 
     Args:
-        prior: whose random numbers are drawn and left unused, so that the lights that follow them in a
-            member's stream are those of a run with that prior. Loaded.
+        prior: a loaded prior. Its random numbers are drawn and not used, so that the lights that follow them
+            in a member's stream are those of a run with that prior.
         renderer: R.
     """
 
@@ -29,32 +29,32 @@ class Teacher:
         self.prior, self.renderer = prior, renderer
         self.surface: Tensor | None = None
 
-    def tell(self, surface: Tensor) -> None:
-        """Take z*, (1, 1, H, W) relative depth at network size, of the photo that comes next."""
+    def set_surface(self, surface: Tensor) -> None:
+        """Set z*, (1, 1, H, W) relative depth at network size, for the next photo."""
         self.surface = surface
 
     def load(self, device: torch.device) -> Self:
-        """Return itself: there is nothing to load."""
+        """Return itself; there is nothing to load."""
         return self
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Keep the surface and the photo's linear colours. Raises ValueError if no surface was told."""
+        """Return the surface and the photo's linear colours. Raises ValueError if no surface was set."""
         if self.surface is None:
-            raise ValueError("tell the teacher the photo's surface first")
+            raise ValueError("set the photo's surface first, by Teacher.set_surface")
         return Condition({"surface": self.surface.to(image), "linear": color.srgb_to_linear(image)})
 
     def draw(self, batch: int, generator: Generator, progress: float = 0.0) -> Noise:
-        """Draw what the prior draws."""
+        """Draw the random numbers that the prior would draw."""
         return self.prior.draw(batch, generator, progress)
 
     def __call__(
         self, relit: Tensor, condition: Condition, illumination: Illumination, noise: Noise
     ) -> Tensor:
         """Return the loss of each picture, (N,)."""
-        told = condition.tensors
-        target = self.renderer(told["surface"], told["linear"], illumination.as_member())[0]
+        surface, linear = condition.tensors["surface"], condition.tensors["linear"]
+        target = self.renderer(surface, linear, illumination.as_member())[0]
         return 0.5 * ((2 * relit - 2 * target) ** 2).mean(dim=(1, 2, 3))
 
     def describe(self) -> dict[str, Any]:
-        """Return what it is."""
-        return {"kind": "teacher that is told a surface"}
+        """Return the kind of prior, for records."""
+        return {"kind": "teacher with a target surface"}

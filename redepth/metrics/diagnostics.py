@@ -1,7 +1,7 @@
 """The paper's four failure signatures, as numbers: hallucinated edges, over-smoothing, collapse, sky.
 
-Each is 0 for a refinement that changed nothing and grows with the failure; above its threshold it is
-flagged. How the thresholds were found is in ``docs/diagnostics.md``. Source of the signatures: the
+Each value is 0 for a refinement that changed nothing and grows with the failure; above its threshold it is
+flagged. ``docs/diagnostics.md`` describes how the thresholds were chosen. Source of the signatures: the
 limitations of Re-Depth Anything (arXiv 2512.17908); the measures are redepth's own.
 """
 
@@ -22,7 +22,7 @@ from redepth.ops.sky import sky_mask
 from redepth.ops.statistics import entropy, nearness, rank_correlation, spread
 
 LONGEST = 256
-"""Larger maps are shrunk to this longer side first, so that one threshold serves all network sizes."""
+"""Larger maps are shrunk to this longer side first, so that one threshold fits all network sizes."""
 
 THRESHOLDS = {
     "hallucinated_edges": 0.02,
@@ -32,26 +32,28 @@ THRESHOLDS = {
 }
 
 MEANINGS = {
-    "hallucinated_edges": "share of the refined depth's edges that are new, lie on texture, and are backed "
-    "neither by the initial depth nor by members that agree on something else than the photo's brightness",
-    "over_smoothing": "share of the initial depth's fine detail that is gone, at the photo's edges or in its "
+    "hallucinated_edges": "share of the refined depth's edges that are new, lie on texture and are supported "
+    "neither by the initial depth nor by members that agree on something other than the photo's brightness",
+    "over_smoothing": "share of the initial depth's fine detail that was lost at the photo's edges or in its "
     "dark regions, whichever lost more",
-    "geometry_collapse": "1 minus what is left of the initial depth's range, of its entropy or of its order, "
+    "geometry_collapse": "1 minus the remaining share of the initial depth's range, entropy or order, "
     "whichever lost most",
-    "sky_geometry": "how near the nearest tenth of the sky is, from 0, the farthest level of the refined "
-    "depth, to 1, its nearest",
+    "sky_geometry": "how near the nearest tenth of the sky is, from 0 (the farthest level of the refined "
+    "depth) to 1 (its nearest level)",
 }
 
 ADVICE = {
     "hallucinated_edges": "lower optim.learning_rates or prior.guidance_scale, raise optim.members, or set "
     "optim.blend=agreement",
     "over_smoothing": "lower the weight of optim.objectives.smoothness, or optim.learning_rates",
-    "geometry_collapse": "lower optim.learning_rates, or learn less: optim.parameterization=embeddings",
-    "sky_geometry": "set optim.objectives.sky.weight=1, with --sky-mask if the sky is not found well",
+    "geometry_collapse": "lower optim.learning_rates, or optimize fewer parameters: "
+    "optim.parameterization=embeddings",
+    "sky_geometry": "set optim.objectives.sky.weight=1, with --sky-mask if the sky is not detected well",
 }
 
 _DARK = 0.2
-_FEWEST = 0.01
+"""Luma below which a pixel is in a dark region."""
+_SMALLEST_REGION = 0.01
 """Share of the photo below which a region is too small to measure."""
 
 
@@ -61,10 +63,10 @@ class Signature:
 
     Attributes:
         name: a key of `THRESHOLDS`.
-        value: >= 0, larger is worse; None where it cannot be measured, and ``note`` says why.
-        threshold: above it the signature is flagged.
-        parts: the numbers that the value was made of; None where one cannot be measured.
-        note: what limits the value, if anything does.
+        value: >= 0, larger is worse; None if it cannot be measured, and ``note`` says why.
+        threshold: the signature is flagged above it.
+        parts: the numbers that the value was computed from; None for one that cannot be measured.
+        note: a limitation of the value, if there is one.
     """
 
     name: str
@@ -85,17 +87,17 @@ class Signature:
 
     @property
     def meaning(self) -> str:
-        """What the value is, in a sentence."""
+        """What the value measures."""
         return MEANINGS[self.name]
 
     @property
     def warning(self) -> str:
-        """One line: what was found, what it means and what to do."""
+        """One line: the value, what it measures and what to do."""
         value = "not measured" if self.value is None else f"{self.value:.2g}"
         return f"{self.title}: {value}, above {self.threshold:g} ({self.meaning}); {ADVICE[self.name]}"
 
     def record(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the signature as plain data."""
         data = asdict(self)
         del data["name"]
         return {**data, "flagged": self.flagged, "meaning": self.meaning}
@@ -103,7 +105,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class _Maps:
-    """What the signatures are measured on, all (., 1, h, w); depths as `nearness`."""
+    """The maps that the signatures are measured on, all (., 1, h, w); depths as `nearness`."""
 
     brightness: Tensor
     before: Tensor
@@ -127,20 +129,20 @@ def diagnose(
 ) -> dict[str, Signature]:
     """Measure the four signatures of one refinement, name -> `Signature`.
 
-    Scale and shift that all raw outputs share change nothing. Those of the refined output alone change
-    nothing either but for the collapse, which compares ranges: a surface flattened to a tenth is flat to the
-    renderer, whose scale is fixed. Nothing here is random.
+    A scale and shift of all raw outputs change no value. A scale and shift of the refined output alone change
+    only the collapse, which compares ranges: the renderer's scale is fixed, so a surface flattened to a tenth
+    looks flat to it. Nothing here is random.
 
     Args:
         photo: (1, 3, h, w) sRGB in [0, 1], any size.
         initial: (1, 1, H, W) raw output of the frozen model.
         members: (M, 1, H, W) raw outputs of the members.
-        refined: (1, 1, H, W) the ensemble's answer; their mean without it.
+        refined: (1, 1, H, W) the ensemble's output; by default the mean of the members.
         predicts: what the raw outputs are.
-        sky: (1, 1, H, W) bool, True where there is sky; None looks for it (`ops.sky.sky_mask`).
+        sky: (1, 1, H, W) bool, True where there is sky; by default it is detected (`ops.sky.sky_mask`).
 
     Raises:
-        ValueError: if shapes do not fit.
+        ValueError: the shapes do not match.
     """
     refined = members.mean(dim=0, keepdim=True) if refined is None else refined
     _check_shapes(photo, initial, members, refined, sky)
@@ -148,21 +150,21 @@ def diagnose(
         return _not_finite()
     image = geometry.resize(photo.float(), *initial.shape[-2:], antialias=True).clamp(0, 1)
     sky = sky_mask(image, initial, predicts) if sky is None else sky
-    raw, answer, rows = (_shrunk(values.float()) for values in (initial, refined, members))
+    small_initial, small_refined = _shrink(initial.float()), _shrink(refined.float())
     maps = _Maps(
-        luma(_shrunk(image)),
-        nearness(raw, predicts),
-        nearness(answer, predicts),
-        _like(rows, answer),
-        _shrunk(sky.float()) > 0.5,
+        brightness=luma(_shrink(image)),
+        before=nearness(small_initial, predicts),
+        after=nearness(small_refined, predicts),
+        members=_scale_like(_shrink(members.float()), small_refined),
+        sky=_shrink(sky.float()) > 0.5,
     )
-    found = (
+    signatures = (
         _hallucinated_edges(maps),
         _over_smoothing(maps),
-        _geometry_collapse(raw, answer),
+        _geometry_collapse(small_initial, small_refined),
         _sky_geometry(maps),
     )
-    return {signature.name: signature for signature in found}
+    return {signature.name: signature for signature in signatures}
 
 
 def _hallucinated_edges(maps: _Maps) -> Signature:
@@ -173,8 +175,8 @@ def _hallucinated_edges(maps: _Maps) -> Signature:
 
     for nearness n, before n_0, luma Y (its gradient in t over 1 % of the shorter side). Agreement a = |d|^2 /
     (|d|^2 + s^2), where d is the change of the gradient and s its standard deviation over the members.
-    Copying c is the squared local correlation of d with the gradient of Y: brightness follows the slope of
-    the depth where relief makes the shading, and the depth itself where texture was taken for relief.
+    Copying c is the squared local correlation of d with the gradient of Y: where relief causes the shading,
+    brightness follows the slope of the depth; where texture was mistaken for relief, it follows the depth.
     """
     fine, reach = maps.pixels(0.006, 0.5), round(maps.pixels(0.015, 1))
     before, after, texture, members = (
@@ -184,28 +186,32 @@ def _hallucinated_edges(maps: _Maps) -> Signature:
     busy = length(texture) * maps.pixels(0.01, 0)
     new = (length(after) - dilate(length(before), reach)).clamp(min=0) * busy / (busy + 0.02)
     copied = _copied(after - before, texture, maps.pixels(0.05, 1))
-    alone = len(members) == 1
-    agreed = torch.ones_like(copied) if alone else _agreed(after - before, members)
-    total = float(length(after).sum())
+    single = len(members) == 1
+    agreed = torch.ones_like(copied) if single else _agreed(after - before, members)
+    total, total_new = float(length(after).sum()), float(new.sum())
     unsupported = float((new * (1 - agreed * (1 - copied))).sum())
     parts = {
-        "new_on_texture": _ratio(float(new.sum()), total) or 0.0,
-        "agreement": None if alone else _ratio(float((new * agreed).sum()), float(new.sum())),
-        "copied": _ratio(float((new * copied).sum()), float(new.sum())),
+        "new_on_texture": total_new / total if total > 0 else 0.0,
+        "agreement": None if single else _share_of(new, agreed),
+        "copied": _share_of(new, copied),
     }
-    note = "a single member has no agreement: only edges that copy the photo's brightness count" * alone
-    return _signature("hallucinated_edges", _ratio(unsupported, total) or 0.0, parts, note)
+    note = ""
+    if single:
+        note = "a single member has no agreement: only edges that copy the photo's brightness count"
+    return _signature("hallucinated_edges", unsupported / total if total > 0 else 0.0, parts, note)
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole > 0 else None
+def _share_of(edges: Tensor, share: Tensor) -> float | None:
+    """Return the mean of a share over edges, weighted by their strength; None without edges."""
+    total = float(edges.sum())
+    return float((edges * share).sum()) / total if total > 0 else None
 
 
 def _copied(change: Tensor, texture: Tensor, window: float) -> Tensor:
     """Squared local correlation of two gradient fields (1, 2, H, W), (1, 1, H, W) in [0, 1]."""
     products = [(a * b).sum(dim=1) for a, b in ((change, texture), (change, change), (texture, texture))]
-    cross, own, other = gaussian_blur(torch.stack(products, dim=1), window).split(1, dim=1)
-    return (cross**2 / (own * other).clamp(min=1e-20)).clamp(max=1)
+    covariance, of_change, of_texture = gaussian_blur(torch.stack(products, dim=1), window).split(1, dim=1)
+    return (covariance**2 / (of_change * of_texture).clamp(min=1e-20)).clamp(max=1)
 
 
 def _agreed(change: Tensor, members: Tensor) -> Tensor:
@@ -216,7 +222,7 @@ def _agreed(change: Tensor, members: Tensor) -> Tensor:
 
 
 def _over_smoothing(maps: _Maps) -> Signature:
-    r"""Fine detail that is gone, over what was there, in the worse of two regions.
+    r"""Lost fine detail over the initial fine detail, in the worse of two regions.
 
     .. math:: v = \max_R \frac{\sum_R \max(0, h_0 - h)}{\sum_R h_0}, \qquad
         h = G_{3\sigma} * |n - G_\sigma * n|
@@ -242,32 +248,33 @@ def _detail(near: Tensor, fine: float) -> Tensor:
 
 
 def _lost(before: Tensor, after: Tensor, region: Tensor) -> float | None:
-    """Share of the detail in a region that is gone; None where there is too little of either."""
-    if float(region.float().mean()) < _FEWEST or float(before[region].mean()) < 1e-4:
+    """Share of the detail in a region that was lost; None if the region or its detail is too small."""
+    if float(region.float().mean()) < _SMALLEST_REGION or float(before[region].mean()) < 1e-4:
         return None
     return float((before - after)[region].clamp(min=0).sum() / before[region].sum())
 
 
 def _geometry_collapse(before: Tensor, after: Tensor) -> Signature:
-    """What is left of range (`spread`), `entropy` and order (`rank_correlation`) of the raw output."""
+    """Loss of range (`spread`), of `entropy` and of order (`rank_correlation`) of the raw output."""
     width = float(spread(before))
     if width == 0:
-        return _signature("geometry_collapse", None, {}, "the initial depth is constant: nothing to lose")
+        return _signature("geometry_collapse", None, {}, "the initial depth is constant and cannot collapse")
     parts = {
         "range": float(spread(after)) / width,
         "entropy": entropy(after) / entropy(before),
         "rank_correlation": rank_correlation(before, after),
     }
-    return _signature("geometry_collapse", 1 - min(1.0, max(0.0, min(parts.values()))), dict(parts))
+    remaining = min(1.0, max(0.0, min(parts.values())))
+    return _signature("geometry_collapse", 1 - remaining, dict(parts))
 
 
 def _sky_geometry(maps: _Maps) -> Signature:
-    """Mean nearness of the nearest tenth of the sky; its border, where depth is blurred, is left out."""
+    """Mean nearness of the nearest tenth of the sky, without its border, where depth is blurred."""
     border = round(maps.pixels(0.02, 1))
     inside = dilate((~maps.sky).float(), border) == 0
     parts: dict[str, float | None] = {"share": float(maps.sky.float().mean()), "before": None}
-    if float(inside.float().mean()) < _FEWEST:
-        note = "no sky, or too little of it: give a mask if there is some"
+    if float(inside.float().mean()) < _SMALLEST_REGION:
+        note = "no sky, or too little of it: give a mask if there is sky"
         return _signature("sky_geometry", None, parts, note)
     parts["before"] = _nearest(maps.before[inside])
     return _signature("sky_geometry", _nearest(maps.after[inside]), parts)
@@ -277,13 +284,13 @@ def _nearest(near: Tensor) -> float:
     return max(0.0, float(near.topk(max(1, near.numel() // 10)).values.mean()))
 
 
-def _like(members: Tensor, refined: Tensor) -> Tensor:
-    """Scale the members as `nearness` scales the refined map; sign and shift change nothing in agreement."""
+def _scale_like(members: Tensor, refined: Tensor) -> Tensor:
+    """Scale the members as `nearness` scales the refined map; sign and shift do not affect agreement."""
     width = spread(refined)
     return members / torch.where(width > 0, width, 1.0)
 
 
-def _shrunk(values: Tensor) -> Tensor:
+def _shrink(values: Tensor) -> Tensor:
     height, width = values.shape[-2:]
     factor = LONGEST / max(height, width)
     if factor >= 1:
@@ -299,10 +306,9 @@ def _signature(
 
 
 def _not_finite() -> dict[str, Signature]:
-    note = "a depth map is not finite"
-    return {
-        name: _signature(name, 1.0 if name == "geometry_collapse" else None, {}, note) for name in MEANINGS
-    }
+    """Return the signatures of a depth map with NaN or infinities: it has collapsed, the rest is unknown."""
+    values = dict.fromkeys(MEANINGS) | {"geometry_collapse": 1.0}
+    return {name: _signature(name, value, {}, "a depth map is not finite") for name, value in values.items()}
 
 
 def _check_shapes(
@@ -312,7 +318,7 @@ def _check_shapes(
         raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
     if initial.dim() != 4 or initial.shape[:2] != (1, 1):
         raise ValueError(f"initial must be (1, 1, H, W), got {tuple(initial.shape)}")
-    given = {"members": members[:1], "refined": refined, "sky": initial if sky is None else sky}
-    for name, values in given.items():
+    maps = {"members": members[:1], "refined": refined, "sky": initial if sky is None else sky}
+    for name, values in maps.items():
         if values.shape != initial.shape:
             raise ValueError(f"{name} must be of size {tuple(initial.shape)}, got {tuple(values.shape)}")

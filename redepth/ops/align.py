@@ -17,7 +17,7 @@ def scale_and_shift(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[T
     Args:
         prediction: any shape.
         target: the same shape.
-        mask: bool, the same shape; which entries count.
+        mask: bool, the same shape: the entries that count.
 
     A prediction that is constant over the mask gives a = 0, b = the target's mean.
 
@@ -27,7 +27,7 @@ def scale_and_shift(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[T
     p, t = _entries(prediction, target, mask, 2)
     centred = p - p.mean()
     variance = (centred**2).mean()
-    # Relative to the square of the values, so that a tiny but real signal is not taken for none.
+    # Relative to the square of the values, so that a tiny but real signal does not count as constant.
     flat = variance <= 1e-20 * (p**2).mean()
     covariance = (centred * (t - t.mean())).mean()
     scale = torch.where(flat, 0.0, covariance / torch.where(flat, 1.0, variance))
@@ -40,7 +40,7 @@ def scale_only(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor
     Args:
         prediction: any shape.
         target: the same shape.
-        mask: bool, the same shape; which entries count.
+        mask: bool, the same shape: the entries that count.
 
     Raises:
         ValueError: if shapes differ, nothing counts, a value is not finite, or the prediction is 0
@@ -74,11 +74,11 @@ def median_ratio(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 def trimmed_mask(
     fit: Fit, prediction: Tensor, target: Tensor, mask: Tensor, trim: float, *, rounds: int = 20
 ) -> Tensor:
-    """Return the mask without the share ``trim`` of pixels that a robust fit takes for outliers.
+    """Return the mask without the share ``trim`` of pixels that a robust fit excludes as outliers.
 
     Least trimmed squares by concentration: fit, keep the (1 - trim) of the mask with the smallest residuals
-    |a p + b - t|, fit to those, and so on until the choice stays or ``rounds`` are done. No round increases
-    the sum of the kept squares; the result is a local optimum, the one that plain least squares leads to.
+    |a p + b - t|, fit to those, and repeat until the choice does not change or ``rounds`` are done. No round
+    increases the sum of the kept squares; the result is the local optimum reached from plain least squares.
 
     Args:
         fit: `scale_and_shift` or `scale_only`.
@@ -86,7 +86,7 @@ def trimmed_mask(
         target: the same shape.
         mask: bool, the same shape.
         trim: share in [0, 1) of the mask to leave out; 0 returns the mask.
-        rounds: how many fits at most.
+        rounds: largest number of fits.
 
     Raises:
         ValueError: as ``fit`` does, and for a trim outside [0, 1).
@@ -101,7 +101,7 @@ def trimmed_mask(
         a, b = fit(prediction, target, kept)
         residual = (a * prediction[mask].double() + b - target[mask].double()).abs()
         chosen = torch.zeros_like(residual, dtype=torch.bool)
-        # Exactly ``keep`` pixels, also where many residuals are the same.
+        # Exactly ``keep`` pixels, also if many residuals are equal.
         chosen[residual.argsort(stable=True)[:keep]] = True
         renewed = mask.masked_scatter(mask, chosen)
         if torch.equal(renewed, kept):
@@ -117,7 +117,7 @@ def _same_shape(prediction: Tensor, target: Tensor, mask: Tensor) -> None:
 
 
 def _entries(prediction: Tensor, target: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Tensor]:
-    """Return what counts, float64 and 1-D."""
+    """Return the values inside the mask, float64 and 1-D."""
     _same_shape(prediction, target, mask)
     p, t = prediction[mask].double(), target[mask].double()
     if p.numel() < least:

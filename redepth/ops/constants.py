@@ -11,7 +11,7 @@ from torch import Tensor
 def constant(values: tuple[float, ...], like: Tensor) -> Tensor:
     """Return numbers as a vector of another tensor's dtype on its device.
 
-    It is made once a device: a GPU finishes all its work before numbers are copied to it.
+    It is made once per device, because a copy from the host waits for all work of the GPU.
     """
     return _made(values, like.dtype, like.device)
 

@@ -16,14 +16,14 @@ def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
 
     .. math:: k(t) \propto e^{-t^2 / (2 \sigma^2)}, \quad |t| \le \lceil 3 \sigma \rceil
 
-    The kernel sums to 1 and the border is repeated, so that a constant stays what it is. ``sigma`` > 0 is in
-    pixels; what is not finite spreads over the kernel's reach.
+    The kernel sums to 1 and the border is repeated, so that a constant map does not change. ``sigma`` > 0 is
+    in pixels. Non-finite values spread over the kernel's reach.
     """
     reach = math.ceil(3 * sigma)
     t = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
     kernel = torch.exp(-(t**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    # One picture with many channels of their own: on a CPU far faster than a batch of one channel each.
+    # One picture with grouped channels: on a CPU far faster than a batch of pictures with one channel.
     planes = values.flatten(0, 1)[None]
     count = planes.shape[1]
     for shape, pad in (((1, 1, 1, -1), (reach, reach, 0, 0)), ((1, 1, -1, 1), (0, 0, reach, reach))):
@@ -33,11 +33,11 @@ def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
 
 
 def detail(values: Tensor, scale: float) -> Tensor:
-    r"""Return what a Gaussian of sigma = ``scale`` times the shorter side takes away from (B, C, H, W).
+    r"""Return the part of (B, C, H, W) that a Gaussian of sigma = ``scale`` times the shorter side removes.
 
     .. math:: v - G_\sigma * v
 
-    Forms wider than about 6 sigma are gone from it, those narrower than sigma are whole.
+    It has no forms wider than about 6 sigma, and keeps those narrower than sigma.
     """
     return values - gaussian_blur(values, scale * min(values.shape[-2:]))
 

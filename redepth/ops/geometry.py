@@ -11,17 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from redepth.ops.constants import constant
+
 ResizeRule = Literal["upper_bound", "lower_bound", "minimal"]
 
 AUTO_SCALE = 7.0
-"""The scale s that goes with `auto_unit`: the published one."""
+"""The scale s that goes with `auto_unit`, the published one."""
 
 TRUE_SLOPE_DEPTH = 1 / math.tan(math.radians(55.0) / 2)
-"""Relative depth at which the orthographic surface, 2 high, has the slopes that a camera sees whose vertical
-field of view is 55 degrees: a picture plane at distance z is 2 z tan(55 / 2) high."""
+"""Relative depth at which the orthographic surface, 2 high, has the slopes seen by a camera with a vertical
+field of view of 55 degrees: a picture plane at distance z is 2 z tan(55 / 2) high."""
 
 NEAR_SHARE = 0.25
-"""The share of the pixels that `auto_unit` counts as near."""
+"""The share of pixels that `auto_unit` counts as near."""
 
 
 def relative_depth(
@@ -32,12 +34,12 @@ def relative_depth(
     margin: float = 0.1,
     offset: Tensor | float = 0.0,
 ) -> Tensor:
-    r"""Turn a network's raw output to relative depth z, larger is farther.
+    r"""Turn a network's raw output into relative depth z, larger is farther.
 
     .. math:: z = (s + \tanh o) / (D + m) \quad\text{or}\quad z = (s + \tanh o) \, D
 
-    for disparity D and for depth D. Relative depth is depth up to an unknown scale; the scale s decides
-    how steep the surface is to a renderer whose camera is orthographic.
+    for disparity D and for depth D. Relative depth is depth up to an unknown scale. The scale s sets how
+    steep the surface is for a renderer with an orthographic camera.
 
     Args:
         raw: (B, 1, H, W), the disparity or depth, >= 0.
@@ -61,15 +63,15 @@ def relative_depth(
 def auto_unit(
     raw: Tensor, *, predicts: Literal["disparity", "depth"] = "disparity", margin: float = 0.1
 ) -> float:
-    r"""Return the unit k in which a raw output of any range has one that the published constants are for.
+    r"""Return the unit k of a raw output: D / k has the range that the published constants are made for.
 
     .. math:: k = \frac{Q_{3/4}(D)}{s / z_0 - m} \;\text{(disparity)}, \qquad
         k = \frac{s \, Q_{1/4}(D)}{z_0} \;\text{(depth)}
 
-    with quantiles Q over the pixels that are finite and positive (disparity 0, as of the sky, says nothing of
-    scale), s = `AUTO_SCALE` and z_0 = `TRUE_SLOPE_DEPTH`: the relative depth of D / k is z_0 at the edge of
-    their nearest quarter, so that its slopes are true there. With s = 7 and m = 0.1 that is where the
-    published constants put D = 3.54. Multiplying ``raw`` by a number multiplies k by it.
+    with quantiles Q over the finite and positive pixels (disparity 0, such as sky, has no scale),
+    s = `AUTO_SCALE` and z_0 = `TRUE_SLOPE_DEPTH`. The relative depth of D / k is z_0 at the edge of their
+    nearest quarter, so its slopes are true there; with s = 7 and m = 0.1 this is the relative depth of
+    D = 3.54 under the published constants. A factor on ``raw`` is a factor on k.
 
     Args:
         raw: (1, 1, H, W), the first prediction, >= 0.
@@ -89,14 +91,14 @@ def auto_unit(
 
 @dataclass(frozen=True)
 class Camera:
-    r"""How a pixel's relative depth becomes a point.
+    r"""The map from a pixel's relative depth to a point.
 
     Orthographic (neither argument, the paper's): P = (u, v, z) with u from -W/H to W/H along columns and v
     from 1 (top) to -1 (bottom) along rows. Pinhole: P = (z u, z v, z) with
 
     .. math:: u = \frac{(j + 1/2) / W - c_x}{f_x}, \qquad v = -\frac{(i + 1/2) / H - c_y}{f_y}
 
-    so that scaling z scales the scene and leaves its normals alone.
+    so that scaling z scales the scene and does not change its normals.
 
     Args:
         field_of_view: horizontal, in degrees, in (0, 180): square pixels, centred axis.
@@ -113,7 +115,7 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.field_of_view is not None and self.intrinsics is not None:
-            raise ValueError("field_of_view and intrinsics both say the focal length: give one")
+            raise ValueError("field_of_view and intrinsics both set the focal length: give one")
         if self.field_of_view is not None and not 0 < self.field_of_view < 180:
             raise ValueError(f"field_of_view must be in (0, 180) degrees, got {self.field_of_view}")
         if self.intrinsics is not None and (len(self.intrinsics) != 4 or min(self.intrinsics[:2]) <= 0):
@@ -123,7 +125,7 @@ class Camera:
 
     @property
     def pinhole(self) -> bool:
-        """Whether rays meet in a point."""
+        """Whether all rays meet in one point."""
         return self.field_of_view is not None or self.intrinsics is not None
 
     def normalized_intrinsics(self, height: int, width: int) -> tuple[float, float, float, float]:
@@ -161,13 +163,13 @@ class Camera:
             return _axis(2, like)
         u, v = self.axes(height, width, dtype=like.dtype, device=like.device)
         rays = torch.stack(
-            [u.expand(height, width), v[:, None].expand(height, width), torch.ones_like(u * v[:, None])]
+            [-u.expand(height, width), -v[:, None].expand(height, width), torch.ones_like(u * v[:, None])]
         )
         return (rays / torch.linalg.vector_norm(rays, dim=0))[None]
 
 
 def _axis(which: int, like: Tensor) -> Tensor:
-    """Unit vector (1, 3, 1, 1) along an axis, made on the device: a copy from the host would wait for it."""
+    """Unit vector (1, 3, 1, 1) along an axis, made on the device: a copy from the host would stall it."""
     return torch.eye(3, dtype=like.dtype, device=like.device)[which].view(1, 3, 1, 1)
 
 
@@ -202,25 +204,23 @@ def difference(values: Tensor, dim: int) -> Tensor:
 
 
 def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
-    r"""Return the unit normals of a relative depth map.
+    r"""Return the unit normals of a relative depth map: x right, y up, z towards the viewer.
 
     .. math:: n = \frac{c}{\lVert c \rVert + 10^{-8}}, \qquad
-        c = (\delta_v z_{col},\; \delta_u z_{row},\; -\delta_u \delta_v)
+        c = (-\delta_v z_{col},\; -\delta_u z_{row},\; -\delta_u \delta_v)
         \;\text{(orthographic)}, \qquad
-        c = (\delta_v z_{col},\; \delta_u z_{row},\;
+        c = (-\delta_v z_{col},\; -\delta_u z_{row},\;
             -(z \delta_u \delta_v + u \delta_v z_{col} + v \delta_u z_{row})) \;\text{(pinhole)}
 
-    which is the cross product of the point map's derivatives along rows and columns, with `difference` as
-    the derivative of z and the camera's pixel pitch delta. These are the camera-facing normals with x and y
-    mirrored (`camera_facing` undoes it): the paper's implementation uses z, which grows away from the
-    camera, as a height. All lights live in this mirrored frame, whichever the camera; they are drawn
-    symmetric in x and y, so it changes nothing in distribution.
+    which is the cross product of the surface's derivatives along columns and rows, with `difference` as
+    the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run downwards). Light
+    directions and view vectors are in the same frame.
 
     Args:
         depth: (B, 1, H, W) relative depth. Where it is not finite or not positive, the normal is
-            (0, 0, -1); such a pixel also counts as flat (its neighbour's own depth) in its neighbours'
-            differences, only where it is not finite: one NaN does not spread.
-        camera: what the depth is seen by.
+            (0, 0, -1). A pixel that is not finite also counts as flat (its neighbour's own depth) in its
+            neighbours' differences: one NaN does not spread.
+        camera: the camera of the depth map.
 
     Returns:
         (B, 3, H, W) unit vectors. Along a side of length 1 the surface counts as flat.
@@ -234,29 +234,40 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     finite = torch.isfinite(depth)
     surface = torch.where(finite, depth, torch.zeros_like(depth))
     u, v = camera.axes(height, width, dtype=depth.dtype, device=depth.device)
-    # A side of length 1 has no spacing to measure; any positive one makes its zero slope flat.
+    # A side of length 1 has no pitch; with any positive one its zero slope is flat.
     du = difference(u, 0) if width > 1 else torch.ones_like(u)
     dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    # Neither a compiled graph nor a GPU must wait for the data; what is done then is right for all of them.
-    look = depth.device.type == "cpu" and not torch.compiler.is_compiling()
-    clean = look and bool(finite.all())
+    # Only eager code on a CPU may look at the data: it would break a compiled graph and stall a GPU. The
+    # differences for finite and non-finite pixels alike are right everywhere, and slower.
+    may_look = depth.device.type == "cpu" and not torch.compiler.is_compiling()
+    clean = may_look and bool(finite.all())
     slope = difference if clean else partial(_finite_difference, finite)
     z_col, z_row = slope(surface, -1), slope(surface, -2)
-    x, y = dv * z_col, du * z_row
+    x, y = -dv * z_col, -du * z_row
     area = -dv * du
-    facing = surface * area - u * x - v[:, None] * y if camera.pinhole else area.expand_as(depth)
+    facing = surface * area + u * x + v[:, None] * y if camera.pinhole else area.expand_as(depth)
     cross = torch.cat([x, y, facing], dim=1)
-    # Not vector_norm, which on a CPU is far slower over so short an axis. The bound keeps the root's
-    # gradient finite where a vector vanishes.
+    # vector_norm is far slower over so short an axis on a CPU. The bound keeps the root's gradient finite
+    # where a vector is 0.
     squares = (cross * cross).sum(dim=1, keepdim=True)
     norm = squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
     backwards = -_axis(2, cross)
     return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)
 
 
-def camera_facing(normals: Tensor) -> Tensor:
-    """Mirror x and y of `normals_from_depth` to normals in the frame x right, y up, z to the viewer."""
-    return normals * (2 * _axis(2, normals) - 1)
+def half_turn(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Turn vectors by 180 degrees about the viewing axis: (x, y, z) to (-x, -y, z).
+
+    This leads to and from the frame of the authors' implementation (x left, y down, z towards the viewer),
+    which arrays recorded from it and the embedded checkpoints are in.
+
+    Args:
+        vectors: with three entries along ``dim``.
+        dim: the axis of x, y and z.
+    """
+    shape = [1] * vectors.dim()
+    shape[dim] = 3
+    return vectors * constant((-1.0, -1.0, 1.0), vectors).view(shape)
 
 
 def network_size(
@@ -271,9 +282,8 @@ def network_size(
 
     ``upper_bound``: the longer side becomes ``target``; ``lower_bound``: the shorter one does;
     ``minimal``: the side whose scale is nearer to 1. Sides are rounded to the nearest multiple,
-    floored where that would pass an upper bound, raised where it would fall below a lower one, and are
-    never less than one multiple. A pair is a target for height and width each: the first side to reach
-    its own, or the last one, decides.
+    rounded down if that would exceed an upper bound, up if it would fall below a lower one, and are at least
+    one multiple. A pair has separate targets for height and width; the rule chooses between their scales.
     """
     target_h, target_w = (target, target) if isinstance(target, int) else target
     scale_h, scale_w = target_h / height, target_w / width

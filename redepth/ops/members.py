@@ -1,6 +1,6 @@
-"""Layers of several networks at once: row i of the input goes through the weights i.
+"""Layers of several networks at once: row i of the input is computed with weights i.
 
-A layer's weights have the networks in front: (M, ...) for an input (M, ...) with one row for each.
+A layer's weights have the axis of the networks first: (M, ...) for an input (M, ...) with one row each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def conv2d(
 ) -> Tensor:
     """Convolve x (M, C, H, W) with ``weight`` (M, O, C / groups, h, w) and ``bias`` (M, O), row by row.
 
-    What is 1 x 1 is a batched matrix product, all else one grouped convolution.
+    A 1 x 1 convolution is a batched matrix product, any other one grouped convolution.
     """
     members, channels, height, width = x.shape
     if weight.shape[3:] == (1, 1) and set(stride) == {1} and groups == 1 and not any(padding):
@@ -48,7 +48,7 @@ def conv2d(
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Put an h x w block for each pixel of x (M, C, H, W): ``weight`` is (M, C, O, h, w)."""
+    """Map each pixel of x (M, C, H, W) to an h x w block: ``weight`` is (M, C, O, h, w)."""
     _, _, out, high, wide = weight.shape
     blocks = torch.bmm(weight.flatten(2).mT, x.flatten(2)).view(len(x), out, high, wide, *x.shape[2:])
     y = blocks.permute(0, 1, 4, 2, 5, 3).reshape(len(x), out, x.shape[2] * high, x.shape[3] * wide)

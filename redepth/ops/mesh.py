@@ -1,8 +1,8 @@
 """Relative depth as a triangle mesh: building, cutting at depth edges, turning, projecting.
 
-Points are in the frame of `geometry.point_map` (x right, y up, z away from the camera), normals in that of
-`geometry.normals_from_depth`. The second frame is the first one reflected in its origin, and a reflection in
-a point commutes with every rotation: one matrix turns points, normals and lights alike.
+Points are in the frame of `geometry.point_map` (x right, y up, z away from the camera), normals and lights in
+that of `geometry.normals_from_depth` (x right, y up, z towards the viewer). A rotation is given for points;
+`viewer_rotation` returns its matrix for normals and lights.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class GridMesh:
     Attributes:
         points: (N, V, 3), V = (H + 2)(W + 2), in the frame of `point_map`.
         normals: (N, V, 3) unit vectors in the frame of `normals_from_depth`; 0 at vertices without a face.
-        uv: (N, V, 2), where a vertex lies in the photo, as `grid_sample` has it (align_corners=False): x
+        uv: (N, V, 2), positions in the photo in the convention of `grid_sample` (align_corners=False): x
             right, y down, -1 and 1 at the outer edges of the border's pixels.
-        faces: one (F, 3) of vertex indices per mesh. A mesh that lost all its faces has one without area.
+        faces: one (F, 3) of vertex indices per mesh. A mesh without faces has one of area 0.
     """
 
     points: Tensor
@@ -53,16 +53,16 @@ def grid_mesh(depth: Tensor, camera: Camera = ORTHOGRAPHIC, *, cut: float = 0.1)
 
     .. math:: \max z > (1 + c) \min z
 
-    over its corners, which leaves the scale of the depth out of it. The normal of a vertex is the sum of
-    the cross products of its remaining faces (their normals, weighted with their areas), made unit.
+    over its corners, independent of the scale of the depth. The normal of a vertex is the normalised sum of
+    the cross products of its remaining faces (their normals, weighted with their areas).
 
     Args:
         depth: (B, 1, H, W) relative depth; unusable where it is not finite or not positive.
-        camera: what the depth is seen by.
+        camera: the camera of the depth map.
         cut: c > 0, the relative step between neighbours that counts as an edge.
 
     Returns:
-        B meshes. Differentiable in the depth; which triangles are left out is not.
+        B meshes. Differentiable in the depth, but not through the choice of triangles.
     """
     height, width = depth.shape[-2:]
     valid = valid_depth(depth)
@@ -70,9 +70,9 @@ def grid_mesh(depth: Tensor, camera: Camera = ORTHOGRAPHIC, *, cut: float = 0.1)
     points = _grid_points(_ringed(surface), camera, height, width)
     sound = _sound(surface, valid, cut)
     normals, used = _vertex_normals(points[..., 1:-1, 1:-1], sound)
-    # A triangle of the ring stands where the pixels that it continues have a normal to give it.
+    # A triangle of the ring is kept if the pixels that it continues have a normal.
     kept = _sound(_ringed(surface), _ringed(used) > 0, cut)
-    # The pixels' own triangles all have used corners: for them this is `sound` again.
+    # The triangles inside the ring all have used corners: for them this is `sound` again.
     return GridMesh(
         points.flatten(2).mT,
         _ringed(normals).flatten(2).mT,
@@ -100,16 +100,22 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     return torch.linalg.matrix_exp(torch.stack(rows, dim=-2))
 
 
+def viewer_rotation(rotation: Tensor) -> Tensor:
+    """Return rotations (..., 3, 3) of points as matrices for normals and lights, whose z axis is opposite."""
+    flip = torch.diag(rotation.new_tensor([1.0, 1.0, -1.0]))
+    return flip @ rotation @ flip
+
+
 def turn(mesh: GridMesh, rotation: Tensor, centre: Tensor, camera: Camera = ORTHOGRAPHIC) -> GridMesh:
     r"""Turn each mesh about the point (0, 0, c) on the optical axis, as if the camera went around it.
 
-    .. math:: P' = R (P - (0, 0, c)) + (0, 0, c), \qquad n' = R n
+    .. math:: P' = R (P - (0, 0, c)) + (0, 0, c), \qquad n' = F R F n, \quad F = \mathrm{diag}(1, 1, -1)
 
     Args:
         mesh: N meshes.
         rotation: (N, 3, 3), `rotation_matrix`.
         centre: (N,) depth c of the point.
-        camera: a pinhole loses the faces that come nearer to it than half the nearest point was before: a
+        camera: for a pinhole, faces that come nearer than half the nearest point before are removed: a
             rasterizer cannot divide by a depth of 0.
     """
     pivot = F.pad(centre[:, None, None], (2, 0))
@@ -120,7 +126,7 @@ def turn(mesh: GridMesh, rotation: Tensor, centre: Tensor, camera: Camera = ORTH
         ahead = (points[..., 2:] >= nearest)[..., 0]
         faces = tuple(_nonempty(f[a[f].all(dim=1)]) for f, a in zip(faces, ahead, strict=True))
         points = torch.cat([points[..., :2], points[..., 2:].maximum(nearest)], dim=-1)
-    return replace(mesh, points=points, normals=mesh.normals @ rotation.mT, faces=faces)
+    return replace(mesh, points=points, normals=mesh.normals @ viewer_rotation(rotation).mT, faces=faces)
 
 
 def clip_space(points: Tensor, camera: Camera, height: int, width: int) -> Tensor:
@@ -137,12 +143,12 @@ def clip_space(points: Tensor, camera: Camera, height: int, width: int) -> Tenso
 
     Args:
         points: (N, V, 3) in the frame of `point_map`; z > 0 for a pinhole.
-        camera: what they are seen by.
+        camera: the camera that sees them.
         height: of the picture, in pixels.
         width: of the picture.
 
     Returns:
-        (N, V, 4). Z orders what hides what and carries no gradient.
+        (N, V, 4). Z is the order of occlusion and has no gradient.
     """
     x, y, z = points.unbind(-1)
     nearest, farthest = z.detach().aminmax(dim=1, keepdim=True)
@@ -163,7 +169,7 @@ def _ringed(grid: Tensor) -> Tensor:
 
 
 def _grid_points(ringed: Tensor, camera: Camera, height: int, width: int) -> Tensor:
-    """Return the points (B, 3, H + 2, W + 2) of a depth map that has its ring."""
+    """Return the points (B, 3, H + 2, W + 2) of a depth map with its ring."""
     axes = camera.axes(height, width, dtype=ringed.dtype, device=ringed.device)
     u, v = (_extended(axis) for axis in axes)
     plane = torch.stack([u.expand(len(v), len(u)), v[:, None].expand(len(v), len(u))])
@@ -178,7 +184,7 @@ def _extended(axis: Tensor) -> Tensor:
 
 
 def _grid_uv(height: int, width: int, *, like: Tensor) -> Tensor:
-    """Return where the vertices of the ringed grid lie in the photo, (1, V, 2)."""
+    """Return the positions of the ringed grid's vertices in the photo, (1, V, 2)."""
     rows, columns = (
         torch.arange(-1, size + 1, dtype=like.dtype, device=like.device).mul(2).add(1).div(size).sub(1)
         for size in (height, width)
@@ -188,38 +194,39 @@ def _grid_uv(height: int, width: int, *, like: Tensor) -> Tensor:
 
 
 def _at(grid: Tensor, corner: tuple[int, int]) -> Tensor:
-    """Return the values (..., H - 1, W - 1) that all cells of a grid have at one of their corners."""
+    """Return the values (..., H - 1, W - 1) at one corner of each cell of a grid."""
     (row, column), (height, width) = corner, grid.shape[-2:]
     return grid[..., row : height - 1 + row, column : width - 1 + column]
 
 
 def _sound(depth: Tensor, usable: Tensor, cut: float) -> Tensor:
-    """Return which triangles stand, (B, 2, H - 1, W - 1)."""
-    found = []
+    """Return which triangles are kept, (B, 2, H - 1, W - 1)."""
+    kept = []
     for triangle in _TRIANGLES:
         z = torch.cat([_at(depth.detach(), corner) for corner in triangle], dim=1)
         corners = torch.cat([_at(usable, corner) for corner in triangle], dim=1)
-        found.append(corners.all(dim=1) & (z.amax(dim=1) <= (1 + cut) * z.amin(dim=1)))
-    return torch.stack(found, dim=1)
+        kept.append(corners.all(dim=1) & (z.amax(dim=1) <= (1 + cut) * z.amin(dim=1)))
+    return torch.stack(kept, dim=1)
 
 
 def _vertex_normals(points: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
     """Return the normals (B, 3, H, W) of points (B, 3, H, W), and which have one, (B, 1, H, W)."""
+    points = torch.cat([points[:, :2], -points[:, 2:]], dim=1)  # z towards the viewer, as the normals have it
     total, faces = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     for k, triangle in enumerate(_TRIANGLES):
-        stands = sound[:, k : k + 1].to(points.dtype)
+        kept = sound[:, k : k + 1].to(points.dtype)
         a, b, c = (_at(points, corner) for corner in triangle)
-        area = torch.linalg.cross(b - a, c - a, dim=1) * stands
+        area = torch.linalg.cross(b - a, c - a, dim=1) * kept
         for row, column in triangle:
             sides = (column, 1 - column, row, 1 - row)
-            total, faces = total + F.pad(area, sides), faces + F.pad(stands, sides)
+            total, faces = total + F.pad(area, sides), faces + F.pad(kept, sides)
     norm = torch.linalg.vector_norm(total, dim=1, keepdim=True)
-    # No lower bound instead: cells of a fine grid, or of a scene of small scale, have very small areas.
+    # No lower bound of the norm: cells of a fine grid, or of a scene of small scale, have very small areas.
     return total / torch.where(norm > 0, norm, 1.0), (faces > 0).to(points.dtype)
 
 
 def _faces(kept: Tensor) -> tuple[Tensor, ...]:
-    """Return the vertex indices of the triangles that stand, one (F, 3) per mesh."""
+    """Return the vertex indices of the kept triangles, one (F, 3) per mesh."""
     height, width = kept.shape[-2:]
     index = torch.arange((height + 1) * (width + 1), device=kept.device).view(height + 1, width + 1)
     triangles = torch.stack([torch.stack([_at(index, c) for c in t], dim=-1) for t in _TRIANGLES])
@@ -227,5 +234,5 @@ def _faces(kept: Tensor) -> tuple[Tensor, ...]:
 
 
 def _nonempty(faces: Tensor) -> Tensor:
-    """Give a mesh without faces one without area: no pixel is covered, and no rasterizer sees nothing."""
+    """Add a face of area 0 to a mesh without faces: rasterizers need one, and it covers no pixel."""
     return faces if len(faces) else faces.new_zeros(1, 3)

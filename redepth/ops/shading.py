@@ -1,8 +1,8 @@
-"""Shading models: unit normals and light to reflected light. The torch twins of any faster kernel.
+"""Shading models: unit normals and light to reflected light, in plain torch.
 
-Normals, lights and view vectors share the frame of `geometry.normals_from_depth`. Each model returns the
+Normals, lights and view vectors are in one frame: x right, y up, z towards the viewer. Each model returns the
 linear light reflected under one white light per entry of L, scaled so that a white Lambertian surface that
-faces the light reflects 1 (irradiance pi); it is neither clipped nor gamma-coded: `develop` does that.
+faces the light reflects 1 (irradiance pi). `develop` clips it and turns it to sRGB.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def relight_blinn_phong(
 ) -> Tensor:
     r"""Relight a photo: depth to normals, Blinn-Phong, an ambient share of the photo, sRGB.
 
-    What the paper's renderer does in one call, and the twin of `shading_triton.relight_blinn_phong`, which is
-    the same in one kernel.
+    The paper's renderer in one call. `redepth.ops.triton.blinn_phong.relight_blinn_phong` computes the same
+    in one kernel.
 
     Args:
         depth: (B, 1, H, W) relative depth of an orthographic camera.

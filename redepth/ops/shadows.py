@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops.geometry import ORTHOGRAPHIC, Camera, camera_facing, point_map, valid_depth
+from redepth.ops.geometry import ORTHOGRAPHIC, Camera, point_map, valid_depth
 
 
 def soft_shadows(
@@ -27,18 +27,18 @@ def soft_shadows(
         e_k = \frac{z_P - z_{surface}(t_k)}{z_P - z_{ray}(t_k)}, \qquad t_k = \rho \Big(\frac{k}{K}\Big)^2
 
     e is how high the surface rises there above P, in parts of the ray's own rise: above 1 it hides the
-    light. Samples lie denser near P. Where the ray has left the picture, or passes an invalid pixel, nothing
+    light. Samples are denser near P. Where the ray has left the picture, or passes an invalid pixel, nothing
     occludes.
 
-    Cost: K bilinear look-ups per pixel and light, forward and backward, and their memory: by far the
-    dearest option of a renderer.
+    Cost: K bilinear look-ups per pixel and light, forward and backward, and their memory. No other option of
+    a renderer costs as much.
 
     Args:
         depth: (B, 1, H, W) relative depth.
-        direction: (B, L, 3) unit vectors towards the light, in the frame of `normals_from_depth`.
-        camera: what the depth is seen by.
+        direction: (B, L, 3) unit vectors towards the light: x right, y up, z towards the viewer.
+        camera: the camera of the depth map.
         samples: K >= 1.
-        reach: rho, the farthest distance looked at, in units of the plane (the picture is 2 high) for an
+        reach: rho, the farthest sampled distance, in units of the plane (the picture is 2 high) for an
             orthographic camera, of the point's own depth for a pinhole.
         softness: tau > 0, the width of the penumbra in parts of the ray's rise.
 
@@ -48,9 +48,8 @@ def soft_shadows(
     height, width = depth.shape[-2:]
     surface = _without_invalid(depth)
     points = point_map(surface, camera)
-    # Lights live in the mirrored frame of the normals; points have z away from the camera.
-    towards = camera_facing(direction[..., None, None].flatten(0, 1)).view(*direction.shape, 1, 1)
-    towards = torch.cat([towards[..., :2, :, :], -towards[..., 2:, :, :]], dim=-3)
+    # The z axis of points grows away from the camera, that of lights towards it.
+    towards = torch.cat([direction[..., :2], -direction[..., 2:]], dim=-1)[..., None, None]
     unit = surface.detach()[:, None] if camera.pinhole else torch.ones_like(surface)[:, None]
     climb = unit[:, :, 0] * direction[..., 2].clamp(min=1e-3)[..., None, None]
     lit = depth.new_ones(*direction.shape[:2], height, width)

@@ -1,4 +1,4 @@
-"""Where a photo shows the sky."""
+"""Sky segmentation of a photo without a network."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ FAR = 0.1
 """Nearness below which a pixel may be sky."""
 
 ROUGH = 0.02
-"""Change of luma over 1 % of the shorter side above which a place is no sky."""
+"""Change of luma over 1 % of the shorter side above which a pixel is not sky."""
 
 LEAST = 0.03
-"""Share of the photo below which what was found is not taken for sky."""
+"""Least share of the photo: a smaller mask counts as no sky."""
 
 
 def sky_mask(image: Tensor, raw: Tensor, predicts: Literal["disparity", "depth"] = "disparity") -> Tensor:
     """Find the sky by distance, colour and smoothness, from the upper border down.
 
-    A pixel is a candidate where its `nearness` is below `FAR`, the photo is smooth (`ROUGH`), and its colour
-    is blue (B >= R + 0.05, B >= G) or pale (max - min < 0.12, min > 0.5). Single pixels are decided by their
-    surroundings. Sky is every candidate with nothing but candidates above it, apart from gaps of up to 6 % of
-    the shorter side, such as wires; less than `LEAST` of the photo is none. A dark, a red and an overhung sky
-    are not found: give a mask for them.
+    A pixel is a candidate if its `nearness` is below `FAR`, the photo is smooth there (`ROUGH`), and its
+    colour is blue (B >= R + 0.05, B >= G) or pale (max - min < 0.12, min > 0.5). Blurring removes single
+    pixels. Sky is every candidate with only candidates above it, apart from gaps of up to 6 % of the shorter
+    side, such as wires. Less than `LEAST` of the photo counts as no sky. A dark or red sky, and sky below
+    other things, is not found: give a mask for it.
 
     Args:
         image: (1, 3, h, w) sRGB in [0, 1], any size.
-        raw: (1, 1, H, W) the depth model's own prediction, finite.
+        raw: (1, 1, H, W) the depth model's prediction, finite.
         predicts: what ``raw`` is.
 
     Returns:
-        (1, 1, H, W) bool; nowhere for a constant prediction, which tells nothing of what is far.
+        (1, 1, H, W) bool; no sky for a constant prediction, which does not show what is far.
     """
     image = geometry.resize(image, *raw.shape[-2:], antialias=True)
     grain = 0.01 * min(raw.shape[-2:])

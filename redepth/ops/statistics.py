@@ -1,4 +1,4 @@
-"""What a depth map holds as a whole: range, entropy, order, and where the members of an ensemble agree."""
+"""Statistics of a whole depth map: range, entropy, rank correlation, agreement of an ensemble."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 RANGE = (0.02, 0.98)
-"""The quantiles between which the spread of a map is measured: a few stray pixels do not count."""
+"""The quantiles that bound the range of a map: outliers do not count."""
 
 _SAMPLE = 2**15
 
 
 def robust_range(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the 2 % and the 98 % quantile of a map, scalars; of a large one, those of a strided sample."""
+    """Return the 2 % and the 98 % quantile of a map, scalars; a large map is sampled with a stride."""
     low, high = torch.quantile(_sample(values).float(), values.new_tensor(RANGE, dtype=torch.float32))
     return low, high
 
@@ -32,16 +32,16 @@ def _width(low: Tensor, high: Tensor) -> Tensor:
 
 
 def nearness(raw: Tensor, predicts: Literal["disparity", "depth"] = "disparity") -> Tensor:
-    r"""Bring a raw output to a scale on which 0 is far and 1 is near, whatever its own scale and shift.
+    r"""Normalise a raw output so that 0 is far and 1 is near, independent of its scale and shift.
 
     .. math:: n = (D - q_{2\%}) / (q_{98\%} - q_{2\%}) \quad\text{or}\quad
         n = (q_{98\%} - z) / (q_{98\%} - q_{2\%})
 
-    for disparity D and for depth z, with the map's own quantiles; the ends lie a little outside [0, 1].
+    for disparity D and for depth z, with quantiles of the map; the ends lie a little outside [0, 1].
 
     Args:
         raw: (1, 1, H, W), finite.
-        predicts: what it is.
+        predicts: what ``raw`` is.
 
     Returns:
         The same shape; 0 everywhere for a constant map.
@@ -57,7 +57,7 @@ def entropy(values: Tensor, bins: int = 64) -> float:
 
     .. math:: H = -\frac{1}{\log K} \sum_k p_k \log p_k
 
-    over K bins; 1 where all are equally full, 0 for a constant map.
+    over K bins; 1 if all are equally full, 0 for a constant map.
     """
     low, high = float(values.min()), float(values.max())
     if not high > low:
@@ -70,8 +70,7 @@ def entropy(values: Tensor, bins: int = 64) -> float:
 def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Return Spearman's correlation of two maps of one shape, in [-1, 1]; 0 if one is constant.
 
-    Equal values share their mean rank: a sky of zeros has no order of its own. Of a large map, a strided
-    sample is looked at.
+    Equal values share their mean rank, such as a sky of zeros. A large map is sampled with a stride.
     """
     ranks = [_ranks(_sample(values)) for values in (first, second)]
     a, b = (r - r.mean() for r in ranks)
@@ -80,7 +79,7 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def agreement_weight(initial: Tensor, members: Tensor, tolerance: float) -> Tensor:
-    r"""Return how far an ensemble's mean is trusted over the initial map, pixel by pixel.
+    r"""Return the weight of an ensemble's mean against the initial map, per pixel.
 
     .. math:: w = \frac{1}{1 + (\sigma / (\tau S))^2}
 

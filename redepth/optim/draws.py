@@ -1,4 +1,4 @@
-"""The random numbers of a run: one stream per member, made before each step, recordable."""
+"""The random numbers of a run: one stream per member, drawn before each step, recordable."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from torch import Generator
 from redepth.contracts import Illumination, Noise, Prior, Renderer, StepDraws
 from redepth.errors import InputError
 
+FRAME = "x right, y up, z towards the viewer"
+"""The frame of light directions, stored with recorded draws."""
+
 
 def member_generator(seed: int, member: int) -> Generator:
-    """Return member i's CPU generator, seeded by (seed, i) and by nothing else."""
+    """Return member i's CPU generator, seeded by (seed, i) alone."""
     state = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
 
@@ -24,8 +27,8 @@ def draw_steps(
 ) -> Iterator[StepDraws]:
     """Yield the draws of step 0, 1, ..., steps - 1 for some members, a row each.
 
-    A member's numbers depend on the seed, its index and the number of steps alone: running members
-    together, one by one or on another device sees the same ones.
+    A member's numbers depend on the seed, its index and the number of steps alone. They are the same
+    whether members run together, one by one or on another device.
     """
     generators = [member_generator(seed, member) for member in members]
     for step in range(steps):
@@ -33,14 +36,14 @@ def draw_steps(
 
 
 def _draw(renderer: Renderer, prior: Prior, generator: Generator, progress: float) -> StepDraws:
-    light = renderer.sample(1, generator)
+    light = renderer.draw(1, generator)
     return StepDraws(light, prior.draw(renderer.lights, generator, progress).as_member())
 
 
 def record_draws(renderer: Renderer, prior: Prior, seed: int, members: int, steps: int) -> list[StepDraws]:
     """Return all draws of a run, a record per step with a row per member, ready to save and replay.
 
-    They depend on the seed and on what renderer and prior sample, and not on how the run goes.
+    They depend on the seed, the renderer and the prior, not on the course of the run.
     """
     return list(draw_steps(renderer, prior, seed, range(members), steps))
 
@@ -54,25 +57,32 @@ def save_draws(path: Path, draws: Sequence[StepDraws]) -> None:
         for kind, record in (("illumination", draw.illumination), ("noise", draw.noise)):
             for name, tensor in record.tensors.items():
                 tensors[f"{step}.{kind}.{name}"] = tensor.contiguous()
-    save_file(tensors, path)
+    save_file(tensors, path, metadata={"frame": FRAME})
 
 
 def load_draws(path: Path) -> list[StepDraws]:
     """Read the draws that `save_draws` wrote.
 
     Raises:
-        InputError: if the file is not such a record.
+        InputError: if the file is not such a record, or its lights are in the frame of earlier versions.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     steps: dict[int, dict[str, dict[str, torch.Tensor]]] = {}
     try:
-        for key, tensor in load_file(path).items():
-            step, kind, name = key.split(".", 2)
-            steps.setdefault(int(step), {"illumination": {}, "noise": {}})[kind][name] = tensor
+        with safe_open(path, "pt") as file:
+            frame = (file.metadata() or {}).get("frame")
+            for key in file.keys():  # noqa: SIM118 (the file is no mapping)
+                step, kind, name = key.split(".", 2)
+                records = steps.setdefault(int(step), {"illumination": {}, "noise": {}})
+                records[kind][name] = file.get_tensor(key)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"'{path}' is not a record of draws: {error}") from None
+    if frame != FRAME:
+        raise InputError(
+            f"'{path}' was recorded by an earlier version, with light directions in another frame: record "
+            "the draws anew with `record_draws`; the same seed gives the same lights"
+        )
     return [
         StepDraws(Illumination(steps[i]["illumination"]), Noise(steps[i]["noise"])) for i in sorted(steps)
     ]

@@ -1,4 +1,4 @@
-"""How a run's networks are executed: what `optim.performance` leaves to be decided, decided for a device."""
+"""How networks are executed: resolves each ``auto`` of `optim.performance` for a device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from redepth.errors import ConfigError
 from redepth.ops.triton.kernels import TRITON_PROBLEM
 
 GRAPH_PAYS_AFTER = 100
-"""Steps of a run after which capturing one has surely cost less time than it saved: ten members of the
-paper's preset on an H100 need 66 (0.63 s, at 9.5 ms a step; docs/performance.md)."""
+"""Steps of a run from which capturing a step saves time. Ten members of the paper's preset on an H100 need
+66 steps: 0.63 s for the capture, 9.5 ms saved per step (docs/performance.md)."""
+
+FOR_CUDA = ("tf32", "cudnn_benchmark")
+"""Settings that have an effect on CUDA alone."""
 
 Graphs = Literal["off", "denoiser", "step"]
 
@@ -25,27 +28,33 @@ def tune(
     prior: Prior,
     renderer: Renderer | None = None,
 ) -> dict[str, Any]:
-    """Let both networks be executed as the settings say; return what was decided, as plain data.
+    """Tune both networks for the settings and the device; return the decisions as plain data.
 
-    A renderer whose ``waits`` is true reads numbers from the device in each step.
+    Args:
+        optim: settings; ``performance`` says how to execute, ``steps`` whether a graph pays.
+        device: of the networks.
+        depth_model: tuned if it is `Tunable`.
+        prior: likewise.
+        renderer: one whose ``waits`` is true reads numbers from the device in each step, so its steps
+            cannot become graphs.
 
     Raises:
-        ConfigError: if the prior cannot be executed so.
+        ConfigError: if the prior cannot be executed as the settings require.
     """
     fast = optim.performance
-    # The networks of a rule such as ``vsd`` change during a run.
-    changes = bool(getattr(prior, "learns", False))
-    if changes and fast.cuda_graphs == "step":
+    # A rule such as ``vsd`` trains a copy of the network during the run.
+    learns = bool(getattr(prior, "learns", False))
+    if learns and fast.cuda_graphs == "step":
         raise ConfigError(
-            "optim.performance.cuda_graphs=step needs a prior whose networks stay as they are: set it to "
+            "optim.performance.cuda_graphs=step needs a prior whose networks do not change: set it to "
             "off, or take another prior.score"
         )
-    # Draws that are read as numbers make each step another one.
-    eager = changes or bool(getattr(prior, "on_cpu", None)) or bool(getattr(renderer, "waits", False))
+    # Where draws are read as numbers on the host, each step launches other kernels.
+    eager = learns or bool(getattr(prior, "on_cpu", None)) or bool(getattr(renderer, "waits", False))
     graphs = "off" if eager and fast.cuda_graphs == "auto" else graphed(optim, device)
     chosen = {
         "cuda_graphs": graphs,
-        "fused_kernels": "off" if changes and fast.fused_kernels == "auto" else _fuses(fast, device),
+        "fused_kernels": "off" if learns and fast.fused_kernels == "auto" else _fuses(fast, device),
         "vae_attention": _attention(fast, device),
         "decoders": _decoders(fast, device, graphs),
     }
@@ -53,17 +62,18 @@ def tune(
         if isinstance(component, Tunable):
             component.tune(_execution(fast, chosen, prior=component is prior))
     decided = fast.model_dump(exclude={"read_losses_every"}) | chosen
-    # What means nothing on a device is not said of a run on it.
-    return decided if device.type == "cuda" else {k: v for k, v in decided.items() if k not in FOR_CUDA}
+    if device.type == "cuda":
+        return decided
+    return {name: value for name, value in decided.items() if name not in FOR_CUDA}
 
 
 def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Execution:
-    """Return how a component's networks are executed; kernels have no gradient for a decoder's weights."""
+    """Return how a component is executed. Only the prior is fused: the kernels give weights no gradient."""
     return Execution(
-        fast.channels_last,
-        fast.compile == "all" or (fast.compile == "prior" and prior),
-        chosen["cuda_graphs"] == "denoiser",
-        fast.checkpointing,
+        channels_last=fast.channels_last,
+        compile=fast.compile == "all" or (fast.compile == "prior" and prior),
+        cuda_graphs=chosen["cuda_graphs"] == "denoiser",
+        checkpointing=fast.checkpointing,
         decoders="batched" if chosen["decoders"] == "batched" else "loop",
         fused_kernels=prior and chosen["fused_kernels"] == "on",
         explicit_attention=prior and chosen["vae_attention"] == "explicit",
@@ -72,7 +82,7 @@ def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Exe
 
 
 def _fuses(fast: Performance, device: torch.device) -> str:
-    """Return whether normalisations are kernels. Raises ConfigError: Triton, asked for, is missing."""
+    """Return whether normalisations are fused. Raises ConfigError if ``on`` is set without Triton."""
     if fast.fused_kernels == "on" and TRITON_PROBLEM:
         raise ConfigError(f"optim.performance.fused_kernels=on: {TRITON_PROBLEM}, or take auto")
     if fast.fused_kernels != "auto":
@@ -81,7 +91,7 @@ def _fuses(fast: Performance, device: torch.device) -> str:
 
 
 def _decoders(fast: Performance, device: torch.device, graphs: str) -> str:
-    """Return how members' decoders run; streams pay where their kernels are not launched one by one."""
+    """Return how members' decoders run; streams are faster only inside a graph of the step."""
     if fast.decoders != "auto":
         return fast.decoders
     if device.type != "cuda":
@@ -95,15 +105,16 @@ def _attention(fast: Performance, device: torch.device) -> str:
     return "explicit" if device.type == "cuda" else "sdpa"
 
 
-FOR_CUDA = ("tf32", "cudnn_benchmark")
-"""Settings that have no effect on other devices."""
-
-
 def graphed(optim: Optim, device: torch.device) -> Graphs:
-    """Return what becomes a CUDA graph; ``auto`` is the whole step, of runs that are not too short."""
-    asked = optim.performance.cuda_graphs
+    """Return what becomes a CUDA graph; ``auto`` is the whole step, in runs that are long enough."""
+    setting = optim.performance.cuda_graphs
     if device.type != "cuda":
         return "off"
-    if asked != "auto":
-        return asked
+    if setting != "auto":
+        return setting
     return "step" if optim.steps >= GRAPH_PAYS_AFTER else "off"
+
+
+def captures_steps(decisions: dict[str, Any], device: torch.device) -> bool:
+    """Return whether whole steps become CUDA graphs, from the decisions that `tune` returned."""
+    return bool(decisions["cuda_graphs"] == "step" and device.type == "cuda")

@@ -1,8 +1,7 @@
-"""What the steps of a group of members came to, kept on the device until somebody looks.
+"""The loss log: losses of a group's steps, kept on the device and read every few steps.
 
-A GPU works through its steps behind the program that asks for them; each number that the program looks at
-makes it wait for all of them. So losses, the check that they are finite and the rule of early stopping stay
-on the device, and are read together every few steps.
+A GPU works asynchronously, and each number that the host reads waits for all of its work. So the losses, the
+check that they are finite and the rule of early stopping stay on the device, and are read together.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from redepth.config import EarlyStop
 Losses = Mapping[str, Tensor]
 
 
-class Answer(NamedTuple):
-    """What one member has reached: steps taken, raw output, relative depth, scale offset."""
+class Result(NamedTuple):
+    """The result of one member: steps taken, raw output, relative depth, scale offset."""
 
     steps: int
     raw: Tensor
@@ -28,11 +27,11 @@ class Answer(NamedTuple):
 
 
 class NotFinite(Exception):
-    """A loss or a gradient was not finite: the steps from there on have changed nothing.
+    """A loss or a gradient was not finite; this step and later ones have not changed the parameters.
 
     Args:
-        step: the first of them, 0-based.
-        row: the member of the group whose loss it was; None if only the gradient was not finite.
+        step: the first step that was not finite, 0-based.
+        row: the member of the group whose loss was not finite; None if only the gradient was not.
     """
 
     def __init__(self, step: int, row: int | None) -> None:
@@ -43,14 +42,14 @@ class NotFinite(Exception):
 class LossLog:
     """Losses, finiteness and plateaus of one group of members.
 
-    From the first step on that was not finite, nothing counts: `failed` is 1 on the device, which makes the
-    optimizer skip its step, and no member stops. `read` raises it. A member stops at exactly the step that
-    the rule says, and its answer is that step's, however late it is read.
+    From the first step that is not finite, `failed` is 1 on the device: the optimizer skips its steps, no
+    member stops, and `read` raises `NotFinite`. A member stops at exactly the step at which the rule holds,
+    and its result is that of this step, however late the losses are read.
 
     Args:
         members: rows of the group.
-        rule: when a member stops early.
-        device: where the losses are.
+        rule: of early stopping.
+        device: of the losses.
     """
 
     def __init__(self, members: int, rule: EarlyStop, device: torch.device) -> None:
@@ -69,17 +68,17 @@ class LossLog:
 
     @property
     def steps(self) -> int:
-        """How many steps were read, all of them finite."""
+        """Number of steps that were read, all of them finite."""
         return len(self._rows)
 
     def check(self, total: Tensor, gradients: Iterable[Tensor]) -> None:
-        """Fail, on the device, unless a step's losses and gradients are all finite."""
+        """Set `failed`, on the device, unless all losses and gradients of a step are finite."""
         norms = torch.stack(torch._foreach_norm(list(gradients)))
         finite = torch.isfinite(torch.cat([total.detach(), norms])).all()
         torch.maximum(self.failed, 1 - finite.to(self.failed.dtype), out=self.failed)
 
     def add(self, losses: Losses) -> None:
-        """Note the losses of the step that was taken, (members,) each."""
+        """Add the losses of the step that was taken, (members,) each."""
         self._names = list(losses)
         self._find_plateaus(losses["total"].detach())
         flags = torch.stack([self.failed, (self._ends > 0).all().to(self.failed.dtype)])
@@ -89,20 +88,20 @@ class LossLog:
         rule = self._rule
         if not rule.enabled:
             return
-        counts = self.failed == 0
-        self._recent = torch.where(counts, torch.cat([self._recent[1:], total[None]]), self._recent)
-        # Until both windows are full there is a NaN in the first, which compares to nothing.
+        finite = self.failed == 0
+        self._recent = torch.where(finite, torch.cat([self._recent[1:], total[None]]), self._recent)
+        # Until both windows are full, the first mean is NaN, and the comparison is false.
         before, after = self._recent[: rule.window].mean(dim=0), self._recent[rule.window :].mean(dim=0)
         plateau = after >= (1 - rule.min_improvement) * before
-        self._new = plateau & (self._ends == 0) & counts
+        self._new = plateau & (self._ends == 0) & finite
         self._ends = torch.where(self._new, self.steps + len(self._waiting) + 1, self._ends)
 
     def keep(self, raw: Tensor, depth: Tensor, offset: Tensor) -> None:
-        """Take the answers of the members that stopped with the last step, which the next one starts from.
+        """Keep the results of the members that stopped at the last step: the next step starts from them.
 
         Args:
-            raw: (members,1,H,W) raw outputs that a step starts from.
-            depth: the relative depth of them.
+            raw: (members,1,H,W) raw outputs at the start of a step.
+            depth: their relative depth.
             offset: (members,1,1,1) scale offsets, likewise.
         """
         if not self._rule.enabled or self.steps + len(self._waiting) < 2 * self._rule.window:
@@ -115,49 +114,55 @@ class LossLog:
         self._new = torch.zeros_like(self._new)
 
     def read(self) -> None:
-        """Wait for the device and read the losses of all steps since the last time.
+        """Wait for the device and read the losses of all steps since the last read.
 
         Raises:
-            NotFinite: if one of them was not finite; it and later ones are forgotten.
+            NotFinite: if one of them was not finite; it and later ones are dropped.
         """
         if not self._waiting:
             return
         table = torch.stack(self._waiting).cpu()
         self._waiting = []
         failed = table[:, -2].bool()
-        good = int((~failed).sum())
+        finite = int((~failed).sum())
         losses = table[:, :-2].view(len(table), len(self._names), self._members)
-        self._rows += losses[:good].unbind()
+        self._rows += losses[:finite].unbind()
         self.all_stopped = bool(table[-1, -1])
-        if good < len(table):
-            wrong = ~torch.isfinite(losses[good, self._names.index("total")])
+        if finite < len(table):
+            wrong = ~torch.isfinite(losses[finite, self._names.index("total")])
             raise NotFinite(self.steps, int(wrong.nonzero()[0]) if bool(wrong.any()) else None)
 
-    def forgive(self) -> None:
-        """Go on after a step that was not finite, from the state before it."""
+    def reset_failure(self) -> None:
+        """Continue after a step that was not finite, from the state before it."""
         self.failed.zero_()
 
     def losses(self, step: int) -> dict[str, Tensor]:
-        """Return the losses of a 0-based step, on the CPU; reads those that wait. Raises NotFinite."""
+        """Return the losses of a 0-based step, on the CPU; reads the device if needed. Raises NotFinite."""
         if step >= self.steps:
             self.read()
         return dict(zip(self._names, self._rows[step], strict=True))
 
     def history(self, ends: Sequence[int]) -> dict[str, list[list[float]]]:
-        """Return name -> one list per member, cut after as many steps as are given for each."""
+        """Return name -> one list of losses per member, each cut at the member's number of steps."""
         table = torch.stack(self._rows)
         return {
             name: [table[:end, k, i].tolist() for i, end in enumerate(ends)]
             for k, name in enumerate(self._names)
         }
 
-    def answers(self, raw: Tensor, depth: Tensor, offset: Tensor) -> list[Answer]:
-        """Return each member's answer, on the CPU: the one it stopped with, or the present state."""
+    def results(self, raw: Tensor, depth: Tensor, offset: Tensor) -> list[Result]:
+        """Return each member's result, on the CPU: of the step it stopped at, or the present state.
+
+        Args:
+            raw: (members,1,H,W) present raw outputs.
+            depth: their relative depth.
+            offset: (members,1,1,1) scale offsets, likewise.
+        """
         self.keep(raw, depth, offset)
-        stopped = self._ends.tolist()
         now = [values.detach().cpu() for values in (raw, depth, offset)]
         kept = [values.cpu() for values in self._kept]
-        return [
-            Answer(end or self.steps, *(values[i].clone() for values in (kept if end else now)))
-            for i, end in enumerate(stopped)
-        ]
+        results = []
+        for row, end in enumerate(self._ends.tolist()):
+            steps, source = (end, kept) if end else (self.steps, now)
+            results.append(Result(steps, *(values[row].clone() for values in source)))
+        return results

@@ -1,4 +1,4 @@
-"""Label-free terms that are added to the prior's loss."""
+"""Objectives without ground truth, added to the prior's loss."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Smoothness:
 
     .. math:: \mathcal{L} = \frac{1}{HW} \sum \left| \nabla^2 \frac{D - \min D}{\max D - \min D} \right|
 
-    minimum and maximum detached, zero padding (so the border counts, as in the paper's
+    with detached minimum and maximum and zero padding (so the border counts, as in the paper's
     implementation). 0 for a constant D. Source: arXiv 2512.17908.
     """
 
@@ -65,12 +65,12 @@ class Sky:
     .. math:: \mathcal{L} = \frac{1}{|S|} \sum_S \max(0, n - \tau), \qquad
         n = \frac{D - \min D}{\max D - \min D}
 
-    over the sky S, for a disparity D; of a depth, D is its negative. Minimum and maximum are detached: the
-    sky sinks to the farthest level, the rest does not rise from it. 0 without sky and for a constant D. The
-    paper leaves open how to keep geometry out of the sky; this term is redepth's own.
+    over the sky S, for a disparity D; a depth is negated first. Minimum and maximum are detached: the sky
+    moves to the farthest level, the rest gets no gradient. 0 without sky and for a constant D. The paper does
+    not say how to keep geometry out of the sky; this term is an addition of redepth.
 
     Args:
-        tolerance: tau, the nearness that costs nothing, in [0, 1).
+        tolerance: tau, the nearness without cost, in [0, 1).
     """
 
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -1,4 +1,4 @@
-"""What is learnable at test time: embeddings, decoder, both, everything, the output map or a correction."""
+"""Parameterizations: embeddings, decoder, both, all weights, the output map or a correction is learnable."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PARAMETERIZATIONS: dict[str, frozenset[str]] = {
 """Name -> the groups of parameters it makes learnable."""
 
 COARSEST, LEVELS = 4, 5
-"""Cells along the longer side of the coarsest correction grid, and how many grids: 4, 8, 16, 32, 64 cells."""
+"""Cells along the longer side of the coarsest correction grid, and number of grids: 4 to 64 cells."""
 
 
 def check_supported(name: str, model: DepthModel) -> None:
-    """Raise ConfigError, with what is possible, unless the model can be refined in this way."""
+    """Raise ConfigError, with the valid names, unless the model supports the parameterization."""
     if name not in PARAMETERIZATIONS:
         valid = ", ".join(PARAMETERIZATIONS)
         raise ConfigError(
@@ -45,25 +45,25 @@ def check_supported(name: str, model: DepthModel) -> None:
 def correction_grids(height: int, width: int) -> list[tuple[int, int]]:
     """Return the (rows, columns) of the correction grids of a map, coarse to fine, square cells.
 
-    The longer side has `COARSEST` cells, then twice as many, `LEVELS` times; no side has more cells than
-    pixels or fewer than 2, and grids that become equal by that are one.
+    The longer side has `COARSEST` cells in the first of `LEVELS` grids, and twice as many in each next one.
+    No side has more cells than pixels or fewer than 2. Of equal grids only one remains.
     """
-    longer = max(height, width)
-    sides = [COARSEST * 2**level for level in range(LEVELS)]
-    found = [
-        (min(max(round(n * height / longer), 2), height), min(max(round(n * width / longer), 2), width))
-        for n in sides
-    ]
-    return list(dict.fromkeys(found))
+
+    def cells(side: int, along_longer: int) -> int:
+        return min(max(round(along_longer * side / max(height, width)), 2), side)
+
+    sizes = [COARSEST * 2**level for level in range(LEVELS)]
+    grids = [(cells(height, size), cells(width, size)) for size in sizes]
+    return list(dict.fromkeys(grids))
 
 
 def corrected(initial: Tensor, grids: Sequence[Tensor]) -> Tensor:
-    r"""Return a map under a coarse-to-fine correction that starts at none and keeps its sign.
+    r"""Return a map under a coarse-to-fine correction, which is the identity at 0 and keeps the sign.
 
     .. math:: D = D_0 \, \exp\Big( \sum_l \mathrm{up}(g_l) \Big)
 
     with bilinear upsampling, corners aligned. A factor on disparity is its reciprocal on depth, so the
-    correction means the same for both; what is 0, such as the disparity of the sky, stays 0.
+    correction means the same for both. A value of 0, such as the disparity of the sky, stays 0.
 
     Args:
         initial: D_0, (1, 1, H, W).
@@ -78,11 +78,11 @@ def corrected(initial: Tensor, grids: Sequence[Tensor]) -> Tensor:
 
 
 class Parameterization:
-    """The learnable state of a group of members; row i of every output is member i's.
+    """The learnable state of a group of members; row i of every output belongs to member i.
 
-    All of it is batched over the members, so that an optimizer has few tensors to go through. Network
-    weights have the members as a further axis in front. The depth model says whether its decoder takes them
-    so (`contracts.BatchesDecoders`); one that does not runs member by member, as encoders always do.
+    All parameters are batched over the members, so that the optimizer handles few tensors. Network weights
+    have the members as their first axis. A decoder runs with these weights at once if the depth model can
+    (`contracts.BatchesDecoders`), else member by member, as encoders always do.
 
     Args:
         name: one of `PARAMETERIZATIONS`.
@@ -90,9 +90,9 @@ class Parameterization:
         image: (1,3,H,W) photo at network size.
         features: the encoder's features of it, batch 1.
         initial: (1,1,H,W) raw output of them, divided by ``unit``.
-        members: rows.
-        unit: what the model's raw outputs are divided by.
-        streams: of a GPU, in which members' decoders run beside each other where they run one by one.
+        members: number of rows.
+        unit: the divisor of the model's raw outputs.
+        streams: number of CUDA streams for decoders that run member by member.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Parameterization:
         self.learns = PARAMETERIZATIONS[name]
         self.members = members
         self._unit = unit
-        # What an encoder gives is freed on the way back while other streams may still read it; what is
-        # learned directly, or stays, is not.
+        # The backward pass frees the encoder's outputs while other streams may still read them. Parameters
+        # and fixed features stay allocated.
         self._streams = SideStreams(image.device, 1 if "encoder" in self.learns else streams)
         self._model = model
         self._image = image
@@ -120,7 +120,7 @@ class Parameterization:
         self._embeddings = [
             nn.Parameter(_repeat(w, members)) for w in features.maps if "embeddings" in self.learns
         ]
-        self._depth = [nn.Parameter(_repeat(initial, members)) for _ in self.learns & {"depth"}]
+        self._depth = [nn.Parameter(_repeat(initial, members))] if "depth" in self.learns else []
         self._initial = initial
         sizes = correction_grids(*initial.shape[-2:]) if "correction" in self.learns else []
         self._correction = [nn.Parameter(initial.new_zeros(members, 1, *size)) for size in sizes]
@@ -128,7 +128,7 @@ class Parameterization:
         self._encoder = self._copies("encoder", model.encoder_parameters)
 
     def _copies(self, group: str, source: Callable[[], dict[str, Tensor]]) -> dict[str, nn.Parameter]:
-        """Return name -> (members, ...): every row is a copy in the memory layout of the original."""
+        """Return name -> (members, ...), where each row is a copy in the memory layout of the original."""
         weights = source() if group in self.learns else {}
         copies = {}
         for name, weight in weights.items():
@@ -139,13 +139,15 @@ class Parameterization:
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the learnable parameters by group name, the scale offset included."""
-        found: dict[str, list[nn.Parameter]] = {"offset": [self.offset]}
-        batched = {"depth": self._depth, "correction": self._correction, "embeddings": self._embeddings}
-        found |= {name: params for name, params in batched.items() if params}
-        for name, weights in (("decoder", self._decoder), ("encoder", self._encoder)):
-            if weights:
-                found[name] = list(weights.values())
-        return found
+        groups = {
+            "offset": [self.offset],
+            "depth": self._depth,
+            "correction": self._correction,
+            "embeddings": self._embeddings,
+            "decoder": list(self._decoder.values()),
+            "encoder": list(self._encoder.values()),
+        }
+        return {name: params for name, params in groups.items() if params}
 
     def raw(self) -> Tensor:
         """Return the members' current raw outputs in the unit, (members, 1, H, W)."""
@@ -158,36 +160,37 @@ class Parameterization:
     def _decoded(self) -> Tensor:
         if not self._decoder:
             return self._model.decode(self._features_of(self._embeddings))
-        encoded = [self._model.encode(self._image, own) for own in _by_member(self._encoder)]
+        encoded = [self._model.encode(self._image, weights) for weights in _by_member(self._encoder)]
         if isinstance(self._model, BatchesDecoders) and self._model.batches_decoders:
-            return self._model.decode(_beside(encoded) if encoded else self._each(), self._decoder)
+            rows = _joined(encoded) if encoded else self._feature_rows()
+            return self._model.decode(rows, self._decoder)
         if not encoded:
             maps = [w.split(1) for w in self._embeddings]
             encoded = [self._features_of([w[i] for w in maps]) for i in range(self.members)]
-        decoders = _by_member(self._decoder)
-        turns = zip(encoded, decoders, strict=True)
-        return torch.cat(self._streams.run([partial(self._model.decode, *own) for own in turns]))
+        calls = [
+            partial(self._model.decode, features, weights)
+            for features, weights in zip(encoded, _by_member(self._decoder), strict=True)
+        ]
+        return torch.cat(self._streams.run(calls))
 
     def _features_of(self, maps: Sequence[Tensor]) -> Features:
         return self._features.with_maps(maps) if maps else self._features
 
-    def _each(self) -> Features:
-        """Return features with a row for each member, learned or not."""
+    def _feature_rows(self) -> Features:
+        """Return features with a row for each member: learned ones, or the same for all."""
         shared = (w.expand(self.members, *w.shape[1:]) for w in self._features.maps)
         return self._features.with_maps(self._embeddings or tuple(shared))
 
 
-def _beside(encoded: Sequence[Features]) -> Features:
+def _joined(encoded: Sequence[Features]) -> Features:
     """Return the features of several encoders as rows of one record."""
-    maps, constants = (
-        tuple(torch.cat(rows) for rows in zip(*parts, strict=True))
-        for parts in ([f.maps for f in encoded], [f.constants for f in encoded])
-    )
+    maps = tuple(torch.cat(rows) for rows in zip(*(f.maps for f in encoded), strict=True))
+    constants = tuple(torch.cat(rows) for rows in zip(*(f.constants for f in encoded), strict=True))
     return replace(encoded[0], maps=maps, constants=constants)
 
 
 def _by_member(weights: dict[str, nn.Parameter]) -> list[dict[str, Tensor]]:
-    """Return each member's weights by name; on the way back, gradients are stacked once."""
+    """Return each member's weights by name. `unbind` makes the backward pass stack the gradients once."""
     rows = zip(*(weight.unbind() for weight in weights.values()), strict=True)
     return [dict(zip(weights, row, strict=True)) for row in rows]
 

@@ -1,7 +1,7 @@
 """A whole step of a group of members as one CUDA graph.
 
-A step of diffusion networks is thousands of small kernels, and a host needs longer to launch them one by one
-than a fast GPU needs to compute them. Captured once, a step is one launch: forward, backward and update.
+A step of diffusion networks is thousands of small kernels. Launching them one by one takes the host longer
+than a fast GPU needs to compute them. A captured step is a single launch: forward, backward and update.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from redepth.runtime.device import captured, is_out_of_memory
 log = logging.getLogger(__name__)
 
 EAGER_STEPS = 3
-"""Steps before the capture: they make constants, choose algorithms, compile, and fill optimizer states."""
+"""Steps before the capture, which make constants, choose algorithms, compile and fill optimizer states."""
 
 
 class Taken(NamedTuple):
-    """What one step gives, detached.
+    """The tensors of one step, detached.
 
     Attributes:
         losses: name -> (members,).
-        raw: (members,1,H,W) raw outputs that the step started from.
-        depth: the relative depth of them.
-        offset: (members,1,1,1) scale offsets that it started from.
+        raw: (members,1,H,W) raw outputs at the start of the step.
+        depth: their relative depth.
+        offset: (members,1,1,1) scale offsets at the start of the step.
         relit: (members,L,3,H,W) re-lit pictures.
     """
 
@@ -42,7 +42,7 @@ class Taken(NamedTuple):
     relit: Tensor
 
     def clone(self) -> Taken:
-        """Return a copy in memory of its own."""
+        """Return a copy that shares no memory."""
         losses = {name: values.clone() for name, values in self.losses.items()}
         return Taken(losses, *(values.clone() for values in self[1:]))
 
@@ -51,13 +51,13 @@ Advance = Callable[[StepDraws], Taken]
 
 
 class StepGraph:
-    """Takes steps eagerly at first, then by replaying a graph of one; what cannot be captured stays eager.
+    """Takes the first steps eagerly, then replays a graph; steps that cannot be captured stay eager.
 
-    Draws are copied to where the graph reads them. What it writes is copied out, as the next step writes
-    there again. All steps have to be taken inside `stream`.
+    The graph has fixed input and output tensors: draws are copied into the inputs, and the outputs are
+    copied, because the next step overwrites them. All steps have to be taken inside `stream`.
 
     Args:
-        advance: takes a step: launches the same kernels each time and looks at no value on the device.
+        advance: takes a step: launches the same kernels each time and reads no value from the device.
         device: the GPU.
     """
 
@@ -65,12 +65,12 @@ class StepGraph:
         self._advance = advance
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._given: StepDraws | None = None
-        self._taken: Taken | None = None
+        self._inputs: StepDraws | None = None
+        self._outputs: Taken | None = None
         self._replay: Callable[[], None] | None = None
         self._eager_steps = 0
         self.possible = True
-        """Whether a step can be captured, as far as is known."""
+        """False after a capture has failed."""
 
     def __call__(self, draws: StepDraws) -> Taken:
         """Take a step.
@@ -81,26 +81,26 @@ class StepGraph:
         if self._replay is None and not self._captured(draws):
             self._eager_steps += 1
             return self._advance(draws)
-        assert self._given is not None
-        assert self._taken is not None
+        assert self._inputs is not None
+        assert self._outputs is not None
         assert self._replay is not None
-        given, drawn = _tensors(self._given), _tensors(draws)
-        if {name: t.shape for name, t in given.items()} != {name: t.shape for name, t in drawn.items()}:
-            # Draws of another kind, as a replayed record may have, are none that the graph can read.
+        inputs, drawn = _tensors(self._inputs), _tensors(draws)
+        if {name: t.shape for name, t in inputs.items()} != {name: t.shape for name, t in drawn.items()}:
+            # A replayed record may hold other tensors than those that the graph reads.
             return self._advance(draws)
-        for name, own in given.items():
-            own.copy_(drawn[name])
+        for name, tensor in inputs.items():
+            tensor.copy_(drawn[name])
         self._replay()
-        return self._taken.clone()
+        return self._outputs.clone()
 
     def forget(self) -> None:
-        """Drop the graph: what it launches has changed. The next one comes after eager steps again."""
-        self._given = self._taken = self._replay = None
+        """Drop the graph, as the kernels of a step have changed; eager steps and a new capture follow."""
+        self._inputs = self._outputs = self._replay = None
         self._eager_steps = 0
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """Work in the stream of the graph, which cannot be the default one; others wait for it at the end."""
+        """Make the graph's stream the current one; a capture needs another stream than the default."""
         if self._stream is None:
             yield
             return
@@ -113,30 +113,30 @@ class StepGraph:
             outside.wait_stream(self._stream)
 
     def capture(self, call: Callable[[], Taken]) -> tuple[Taken, Callable[[], None]]:
-        """Return the tensors that a graph of the call writes, and what runs it; nothing is computed yet."""
+        """Capture the call; return its output tensors and a function that replays it. Computes nothing."""
         return captured(call)
 
     def _captured(self, draws: StepDraws) -> bool:
-        """Capture a step if it is time, and possible; return whether there is a graph."""
-        # Draws that stay on the CPU are read as numbers: each step launches something else.
+        """Capture a step after enough eager steps, if possible; return whether there is a graph."""
+        # Draws that stay on the CPU are read as numbers, so each step launches other kernels.
         if not self.possible or draws.noise.on_cpu or self._eager_steps < EAGER_STEPS:
             return False
-        given = StepDraws(draws.illumination.clone(), draws.noise.clone())
+        inputs = StepDraws(draws.illumination.clone(), draws.noise.clone())
         gc.collect()
         try:
-            self._taken, self._replay = self.capture(lambda: self._advance(given))
+            self._outputs, self._replay = self.capture(lambda: self._advance(inputs))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             self.possible = False
-            log.warning("a step cannot become a CUDA graph, and stays eager: %s", str(error).splitlines()[0])
+            log.warning("a step cannot become a CUDA graph and stays eager: %s", str(error).splitlines()[0])
             return False
-        self._given = given
+        self._inputs = inputs
         return True
 
 
 class Eager:
-    """Takes every step as it is."""
+    """Takes every step eagerly."""
 
     possible = True
 
@@ -148,10 +148,10 @@ class Eager:
         return self._advance(draws)
 
     def forget(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: no graph is kept."""
 
     def stream(self) -> nullcontext[None]:
-        """Work where the caller does."""
+        """Keep the current stream."""
         return nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Score priors: how plausible a picture is, as a loss whose gradient is a diffusion model's score."""
+"""Score priors: the plausibility of a picture as a loss whose gradient is a diffusion model's score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REGISTRY = Registry("prior", "redepth.priors", Prior)
 REGISTRY.add(
     "stable-diffusion",
     "redepth.priors.stable_diffusion:StableDiffusion",
-    "latent, told a prompt: Stable Diffusion 1.x and 2.x; 1.5 is the paper's",
+    "latent, conditioned on a prompt: Stable Diffusion 1.x and 2.x; 1.5 is the paper's",
 )
 REGISTRY.add(
     "stable-diffusion-2.1",
@@ -19,22 +19,22 @@ REGISTRY.add(
 REGISTRY.add(
     "stable-diffusion-xl",
     "redepth.priors.stable_diffusion_xl:StableDiffusionXL",
-    "latent, told a prompt by two text encoders, and its size: SDXL",
+    "latent, conditioned on a prompt through two text encoders, and on its size: SDXL",
 )
 REGISTRY.add(
     "stable-diffusion-3",
     "redepth.priors.stable_diffusion_3:StableDiffusion3",
-    "latent flow matching, told a prompt by two or three text encoders: SD 3 and 3.5",
+    "latent flow matching, conditioned on a prompt through two or three text encoders: SD 3 and 3.5",
 )
 REGISTRY.add(
     "ic-light",
     "redepth.priors.ic_light:ICLight",
-    "re-lighting, told the photo in latents and the light in words: IC-Light on SD 1.5",
+    "re-lighting, conditioned on the photo's latents and the light in words: IC-Light on SD 1.5",
 )
 REGISTRY.add(
     "pixel-diffusion",
     "redepth.priors.pixel_diffusion:PixelDiffusion",
-    "pixel space: UNet2DModel (DDPM), or a re-lighting UNet told the photo and the light",
+    "pixel space: UNet2DModel (DDPM), or a re-lighting UNet conditioned on the photo and the light",
 )
 
 register = REGISTRY.register

@@ -1,7 +1,7 @@
-"""What is computed once and kept on disk: captions and prompt embeddings, each under the hash of its origin.
+"""The cache of captions and prompt embeddings on disk, each under the hash of its inputs.
 
-An entry is whole or absent. What cannot be read counts as absent and is written anew; what cannot be written
-costs no run.
+An entry is whole or absent: files are replaced atomically. An unreadable entry counts as absent and is
+written anew. If an entry cannot be written, the run continues.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def folder() -> Path:
 
 
 def key(*origin: Any) -> str:
-    """Return the SHA-256, in hexadecimal, of what an entry is computed from (plain data)."""
+    """Return the SHA-256, in hexadecimal, of the inputs of an entry (plain data)."""
     return digest(json.dumps(origin, sort_keys=True).encode())
 
 

@@ -1,4 +1,4 @@
-"""What all diffusion priors share: the options of a score rule and the step from picture to loss."""
+"""The base class of the diffusion priors: the options of a score rule, and from picture to loss."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ TEXT_PRIORS = "stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, stab
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a prediction may depend on beside the noisy picture, rows flattened."""
+class StepInputs:
+    """The inputs of a prediction beside the noisy picture, rows flattened."""
 
     condition: Condition
     illumination: Illumination
@@ -40,9 +40,9 @@ class Given:
         """The noise level t of each row, (N,)."""
         return self.noise["timestep"]
 
-    def rows(self, rows: slice) -> Given:
-        """Return what some rows depend on."""
-        return Given(self.condition, self.illumination.rows(rows), self.noise.rows(rows))
+    def rows(self, rows: slice) -> StepInputs:
+        """Return the inputs of some rows."""
+        return StepInputs(self.condition, self.illumination.rows(rows), self.noise.rows(rows))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,12 +60,12 @@ class DiffusionPrior(ABC):
         t_min: least timestep as a fraction of the schedule's length T.
         t_max: largest one; t is uniform over the integers between.
         t_annealing: how t_max falls to t_min over the run: ``constant`` not at all, ``linear``, or ``sqrt``
-            with the square root of the share that is done (fast at first).
+            with the square root of the share of steps that are done (fast at first).
         reduction: whether a picture's loss is the mean or the sum over its entries.
         clip: largest root mean square of a picture's gradient; none: not clipped. Non-finite entries are 0
-            in float32; in half precision they make the loss so, and the run goes on in float32.
+            in float32; in half precision they make the loss non-finite, and the run switches to float32.
         negative_scale: omega_2 of ``csd``.
-        inversion_steps: of ``ism`` and ``sdi``; each asks the model once (``sdi``: under guidance).
+        inversion_steps: of ``ism`` and ``sdi``; each runs the model once (``sdi``: under guidance).
         inversion_guidance: of ``sdi``.
         interval: timesteps between the two levels of ``ism``.
         lora_rank: of ``vsd``'s learned copy.
@@ -92,42 +92,42 @@ class DiffusionPrior(ABC):
     dtype: Precision = "auto"
 
     schedule: Schedule = field(init=False, repr=False)
-    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
-    """The branches that this kind of model can be asked for."""
+    supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
+    """The branches that this kind of model can predict."""
     on_cpu: ClassVar[frozenset[str]] = frozenset()
-    """Which of its draws are read as numbers and stay on the CPU."""
+    """Names of the draws whose values the host reads: they stay on the CPU."""
 
     def __post_init__(self) -> None:
         if self.t_min > self.t_max:
             raise ValueError(f"t_min {self.t_min} is above t_max {self.t_max}")
-        if missing := self.asked - self.answers - {"learned"}:
+        if missing := self.needed_branches - self.supported_branches - {"learned"}:
             raise ValueError(
-                f"score: {self.score} needs a prompt ({', '.join(sorted(missing))}), which this prior "
-                f"cannot be told; these can: {TEXT_PRIORS}"
+                f"score: {self.score} needs a prompt ({', '.join(sorted(missing))}), which this prior does "
+                f"not take; these do: {TEXT_PRIORS}"
             )
         self._copies: LearnedCopies | None = None
         self._how = Execution()
         self._dtype = torch.float32
 
     @property
-    def asked(self) -> frozenset[Branch]:
-        """The branches that the rule asks for under these options."""
-        away = self.score == "csd" and self.negative_scale > 0
-        return RULES[self.score].asks | (frozenset({"negative"}) if away else frozenset())
+    def needed_branches(self) -> frozenset[Branch]:
+        """The branches that the rule needs under these options."""
+        branches = RULES[self.score].branches
+        return branches | {"negative"} if self.score == "csd" and self.negative_scale > 0 else branches
 
     @abstractmethod
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
-        """Differentiable: (N,3,H,W) sRGB [0,1] to what the model denoises, float32."""
+        """Map (N,3,H,W) sRGB [0,1] to what the model denoises, float32; differentiable."""
 
     @abstractmethod
     def predict(
-        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+        self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> Mapping[Branch, Tensor]:
-        """Return what the model predicts of x_t (N, ...) at t (N,), told each branch's condition."""
+        """Return the model's predictions for x_t (N, ...) at t (N,) under each branch's condition."""
 
     @abstractmethod
     def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
-        """Draw ``noise`` and what else the way into the model's space needs, tensors (batch, ...)."""
+        """Draw ``noise`` and the other random inputs of `to_model_space`, tensors (batch, ...)."""
 
     @abstractmethod
     def network(self) -> torch.nn.Module:
@@ -137,7 +137,7 @@ class DiffusionPrior(ABC):
         """Execute the frozen networks in this way from now on.
 
         Raises:
-            ConfigError: if the rule trains copies of a network that is to stay as it is.
+            ConfigError: if the rule trains copies of the network, which such networks do not allow.
         """
         if self.learns and (how.compile or how.cuda_graphs or how.fused_kernels):
             raise ConfigError(
@@ -150,7 +150,7 @@ class DiffusionPrior(ABC):
             self.set_up()
 
     def set_up(self) -> None:
-        """Let the networks, once on their device and in their precision, be executed as they are to be."""
+        """Apply the way of execution to the networks, which have their device and precision."""
         execute(self.network(), self._how, graph=True)
 
     @property
@@ -159,15 +159,15 @@ class DiffusionPrior(ABC):
         return RULES[self.score].learns
 
     def release_memory(self) -> None:
-        """Drop the graphs of the batch sizes until now."""
+        """Drop the captured graphs of all batch sizes."""
         release_graphs(self.network())
 
     def upcast(self) -> str:
-        """Go on in float32; return the precision until now, empty if it is that already.
+        """Switch to float32; return the previous precision, empty if nothing changed.
 
-        A rule that trains copies cannot: they have learned from what was not finite.
+        A rule that trains copies cannot switch: the copies have learned from non-finite values.
         """
-        if not self._may_widen:
+        if not self._can_upcast:
             return ""
         before, self._dtype = self._dtype, torch.float32
         self.cast()
@@ -175,7 +175,7 @@ class DiffusionPrior(ABC):
         return str(before).removeprefix("torch.")
 
     @property
-    def _may_widen(self) -> bool:
+    def _can_upcast(self) -> bool:
         return self._dtype != torch.float32 and not self.learns
 
     def cast(self) -> None:
@@ -188,7 +188,7 @@ class DiffusionPrior(ABC):
             require(*NEEDED)
 
     def begin(self, members: Sequence[int]) -> None:
-        """Forget what was learned; called before a group of members starts (``vsd``)."""
+        """Reset the learned copies (``vsd``); called before a group of members starts."""
         if not self.learns:
             return
         if self._copies is None:
@@ -196,7 +196,7 @@ class DiffusionPrior(ABC):
         self._copies.begin(members)
 
     def draw(self, batch: int, generator: Generator, progress: float = 0.0) -> Noise:
-        """Draw timestep, noise and what else a step needs for ``batch`` pictures, tensors (batch, ...)."""
+        """Draw timestep, noise and the other random inputs of ``batch`` pictures, tensors (batch, ...)."""
         drawn = {"timestep": self.draw_timesteps(batch, generator, progress)}
         drawn |= self.draw_model(batch, generator)
         drawn["progress"] = torch.full((batch,), float(progress))
@@ -218,18 +218,18 @@ class DiffusionPrior(ABC):
     ) -> Tensor:
         """Score (N,3,H,W) sRGB [0,1]: a loss (N,) whose gradient is the rule's."""
         x = self.to_model_space(relit, noise)
-        given = Given(condition, illumination, noise)
+        inputs = StepInputs(condition, illumination, noise)
         with torch.no_grad():
-            raw = RULES[self.score].gradient(self._query(x.detach(), given))
+            raw = RULES[self.score].gradient(self._query(x.detach(), inputs))
             gradient = scores.clip(raw, self.clip)
-            if self._may_widen:
-                # In half precision what is not finite is to show in the loss: `upcast` mends it.
+            if self._can_upcast:
+                # In half precision the loss has to show non-finite values: the refiner then calls `upcast`.
                 gradient = torch.where(torch.isfinite(raw), gradient, raw)
         if self._copies is not None:
-            self._teach(x.detach(), given)
+            self._train_copies(x.detach(), inputs)
         return scores.distillation_loss(x, gradient, self.reduction)
 
-    def _query(self, x: Tensor, given: Given) -> Query:
+    def _query(self, x: Tensor, inputs: StepInputs) -> Query:
         settings = scores.Settings(
             self.guidance_scale,
             self.guidance_base,
@@ -241,48 +241,49 @@ class DiffusionPrior(ABC):
         )
         return Query(
             x=x,
-            noise=given.noise["noise"],
-            timestep=given.timestep,
-            progress=given.noise.tensors.get("progress", torch.zeros(len(x), device=x.device)),
+            noise=inputs.noise["noise"],
+            timestep=inputs.timestep,
+            progress=inputs.noise.tensors.get("progress", torch.zeros(len(x), device=x.device)),
             schedule=self.schedule,
-            ask=partial(self._ask, given),
-            photo=partial(self._photo, given, len(x)),
+            predict=partial(self._predict_noise, inputs),
+            photo=partial(self._photo, inputs, len(x)),
             settings=settings,
         )
 
-    def _ask(
-        self, given: Given, noisy: Tensor, timestep: Tensor, branches: Sequence[Branch]
+    def _predict_noise(
+        self, inputs: StepInputs, noisy: Tensor, timestep: Tensor, branches: Sequence[Branch]
     ) -> dict[Branch, Tensor]:
         if tuple(branches) == ("learned",):
-            predicted: Mapping[Branch, Tensor] = {"learned": self._ask_copies(noisy, timestep, given)}
+            learned = self._predict_by_copies(noisy, timestep, inputs)
+            predicted: Mapping[Branch, Tensor] = {"learned": learned}
         else:
-            predicted = self.predict(noisy, timestep, given, branches)
+            predicted = self.predict(noisy, timestep, inputs, branches)
         return {name: self.schedule.noise_of(p, noisy, timestep) for name, p in predicted.items()}
 
-    def _ask_copies(self, noisy: Tensor, timestep: Tensor, given: Given) -> Tensor:
-        """Return each member's own copy's prediction of its rows."""
+    def _predict_by_copies(self, noisy: Tensor, timestep: Tensor, inputs: StepInputs) -> Tensor:
+        """Return the predictions of the members' copies, each for its member's rows."""
         if self._copies is None:
             self.begin(range(1))
         assert self._copies is not None
-        rows = [
-            self.predict(noisy[own], timestep[own], given.rows(own), ("text",))["text"]
-            for own in self._copies.turns(len(noisy))
+        predictions = [
+            self.predict(noisy[rows], timestep[rows], inputs.rows(rows), ("text",))["text"]
+            for rows in self._copies.turns(len(noisy))
         ]
-        return torch.cat(rows)
+        return torch.cat(predictions)
 
-    def _teach(self, x: Tensor, given: Given) -> None:
+    def _train_copies(self, x: Tensor, inputs: StepInputs) -> None:
         """Take one step of each member's copy towards the distribution of its pictures."""
         assert self._copies is not None
-        timestep, noise = given.noise["learned_timestep"], given.noise["learned_noise"]
+        timestep, noise = inputs.noise["learned_timestep"], inputs.noise["learned_noise"]
         noisy, target = self.schedule.add_noise(x, noise, timestep), self.schedule.target(x, noise, timestep)
         with torch.enable_grad():
-            for own in self._copies.turns(len(x)):
-                told = self.predict(noisy[own], timestep[own], given.rows(own), ("text",))["text"]
-                self._copies.learn((told - target[own]).square().mean())
+            for rows in self._copies.turns(len(x)):
+                predicted = self.predict(noisy[rows], timestep[rows], inputs.rows(rows), ("text",))["text"]
+                self._copies.learn((predicted - target[rows]).square().mean())
 
-    def _photo(self, given: Given, rows: int) -> Tensor:
-        photo = given.condition.tensors["photo"]
-        return self.to_model_space(photo.expand(rows, -1, -1, -1), given.noise)
+    def _photo(self, inputs: StepInputs, rows: int) -> Tensor:
+        photo = inputs.condition.tensors["photo"]
+        return self.to_model_space(photo.expand(rows, -1, -1, -1), inputs.noise)
 
     def precision(self, device: torch.device) -> torch.dtype:
         """Return the dtype of the frozen model on a device."""
@@ -296,7 +297,7 @@ class DiffusionPrior(ABC):
         """Take the noise schedule of a checkpoint's scheduler configuration.
 
         Raises:
-            WeightsError: if it is not supported, or the score rule does not go with it.
+            WeightsError: if it is not supported, or the score rule does not work with it.
         """
         self.schedule = Schedule.from_config(scheduler_config).to(device)
         if RULES[self.score].flow_only and not self.schedule.flow:

@@ -1,4 +1,4 @@
-"""IC-Light as the prior: Stable Diffusion 1.5, told the photo in latents and the light in words."""
+"""IC-Light as the prior: Stable Diffusion 1.5, conditioned on the photo's latents and the light in words."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Condition
-from redepth.errors import ConfigError, WeightsError
-from redepth.priors.distillation import Given
-from redepth.priors.latent import Told
+from redepth.errors import WeightsError
+from redepth.priors.distillation import StepInputs
+from redepth.priors.latent import TextEmbeddings
+from redepth.priors.light import light_direction
 from redepth.priors.scores import Branch, GuidanceBase
 from redepth.priors.stable_diffusion import StableDiffusion
 
 LIGHTS = ("from the front", "from the left", "from the right", "from the top", "from the bottom")
-"""Where light comes from, seen from the camera, in the order of `light_index`."""
+"""Sides that the light comes from, seen from the camera, in the order of `light_index`."""
 
 FRONTAL = math.radians(20)
 """Lights within this angle of the viewing direction are called frontal."""
 
 RELIT = frozenset({"text", "artefacts"})
-"""Branches that look at the re-lit picture and know its light; ``source`` looks at the photo."""
+"""Branches of the re-lit picture, which is conditioned on its light; ``source`` is of the photo."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,16 +37,16 @@ class ICLight(StableDiffusion):
 
     The published weights are offsets, to be added to the weights of an SD 1.5 UNet (in float32, before it
     is cast) whose first convolution was widened from 4 to 8 channels by zeros. The photo, fitted and padded
-    as the re-lit picture is, is encoded to the posterior's mode. It stands beside the noisy latents in every
-    branch, also the unconditioned one, as in the published inference; what the model makes of a missing
-    photo is not known. So guidance and the contrast of ``csd`` are between texts, and thereby lights.
+    like the re-lit picture, is encoded to the posterior's mode. Every branch, also the unconditional one, has
+    these latents beside the noisy ones, as in the published inference; the model's behaviour without a photo
+    is not known. So guidance and the contrast of ``csd`` are between texts, and thereby lights.
 
     Args:
         light_checkpoint: hub id or local folder of the offsets.
         light_file: name of the file of the offsets, of the form with text and foreground (``fc``, ``fcon``).
         light_revision: commit, tag or branch of their repository.
-        tell: ``photo+light`` says after the prompt where the light comes from (``light from the left``, the
-            nearest of `LIGHTS`); ``photo`` says nothing of it.
+        tell: ``photo+light`` appends to the prompt where the light comes from (``light from the left``, the
+            nearest of `LIGHTS`); ``photo`` leaves it out.
 
     The other options are those of `latent.LatentDiffusion`; guidance is that of the published inference.
 
@@ -63,12 +64,12 @@ class ICLight(StableDiffusion):
 
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({"in_channels": 8})
 
-    def _locate(self) -> tuple[hub.Source, hub.Source]:
+    def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
         found = super()._locate()
-        self._light = hub.Source(self.light_checkpoint, self.light_revision)
+        self._light = checkpoints.Source(self.light_checkpoint, self.light_revision)
         if self.weights == "trained":
             offline, files = self.local_files_only, (self.light_file,)
-            self._light = hub.locate(
+            self._light = checkpoints.locate(
                 self.light_checkpoint, self.light_revision, files, local_files_only=offline
             )
         return found
@@ -104,46 +105,37 @@ class ICLight(StableDiffusion):
         return Condition(tensors)
 
     def texts(self, prompt: str) -> dict[Branch, tuple[str, ...]]:
-        """Return the texts of each branch: one per light where the light is told."""
+        """Return the texts of each branch: one per light if the prior is conditioned on the light."""
 
-        def told(branch: Branch, text: str) -> tuple[str, ...]:
+        def with_lights(branch: Branch, text: str) -> tuple[str, ...]:
             if branch not in RELIT or self.tell == "photo":
                 return (text,)
-            return tuple(", ".join(part for part in (text, f"light {light}") if part) for light in LIGHTS)
+            return tuple(f"{text}, light {light}" if text else f"light {light}" for light in LIGHTS)
 
-        return {branch: told(branch, text) for branch, text in self.prompts(prompt).items()}
+        return {branch: with_lights(branch, text) for branch, text in self.prompts(prompt).items()}
 
-    def told(self, branch: Branch, given: Given, rows: int) -> Told:
-        """Return the text of each row's own light."""
-        texts = given.condition.tensors[branch]
+    def branch_embeddings(self, branch: Branch, inputs: StepInputs, rows: int) -> TextEmbeddings:
+        """Return the embedding of each row's light."""
+        texts = inputs.condition.tensors[branch]
         if len(texts) == 1:
-            return super().told(branch, given, rows)
-        if "direction" not in given.illumination.tensors:
-            raise ConfigError(
-                "the prior is to be told the light, and the renderer does not draw direction: set "
-                "prior.tell=photo, or choose another renderer"
-            )
-        return {"embedding": texts[light_index(given.illumination.direction)]}
+            return super().branch_embeddings(branch, inputs, rows)
+        return {"embedding": texts[light_index(light_direction(inputs.illumination))]}
 
-    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
+    def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
         """Run the UNet with the photo's latents beside the noisy ones."""
-        photo = given.condition.tensors["photo.latents"].to(noisy.dtype)
+        photo = inputs.condition.tensors["photo.latents"].to(noisy.dtype)
         beside = torch.cat([noisy, photo.expand(len(noisy), -1, -1, -1)], dim=1)
-        return super().denoise(beside, timestep, told, given)
+        return super().denoise(beside, timestep, texts, inputs)
 
     def describe(self) -> dict[str, Any]:
-        """Return also where the offsets are from."""
+        """Return also the source of the offsets."""
         light = {f"light_{name}": value for name, value in self._light.describe().items()}
         return super().describe() | light | {"light_file": self.light_file, "tell": self.tell}
 
 
 def light_index(direction: Tensor) -> Tensor:
-    """Return which of `LIGHTS` is nearest to unit vectors (N, 3) in the renderers' mirrored frame, (N,).
-
-    There x and y are mirrored: a light (x, y, z) stands, seen from the camera with x right and y up, at
-    (-x, -y, z).
-    """
-    right, up, towards = -direction[:, 0], -direction[:, 1], direction[:, 2]
+    """Return the index in `LIGHTS` nearest to unit vectors (N, 3) towards the light, (N,)."""
+    right, up, towards = direction.unbind(dim=1)
     sideways = torch.where(right > 0, 2, 1)
     upright = torch.where(up > 0, 3, 4)
     nearest = torch.where(right.abs() >= up.abs(), sideways, upright)

@@ -1,4 +1,4 @@
-"""What all latent, text-conditioned priors share: components, the way into the latents, prompts."""
+"""The base class of the latent, text-conditioned priors: components, encoding to latents, prompts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
 from redepth.priors import cache
-from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.scores import Branch
 from redepth.priors.text import TextEncoders, TextPart
 from redepth.runtime.fusion import Branches, set_attention
@@ -30,7 +30,7 @@ NEGATIVE = (
 """Negative prompt of the scores that need one (arXiv 2310.17590, section 5)."""
 
 ARTEFACTS = "oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
-"""What distilled pictures tend to look like (arXiv 2406.09417, section 5)."""
+"""Typical flaws of distilled pictures (arXiv 2406.09417, section 5)."""
 
 PIPELINES = {
     "StableDiffusionPipeline": "stable-diffusion",
@@ -42,18 +42,18 @@ PIPELINES = {
 LATENT_SCALE = 8
 """Pixels along a side of a latent; the same in all these families."""
 
-Told = dict[str, Tensor]
-"""What a denoiser is told in words: ``embedding`` (N, tokens, C), in some families ``pooled`` (N, P)."""
+TextEmbeddings = dict[str, Tensor]
+"""The text conditions of a denoiser: ``embedding`` (N, tokens, C), in some families ``pooled`` (N, P)."""
 
 
 @dataclass(kw_only=True, eq=False)
 class LatentDiffusion(DiffusionPrior):
-    """A latent diffusion model of diffusers that is told a text.
+    """A latent diffusion model of diffusers that is conditioned on a text.
 
     The picture is scaled to fit ``size`` x ``size`` (bilinear, corners aligned), padded with 0 to the
-    square, mapped to [-1, 1], and encoded by the VAE: a sample of the posterior, shifted and scaled as the
-    model was trained. The tiny VAE (`AutoencoderTiny`) has no posterior; its latents are taken as they are,
-    and the same numbers are drawn, so that a seed means the same noise under both.
+    square, mapped to [-1, 1], and encoded by the VAE: a sample of the posterior, shifted and scaled as in the
+    model's training. The tiny VAE (`AutoencoderTiny`) has no posterior; its latents are used directly. The
+    same numbers are drawn for both, so that a seed gives the same noise.
 
     Text encoders are loaded for prompts whose embeddings are not in the cache (`priors.cache`), and leave
     the device after use.
@@ -62,20 +62,20 @@ class LatentDiffusion(DiffusionPrior):
         checkpoint: hub id or local folder of a diffusers pipeline.
         revision: commit, tag or branch of the hub repository.
         variant: weights of another kind in the same repository, such as ``fp16`` (half the download).
-        local_files_only: never ask the hub.
+        local_files_only: never contact the hub.
         size: side of the square picture, in pixels.
         vae: the pipeline's ``own``, or a ``tiny`` one, about nine times cheaper.
-        vae_checkpoint: hub id or local folder of another VAE of that kind; none: the pipeline's own, or
-            the tiny one of the family.
+        vae_checkpoint: hub id or local folder of another VAE of that kind; by default the pipeline's own,
+            or the family's tiny one.
         vae_revision: commit, tag or branch of its repository.
         weights: ``trained``, or ``random`` for the ablation: the same denoiser with random weights; VAE and
             text encoders stay trained.
         random_seed: seed of random weights.
-        negative_prompt: what the unconditioned prediction is told. For the scores that have a negative
-            prompt beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is that one, and empty
-            means `NEGATIVE`.
-        source_prompt: what the photo shows, for ``dds`` (empty: the prompt).
-        artefacts: what the picture is like before it is refined, said after the prompt, for ``sds-bridge``.
+        negative_prompt: prompt of the unconditional prediction. For the scores that have a negative prompt
+            beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is the negative prompt, and
+            empty means `NEGATIVE`.
+        source_prompt: description of the photo, for ``dds`` (empty: the prompt).
+        artefacts: flaws of the unrefined picture, appended to the prompt, for ``sds-bridge``.
     """
 
     checkpoint: str
@@ -92,7 +92,9 @@ class LatentDiffusion(DiffusionPrior):
     source_prompt: str = ""
     artefacts: str = ARTEFACTS
 
-    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "negative", "source", "artefacts"})
+    supported_branches: ClassVar[frozenset[Branch]] = frozenset(
+        {"text", "uncond", "negative", "source", "artefacts"}
+    )
     family: ClassVar[str]
     """The registered name whose pipelines it reads."""
     denoiser: ClassVar[tuple[str, str]] = ("UNet2DConditionModel", "unet")
@@ -100,7 +102,7 @@ class LatentDiffusion(DiffusionPrior):
     tiny_vae: ClassVar[str]
     """Hub id of the family's `AutoencoderTiny`."""
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """What differs from the checkpoint's configuration in a denoiser of random weights."""
+    """Changes to the checkpoint's configuration for a denoiser of random weights."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,17 +114,17 @@ class LatentDiffusion(DiffusionPrior):
         """The text encoders."""
 
     @abstractmethod
-    def embed(self, outputs: list[Any]) -> Told:
-        """Join the text encoders' outputs to what the denoiser is told, one row."""
+    def embed(self, outputs: list[Any]) -> TextEmbeddings:
+        """Join the text encoders' outputs to the denoiser's text condition, one row."""
 
     @abstractmethod
-    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
-        """Run the denoiser on rows (N, C, size/8, size/8) that are told these rows."""
+    def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
+        """Run the denoiser on rows (N, C, size/8, size/8) under the text conditions of these rows."""
 
     # --- loading ------------------------------------------------------------------------------
 
     def ensure_available(self) -> None:
-        """Raise WeightsError now if the weights cannot be had, MissingDependencyError for a package."""
+        """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""
         self.check_packages()
         self._locate()
 
@@ -158,7 +160,7 @@ class LatentDiffusion(DiffusionPrior):
 
         return DDIMScheduler
 
-    def _locate(self) -> tuple[hub.Source, hub.Source]:
+    def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
         """Return the sources of the checkpoint and of the VAE."""
         text = [name for part in self.text_parts for name in part.files]
         names = [f"{self.denoiser[1]}/config.json", "scheduler/scheduler_config.json", *text]
@@ -170,12 +172,12 @@ class LatentDiffusion(DiffusionPrior):
             names += [f"vae/{name}" for name in vae]
         files = [self._variant_of(name) for name in names]
         offline = self.local_files_only
-        source = hub.locate(
+        source = checkpoints.locate(
             self.checkpoint, self.revision, files, optional=["model_index.json"], local_files_only=offline
         )
         if other is None:
             return source, source
-        return source, hub.locate(other, self.vae_revision, vae, local_files_only=offline)
+        return source, checkpoints.locate(other, self.vae_revision, vae, local_files_only=offline)
 
     def _variant_of(self, name: str) -> str:
         return name.replace(".safetensors", f".{self.variant}.safetensors") if self.variant else name
@@ -221,13 +223,15 @@ class LatentDiffusion(DiffusionPrior):
             )
 
     def _model(self, cls: Any, folder: str, **options: Any) -> Any:
-        """Load a model of the pipeline, in the variant that was asked for."""
-        return self._source.model(cls, folder, **options, **({"variant": v} if (v := self.variant) else {}))
+        """Load a model of the pipeline, in the chosen variant."""
+        if self.variant:
+            options["variant"] = self.variant
+        return self._source.model(cls, folder, **options)
 
     # --- once per photo -----------------------------------------------------------------------
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Embed what the rule asks for; the text encoders leave the device afterwards.
+        """Embed the texts that the rule needs; the text encoders leave the device afterwards.
 
         Raises:
             InputError: if a prompt is longer than a text encoder reads.
@@ -245,23 +249,23 @@ class LatentDiffusion(DiffusionPrior):
         return Condition(tensors)
 
     def prompts(self, prompt: str) -> dict[Branch, str]:
-        """Return what each branch that the rule asks for is told."""
-        contrasted = "negative" in self.asked
-        told = {
+        """Return the prompt of each branch that the rule needs."""
+        contrasted = "negative" in self.needed_branches
+        prompts = {
             "text": prompt,
             "uncond": "" if contrasted else self.negative_prompt,
             "negative": self.negative_prompt or NEGATIVE,
             "source": self.source_prompt or prompt,
             "artefacts": ", ".join(part for part in (prompt, self.artefacts) if part),
         }
-        return {name: text for name, text in told.items() if name in self.asked}
+        return {name: text for name, text in prompts.items() if name in self.needed_branches}
 
     def texts(self, prompt: str) -> dict[Branch, tuple[str, ...]]:
-        """Return the texts of each branch: one, or those of which `told` chooses for each row."""
+        """Return the texts of each branch: one, or several from which `branch_embeddings` chooses by row."""
         return {name: (text,) for name, text in self.prompts(prompt).items()}
 
-    def _embeddings(self, texts: Iterable[str]) -> list[Told]:
-        """Return what the denoiser is told for each text, from the cache where it is known."""
+    def _embeddings(self, texts: Iterable[str]) -> list[TextEmbeddings]:
+        """Return the embeddings of each text, from the cache if it has them."""
         rows = []
         for text in texts:
             name = cache.key(*self.text_origin(), text)
@@ -273,7 +277,7 @@ class LatentDiffusion(DiffusionPrior):
         return rows
 
     def text_origin(self) -> tuple[str, ...]:
-        """Return all that an embedding depends on beside its text."""
+        """Return everything that an embedding depends on except its text."""
         from transformers import __version__
 
         files = [self._variant_of(name) for part in self.text_parts for name in part.files]
@@ -281,7 +285,7 @@ class LatentDiffusion(DiffusionPrior):
         kinds = [f"{part.encoder}{part.number}/{part.tokens}" for part in self.text_parts]
         return (self.family, *kinds, source, str(self._text_dtype), self._device.type, __version__)
 
-    def embed_text(self, text: str) -> Told:
+    def embed_text(self, text: str) -> TextEmbeddings:
         """Embed a text by the text encoders, one row."""
         if self._encoders is None:
 
@@ -305,10 +309,10 @@ class LatentDiffusion(DiffusionPrior):
         return self._denoiser
 
     def set_up(self) -> None:
-        """Set up denoiser and VAE encoder; the encoder has a way back, so it becomes no CUDA graph."""
+        """Set up denoiser and VAE encoder. Gradients pass the encoder, so it cannot be a CUDA graph."""
         how = self._how
         if self._device.type == "cpu":
-            # There, torch normalises groups of large pictures with the channels innermost to 4 digits only.
+            # On the CPU, group normalisation of large channels-last pictures is exact to 4 digits only.
             how = replace(how, channels_last=False)
         set_attention(self._vae.encoder, how.explicit_attention)
         execute(self._denoiser, how, graph=True, branches=self._branches)
@@ -348,24 +352,24 @@ class LatentDiffusion(DiffusionPrior):
         return (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
 
     def predict(
-        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+        self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> dict[Branch, Tensor]:
         """Predict under the prompt of each branch, in one batch."""
-        rows = [self.told(branch, given, len(noisy)) for branch in branches]
-        told = {name: torch.cat([row[name] for row in rows]).to(self._dtype) for name in rows[0]}
-        many = len(branches)
-        with self._branches.of(many):
+        parts = [self.branch_embeddings(branch, inputs, len(noisy)) for branch in branches]
+        texts = {name: torch.cat([part[name] for part in parts]).to(self._dtype) for name in parts[0]}
+        count = len(branches)
+        with self._branches.of(count):
             out = self.denoise(
-                torch.cat([noisy] * many).to(self._dtype), torch.cat([timestep] * many), told, given
+                torch.cat([noisy] * count).to(self._dtype), torch.cat([timestep] * count), texts, inputs
             )
-        return dict(zip(branches, out.float().chunk(many), strict=True))
+        return dict(zip(branches, out.float().chunk(count), strict=True))
 
-    def told(self, branch: Branch, given: Given, rows: int) -> Told:
-        """Return what each row is told in a branch."""
-        tensors = given.condition.tensors
+    def branch_embeddings(self, branch: Branch, inputs: StepInputs, rows: int) -> TextEmbeddings:
+        """Return the text conditions of each row in a branch."""
+        tensors = inputs.condition.tensors
         names = {"embedding": branch, "pooled": f"{branch}.pooled"}
-        found = {k: tensors[name] for k, name in names.items() if name in tensors}
-        return {k: v.expand(rows, *v.shape[1:]) for k, v in found.items()}
+        shared = {k: tensors[name] for k, name in names.items() if name in tensors}
+        return {k: v.expand(rows, *v.shape[1:]) for k, v in shared.items()}
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision, commit, VAE, precision, weights and rule for the run record."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from redepth.registry import require
 
 NEEDED = ("peft", "vsd")
-"""The package, and the extra that brings it."""
+"""The package, and the extra that installs it."""
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -20,8 +20,8 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 class LearnedCopies:
     """One low-rank adapter (LoRA, arXiv 2106.09685) of a frozen network per member, each with its AdamW.
 
-    Outside `turns` the network is the frozen one. A copy starts as the frozen network; members never share
-    one, so that running them together or one by one is the same.
+    Outside `turns` the network is the frozen one. A copy starts as the frozen network. Members have separate
+    copies, so running them together or one by one gives the same results.
 
     Args:
         network: frozen; its attention projections get adapters, or all its layers where it has none.
@@ -65,7 +65,7 @@ class LearnedCopies:
             self._enable(False)
 
     def learn(self, loss: Tensor) -> None:
-        """Take a step of the copy whose turn it is."""
+        """Take an optimisation step of the current copy."""
         optimizer = self._optimizers[self._turn]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -77,7 +77,7 @@ class LearnedCopies:
         )
         # Its own initialisation reads the global generator; `_reset` replaces it.
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # Several adapters in one model are what is wanted here.
+            # Several adapters in one model are intended.
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
             self._peft.inject_adapter_in_model(config, self._network, adapter_name=name)
         self._names.append(name)

@@ -1,4 +1,4 @@
-"""Pixel-space diffusion models as the prior, unconditional or told the photo and the light."""
+"""Pixel-space diffusion models as the prior, unconditional or conditioned on the photo and the light."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
-from redepth.priors.distillation import DiffusionPrior, Fraction, Given
+from redepth.priors.distillation import DiffusionPrior, Fraction, StepInputs
 from redepth.priors.pixel_unet import (
     LAYOUT_FILE,
     LIGHT_CHANNELS,
@@ -27,28 +27,29 @@ from redepth.priors.pixel_unet import (
 from redepth.priors.scores import RULES, Branch, GuidanceBase, Weighting
 
 FOLDERS = (("unet", "scheduler"), ("", ""))
-"""Where a repository has UNet and schedule: in folders, or, as the first DDPM ones, all at its root."""
+"""Folders of UNet and schedule in a repository; the first DDPM ones have both at the root."""
 
 
 @dataclass(kw_only=True, eq=False)
 class PixelDiffusion(DiffusionPrior):
     """A pixel-space diffusion model that scores square windows of the picture.
 
-    A model with a relighting layout (`pixel_unet.Layout`) is told the photo and the light it looks at: it
-    is a learned re-lighting, stronger than a generic prior. Guidance is then between told and untold.
+    A model with a relighting layout (`pixel_unet.Layout`) is conditioned on the photo and the light: it is a
+    learned re-lighting, stronger than a generic prior. Guidance is then between the predictions with and
+    without these conditions.
 
-    Unlike the paper's prior it is by default used at high noise, weighted for the distance to its
-    reconstruction and guided mildly: what was measured to suit a small model.
+    The defaults differ from the paper's prior: high noise, weighted for the distance to the reconstruction,
+    mild guidance. They were measured to suit a small model.
 
     Args:
         checkpoint: hub id, local folder or ``embedded:NAME``; with ``unet/`` and ``scheduler/``, or both at
             the root.
         revision: commit, tag or branch of the hub repository.
-        local_files_only: never ask the hub.
+        local_files_only: never contact the hub.
         view: side of the scored window, at a random place: ``own-scale`` the model's own size in pixels
             of the picture; ``whole`` the picture's shorter side, resampled to the model's size;
             ``multiscale`` uniform between the two.
-        tell: what a relighting model is told.
+        tell: the conditions of a relighting model.
         weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
         random_seed: seed of random weights.
     """
@@ -66,15 +67,17 @@ class PixelDiffusion(DiffusionPrior):
     weights: Literal["trained", "random"] = "trained"
     random_seed: int = 0
 
-    answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
+    supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._source = hub.Source(self.checkpoint, self.revision, local_files_only=self.local_files_only)
+        self._source = checkpoints.Source(
+            self.checkpoint, self.revision, local_files_only=self.local_files_only
+        )
 
     def ensure_available(self) -> None:
-        """Raise WeightsError now if the weights cannot be had, MissingDependencyError for a package."""
+        """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""
         self.check_packages()
         self._locate()
 
@@ -100,7 +103,7 @@ class PixelDiffusion(DiffusionPrior):
         self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
         return self
 
-    def _locate(self) -> tuple[hub.Source, tuple[str, str]]:
+    def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
         found = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
         unet, schedule = next(found, FOLDERS[0])
@@ -108,13 +111,13 @@ class PixelDiffusion(DiffusionPrior):
         if self.weights == "trained":
             files.append(_path(unet, "diffusion_pytorch_model.safetensors"))
         offline = self.local_files_only
-        source = hub.locate(
+        source = checkpoints.locate(
             self.checkpoint, self.revision, files, optional=[LAYOUT_FILE], local_files_only=offline
         )
         return source, (unet, schedule)
 
     def _layout(self, config: Mapping[str, Any]) -> Layout:
-        """Return how pictures enter the UNet, once its input has the channels for it."""
+        """Return how pictures enter the UNet, after a check of its input channels."""
         if self._source.holds(LAYOUT_FILE):
             try:
                 layout = Layout(**self._source.json(LAYOUT_FILE))
@@ -129,25 +132,25 @@ class PixelDiffusion(DiffusionPrior):
             kind = "a re-lighting" if layout.relighting else "an unconditional"
             raise WeightsError(
                 f"'{self.checkpoint}': a {config['_class_name']} of {reads} channels does not make {kind} "
-                f"prior of pixels, which has {needed} channels; {LAYOUT_FILE}, if there is one, says its form"
+                f"prior of pixels, which has {needed} channels; {LAYOUT_FILE}, if present, has its layout"
             )
         return layout
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
         """Take a model that is already in memory."""
         rule = RULES[self.score]
-        told = model.layout.relighting and self.tell != "nothing"
-        if rule.contrast and not told:
+        conditional = model.layout.relighting and self.tell != "nothing"
+        if rule.contrast and not conditional:
             raise WeightsError(
-                f"score: {self.score} compares what the model predicts with and without being told, and "
-                f"'{self.checkpoint}' is told nothing; take a model that is, or another score"
+                f"score: {self.score} compares predictions with and without conditions, and "
+                f"'{self.checkpoint}' has no conditions; take a conditional model, or another score"
             )
         self._dtype = self.precision(device)
         self._model = model.eval().requires_grad_(False).to(device, self._dtype)
         self.set_up()
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Keep the photo, (1,3,H,W) sRGB; a prompt is of no use here."""
+        """Keep the photo, (1,3,H,W) sRGB; the prompt is not used."""
         return Condition({"photo": image})
 
     def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
@@ -165,23 +168,23 @@ class PixelDiffusion(DiffusionPrior):
         return self._windows(relit, noise) * 2 - 1
 
     def predict(
-        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+        self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> dict[Branch, Tensor]:
-        """Predict told (``text``, ``source``) and untold; a model that is told nothing has one prediction."""
+        """Predict with conditions (``text``, ``source``) and without; equal for an unconditional model."""
         if not self._model.layout.relighting or self.tell == "nothing":
             return dict.fromkeys(branches, self._run(noisy, timestep))
-        count, kinds = len(noisy), [name != "uncond" for name in branches]
-        photo = given.condition.tensors["photo"].expand(count, -1, -1, -1)
-        photo = self._windows(photo, given.noise) * 2 - 1
+        count = len(noisy)
+        photo = inputs.condition.tensors["photo"].expand(count, -1, -1, -1)
+        photo = self._windows(photo, inputs.noise) * 2 - 1
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
         if self.tell == "photo+light":
-            light = light_vector(given.illumination)
+            light = light_vector(inputs.illumination)
         # All predictions in one batch.
-        told = torch.cat([noisy.new_full((count,), float(kind)) for kind in kinds])
-        many = len(kinds)
-        photo, vector = condition_rows(torch.cat([photo] * many), torch.cat([light] * many), told, told)
-        out = self._run(torch.cat([noisy] * many), torch.cat([timestep] * many), photo, vector)
-        return dict(zip(branches, out.chunk(many), strict=True))
+        flags = torch.cat([noisy.new_full((count,), float(name != "uncond")) for name in branches])
+        copies = len(branches)
+        photo, vector = condition_rows(torch.cat([photo] * copies), torch.cat([light] * copies), flags, flags)
+        out = self._run(torch.cat([noisy] * copies), torch.cat([timestep] * copies), photo, vector)
+        return dict(zip(branches, out.chunk(copies), strict=True))
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, kind, precision and rule for the run record."""

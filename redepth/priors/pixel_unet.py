@@ -1,4 +1,4 @@
-"""A diffusers UNet in pixel space, unconditional or told the photo and the light."""
+"""A diffusers UNet in pixel space, unconditional or conditioned on the photo and the light."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import Illumination
-from redepth.errors import ConfigError
+from redepth.ops.geometry import half_turn
+from redepth.priors.light import light_direction
 
 LIGHT_CHANNELS = 8
 LAYOUT_FILE = "redepth.json"
 LOG2_SHININESS = (2.0, 7.0)
-"""Range of log2(shininess) that these models are trained with; beyond it they are told its end."""
+"""Range of log2(shininess) that these models are trained with; values beyond it are clamped."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Layout:
     Attributes:
         size: side of the square picture it was trained on, in pixels.
         patch: pixels along a side that are folded into channels (pixel unshuffle).
-        relighting: whether it is told the photo (as further channels) and the light (as a vector that
-            is added to the time embedding); the flags of dropped conditions are part of that vector.
+        relighting: whether it is conditioned on the photo (as further channels) and the light (as a vector
+            that is added to the time embedding); the flags of dropped conditions are part of that vector.
     """
 
     size: int
@@ -41,24 +42,24 @@ class Layout:
 
 
 def light_vector(illumination: Illumination) -> Tensor:
-    """Describe light to the UNet: direction, k_d, k_s, log2(shininess) / 7, and a 1 for "told"; (N, 7).
+    """Return the vector (N, 7) that the UNet is conditioned on: direction, k_d, k_s, log2(p) / 7, 1.
+
+    The last entry flags that the light is known. The direction is in the frame that the embedded
+    checkpoints were trained in, the authors': x left, y down, z towards the viewer.
+
+    Args:
+        illumination: of N pictures, flattened.
 
     Raises:
-        ConfigError: if the renderer does not draw them.
+        ConfigError: if the renderer draws no direction.
     """
-    missing = {"direction", "diffuse", "specular", "shininess"} - set(illumination.tensors)
-    if missing:
-        raise ConfigError(
-            "the prior is to be told the light, and the renderer does not draw "
-            + ", ".join(sorted(missing))
-            + ": set prior.tell=photo, or choose another renderer"
-        )
+    direction, material = light_direction(illumination), illumination.material
     values = [
-        illumination.direction,
-        illumination["diffuse"][:, None],
-        illumination["specular"][:, None],
-        torch.log2(illumination["shininess"]).clamp(*LOG2_SHININESS)[:, None] / LOG2_SHININESS[1],
-        torch.ones_like(illumination["diffuse"])[:, None],
+        half_turn(direction),
+        material.diffuse[:, None],
+        material.specular[:, None],
+        torch.log2(material.shininess).clamp(*LOG2_SHININESS)[:, None] / LOG2_SHININESS[1],
+        torch.ones_like(material.diffuse)[:, None],
     ]
     return torch.cat(values, dim=1)
 
@@ -89,8 +90,8 @@ class PixelUNet(nn.Module):
         Args:
             noisy: (N, 3, S, S) noisy picture, its clean one in [-1, 1].
             timestep: (N,).
-            photo: (N, 3, S, S) in [-1, 1], or None where the model is not told. A row of zeros with a
-                zero flag (see `condition_rows`) is the same as None for that row.
+            photo: (N, 3, S, S) in [-1, 1], or None for no condition. A row of zeros with a zero flag (see
+                `condition_rows`) is the same as None for that row.
             light: (N, 8), `light_vector` and the flag of the photo, or None.
 
         Returns:
@@ -100,9 +101,9 @@ class PixelUNet(nn.Module):
         if not self.layout.relighting:
             out = self.unet(x, timestep).sample
         else:
-            told = torch.zeros_like(noisy) if photo is None else photo
+            condition = torch.zeros_like(noisy) if photo is None else photo
             vector = noisy.new_zeros(len(noisy), LIGHT_CHANNELS) if light is None else light
-            x = torch.cat([x, F.pixel_unshuffle(told, self.layout.patch)], dim=1)
+            x = torch.cat([x, F.pixel_unshuffle(condition, self.layout.patch)], dim=1)
             out = self.unet(x, timestep, None, class_labels=vector).sample
         return F.pixel_shuffle(out, self.layout.patch)
 

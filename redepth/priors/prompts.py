@@ -1,4 +1,4 @@
-"""What a prior is told about a photo: a prompt given by hand, or a caption that a model writes."""
+"""Prompts that describe a photo to a prior: written by the user, or captions of a model."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from redepth.checkpoints import hub
+from redepth import checkpoints
+from redepth.config import CaptionFallback, CaptionPrecision
 from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
+from redepth.literals import CaptionerName
 from redepth.priors import cache
 from redepth.registry import require
 from redepth.runtime.device import current
 
 log = logging.getLogger(__name__)
-
-CaptionerName = Literal["blip2", "blip"]
-Fallback = Literal["error", "none"]
-CaptionPrecision = Literal["auto", "int8", "float16", "bfloat16", "float32"]
 
 MAX_TOKENS = 30
 """Most tokens of a caption; it is written greedily, so that a photo has one."""
@@ -33,11 +31,11 @@ MAX_TOKENS = 30
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a prior is told about a photo.
+    """The description of a photo that a prior is conditioned on.
 
     Attributes:
         text: the prompt.
-        origin: where it is from, for the run record: ``from`` is ``user``, ``none`` or a captioner's name.
+        origin: its source, for the run record: ``from`` is ``user``, ``none`` or a captioner's name.
     """
 
     text: str = ""
@@ -46,7 +44,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Known:
-    """A captioner that can be named: where its weights are, and the classes that read them."""
+    """A named captioner: its default weights, and the classes that load them."""
 
     checkpoint: str
     revision: str | None
@@ -56,7 +54,7 @@ class Known:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What is loaded of it."""
+        """The files that are loaded."""
         names = ("config.json", "preprocessor_config.json", "tokenizer_config.json", *self.vocabulary)
         return (*names, "model.safetensors")
 
@@ -69,7 +67,7 @@ CAPTIONERS: dict[CaptionerName, Known] = {
         "Blip2Processor",
         ("vocab.json", "merges.txt"),
     ),
-    # Its main branch has pickles alone; this commit is the hub's own conversion of them to safetensors.
+    # Its main branch has only pickles; this commit is the hub's own conversion of them to safetensors.
     "blip": Known(
         "Salesforce/blip-image-captioning-base",
         "9cfcdbcaccbcadb2b53b36d4b50042c4eeaa0c25",
@@ -84,7 +82,7 @@ CAPTIONERS: dict[CaptionerName, Known] = {
 class Captioner:
     """Writes a caption for each photo; in memory only while it writes.
 
-    Captions are cached under the SHA-256 of the photo's pixels and of what wrote them. They are data: never
+    Captions are cached under the SHA-256 of the photo's pixels and of the captioner. They are data and never
     part of a path.
 
     Args:
@@ -92,10 +90,10 @@ class Captioner:
         device: where it runs.
         checkpoint: hub id or local folder of another one of that kind.
         revision: commit, tag or branch of the hub repository.
-        local_files_only: never ask the hub.
+        local_files_only: never contact the hub.
         dtype: ``auto`` is, for ``blip2``, int8 on CUDA where bitsandbytes and accelerate are installed,
             otherwise float16 on CUDA and bfloat16 elsewhere; for ``blip`` float32.
-        fallback: what happens where it cannot be had: ``error``, or on with ``none``, an empty prompt.
+        fallback: without the captioner: ``error``, or ``none``, which continues with an empty prompt.
     """
 
     def __init__(
@@ -107,7 +105,7 @@ class Captioner:
         revision: str | None = None,
         local_files_only: bool = False,
         dtype: CaptionPrecision = "auto",
-        fallback: Fallback = "error",
+        fallback: CaptionFallback = "error",
     ) -> None:
         self.name, self.device = name, device
         self.known = CAPTIONERS[name]
@@ -117,11 +115,11 @@ class Captioner:
         self.dtype = self._chosen(dtype)
         self.fallback = fallback
         self.problem = ""
-        """Why there are no captions, once that is known."""
+        """Reason why there are no captions; empty as long as none is known."""
         self._loaded: tuple[Any, Any] | None = None
 
     def ensure_available(self) -> None:
-        """Find now that it cannot be had.
+        """Check that the captioner can be loaded.
 
         Raises:
             WeightsError: under ``fallback`` ``error``: missing, unreachable or pickled.
@@ -150,7 +148,7 @@ class Captioner:
 
     @contextmanager
     def _falling_back(self) -> Iterator[None]:
-        """Say what can be done without captions, or go on without."""
+        """Add to the error what to do without captions, or continue without them."""
         try:
             yield
         except (WeightsError, MissingDependencyError) as error:
@@ -163,7 +161,7 @@ class Captioner:
             self.problem = said
             log.warning("%s; going on with an empty prompt", said)
 
-    def _caption(self, pixels: NDArray[np.uint8], source: hub.Source) -> Prompt:
+    def _caption(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> Prompt:
         identity = source.identity(self.known.files)
         pixel_hash = cache.digest(pixels.tobytes())
         name = cache.key(self.name, identity, self.dtype, MAX_TOKENS, list(pixels.shape), pixel_hash)
@@ -177,7 +175,7 @@ class Captioner:
         return Prompt(text or "", origin)
 
     @torch.no_grad()
-    def _write(self, pixels: NDArray[np.uint8], source: hub.Source) -> str:
+    def _write(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> str:
         from PIL import Image
 
         model, processor = self._load(source)
@@ -186,7 +184,7 @@ class Captioner:
         tokens = model.generate(pixel_values=picture, max_new_tokens=MAX_TOKENS, do_sample=False, num_beams=1)
         return " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
 
-    def _load(self, source: hub.Source) -> tuple[Any, Any]:
+    def _load(self, source: checkpoints.Source) -> tuple[Any, Any]:
         if self._loaded is None:
             import transformers
 
@@ -209,12 +207,12 @@ class Captioner:
                 with current(self.device):
                     torch.cuda.empty_cache()
 
-    def _locate(self) -> hub.Source:
+    def _locate(self) -> checkpoints.Source:
         if self.dtype == "int8":
             for package in ("bitsandbytes", "accelerate"):
                 require(package, "int8")
         offline = self.local_files_only
-        return hub.locate(
+        return checkpoints.locate(
             self.checkpoint,
             self.revision,
             self.known.files,

@@ -1,4 +1,4 @@
-"""Noise schedules, and the conversions between what diffusion models predict."""
+"""Noise schedules, and conversions between the prediction types of diffusion models."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class Schedule:
-    r"""How noise is added, x_t = a_t x + s_t eps, and what the frozen model was trained to predict.
+    r"""The noise levels of x_t = a_t x + s_t eps, and the prediction type of the frozen model.
 
     Variance-preserving models (DDPM): a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar). Flow matching:
-    a = 1 - sigma, s = sigma with sigma = (t + 1) / T; the shift of a sampler's timesteps plays no part, as t
-    is drawn by the prior.
+    a = 1 - sigma, s = sigma with sigma = (t + 1) / T. A sampler's shift of timesteps is not applied: the
+    prior draws t.
 
     Attributes:
         a: (T,) share of the clean picture at t = 0 ... T - 1.
@@ -81,7 +81,7 @@ class Schedule:
         return a * x + s * noise
 
     def noise_of(self, prediction: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
-        """Return the noise e that a prediction stands for."""
+        """Return the noise e of a prediction."""
         a, s = self.at(timestep, noisy)
         if self.predicts == "sample":
             return (noisy - a * prediction) / s
@@ -92,12 +92,12 @@ class Schedule:
         return prediction
 
     def sample_of(self, noise: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
-        """Return the clean picture that a predicted noise stands for, x = (x_t - s e) / a."""
+        """Return the clean picture of a predicted noise, x = (x_t - s e) / a."""
         a, s = self.at(timestep, noisy)
         return (noisy - s * noise) / a.clamp(min=1e-3)
 
     def target(self, x: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """Return what the model should predict for x_t = a x + s eps: the regression target of training."""
+        """Return the regression target of training for x_t = a x + s eps."""
         a, s = self.at(timestep, x)
         targets = {"sample": x, "v_prediction": a * noise - s * x, "flow": noise - x, "epsilon": noise}
         return targets[self.predicts]

@@ -1,12 +1,13 @@
 r"""Score distillation rules: from a frozen model's predictions to a gradient, and its loss.
 
 Notation: x the clean picture or latent, eps the noise, x_t = a_t x + s_t eps (`schedule.Schedule`),
-e_y(x_t) the noise that the frozen model predicts when it is told y, g the guidance scale, w(t) a weighting.
+e_y(x_t) the noise that the frozen model predicts under condition y, g the guidance scale, w(t) a weighting.
 
-Each rule is a pure function of predictions and a small class that asks the model for them. A rule asks by
-branch: ``text`` the prompt (or whatever the model is told of photo and light), ``uncond`` the other side of
-guidance (the negative prompt, by default empty; or told nothing), ``negative`` a prompt of what is
-unwanted, ``source`` what the photo shows, ``artefacts`` a prompt of what the picture is like now.
+Each rule is a pure function of predictions and a small class that runs the model for them. A branch is a
+prediction under one condition: ``text`` the prompt (or photo and light of a re-lighting model), ``uncond``
+the unconditional side of guidance (the negative prompt, by default empty; or no condition), ``negative`` a
+prompt of unwanted properties, ``source`` a prompt that describes the photo, ``artefacts`` a prompt that
+describes the unrefined picture.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ Annealing = Literal["constant", "linear", "sqrt"]
 Score = Literal["sds", "sds-x0", "csd", "nfsd", "ism", "sdi", "dds", "sds-bridge", "vsd", "rfds"]
 
 Branch = str
-Ask = Callable[[Tensor, Tensor, Sequence[Branch]], Mapping[Branch, Tensor]]
+Predict = Callable[[Tensor, Tensor, Sequence[Branch]], Mapping[Branch, Tensor]]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of the rules, as `distillation.DiffusionPrior` has and describes them."""
+    """The options of the rules; `distillation.DiffusionPrior` documents them."""
 
     guidance_scale: float
     guidance_base: GuidanceBase
@@ -46,16 +47,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Query:
-    """One picture batch and the frozen model, as a rule sees them. Everything is without gradient.
+    """The inputs of a rule: a batch of pictures and the frozen model, without gradients.
 
     Attributes:
-        x: (N, ...) what the model denoises, clean.
+        x: (N, ...) clean pictures or latents.
         noise: eps of the same shape.
         timestep: (N,) t.
         progress: (N,) share of the run that is done, in [0, 1).
         schedule: of the frozen model.
-        ask: (x_t, t, branches) -> branch -> predicted noise.
-        photo: returns the original photo in the model's space, cut and sampled as x was.
+        predict: (x_t, t, branches) -> branch -> predicted noise.
+        photo: returns the original photo in the model's space, cut and sampled like x.
         settings: the options.
     """
 
@@ -64,7 +65,7 @@ class Query:
     timestep: Tensor
     progress: Tensor
     schedule: Schedule
-    ask: Ask
+    predict: Predict
     photo: Callable[[], Tensor]
     settings: Settings
 
@@ -78,13 +79,13 @@ class Query:
         """Return w(t), shaped to multiply x."""
         return weight(*self.schedule.at(self.timestep, self.x), self.settings.weighting)
 
-    def guided(self, noisy: Tensor, timestep: Tensor, *, told: Branch = "text") -> Tensor:
-        """Return the guided prediction, `guide`; where that is the told one, no other is asked for."""
+    def guided(self, noisy: Tensor, timestep: Tensor, *, branch: Branch = "text") -> Tensor:
+        """Return the guided prediction, `guide`; without guidance only the branch is predicted."""
         scale, base = self.settings.guidance_scale, self.settings.guidance_base
         if scale == (0.0 if base == "text" else 1.0):
-            return self.ask(noisy, timestep, (told,))[told]
-        found = self.ask(noisy, timestep, (told, "uncond"))
-        return guide(found[told], found["uncond"], scale, base)
+            return self.predict(noisy, timestep, (branch,))[branch]
+        predicted = self.predict(noisy, timestep, (branch, "uncond"))
+        return guide(predicted[branch], predicted["uncond"], scale, base)
 
 
 def guide(conditioned: Tensor, unconditioned: Tensor, scale: float, base: GuidanceBase = "text") -> Tensor:
@@ -123,8 +124,8 @@ def sds(guided: Tensor, noise: Tensor) -> Tensor:
 def sds_x0(x: Tensor, reconstruction: Tensor) -> Tensor:
     r"""Score distillation in its reconstruction form: x - x0_pred, with x0_pred = (x_t - s e) / a.
 
-    The same direction as `sds`, times s / a: the loss is half the squared distance to what the model would
-    have drawn (HiFA, arXiv 2305.18766, equation 8).
+    The same direction as `sds`, times s / a: the loss is half the squared distance to the model's
+    reconstruction (HiFA, arXiv 2305.18766, equation 8).
     """
     return x - reconstruction
 
@@ -171,14 +172,14 @@ def ism(guided: Tensor, inverted: Tensor) -> Tensor:
 def dds(guided: Tensor, source: Tensor) -> Tensor:
     r"""Delta denoising score: the guided prediction minus that of the photo at the same t and noise.
 
-    What the model would change in the photo itself, its bias, cancels. Source: Hertz et al.,
-    arXiv 2304.07090, equation 3.
+    The model's bias, its change of the photo itself, cancels. Source: Hertz et al., arXiv 2304.07090,
+    equation 3.
     """
     return guided - source
 
 
 def bridge(text: Tensor, artefacts: Tensor, scale: float) -> Tensor:
-    r"""Score distillation as a bridge: g (e_text - e_artefacts), from what the picture is like to the prompt.
+    r"""Score distillation as a bridge: g (e_text - e_artefacts), from the unrefined picture to the prompt.
 
     Source: McAllister et al., arXiv 2406.09417, equation 11, its second stage.
     """
@@ -186,7 +187,7 @@ def bridge(text: Tensor, artefacts: Tensor, scale: float) -> Tensor:
 
 
 def vsd(guided: Tensor, learned: Tensor) -> Tensor:
-    r"""Variational score distillation: the guided prediction minus that of a model of the pictures so far.
+    r"""Variational score distillation: the guided prediction minus that of a model of the current pictures.
 
     Source: ProlificDreamer, arXiv 2305.16213, equation 9.
     """
@@ -202,16 +203,16 @@ def rfds(velocity: Tensor, x: Tensor, noise: Tensor) -> Tensor:
 
 
 class Rule(ABC):
-    """A score rule: which branches it asks for, and the gradient by x.
+    """A score rule: the branches that it needs, and the gradient by x.
 
     Attributes:
-        asks: branches without which it cannot work.
-        flow_only: whether it is defined for flow-matching models alone.
-        contrast: whether it is empty for a model that is told nothing (an unconditional one).
+        branches: that the rule needs.
+        flow_only: whether it is only defined for flow-matching models.
+        contrast: whether it is 0 for an unconditional model.
         learns: whether it trains a copy of the model on the fly.
     """
 
-    asks: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
+    branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
     flow_only: ClassVar[bool] = False
     contrast: ClassVar[bool] = False
     learns: ClassVar[bool] = False
@@ -248,23 +249,23 @@ class CSD(Rule):
         """Return w(t) g (e_text - e_uncond), with the negative prompt's term."""
         scale, start = query.settings.guidance_scale, query.settings.negative_scale
         if not start:
-            found = query.ask(query.noisy, query.timestep, ("text", "uncond"))
-            return query.weights * csd(found["text"], found["uncond"], scale)
-        found = query.ask(query.noisy, query.timestep, ("text", "uncond", "negative"))
+            predicted = query.predict(query.noisy, query.timestep, ("text", "uncond"))
+            return query.weights * csd(predicted["text"], predicted["uncond"], scale)
+        predicted = query.predict(query.noisy, query.timestep, ("text", "uncond", "negative"))
         away = start * (1 - query.progress).view(-1, *[1] * (query.x.dim() - 1))
-        parts = found["text"], found["uncond"], found["negative"]
+        parts = predicted["text"], predicted["uncond"], predicted["negative"]
         return query.weights * csd_negative(*parts, scale, away)
 
 
 class NFSD(Rule):
     """`nfsd`."""
 
-    asks = frozenset({"text", "uncond", "negative"})
+    branches = frozenset({"text", "uncond", "negative"})
 
     def gradient(self, query: Query) -> Tensor:
         """Return w(t) (delta_D + g (e_text - e_uncond))."""
-        found = query.ask(query.noisy, query.timestep, ("text", "uncond", "negative"))
-        parts = found["text"], found["uncond"], found["negative"]
+        predicted = query.predict(query.noisy, query.timestep, ("text", "uncond", "negative"))
+        parts = predicted["text"], predicted["uncond"], predicted["negative"]
         return query.weights * nfsd(*parts, query.timestep, query.settings.guidance_scale)
 
 
@@ -275,17 +276,17 @@ class ISM(Rule):
         """Return w(t) (e_guided(x_t) - e_uncond(x_s))."""
         before = (query.timestep - query.settings.interval).clamp(min=0)
 
-        def untold(noisy: Tensor, timestep: Tensor) -> Tensor:
-            return query.ask(noisy, timestep, ("uncond",))["uncond"]
+        def unconditional(noisy: Tensor, timestep: Tensor) -> Tensor:
+            return query.predict(noisy, timestep, ("uncond",))["uncond"]
 
-        noisy = invert(query, before, untold)
-        inverted = untold(noisy, before)
+        noisy = invert(query, before, unconditional)
+        inverted = unconditional(noisy, before)
         noisy = query.schedule.step(noisy, inverted, before, query.timestep)
         return query.weights * ism(query.guided(noisy, query.timestep), inverted)
 
 
 class SDI(Rule):
-    r"""Score distillation via inversion: sds whose noise is what inverting x yields, not a random one.
+    r"""Score distillation via inversion: sds with the noise that inverting x yields instead of a random one.
 
     .. math:: w(t) \big(e(x_t) - \kappa\big), \qquad \kappa = \frac{x_t - a_t x}{s_t}
 
@@ -297,50 +298,52 @@ class SDI(Rule):
         """Return w(t) (e_guided(x_t) - kappa)."""
         scale = query.settings.inversion_guidance
 
-        def told(noisy: Tensor, timestep: Tensor) -> Tensor:
-            found = query.ask(noisy, timestep, ("text", "uncond"))
-            return guide(found["text"], found["uncond"], scale, "uncond")
+        def guided(noisy: Tensor, timestep: Tensor) -> Tensor:
+            predicted = query.predict(noisy, timestep, ("text", "uncond"))
+            return guide(predicted["text"], predicted["uncond"], scale, "uncond")
 
-        noisy = invert(query, query.timestep, told)
+        noisy = invert(query, query.timestep, guided)
         a, s = query.schedule.at(query.timestep, noisy)
         kappa = (noisy - a * query.x) / s
         return query.weights * sds(query.guided(noisy, query.timestep), kappa)
 
 
 class DDS(Rule):
-    """`dds`: the source branch sees the photo under ``source_prompt``, or the prompt where none is given."""
+    """`dds`: the source branch is the photo under ``source_prompt``, by default the prompt."""
 
-    asks = frozenset({"text", "uncond", "source"})
+    branches = frozenset({"text", "uncond", "source"})
 
     def gradient(self, query: Query) -> Tensor:
         """Return w(t) (e_guided(x_t) - e_guided(photo_t))."""
         photo = query.schedule.add_noise(query.photo(), query.noise, query.timestep)
-        source = query.guided(photo, query.timestep, told="source")
+        source = query.guided(photo, query.timestep, branch="source")
         return query.weights * dds(query.guided(query.noisy, query.timestep), source)
 
 
 class SDSBridge(Rule):
     """`bridge`."""
 
-    asks = frozenset({"text", "artefacts"})
+    branches = frozenset({"text", "artefacts"})
     contrast = True
 
     def gradient(self, query: Query) -> Tensor:
         """Return w(t) g (e_text - e_artefacts)."""
-        found = query.ask(query.noisy, query.timestep, ("text", "artefacts"))
-        return query.weights * bridge(found["text"], found["artefacts"], query.settings.guidance_scale)
+        predicted = query.predict(query.noisy, query.timestep, ("text", "artefacts"))
+        return query.weights * bridge(
+            predicted["text"], predicted["artefacts"], query.settings.guidance_scale
+        )
 
 
 class VSD(Rule):
     """`vsd`: the branch ``learned`` is a LoRA'd copy that is trained on the pictures (`priors.lora`)."""
 
-    asks = frozenset({"text", "uncond", "learned"})
+    branches = frozenset({"text", "uncond", "learned"})
     learns = True
 
     def gradient(self, query: Query) -> Tensor:
         """Return w(t) (e_guided(x_t) - e_learned(x_t))."""
         noisy = query.noisy
-        learned = query.ask(noisy, query.timestep, ("learned",))["learned"]
+        learned = query.predict(noisy, query.timestep, ("learned",))["learned"]
         return query.weights * vsd(query.guided(noisy, query.timestep), learned)
 
 
@@ -375,7 +378,7 @@ assert set(RULES) == set(get_args(Score))
 def invert(query: Query, end: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Carry x to the noise level ``end`` (N,) by DDIM inversion in ``inversion_steps`` equal steps.
 
-    At each step the noise is predicted at the level that is reached (at the first one: at level 0).
+    At each step the noise is predicted at the current level (at the first step: at level 0).
     """
     noisy, level = query.x, torch.full_like(end, -1)
     for k in range(1, query.settings.inversion_steps + 1):

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.errors import WeightsError
-from redepth.priors.distillation import Given
-from redepth.priors.latent import LatentDiffusion, Told
+from redepth.priors.distillation import StepInputs
+from redepth.priors.latent import LatentDiffusion, TextEmbeddings
 from redepth.priors.text import TextPart
 
 
@@ -32,23 +32,23 @@ class StableDiffusion(LatentDiffusion):
         """One CLIP text encoder."""
         return (TextPart("", "CLIPTextModel"),)
 
-    def embed(self, outputs: list[Any]) -> Told:
+    def embed(self, outputs: list[Any]) -> TextEmbeddings:
         """Return the last hidden states."""
         return {"embedding": outputs[0].last_hidden_state}
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
-        """Return the UNet on the CPU, once it is told a text alone."""
+        """Return the UNet on the CPU. Raises WeightsError if it has more conditions than a text."""
         unet = super().load_denoiser(cls, dtype)
         if unet.config.addition_embed_type is not None:
             raise WeightsError(
-                f"'{self.checkpoint}': its UNet is told more than a text; for SDXL take "
+                f"'{self.checkpoint}': its UNet has more conditions than a text; for SDXL take "
                 "prior.name=stable-diffusion-xl"
             )
         return unet
 
-    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
+    def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
         """Run the UNet."""
-        return self._denoiser(noisy, timestep, encoder_hidden_states=told["embedding"]).sample
+        return self._denoiser(noisy, timestep, encoder_hidden_states=texts["embedding"]).sample
 
 
 @dataclass(kw_only=True, eq=False)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from redepth.priors.distillation import Given
-from redepth.priors.latent import LatentDiffusion, Told
+from redepth.priors.distillation import StepInputs
+from redepth.priors.latent import LatentDiffusion, TextEmbeddings
 from redepth.priors.schedule import TIMESTEPS
 from redepth.priors.text import TextPart
 
@@ -20,16 +20,16 @@ T5_TOKENS = 256
 
 @dataclass(kw_only=True, eq=False)
 class StableDiffusion3(LatentDiffusion):
-    r"""SD 3 and 3.5 checkpoints through diffusers: flow matching in 16 channels, told two or three texts.
+    r"""SD 3 and 3.5 checkpoints through diffusers: flow matching in 16 channels, two or three text encoders.
 
-    The transformer is told a sequence: the penultimate hidden states of both CLIP encoders side by side,
-    padded with zeros to T5's width, and after them T5's last hidden states, which are zeros without it; and
-    the pooled texts of both CLIP encoders. Its time is 1000 sigma; t counts from 0, so that sigma is
-    (t + 1) / 1000 (`schedule.Schedule`).
+    The transformer is conditioned on a sequence and on the pooled texts of both CLIP encoders. The sequence
+    is the penultimate hidden states of both CLIP encoders side by side, padded with zeros to T5's width,
+    followed by T5's last hidden states, which are zeros without it. Its time is 1000 sigma; t counts from 0,
+    so that sigma is (t + 1) / 1000 (`schedule.Schedule`).
 
     Args:
-        t5: whether to read the prompt with T5 too (9.5 GB more to download and to hold in memory while it
-            reads; the published pipeline runs without as well). Its embeddings are cached like all.
+        t5: whether T5 reads the prompt too (9.5 GB more to download, and in memory while it reads; the
+            published pipeline also runs without it). Its embeddings are cached like the others.
 
     The other options are those of `latent.LatentDiffusion`. SD 3.5 is published in bfloat16.
 
@@ -46,14 +46,14 @@ class StableDiffusion3(LatentDiffusion):
 
     @property
     def text_parts(self) -> tuple[TextPart, ...]:
-        """CLIP's and OpenCLIP's with their projections, and T5 if it is asked for."""
+        """CLIP's and OpenCLIP's with their projections, and T5 if the option is set."""
         parts = (
             TextPart("", "CLIPTextModelWithProjection"),
             TextPart("_2", "CLIPTextModelWithProjection"),
         )
         return (*parts, TextPart("_3", "T5EncoderModel", T5_TOKENS)) if self.t5 else parts
 
-    def embed(self, outputs: list[Any]) -> Told:
+    def embed(self, outputs: list[Any]) -> TextEmbeddings:
         """Return the joint sequence and the pooled texts."""
         width = self._denoiser.config.joint_attention_dim
         clip = torch.cat([output.hidden_states[-2] for output in outputs[:2]], dim=-1)
@@ -62,14 +62,14 @@ class StableDiffusion3(LatentDiffusion):
         pooled = torch.cat([output.text_embeds for output in outputs[:2]], dim=-1)
         return {"embedding": torch.cat([clip, t5], dim=1), "pooled": pooled}
 
-    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
+    def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
         """Run the transformer."""
         time = self.schedule.s[timestep] * TIMESTEPS
         return self._denoiser(
             hidden_states=noisy,
             timestep=time,
-            encoder_hidden_states=told["embedding"],
-            pooled_projections=told["pooled"],
+            encoder_hidden_states=texts["embedding"],
+            pooled_projections=texts["pooled"],
         ).sample
 
     def _scheduler_class(self) -> Any:

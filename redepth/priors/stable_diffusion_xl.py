@@ -12,22 +12,22 @@ from torch import Tensor
 
 from redepth.errors import WeightsError
 from redepth.ops.constants import constant
-from redepth.priors.distillation import Given
-from redepth.priors.latent import LatentDiffusion, Told
+from redepth.priors.distillation import StepInputs
+from redepth.priors.latent import LatentDiffusion, TextEmbeddings
 from redepth.priors.text import TextPart
 
 
 @dataclass(kw_only=True, eq=False)
 class StableDiffusionXL(LatentDiffusion):
-    """SDXL checkpoints through diffusers: two text encoders, told the picture's size.
+    """SDXL checkpoints through diffusers: two text encoders, conditioned on the picture's size.
 
-    The UNet is told the penultimate hidden states of both encoders side by side, the pooled text of the
-    second, and six numbers: original size, corner of the crop, target size; here (size, size), (0, 0),
-    (size, size), a picture of the model's own size that was not cropped. Where the checkpoint says so
-    (``force_zeros_for_empty_prompt``, as the base model does) an empty prompt is zeros, in every branch.
+    The UNet is conditioned on the penultimate hidden states of both encoders side by side, the pooled text of
+    the second, and six numbers: original size, corner of the crop, target size; here (size, size), (0, 0),
+    (size, size), a picture of the model's own size that was not cropped. If the checkpoint has
+    ``force_zeros_for_empty_prompt``, like the base model, an empty prompt is zeros in every branch.
 
-    The VAE overflows in float16, so that it runs in float32 there, unless its configuration says that it
-    need not (``force_upcast: false``, as in madebyollin/sdxl-vae-fp16-fix).
+    The VAE overflows in float16. It runs in float32 then, unless its configuration has
+    ``force_upcast: false`` (as madebyollin/sdxl-vae-fp16-fix).
 
     The options are those of `latent.LatentDiffusion`.
 
@@ -45,20 +45,20 @@ class StableDiffusionXL(LatentDiffusion):
         """CLIP's, and OpenCLIP's with its projection."""
         return TextPart("", "CLIPTextModel"), TextPart("_2", "CLIPTextModelWithProjection")
 
-    def embed(self, outputs: list[Any]) -> Told:
+    def embed(self, outputs: list[Any]) -> TextEmbeddings:
         """Return the penultimate hidden states side by side, and the second encoder's pooled text."""
         states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         return {"embedding": states, "pooled": outputs[1].text_embeds}
 
-    def embed_text(self, text: str) -> Told:
-        """Embed a text; nothing is zeros where the model was trained so."""
-        told = super().embed_text(text)
+    def embed_text(self, text: str) -> TextEmbeddings:
+        """Embed a text; an empty one is zeros if the model was trained so."""
+        embeddings = super().embed_text(text)
         if not text and self._pipeline.get("force_zeros_for_empty_prompt", True):
-            return {name: torch.zeros_like(value) for name, value in told.items()}
-        return told
+            return {name: torch.zeros_like(value) for name, value in embeddings.items()}
+        return embeddings
 
     def text_origin(self) -> tuple[str, ...]:
-        """Return all that an embedding depends on beside its text."""
+        """Return everything that an embedding depends on except its text."""
         return (*super().text_origin(), str(self._pipeline.get("force_zeros_for_empty_prompt", True)))
 
     def vae_precision(self, config: Mapping[str, Any]) -> torch.dtype:
@@ -67,21 +67,21 @@ class StableDiffusionXL(LatentDiffusion):
         return torch.float32 if upcast else self._dtype
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
-        """Return the UNet on the CPU, once it is told text and size."""
+        """Return the UNet on the CPU. Raises WeightsError if it is not conditioned on text and size."""
         unet = super().load_denoiser(cls, dtype)
         if unet.config.addition_embed_type != "text_time":
             raise WeightsError(
-                f"'{self.checkpoint}': its UNet is not told the picture's size, so it is not SDXL's; for "
+                f"'{self.checkpoint}': its UNet is not conditioned on the size, so it is not SDXL's; for "
                 "Stable Diffusion 1.x and 2.x take prior.name=stable-diffusion"
             )
         return unet
 
-    def denoise(self, noisy: Tensor, timestep: Tensor, told: Told, given: Given) -> Tensor:
+    def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
         """Run the UNet."""
         side = float(self.size)
         size = constant((side, side, 0.0, 0.0, side, side), noisy)
-        added = {"text_embeds": told["pooled"], "time_ids": size.expand(len(noisy), 6)}
-        embedding = told["embedding"]
+        added = {"text_embeds": texts["pooled"], "time_ids": size.expand(len(noisy), 6)}
+        embedding = texts["embedding"]
         return self._denoiser(
             noisy, timestep, encoder_hidden_states=embedding, added_cond_kwargs=added
         ).sample

@@ -19,9 +19,9 @@ class TextPart:
     """A tokenizer and its text encoder, as folders of a pipeline.
 
     Attributes:
-        number: what their folders' names end in: nothing, ``_2`` or ``_3``.
+        number: suffix of the folders' names: empty, ``_2`` or ``_3``.
         encoder: the class in transformers.
-        tokens: length that a text is padded to; None is the most that the tokenizer says.
+        tokens: length that a text is padded to; None is the tokenizer's maximum.
     """
 
     number: str
@@ -30,7 +30,7 @@ class TextPart:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What is loaded of it; the first ones are the encoder's weights and configuration."""
+        """The files that are loaded; the encoder's weights and configuration come first."""
         tokenizer, encoder = f"tokenizer{self.number}", f"text_encoder{self.number}"
         vocabulary = ("spiece.model",) if self.encoder == "T5EncoderModel" else ("vocab.json", "merges.txt")
         names = ("tokenizer_config.json", *vocabulary)
@@ -45,7 +45,7 @@ class TextEncoders:
     """The text encoders of a pipeline; they are on the device only while they read.
 
     Args:
-        parts: which.
+        parts: tokenizers and encoders of the pipeline.
         tokenizer: loads a tokenizer, (class, subfolder).
         model: loads an encoder, frozen, (class, subfolder).
 

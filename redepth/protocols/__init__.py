@@ -1,24 +1,26 @@
-"""Named evaluation protocols: what a benchmark measures, where and after which alignment, as a record."""
+"""Evaluation protocols: named records of what a benchmark measures, where, and after which alignment."""
 
 from __future__ import annotations
 
-from redepth.protocols.measure import ImageMetrics, Measurement
-from redepth.protocols.record import (
+from redepth.protocols.comparison import difference, require_same
+from redepth.protocols.loading import (
     DEFAULT_PROTOCOL,
     PROTOCOLS,
+    load_protocol,
+    protocol_for,
+    protocol_names,
+)
+from redepth.protocols.measurement import ImageMetrics, Measurement, average, evaluate, measure
+from redepth.protocols.preparation import prepare
+from redepth.protocols.schema import (
     Alignment,
     Crop,
-    Protocol,
+    EvaluationProtocol,
     Range,
     Region,
     Size,
     Split,
-    difference,
-    load_protocol,
     names_hash,
-    protocol_for,
-    protocol_names,
-    require_same,
 )
 from redepth.protocols.selection import open_dataset, read_names, select
 
@@ -27,17 +29,21 @@ __all__ = [
     "PROTOCOLS",
     "Alignment",
     "Crop",
+    "EvaluationProtocol",
     "ImageMetrics",
     "Measurement",
-    "Protocol",
     "Range",
     "Region",
     "Size",
     "Split",
+    "average",
     "difference",
+    "evaluate",
     "load_protocol",
+    "measure",
     "names_hash",
     "open_dataset",
+    "prepare",
     "protocol_for",
     "protocol_names",
     "read_names",

@@ -1,26 +1,29 @@
-"""Which images a protocol measures: lists that ship, lists of the user's, and the check that they are it."""
+"""The images that a protocol measures: a shipped list or the user's, checked against the split."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from redepth.data.datasets import REGISTRY, Dataset
 from redepth.errors import ConfigError, InputError
-from redepth.protocols.record import PROTOCOLS, Protocol, names_hash
+from redepth.protocols.loading import PROTOCOLS
+from redepth.protocols.schema import EvaluationProtocol, names_hash
 
 
-def open_dataset(protocol: Protocol, name: str, options: Mapping[str, Any]) -> Dataset:
-    """Build a data set as a protocol wants it.
+def open_dataset(protocol: EvaluationProtocol, name: str, options: Mapping[str, Any]) -> Dataset:
+    """Build a data set's reader with the options that the protocol fixes.
 
     Args:
-        protocol: its own options of the reader come first.
-        name: of the data set.
-        options: of the user, such as ``root``.
+        protocol: its reader options take precedence.
+        name: name of the data set.
+        options: options of the user, such as ``root``.
 
     Raises:
-        ConfigError: the protocol belongs to another data set, or an option contradicts it or is wrong.
+        ConfigError: the protocol belongs to another data set, or an option contradicts the protocol or is
+            wrong.
         MissingDependencyError: if the reader needs a package that is not installed.
     """
     if protocol.dataset not in (None, name):
@@ -38,7 +41,7 @@ def open_dataset(protocol: Protocol, name: str, options: Mapping[str, Any]) -> D
 
 
 def read_names(path: str | Path) -> list[str]:
-    """Read image names from a text file, one a line; empty lines and what follows a # are left out.
+    """Read image names from a text file, one a line; empty lines and comments after a # are ignored.
 
     Raises:
         InputError: the file cannot be read, holds no name, or a name twice.
@@ -46,70 +49,86 @@ def read_names(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise InputError(f"{path}: cannot be read ({reason}); give a text file of image names") from None
     names = [name for line in lines if (name := line.partition("#")[0].strip())]
     if not names:
         raise InputError(f"{path}: holds no image name")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{path}: names an image twice: {twice[0]}")
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise InputError(f"{path}: names an image twice: {repeated[0]}")
     return names
 
 
 def select(
-    protocol: Protocol, dataset: Dataset, listed: Sequence[str] | None = None, *, partial: bool = False
-) -> tuple[Protocol, list[str]]:
+    protocol: EvaluationProtocol,
+    dataset: Dataset,
+    listed: Sequence[str] | None = None,
+    *,
+    partial: bool = False,
+) -> tuple[EvaluationProtocol, list[str]]:
     """Return the images to measure, and the protocol pinned to them.
 
     Args:
         protocol: which names a shipped list, or how many images there must be.
         dataset: the data set, where it says what is there.
         listed: the user's list; None is the protocol's.
-        partial: measure those that are there, however few. The protocol that is returned is then another
-            one than that of the whole split, and its results are not comparable with those.
+        partial: measure the images that are present, even if some are missing. The protocol that is returned
+            is then pinned to this part of the split, and its results are not comparable with the whole.
 
     Raises:
-        InputError: the list is not the protocol's, or images of it are not there.
+        InputError: the list is not the protocol's, or some of its images are missing.
     """
-    there = dataset.names()
-    wanted = list(listed) if listed is not None else _shipped(protocol) or there
+    present = dataset.names()
+    wanted = _wanted(protocol, present, listed)
     if not partial:
-        _check(protocol, dataset, wanted, given=listed is not None)
-    lacking = sorted(set(wanted) - set(there))
-    if lacking and not partial:
-        raise InputError(_lacking(protocol, dataset, lacking, len(wanted)))
-    found = [name for name in wanted if name not in set(lacking)]
-    if not found:
+        _check(protocol, dataset, wanted, from_user=listed is not None)
+    missing = sorted(set(wanted) - set(present))
+    if missing and not partial:
+        raise InputError(_missing_message(protocol, dataset, missing, len(wanted)))
+    names = [name for name in wanted if name not in set(missing)]
+    if not names:
         raise InputError(f"protocol {protocol.name}: none of its {len(wanted)} images is there")
-    return protocol.pinned(found), found
+    return protocol.pinned(names), names
 
 
-def _shipped(protocol: Protocol) -> list[str] | None:
-    return None if protocol.split.file is None else read_names(PROTOCOLS / "splits" / protocol.split.file)
+def _wanted(
+    protocol: EvaluationProtocol, present: Sequence[str], listed: Sequence[str] | None
+) -> Sequence[str]:
+    """Return the user's list, else the list that ships with the protocol, else all images."""
+    if listed is not None:
+        return listed
+    if protocol.split.file is not None:
+        return read_names(PROTOCOLS / "splits" / protocol.split.file)
+    return present
 
 
-def _check(protocol: Protocol, dataset: Dataset, names: Sequence[str], *, given: bool) -> None:
+def _check(protocol: EvaluationProtocol, dataset: Dataset, names: Sequence[str], *, from_user: bool) -> None:
+    """Raise InputError unless the names have the split's number and hash."""
     split = protocol.split
     if split.count is not None and len(names) != split.count:
-        lacking = [] if given else dataset.check()
-        reason = f": {lacking[0]}" if lacking else ""
+        missing = [] if from_user else dataset.check()
+        reason = f": {missing[0]}" if missing else ""
         raise InputError(
             f"protocol {protocol.name}: the split '{split.name}' has {split.count} images, "
-            f"{len(names)} are {'listed' if given else 'there'}{reason}"
+            f"{len(names)} are {'listed' if from_user else 'there'}{reason}"
         )
-    found = names_hash(names)
-    if split.sha256 is not None and found != split.sha256:
+    sha256 = names_hash(names)
+    if split.sha256 is not None and sha256 != split.sha256:
+        advice = split.source if split.source else "use its own list"
         raise InputError(
             f"protocol {protocol.name}: these are not the images of the split '{split.name}' (their names' "
-            f"hash is {found[:12]}, not {split.sha256[:12]}); {split.source or 'use its own list'}"
+            f"hash is {sha256[:12]}, not {split.sha256[:12]}); {advice}"
         )
 
 
-def _lacking(protocol: Protocol, dataset: Dataset, lacking: Sequence[str], count: int) -> str:
-    shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-    missing = dataset.check()
-    reason = f"; {missing[0]}" if missing else ""
+def _missing_message(
+    protocol: EvaluationProtocol, dataset: Dataset, missing: Sequence[str], count: int
+) -> str:
+    shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    problems = dataset.check()
+    reason = f"; {problems[0]}" if problems else ""
     return (
-        f"protocol {protocol.name}: {len(lacking)} of {count} images are not there ({shown}){reason}; "
+        f"protocol {protocol.name}: {len(missing)} of {count} images are not there ({shown}){reason}; "
         "complete the data set, or measure what is there as a part"
     )

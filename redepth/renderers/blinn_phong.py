@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Material
 from redepth.errors import MissingDependencyError
 from redepth.ops import shading
 from redepth.ops.triton import kernels
@@ -38,19 +38,26 @@ class Glossy(ShadedRenderer):
         super().__post_init__()
         check_order(log2_shininess=(self.min_log2_shininess, self.max_log2_shininess))
 
-    def draw_material(self, size: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
-        """Draw ``diffuse``, ``specular`` and ``shininess``."""
+    def draw_material(self, size: tuple[int, int], generator: Generator) -> Material:
+        """Draw weights and exponent."""
         low, high = self.min_log2_shininess, self.max_log2_shininess
         exponent = torch.randint(low, high + 1, size, generator=generator)
         weights = torch.rand(*size, 2, generator=generator)
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-8)
-        return {"diffuse": weights[..., 0], "specular": weights[..., 1], "shininess": 2.0**exponent}
+        return Material(diffuse=weights[..., 0], specular=weights[..., 1], shininess=2.0**exponent)
 
     def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
         """Return the light reflected by the Blinn-Phong model (`ops.shading.blinn_phong`)."""
-        light = illumination
-        weights = light["diffuse"], light["specular"], light["shininess"]
-        return shading.blinn_phong(normals, albedo, light.direction, *weights, view)
+        material = illumination.material
+        return shading.blinn_phong(
+            normals,
+            albedo,
+            illumination.direction,
+            material.diffuse,
+            material.specular,
+            material.shininess,
+            view,
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -63,9 +70,16 @@ class Phong(Glossy):
 
     def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
         """Return the light reflected by the Phong model."""
-        light = illumination
-        weights = light["diffuse"], light["specular"], light["shininess"]
-        return shading.phong(normals, albedo, light.direction, *weights, view)
+        material = illumination.material
+        return shading.phong(
+            normals,
+            albedo,
+            illumination.direction,
+            material.diffuse,
+            material.specular,
+            material.shininess,
+            view,
+        )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -89,18 +103,18 @@ class BlinnPhong(Glossy):
         super().__post_init__()
         if self.backend == "triton" and not self._fusable:
             raise ValueError("backend: triton has neither a pinhole camera nor shadows; use auto or torch")
-        self._said = False
+        self._backend_logged = False
 
     @staticmethod
     def backends() -> dict[str, str]:
-        """Return each backend and what stands in its way here, if anything."""
+        """Return each backend and why it cannot run here; empty if it can."""
         problem = kernels.TRITON_PROBLEM
         if not problem and not torch.cuda.is_available():
             problem = "needs a CUDA GPU (or TRITON_INTERPRET=1, to test it slowly on the CPU)"
         return {"torch": "", "triton": problem}
 
     def ensure_available(self) -> None:
-        """Raise MissingDependencyError now if the backend that was asked for is not installed."""
+        """Raise MissingDependencyError if the chosen backend is not installed."""
         if self.backend == "triton" and (problem := kernels.TRITON_PROBLEM):
             raise MissingDependencyError(f"renderer.backend=triton: {problem}, or take backend=auto")
 
@@ -111,13 +125,14 @@ class BlinnPhong(Glossy):
         from redepth.ops.triton.blinn_phong import relight_blinn_phong
 
         light = self.gain * illumination.tensors.get("color", torch.ones_like(illumination.direction))
+        material = illumination.material
         return relight_blinn_phong(
             depth,
             self.albedo(image_linear),
             illumination.direction,
-            illumination["diffuse"][..., None] * light,
-            illumination["specular"][..., None] * light,
-            illumination["shininess"],
+            material.diffuse[..., None] * light,
+            material.specular[..., None] * light,
+            material.shininess,
             self.gain * self.ambient,
         )
 
@@ -130,7 +145,7 @@ class BlinnPhong(Glossy):
         if chosen == "auto":
             fusable = depth.is_cuda and self._fusable and not kernels.TRITON_PROBLEM
             chosen = "triton" if fusable else "torch"
-            if not self._said:
-                self._said = True
+            if not self._backend_logged:
+                self._backend_logged = True
                 log.info("blinn-phong: backend auto takes %s for %s", chosen, depth.device)
         return chosen == "triton"

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Generator, Tensor
 
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Material
 from redepth.ops import shading
 from redepth.renderers.shaded import ShadedRenderer, check_order, draw_uniform
 
@@ -42,22 +42,20 @@ class GGX(ShadedRenderer):
             metalness=(self.min_metalness, self.max_metalness),
         )
 
-    def draw_material(self, size: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
-        """Draw ``roughness`` and ``metalness``; a prior is told the Blinn-Phong lobe nearest to them."""
+    def draw_material(self, size: tuple[int, int], generator: Generator) -> Material:
+        """Draw roughness and metalness, and state the Blinn-Phong lobe nearest to them."""
         roughness = draw_uniform(self.min_roughness, self.max_roughness, size, generator)
         metalness = draw_uniform(self.min_metalness, self.max_metalness, size, generator)
         # Exponent of the Blinn-Phong lobe with GGX's width (Walter et al. 2007).
         exponent = (2 / roughness**4 - 2).clamp(min=1.0)
         specular = shading.DIELECTRIC_REFLECTANCE + (1 - shading.DIELECTRIC_REFLECTANCE) * metalness
-        return {
-            "roughness": roughness,
-            "metalness": metalness,
-            "diffuse": 1 - specular,
-            "specular": specular,
-            "shininess": exponent,
-        }
+        return Material(1 - specular, specular, exponent, roughness=roughness, metalness=metalness)
 
     def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
         """Return the light reflected by the Cook-Torrance model."""
-        light = illumination
-        return shading.ggx(normals, albedo, light.direction, light["roughness"], light["metalness"], view)
+        material = illumination.material
+        if material.roughness is None or material.metalness is None:
+            raise ValueError("these draws have no roughness and metalness: they are of another renderer")
+        return shading.ggx(
+            normals, albedo, illumination.direction, material.roughness, material.metalness, view
+        )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Material
 from redepth.ops import shading
+from redepth.ops.geometry import half_turn
 from redepth.renderers.shaded import (
     ShadedRenderer,
     check_order,
@@ -48,15 +49,17 @@ class OrenNayar(ShadedRenderer):
         super().__post_init__()
         check_order(roughness=(self.min_roughness, self.max_roughness))
 
-    def draw_material(self, size: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
-        """Draw ``roughness``."""
+    def draw_material(self, size: tuple[int, int], generator: Generator) -> Material:
+        """Draw the roughness."""
         roughness = draw_uniform(self.min_roughness, self.max_roughness, size, generator)
-        return {**super().draw_material(size, generator), "roughness": roughness}
+        return replace(Material.matte(size), roughness=roughness)
 
     def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
         """Return the light that a rough matte surface reflects."""
-        light = illumination
-        return shading.oren_nayar(normals, albedo, light.direction, light["roughness"], view)
+        roughness = illumination.material.roughness
+        if roughness is None:
+            raise ValueError("these draws have no roughness: they are of another renderer")
+        return shading.oren_nayar(normals, albedo, illumination.direction, roughness, view)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,9 +67,9 @@ class SphericalHarmonics(ShadedRenderer):
     """Matte shading under a random low-frequency environment (`ops.shading.spherical_harmonics`).
 
     Each of the L environments: one main light with weight 1 - f, its direction drawn from
-    ``light_distribution`` (a prior that is told the light is told this one), and M fill lights anywhere on
-    the sphere, f / M each; kept up to order 2 of the spherical harmonics. With ``light_saturation`` every
-    light has its own colour. The other options are `ShadedRenderer`'s.
+    ``light_distribution`` (priors are conditioned on this one), and M fill lights anywhere on the sphere,
+    f / M each; kept up to order 2 of the spherical harmonics. With ``light_saturation`` every light has its
+    own colour. The other options are `ShadedRenderer`'s.
 
     Args:
         fill_lights: M.
@@ -81,17 +84,17 @@ class SphericalHarmonics(ShadedRenderer):
         if self.shadows != "none":
             raise ValueError("shadows: an environment has no single light that could cast them; use none")
 
-    def sample(self, batch: int, generator: Generator) -> Illumination:
-        """Draw ``coefficients`` (batch, L, 9, 3) of the environments, and their main ``direction``."""
+    def draw(self, batch: int, generator: Generator) -> Illumination:
+        """Draw ``coefficients`` (batch, L, 9, 3) of the environments, and their main direction."""
         size, fills = (batch, self.lights), (batch, self.lights * self.fill_lights)
         main = draw_directions(self.light_distribution, self.min_elevation, size, generator)
         fill = shading.normalize(torch.randn(*fills, 3, generator=generator)).view(*size, self.fill_lights, 3)
+        fill = half_turn(fill)  # for the same light per seed, see `draw_directions`
         weight = torch.tensor([1 - self.fill] + [self.fill / self.fill_lights] * self.fill_lights)
         colors = draw_colors(self.light_saturation, (*size, self.fill_lights + 1), generator)
         lights = torch.cat([main[:, :, None], fill], dim=2)
         coefficients = shading.project_lights(lights, weight[:, None] * colors)
-        material = self.draw_material(size, generator)
-        return Illumination({"direction": main, "coefficients": coefficients, **material})
+        return Illumination.of(main, coefficients=coefficients)
 
     def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
         """Return the light that a matte surface reflects under the environment; invalid pixels stay dark."""

@@ -26,11 +26,11 @@ def ensure_available() -> None:
 
 @dataclass(frozen=True)
 class NvdiffrastFragments:
-    """What is seen through each pixel of N pictures.
+    """The visible triangles of N pictures.
 
     Attributes:
-        raster: (N, H, W, 4), nvdiffrast's own record: weights of two corners, depth, triangle.
-        vertices: (N * V, 4) clip coordinates, packed, as nvdiffrast was given them.
+        raster: (N, H, W, 4), nvdiffrast's output: weights of two corners, depth, triangle.
+        vertices: (N * V, 4) clip coordinates, packed, the input of nvdiffrast.
         triangles: (sum of F, 3) int32 indices into them.
     """
 
@@ -40,17 +40,17 @@ class NvdiffrastFragments:
 
     @property
     def covered(self) -> Tensor:
-        """Whether there is anything, (N, 1, H, W) bool."""
+        """Whether a pixel has a triangle, (N, 1, H, W) bool."""
         return (self.raster[..., 3] > 0)[:, None]
 
     def interpolate(self, attributes: Tensor) -> Tensor:
-        """Return attributes (N, V, A) of the vertices as pictures (N, A, H, W), 0 where nothing is seen."""
+        """Return attributes (N, V, A) of the vertices as pictures (N, A, H, W), 0 in uncovered pixels."""
         packed = attributes.flatten(0, 1).float().contiguous()
-        found, _ = _load().interpolate(packed, self.raster, self.triangles)
-        return found.movedim(-1, 1)
+        interpolated, _ = _load().interpolate(packed, self.raster, self.triangles)
+        return interpolated.movedim(-1, 1)
 
     def antialias(self, image: Tensor) -> Tensor:
-        """Blend (N, C, H, W) across silhouettes: their position gets a gradient."""
+        """Blend (N, C, H, W) across silhouettes, which gives their positions a gradient."""
         pixels = image.float().movedim(1, -1).contiguous()
         blended = _load().antialias(pixels, self.raster, self.vertices, self.triangles)
         return blended.movedim(-1, 1)
@@ -59,24 +59,24 @@ class NvdiffrastFragments:
 def rasterize(clip: Tensor, faces: Sequence[Tensor], height: int, width: int) -> NvdiffrastFragments:
     """Find the nearest triangle through the centre of each pixel.
 
-    A centre that lies exactly on an edge belongs to one of its two triangles: along one side of a cut the
-    pixels stay uncovered.
+    A centre exactly on an edge belongs to one of its two triangles: along one side of a cut the pixels stay
+    uncovered.
 
     Args:
-        clip: (N, V, 4) clip coordinates (`ops.mesh.clip_space`) on a CUDA device; computed with in float32.
+        clip: (N, V, 4) clip coordinates (`ops.mesh.clip_space`) on a CUDA device; converted to float32.
         faces: N times (F, 3), with F > 0.
         height: of the pictures, in pixels.
         width: of the pictures.
 
     Raises:
-        MissingDependencyError: if nvdiffrast is not installed, or the device is another.
+        MissingDependencyError: if nvdiffrast is not installed, or the device is not CUDA.
     """
     operators = _load()
     if not clip.is_cuda:
         raise MissingDependencyError(
             f"nvdiffrast needs a CUDA device, and this runs on {clip.device}; use rasterizer=pytorch3d"
         )
-    # Row 0 of its pictures lies at y = -1, ours at the top.
+    # Row 0 of nvdiffrast's pictures is at y = -1, of ours at the top.
     vertices = (clip.float() * clip.new_tensor([1.0, -1.0, 1.0, 1.0]).float()).flatten(0, 1).contiguous()
     triangles = torch.cat([f + i * clip.shape[1] for i, f in enumerate(faces)]).int().contiguous()
     counts = torch.tensor([len(f) for f in faces], dtype=torch.int32)
@@ -99,7 +99,7 @@ def _load() -> Any:
 
 @cache
 def _context(device: torch.device) -> Any:
-    """Return nvdiffrast's state on a device; making one takes long, the first on a machine minutes."""
+    """Return nvdiffrast's state on a device. Making one is slow; the first on a machine takes minutes."""
     module = _load()
     with _found_once_compiled():
         return module.RasterizeCudaContext(device=device)
@@ -109,12 +109,12 @@ def _context(device: torch.device) -> Any:
 def _found_once_compiled() -> Iterator[None]:
     """Let nvdiffrast find the extension that it compiles.
 
-    It imports by name what torch has just loaded. An extension of a recent pybind11 is not among Python's
-    modules then: "No module named 'nvdiffrast_plugin_...'", seen with torch 2.11 and nvdiffrast 0.3.3.1.
+    It imports by name the extension that torch has just loaded. With a recent pybind11 that is not among
+    Python's modules: "No module named 'nvdiffrast_plugin_...'", seen with torch 2.11 and nvdiffrast 0.3.3.1.
     """
     from torch.utils import cpp_extension
 
-    # Both of torch's ways to an extension, compiled before and now, end here.
+    # torch calls this for extensions compiled before and just now.
     loaded = cpp_extension._import_module_from_library
 
     def registered(name: str, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What all shading renderers share: light, camera, shadows, exposure and how the photo enters."""
+"""The base class of the shading renderers: light, camera, shadows, exposure and albedo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Material
 from redepth.ops import geometry, shading
 from redepth.ops.shadows import soft_shadows
 
@@ -31,8 +31,8 @@ class ShadedRenderer(ABC):
     share k_a, exposure e and the albedo a, which is the photo in linear colours (``composite``) or a grey.
 
     Args:
-        lights: L, how many lights one image is re-lit with at each step; their losses are averaged, which
-            lowers the variance of the gradient.
+        lights: L, the number of lights per image and step; their losses are averaged, which lowers the
+            variance of the gradient.
         light_distribution: of the direction l. ``paper``: normalize(x, y, 1) with x, y uniform in [-1, 1];
             ``cosine``: density proportional to the cosine to the viewing direction; ``uniform``: uniform on
             the hemisphere above ``min_elevation``.
@@ -42,12 +42,12 @@ class ShadedRenderer(ABC):
         ambient: k_a, share of the albedo that is added unshaded.
         exposure: e, in stops.
         shadows: ``soft``: cast shadows of the height field (`ops.shadows.soft_shadows`), at its cost.
-        shadow_samples: positions looked at on the way to the light.
-        shadow_reach: how far, in half picture heights (orthographic) or in parts of the point's depth
-            (pinhole).
+        shadow_samples: positions that are sampled along the way to the light.
+        shadow_reach: length of that way, in half picture heights (orthographic) or in parts of the point's
+            depth (pinhole).
         shadow_softness: width of the penumbra.
         camera: ``orthographic`` (the paper's) or ``pinhole``.
-        field_of_view: of the pinhole, horizontal, in degrees; 55 where neither it nor intrinsics are given.
+        field_of_view: of the pinhole, horizontal, in degrees; 55 if neither it nor intrinsics are given.
         intrinsics: of the pinhole, fx, fy, cx, cy in units of the picture's width (x) and height (y).
         relight: ``composite``: light times the photo (the paper's); ``shading-only``: a grey albedo.
         grey: that albedo, linear.
@@ -70,31 +70,27 @@ class ShadedRenderer(ABC):
     grey: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def __post_init__(self) -> None:
-        given = self.field_of_view is not None or self.intrinsics is not None
-        if given and self.camera == "orthographic":
+        known = self.field_of_view is not None or self.intrinsics is not None
+        if known and self.camera == "orthographic":
             raise ValueError("field_of_view and intrinsics need camera: pinhole; it is orthographic")
-        default = DEFAULT_FIELD_OF_VIEW if self.camera == "pinhole" and not given else self.field_of_view
+        field_of_view = self.field_of_view
+        if self.camera == "pinhole" and not known:
+            field_of_view = DEFAULT_FIELD_OF_VIEW
         intrinsics = None if self.intrinsics is None else tuple(self.intrinsics)
-        self._camera = geometry.Camera(default, intrinsics)
+        self._camera = geometry.Camera(field_of_view, intrinsics)
 
-    def sample(self, batch: int, generator: Generator) -> Illumination:
-        """Draw the light of ``batch`` members, tensors (batch, L, ...).
-
-        ``direction`` (3), what the shading model draws, and ``color`` (3) where light is coloured. Every
-        renderer also gives ``diffuse``, ``specular`` and ``shininess``: what a prior that is told the light
-        is told of the material, in Blinn-Phong's terms.
-        """
+    def draw(self, batch: int, generator: Generator) -> Illumination:
+        """Draw direction and material of ``batch`` members, and ``color`` (batch, L, 3) of coloured light."""
         size = (batch, self.lights)
         direction = draw_directions(self.light_distribution, self.min_elevation, size, generator)
-        drawn = {"direction": direction, **self.draw_material(size, generator)}
-        if self.light_saturation:
-            drawn["color"] = draw_colors(self.light_saturation, size, generator)
-        return Illumination(drawn)
+        material = self.draw_material(size, generator)
+        if not self.light_saturation:
+            return Illumination.of(direction, material)
+        return Illumination.of(direction, material, color=draw_colors(self.light_saturation, size, generator))
 
-    def draw_material(self, size: tuple[int, int], generator: Generator) -> dict[str, Tensor]:
-        """Draw what the shading model needs beside the direction; by default nothing: a matte surface."""
-        ones = torch.ones(size)
-        return {"diffuse": ones, "specular": torch.zeros(size), "shininess": 4 * ones}
+    def draw_material(self, size: tuple[int, int], generator: Generator) -> Material | None:
+        """Draw the material under each light, tensors of this size; by default none: a matte surface."""
+        return None
 
     @abstractmethod
     def reflect(self, normals: Tensor, view: Tensor, albedo: Tensor, illumination: Illumination) -> Tensor:
@@ -146,15 +142,17 @@ def draw_directions(
 ) -> Tensor:
     """Draw unit vectors towards lights in front of the surface, (*size, 3)."""
     pair = torch.rand(*size, 2, generator=generator)
+    # Both distributions are symmetric. The signs of x and y are chosen so that a seed gives the light that
+    # earlier versions, whose frame had x to the left and y down, gave for it.
     if distribution == "paper":
-        return shading.normalize(torch.cat([pair * 2 - 1, torch.ones(*size, 1)], dim=-1))
+        return shading.normalize(torch.cat([1 - pair * 2, torch.ones(*size, 1)], dim=-1))
     if distribution == "cosine":
         height = pair[..., 0].sqrt()
     else:
         lowest = math.sin(math.radians(min_elevation))
         height = lowest + (1 - lowest) * pair[..., 0]
     radius, azimuth = (1 - height**2).clamp(min=0).sqrt(), 2 * math.pi * pair[..., 1]
-    return torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), height], dim=-1)
+    return torch.stack([-radius * azimuth.cos(), -radius * azimuth.sin(), height], dim=-1)
 
 
 def draw_colors(saturation: float, size: tuple[int, ...], generator: Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""How this process keeps the memory that it has freed."""
+"""The C library's allocator: keep freed memory in the process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import ctypes
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next use; return whether the C library can (glibc).
+    """Make this process keep freed memory for reuse; return whether the C library supports it (glibc).
 
-    On a CPU each step allocates and frees the same large tensors. By default each one is mapped anew, page by
-    page, and the kernel clears it. Call it where the process is yours.
+    On a CPU each step allocates and frees the same large tensors. By default the kernel maps and clears the
+    pages of each one again. The setting is process-wide: call it in a program, not in a library.
     """
     map_at_most, trim_above = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
     try:

@@ -1,4 +1,4 @@
-"""Devices: which one is meant, waiting for it, its numerics and graphs, and how it runs out of memory."""
+"""Devices: choice, synchronisation, streams, numerics, graph capture, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ OUT_OF_MEMORY = (
     "unable to find an engine to execute this computation",
     "unable to find a valid cudnn algorithm",
 )
-"""What a device without memory is known to say: torch, cuBLAS and cuDNN (their status, cuDNN's searches)."""
+"""Parts of the messages with which torch, cuBLAS and cuDNN report that memory is exhausted."""
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Return the device; ``auto`` takes CUDA, then Apple's MPS, then the CPU. A GPU has its index.
+    """Return the device with its index; ``auto`` takes CUDA, then Apple's MPS, then the CPU.
 
     Raises:
-        ConfigError: if the device asked for is not there.
+        ConfigError: if the device is not available, or its name is not valid.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -35,27 +35,27 @@ def choose_device(device: str = "auto") -> torch.device:
         "cpu": True,
     }
     if device == "auto":
-        device = next(name for name, there in available.items() if there)
+        device = next(name for name, present in available.items() if present)
     kind = device.partition(":")[0]
     if not available.get(kind, False):
-        there = ", ".join(name for name, ok in available.items() if ok)
-        raise ConfigError(f"device '{device}' is not available here (available: auto, {there})")
-    found = _parsed(device)
-    if kind == "cuda" and ":" in device and found.index >= torch.cuda.device_count():
-        there = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
-        raise ConfigError(f"device '{device}' is not available here: GPUs are counted from 0 ({there})")
-    return indexed(found)
+        names = ", ".join(name for name, present in available.items() if present)
+        raise ConfigError(f"device '{device}' is not available here (available: auto, {names})")
+    parsed = _parsed(device)
+    if kind == "cuda" and ":" in device and parsed.index >= torch.cuda.device_count():
+        gpus = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise ConfigError(f"device '{device}' is not available here: GPUs are counted from 0 ({gpus})")
+    return indexed(parsed)
 
 
 def _parsed(device: str) -> torch.device:
     try:
         return torch.device(device)
     except RuntimeError:
-        raise ConfigError(f"device '{device}' is none (such as: auto, cpu, cuda, cuda:1, mps)") from None
+        raise ConfigError(f"'{device}' is not a device (valid: auto, cpu, cuda, cuda:1, mps)") from None
 
 
 def indexed(device: torch.device | str) -> torch.device:
-    """Return a device with its index where torch asks for one: ``cuda`` is the current GPU."""
+    """Return a device with its index, which torch sometimes needs: ``cuda`` is the current GPU."""
     if str(device) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device(device)
@@ -63,7 +63,7 @@ def indexed(device: torch.device | str) -> torch.device:
 
 @contextmanager
 def current(device: torch.device) -> Iterator[None]:
-    """Make a GPU the current one: streams, graphs and freed memory are those of the current GPU."""
+    """Make a GPU the current one, to which streams, graphs and freed memory belong. No effect on others."""
     if device.type != "cuda":
         yield
         return
@@ -72,7 +72,7 @@ def current(device: torch.device) -> Iterator[None]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was given; a CPU is never behind."""
+    """Wait until a GPU has finished its queued work. No effect on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -80,14 +80,14 @@ def synchronize(device: torch.device) -> None:
 
 
 class SideStreams:
-    """Streams of a GPU in which calls run beside each other, as small kernels leave most of it idle.
+    """CUDA streams in which several calls run at once, because small kernels leave most of a GPU idle.
 
-    What calls return is ready for the current stream; on the way back autograd uses the same streams. On
-    other devices, and for one stream, calls run one after the other.
+    The current stream waits for the results. Autograd runs the backward pass in the same streams. On other
+    devices, or with one stream, calls run one after the other.
 
     Args:
         device: where the calls compute.
-        count: of streams.
+        count: number of streams.
     """
 
     def __init__(self, device: torch.device, count: int) -> None:
@@ -96,26 +96,29 @@ class SideStreams:
         self._streams = [torch.cuda.Stream(device) for _ in range(count)] if several else []
 
     def run(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Return what each call returns, in their order."""
+        """Return the result of each call, in their order."""
         if not self._streams:
             return [call() for call in calls]
         outside = torch.cuda.current_stream(self._device)
         for stream in self._streams:
             stream.wait_stream(outside)
-        found = []
+        results = []
         for index, call in enumerate(calls):
             with torch.cuda.stream(self._streams[index % len(self._streams)]):
-                found.append(call())
+                results.append(call())
         for stream in self._streams:
             outside.wait_stream(stream)
-        return found
+        return results
 
 
 @contextmanager
 def numerics(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iterator[None]:
-    """Set what torch keeps for the whole process, and put it back: float32 on tensor cores, cuDNN's search.
+    """Set torch's process-wide numerics inside the context, and restore them afterwards.
 
-    Nothing changes for a device other than CUDA.
+    Args:
+        device: nothing changes for a device other than CUDA.
+        tf32: whether float32 products and convolutions round their factors to TF32.
+        cudnn_benchmark: whether cuDNN times its algorithms for each new shape.
     """
     if device.type != "cuda":
         yield
@@ -132,7 +135,7 @@ def numerics(device: torch.device, *, tf32: bool, cudnn_benchmark: bool) -> Iter
 
 @contextmanager
 def _tf32(on: bool) -> Iterator[None]:
-    """Set it by the interface that the process uses: torch refuses to read the older one after the newer."""
+    """Set TF32 through the interface in use: after the newer one was set, torch refuses to read the older."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     scopes: list[Any] = [matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)]
     newer = [scope for scope in scopes if hasattr(scope, "fp32_precision")]
@@ -156,10 +159,10 @@ def _tf32(on: bool) -> Iterator[None]:
 
 
 def captured(call: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-    """Capture a call in the current stream, not the default one; return its results and what replays it.
+    """Capture a call as a CUDA graph; return its outputs and a function that replays it.
 
-    Nothing is computed yet. Unlike ``torch.cuda.graph``, the call's own error comes out: ending a capture
-    that a call has broken raises another one, which would hide it.
+    The current stream must not be the default one. Nothing is computed yet. Unlike ``torch.cuda.graph``,
+    this raises the call's own error: ending a broken capture raises another error, which would hide it.
     """
     torch.cuda.synchronize()
     torch.cuda.empty_cache()
@@ -176,6 +179,6 @@ def captured(call: Callable[[], T]) -> tuple[T, Callable[[], None]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that a device has no memory left; torch has a class for some of them."""
+    """Return whether an error means that memory is exhausted; only some of them have torch's own class."""
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(said in text for said in OUT_OF_MEMORY)
+    return isinstance(error, torch.OutOfMemoryError) or any(part in text for part in OUT_OF_MEMORY)

@@ -1,6 +1,7 @@
-"""What diffusers' networks do in several passes over memory, done in fewer: norms, sums, attention, guidance.
+"""Fusion in diffusers' networks: norms, sums and gated units in fewer passes over memory, shared prefixes.
 
-Nothing of diffusers is edited: a module's ``forward`` or its attention processor is replaced, and put back.
+The code of diffusers stays as it is: the ``forward`` or the attention processor of a module is replaced, and
+can be restored.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from redepth.ops.residual import add_with_bias
 
 
 class Branches:
-    """Says of how many branches of guidance the rows of a batch are, branch by branch."""
+    """Number of guidance branches in a batch, whose rows are ordered branch by branch."""
 
     many = 1
 
     @contextmanager
     def of(self, many: int) -> Iterator[None]:
-        """Say so for a while."""
+        """Set the number inside the context."""
         self.many = many
         try:
             yield
@@ -37,27 +38,27 @@ class Branches:
 
 
 def fuse_norms(network: nn.Module, on: bool = True) -> None:
-    """Let each GroupNorm, and the SiLU that follows it in diffusers' networks, be one operation, or no more.
+    """Fuse each GroupNorm with the SiLU that follows it, residual blocks, transformers and gated units.
 
-    Weights and their names stay as they are: what a module does is replaced, not the module. Its values
-    differ by rounding, in half precision for the better: nothing is rounded before SiLU.
+    Modules, weights and their names stay the same; only ``forward`` is replaced. Values differ by rounding.
+    In half precision they are more exact, because nothing is rounded before SiLU.
 
     Args:
         network: any; SiLU is fused in ``ResnetBlock2D``, the UNets and the VAE's encoder.
-        on: False takes it back.
+        on: False restores the modules' own ``forward``.
     """
     for module in network.modules():
-        if getattr(module.__dict__.get("forward"), "func", None) in OWN:
+        if getattr(module.__dict__.get("forward"), "func", None) in REPLACEMENTS:
             del module.forward
     if not on:
         return
     from diffusers.models.activations import GEGLU
 
-    held = Counter(id(child) for module in network.modules() for child in module.children())
+    parents = Counter(id(child) for module in network.modules() for child in module.children())
     followed = set[int]()
     for norms, activation in _activated(network):
-        # Who else has a part in them might need what they do by themselves.
-        if type(activation) is nn.SiLU and all(held[id(m)] == 1 for m in (*norms, activation)):
+        # A norm or activation that another module shares must keep its own function.
+        if type(activation) is nn.SiLU and all(parents[id(m)] == 1 for m in (*norms, activation)):
             followed |= {id(norm) for norm in norms}
             activation.forward = partial(_after_fused, activation)  # type: ignore[method-assign]
     for norm in filter(_fusable, network.modules()):
@@ -72,7 +73,7 @@ def fuse_norms(network: nn.Module, on: bool = True) -> None:
 
 
 def _activated(network: nn.Module) -> Iterator[tuple[list[nn.Module], nn.Module]]:
-    """Yield norms with the activation that follows each of them at once."""
+    """Yield lists of norms with the activation that directly follows each of them."""
     from diffusers import UNet2DConditionModel, UNet2DModel
     from diffusers.models.autoencoders.vae import Encoder
     from diffusers.models.resnet import ResnetBlock2D
@@ -99,7 +100,7 @@ def _fused(norm: Any, silu: bool, x: Tensor) -> Tensor:
 
 
 def _plain_block(module: Any) -> bool:
-    """Return whether `_residual` says what a block does: the usual one, as in Stable Diffusion and VAEs."""
+    """Return whether `_residual` computes the same as a block: the usual one of Stable Diffusion and VAEs."""
     from diffusers.models.resnet import ResnetBlock2D
 
     if type(module) is not ResnetBlock2D or module.time_embedding_norm != "default":
@@ -114,12 +115,12 @@ def _plain_block(module: Any) -> bool:
 
 
 def _residual(block: Any, x: Tensor, temb: Any = None, *_: Any, **__: Any) -> Tensor:
-    r"""Do what a residual block does, its additions inside passes that are made anyway.
+    r"""Compute a residual block with its additions inside the norms and the final sum.
 
     .. math:: y = s(x) + c_2(\phi(N_2(c_1(\phi(N_1(x))) + t)))
 
-    with the convolutions c, the shortcut s, and t what the block makes of the time. Biases and t are added by
-    the normalisation, and the last bias by the final sum; its division by 1 is left out.
+    with the convolutions c, the shortcut s and the projection t of the time embedding. The second norm adds
+    t and the first bias, the final sum adds the last bias. The division by an output scale of 1 is left out.
     """
     h = _without_bias(block.conv1, block.norm1(x))
     addend = block.conv1.bias[None]
@@ -134,7 +135,7 @@ def _residual(block: Any, x: Tensor, temb: Any = None, *_: Any, **__: Any) -> Te
 
 
 def _plain_transformer(module: Any) -> bool:
-    """Return whether `_transformer` says what a module does: pictures in, tokens between, pictures out."""
+    """Return whether `_transformer` computes the same as a module: its input is pictures, not patches."""
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
     if type(module) is not Transformer2DModel or not module.is_input_continuous:
@@ -154,17 +155,26 @@ def _transformer(
     encoder_attention_mask: Tensor | None = None,
     return_dict: bool = True,
 ) -> Any:
-    """Do what a transformer of pictures does; with the channels innermost, its tokens are a view of them.
+    """Compute a transformer of pictures without copies between layouts.
 
-    A 1 x 1 convolution of a picture is a product of its tokens, whose result needs no other layout.
+    In channels-last layout the tokens are a view of the picture, and a 1 x 1 convolution is a linear layer on
+    them.
     """
     from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
     if any(mask is not None and mask.dim() == 2 for mask in (attention_mask, encoder_attention_mask)):
-        # diffusers makes biases of such masks.
-        given = (encoder_hidden_states, timestep, added_cond_kwargs, class_labels, cross_attention_kwargs)
+        # diffusers converts such masks to biases.
         return type(module).forward(
-            module, hidden_states, *given, attention_mask, encoder_attention_mask, return_dict
+            module,
+            hidden_states,
+            encoder_hidden_states,
+            timestep,
+            added_cond_kwargs,
+            class_labels,
+            cross_attention_kwargs,
+            attention_mask,
+            encoder_attention_mask,
+            return_dict,
         )
     x = hidden_states
     tokens = _projected(module.proj_in, module.norm(x))
@@ -184,13 +194,13 @@ def _transformer(
 
 
 def _plain_layer(layer: nn.Module) -> bool:
-    """Return whether a layer does what its class says: no hook, and nobody else's ``forward``."""
+    """Return whether a layer computes what its class does: no hook, no replaced ``forward``, zero padding."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__
     return not hooked and getattr(layer, "padding_mode", "zeros") == "zeros"
 
 
 def _is_product(layer: nn.Module) -> bool:
-    """Return whether a layer is one product for each token."""
+    """Return whether a layer is a linear map of each token."""
     if type(layer) is nn.Conv2d:
         pointwise = set(layer.kernel_size) == {1} and set(layer.stride) == {1} and not any(layer.padding)
         return pointwise and layer.groups == 1
@@ -198,7 +208,7 @@ def _is_product(layer: nn.Module) -> bool:
 
 
 def _projected(layer: Any, x: Tensor) -> Tensor:
-    # What `share_prefix` has replaced is called for what it does.
+    # `share_prefix` may have replaced the layer's forward, which then has to be called.
     if "forward" in layer.__dict__ and isinstance(layer, nn.Conv2d):
         return _tokens(layer(x))
     tokens = _tokens(x)
@@ -208,7 +218,7 @@ def _projected(layer: Any, x: Tensor) -> Tensor:
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """Return (N, C, H, W) as (N, H W, C): a view where the channels are innermost."""
+    """Return (N, C, H, W) as (N, H W, C), a view in channels-last layout."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
@@ -221,46 +231,47 @@ def _without_bias(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _after_fused(activation: nn.SiLU, x: Tensor) -> Tensor:
-    # A residual block has one activation for its norms' pictures and for the vector of the time.
+    # A residual block uses one activation for pictures, whose norm has applied it, and for the time vector.
     return x if x.dim() == 4 else F.silu(x)
 
 
-OWN = (_fused, _after_fused, _residual, _transformer, _geglu)
-"""What stands in place of modules' own ``forward``."""
+REPLACEMENTS = (_fused, _after_fused, _residual, _transformer, _geglu)
+"""Functions that replace the ``forward`` of modules."""
 
 
 def set_attention(network: nn.Module, explicit: bool) -> None:
-    """Let diffusers' plain attention be explicit products and a softmax, or torch's fused attention.
+    """Compute diffusers' attention with explicit products and a softmax, or with torch's fused attention.
 
-    Fused attention on CUDA is fast up to heads of 256 dimensions. The one head of a VAE has 512, for which
-    torch falls back to a kernel that is slower than the products, which are as large as a GPU likes them.
+    Fused attention on CUDA is fast for heads of up to 256 dimensions. The single head of a VAE has 512, for
+    which torch falls back to a kernel that is slower than explicit products of this size.
     """
     from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 
-    wanted: Any = AttnProcessor if explicit else AttnProcessor2_0
-    other = AttnProcessor2_0 if explicit else AttnProcessor
+    new: Any = AttnProcessor if explicit else AttnProcessor2_0
+    old = AttnProcessor2_0 if explicit else AttnProcessor
     for module in network.modules():
-        if isinstance(module, Attention) and type(module.processor) is other:
-            module.set_processor(wanted())
+        if isinstance(module, Attention) and type(module.processor) is old:
+            module.set_processor(new())
 
 
 def share_prefix(network: nn.Module, branches: Branches) -> None:
-    """Let a UNet compute what comes before its first cross-attention for one branch, in place of all.
+    """Compute a UNet's layers before its first cross-attention once for all guidance branches.
 
-    Branches are told different texts about the same rows, so until a layer reads the text their values are
-    the same: in Stable Diffusion's UNet the first convolution, the first residual block and the first
-    self-attention. Does nothing to other networks, nor where the time embedding holds what a branch is told.
+    Branches are conditioned on different texts for the same rows, so their values are equal until a layer
+    reads the text: in Stable Diffusion's UNet through the first convolution, the first residual block and the
+    first self-attention. Other networks stay as they are, and so do UNets whose time embedding holds part of
+    the condition.
 
     Args:
-        network: any; `execute` takes it back.
-        branches: says of how many branches the rows are.
+        network: any; `execute` restores it.
+        branches: number of branches in the batch.
     """
     from diffusers import UNet2DConditionModel
     from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
     unet: Any = network
-    kind: Any = type(unet)
-    if kind is not UNet2DConditionModel:
+    unet_class: Any = type(unet)
+    if unet_class is not UNet2DConditionModel:
         return
     if unet.config.addition_embed_type is not None or unet.config.class_embed_type is not None:
         return
@@ -283,5 +294,5 @@ def _for_one_branch(
         return forward(x, *args, **options)
     rows = len(x) // many
     args, options = tree_map(lambda leaf: leaf[:rows] if isinstance(leaf, Tensor) else leaf, (args, options))
-    # Joined rather than repeated, which would lose the layout.
+    # `repeat` would lose the memory layout, `cat` keeps it.
     return torch.cat([forward(x[:rows], *args, **options)] * many)

@@ -1,4 +1,4 @@
-"""How networks are executed: layout, fusion, torch.compile, CUDA graphs, several at once."""
+"""Execution of networks: memory layout, fusion, torch.compile, CUDA graphs, weights per row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from redepth.contracts import Execution
 from redepth.ops import members
@@ -20,18 +20,18 @@ from redepth.runtime.fusion import Branches, fuse_norms, share_prefix
 def execute(
     network: nn.Module, how: Execution, *, graph: bool = False, branches: Branches | None = None
 ) -> None:
-    """Execute a network in this way from now on, in place of any before.
+    """Set how a network is executed; replaces an earlier setting.
 
     Args:
         network: on its device.
-        how: of it, layout, fused normalisation, compilation and graphs.
-        graph: whether the network may become a CUDA graph: only one that is run without gradient.
-        branches: tells a UNet of what its rows are, for `share_prefix`.
+        how: its layout, fused normalisation, compilation, graphs and shared prefix are used.
+        graph: whether the network may become a CUDA graph; only without gradient.
+        branches: number of guidance branches in a UNet's batch, for `share_prefix`.
     """
     layout = torch.channels_last if how.channels_last else torch.contiguous_format
     nn.Module.to(network, memory_format=layout)  # type: ignore[call-overload]
     for module in network.modules():
-        # What is set here stands before the class's own method, which is what is left when it goes.
+        # A `forward` of the instance hides the class's method; removing it restores the method.
         module.__dict__.pop("forward", None)
         if isinstance(module, nn.GroupNorm) and _slow_in_half(module):
             module.forward = partial(_normalised_in_float32, module)  # type: ignore[method-assign]
@@ -49,7 +49,7 @@ def execute(
 
 
 def _slow_in_half(norm: nn.GroupNorm) -> bool:
-    """On a CPU, torch normalises groups in half precision slower than in float32."""
+    """Return whether a norm is in half precision on a CPU, where torch is faster in float32."""
     return norm.affine and norm.weight.device.type == "cpu" and norm.weight.dtype != torch.float32
 
 
@@ -59,9 +59,9 @@ def _normalised_in_float32(norm: nn.GroupNorm, x: Tensor) -> Tensor:
 
 
 def take_rows(network: nn.Module) -> bool:
-    """Let a network's weights have the rows of its input in front; return whether all of its layers can.
+    """Make a network accept weights with a row per row of its input; return whether all its layers can.
 
-    Weights as they were keep working. `execute` undoes it.
+    Weights without rows keep working. `execute` undoes it.
     """
     layers = [m for m in network.modules() if next(m.parameters(recurse=False), None) is not None]
     if not all(_takes_rows(layer) for layer in layers):
@@ -110,19 +110,19 @@ _BY_ROWS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv2d: _conv2d,
     nn.ConvTranspose2d: _conv_transpose2d,
 }
-"""A kind of layer -> what it does under weights of either kind."""
+"""Class of a layer -> its forward pass with weights that may have rows."""
 
 
 class Graphed:
-    """Replay a call without gradient as one CUDA graph for each kind of its arguments.
+    """Replays a call without gradient as a CUDA graph, with one graph for each kind of arguments.
 
-    Arguments are copied to where the graph reads them, its results from where it writes them. Shapes,
-    strides, dtypes and all arguments that are no tensors make the kind; a call with gradient, or with a
-    tensor that is on no GPU, is made as it is.
+    A graph has fixed input and output tensors: arguments are copied in, results are copied out. The kind is
+    the shapes, strides, dtypes and devices of the tensors, and all other arguments. A call with gradient, or
+    with a tensor that is not on a GPU, runs without a graph.
 
     Args:
-        call: launches the same kernels for arguments of the same kind, and looks at no value of theirs.
-        branches: what it launches may depend on how many they are.
+        call: launches the same kernels for arguments of the same kind, and reads no value from the device.
+        branches: their number is part of the kind.
     """
 
     def __init__(self, call: Callable[..., Any], branches: Branches | None = None) -> None:
@@ -131,49 +131,55 @@ class Graphed:
         self._graphs: dict[Hashable, tuple[list[Tensor], Any, Callable[[], None]]] = {}
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Return what the call returns."""
+        """Return the result of the call."""
         leaves, form = tree_flatten((args, options))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if torch.is_grad_enabled() or not tensors or not all(self.graphable(t) for t in tensors):
             return self._call(*args, **options)
         kind = (self._branches.many, form, *(_kind(leaf) for leaf in leaves))
         if kind not in self._graphs:
-            inputs = [t.clone(memory_format=torch.preserve_format) for t in tensors]
-            given = iter(inputs)
-            own = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-            own_args, own_options = tree_unflatten(own, form)
-            with current(tensors[0].device):
-                captured = self.capture(lambda: self._call(*own_args, **own_options))
-            self._graphs[kind] = (inputs, *captured)
+            self._graphs[kind] = self._graph(leaves, form)
         inputs, outputs, replay = self._graphs[kind]
-        for own_input, tensor in zip(inputs, tensors, strict=True):
-            own_input.copy_(tensor)
+        for graph_input, tensor in zip(inputs, tensors, strict=True):
+            graph_input.copy_(tensor)
         replay()
         return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, outputs)
 
+    def _graph(self, leaves: list[Any], form: TreeSpec) -> tuple[list[Tensor], Any, Callable[[], None]]:
+        """Capture the call with copies of its tensors; return these inputs, the outputs and the replay."""
+        copies = [
+            leaf.clone(memory_format=torch.preserve_format) if isinstance(leaf, Tensor) else leaf
+            for leaf in leaves
+        ]
+        args, options = tree_unflatten(copies, form)
+        inputs = [copy for copy in copies if isinstance(copy, Tensor)]
+        with current(inputs[0].device):
+            outputs, replay = self.capture(lambda: self._call(*args, **options))
+        return inputs, outputs, replay
+
     def graphable(self, tensor: Tensor) -> bool:
-        """Return whether an argument is where graphs can read it."""
+        """Return whether a graph can read the argument: it is on a GPU."""
         return tensor.is_cuda
 
     def forget(self) -> None:
-        """Drop all graphs, and with them the memory that each has for itself."""
+        """Drop all graphs and their memory."""
         self._graphs.clear()
 
     def capture(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        """Return the tensors that a graph of the call on the current GPU writes, and what runs it."""
-        # Libraries choose algorithms and take workspaces in first calls, which a graph must not hold.
+        """Capture the call on the current GPU; return its outputs and a function that replays it."""
+        # In first calls libraries choose algorithms and allocate workspaces; these must not be captured.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 call()
-            found = captured(call)
+            graph = captured(call)
         torch.cuda.current_stream().wait_stream(stream)
-        return found
+        return graph
 
 
 def release_graphs(network: nn.Module) -> None:
-    """Drop the CUDA graphs of a network that `execute` has made one."""
+    """Drop the CUDA graphs of a network, if `execute` made it one."""
     if isinstance(network.forward, Graphed):
         network.forward.forget()
 

@@ -1,6 +1,7 @@
-"""Work in tasks, each with a row on the disk that is written as it ends: what was killed goes on.
+"""Resumable tasks: each finished task writes one row, and a later call runs the tasks without a row.
 
-A folder holds one piece of work, which a file in it names; its rows are ``images/VARIANT/IMAGE.json``.
+A folder holds one piece of work, which a JSON file in it identifies. Its rows are
+``images/VARIANT/IMAGE.json``.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from redepth.runtime.executors import Done, Make, Resources, executor
 M = TypeVar("M", bound=BaseModel)
 
 Task = tuple[str, str]
-"""What is done (a preset, an arm) and to which image."""
+"""A variant (a preset, an arm) and the name of an image."""
 
 
 def claim(
     path: Path, identity: M, differences: Callable[[M, M], Iterable[str]], what: str, *, fresh: bool = False
 ) -> None:
-    """Make a folder this work's.
+    """Write the identity of a piece of work to its folder, after a check that the folder is free for it.
 
     Args:
-        path: the file that names the work.
-        identity: what decides its numbers.
-        differences: says in words what of the work that the folder holds differs from another; nothing
-            where that may go on in it.
+        path: the file of the identity.
+        identity: everything that decides the numbers of the work.
+        differences: describes in words how the identity in the folder differs from the new one; yields
+            nothing where the work may be continued.
         what: the kind of work, for messages.
-        fresh: forget what the folder holds.
+        fresh: delete the rows that the folder holds.
 
     Raises:
         ConfigError: if it holds other work of this kind and ``fresh`` is not set, or work of another kind.
@@ -43,10 +44,10 @@ def claim(
             f"{path.parent} holds images of something else than this {what}: choose another --out"
         )
     if path.is_file() and not fresh:
-        there = load_identity(path, type(identity), what)
-        if found := list(differences(there, identity)):
+        stored = load_identity(path, type(identity), what)
+        if changes := list(differences(stored, identity)):
             raise ConfigError(
-                f"{path.parent} holds another {what} ({'; '.join(found)}): choose another --out, or forget "
+                f"{path.parent} holds another {what} ({'; '.join(changes)}): choose another --out, or forget "
                 "it with --fresh"
             )
     if fresh:
@@ -56,10 +57,10 @@ def claim(
 
 
 def load_identity(path: Path, kind: type[M], what: str) -> M:
-    """Read what a folder's work is.
+    """Read the identity of a folder's work.
 
     Raises:
-        InputError: if it holds none.
+        InputError: if the folder holds none.
     """
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
@@ -69,13 +70,13 @@ def load_identity(path: Path, kind: type[M], what: str) -> M:
 
 
 def row_path(folder: Path, task: Task) -> Path:
-    """Return where a task's row is; what else it leaves lies beside it."""
+    """Return the path of a task's row; other files of the task are beside it."""
     variant, image = (quote(part, safe=" ") for part in task)
     return folder / "images" / variant / f"{image}.json"
 
 
 def read_row(folder: Path, task: Task, kind: type[M]) -> M | None:
-    """Return the row of a task that is done; a damaged file counts as none."""
+    """Return the row of a finished task, or None; a damaged file counts as none."""
     try:
         return kind.model_validate_json(row_path(folder, task).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -83,8 +84,9 @@ def read_row(folder: Path, task: Task, kind: type[M]) -> M | None:
 
 
 def read_rows(folder: Path, tasks: Iterable[Task], kind: type[M]) -> dict[Task, M]:
-    """Return the rows of those tasks that are done."""
-    return {task: found for task in tasks if (found := read_row(folder, task, kind)) is not None}
+    """Return the rows of those tasks that are finished."""
+    rows = {task: read_row(folder, task, kind) for task in tasks}
+    return {task: row for task, row in rows.items() if row is not None}
 
 
 def run_tasks(
@@ -94,21 +96,26 @@ def run_tasks(
     resources: Resources,
     on_done: Callable[[Done[Task, M], int, int], None],
 ) -> dict[Task, str]:
-    """Do the tasks that are left, adding to the finished ones, and return why some failed.
+    """Run the tasks that are left, add their rows to the finished ones, and return why some failed.
 
     Args:
         make: makes a worker, which writes the row of its task.
-        left: not done yet.
+        left: tasks without a row.
         finished: rows of the others.
         resources: where the work runs.
         on_done: called after each task with its outcome, how many have ended, and how many there are.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C. A task that it ended is no failure.
     """
     failures: dict[Task, str] = {}
     total = len(finished) + len(left)
     for done in executor(resources).run(make, left):
+        if done.interrupted:
+            continue
         if done.result is None:
-            failures[done.given] = done.error
+            failures[done.item] = done.error
         else:
-            finished[done.given] = done.result
+            finished[done.item] = done.result
         on_done(done, len(finished) + len(failures), total)
     return failures

@@ -18,7 +18,8 @@ import pytest
 
 from redepth import bench
 from redepth.errors import ConfigError, InputError
-from redepth.optim.refiner import Interrupted, Refiner
+from redepth.optim.loop import Interrupted
+from redepth.optim.refiner import Refiner
 from redepth.priors.prompts import Prompt
 from redepth.protocols import load_protocol, open_dataset, select
 from redepth.runtime.executors import Resources
@@ -124,7 +125,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_table(
         process = subprocess.Popen(
             command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        # Importing takes seconds, each image a fraction of one: wait for it to be at work, then for chance.
+        # Importing takes seconds, an image less than one: wait until the run has started, then a random time.
         started = time.monotonic()
         while process.poll() is None and time.monotonic() - started < 60:
             if (tmp_path / "killed" / "bench.json").exists() and clock.random() < 0.05:
@@ -174,7 +175,7 @@ def test_a_failed_image_does_not_stop_the_run(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt(), Interrupted("the loss is not finite")])
-def test_a_part_of_a_refinement_is_no_row(
+def test_a_partial_refinement_is_no_row(
     problem: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, calls = Refiner.step, iter(range(100))
@@ -206,7 +207,7 @@ def test_captions_are_written_once_for_all_photos_and_recorded(
             calls.append(len(found))
             return found
 
-    monkeypatch.setattr(bench, "captioner_of", lambda *_: Captioner())
+    monkeypatch.setattr("redepth.bench.run.captioner_of", lambda *_: Captioner())
     results, _ = bench.run_benchmark(make_run(), tmp_path, ONE_THREAD)
     assert calls == [3]
     assert [r.prompt for r in results] == ["relief 0", "relief 1", "relief 2"]
@@ -232,7 +233,7 @@ def test_compare_pairs_images_and_refuses_another_protocol(
     assert call("bench", "compare", folder, tmp_path / "b").code == 0
 
 
-def test_the_command_line_runs_on_the_photo_that_is_always_there(tmp_path: Path) -> None:
+def test_the_command_line_runs_on_the_default_photo(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     done = call("bench", "--out", tmp_path, "--preset", "smoke", "--arrays", *SETTINGS)
     assert done.code == 0, done.err

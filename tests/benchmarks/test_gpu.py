@@ -1,4 +1,4 @@
-"""One command for a GPU that is there for minutes, tried on a CPU: nothing is lost, whatever happens."""
+"""The GPU benchmark, run on a CPU: rows are kept even if the run is cut short."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.speed import gpu, gpu_parts, records, report
+from benchmarks.speed import gpu, gpu_parts, gpu_steps, records, report
+from benchmarks.speed.gpu_part import Part
+from benchmarks.speed.ways import Way
 
 COMMAND = [sys.executable, "-m", "benchmarks.speed.gpu", "--tiny", "--minutes", "3"]
 
@@ -26,7 +28,7 @@ def test_parts_run_in_the_order_of_value() -> None:
         gpu.chosen("everything")
 
 
-def test_a_part_that_fails_or_lasts_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_part_that_fails_or_takes_too_long_ends_with_its_children(tmp_path: Path) -> None:
     with (tmp_path / "log.txt").open("w") as log:
         assert (
             gpu.run_part([sys.executable, "-c", "raise SystemExit(3)"], 60, log) == "FAILED with exit code 3"
@@ -59,14 +61,14 @@ def test_the_command_stores_rows_log_and_tables(tmp_path: Path) -> None:
     assert "matrix product" in done.stdout
 
 
-def test_what_is_killed_in_mid_part_has_lost_nothing(tmp_path: Path) -> None:
+def test_a_killed_run_keeps_its_rows(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    with (tmp_path / "said").open("w") as said:
+    with (tmp_path / "output").open("w") as output:
         process = subprocess.Popen(
             [*COMMAND, "--parts", "rates,steps", "--out", str(tmp_path)],
             cwd=records.ROOT,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
         deadline = time.monotonic() + 170
@@ -79,27 +81,25 @@ def test_what_is_killed_in_mid_part_has_lost_nothing(tmp_path: Path) -> None:
     found = records.load(rows)
     assert {row.benchmark for row in found} == {"rates", "refine"}
     assert "| what | rate |" in report.text(found)
-    # The part itself, which leads a session of its own, is left; it ends with its own work.
+    # The part runs in a session of its own and is still running.
     subprocess.run(["pkill", "-KILL", "-f", str(tmp_path)], check=False)
 
 
-def test_a_way_that_fails_lets_the_others_run_and_shows_in_the_end(
+def test_a_way_that_fails_does_not_stop_the_others_and_sets_the_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def steps(part: gpu_parts.Part) -> None:
+    def steps(part: Part) -> None:
         for name in ("one", "two"):
-            gpu_parts.measure(part, Failing(name == "one"), gpu_parts.Way(name, 1))
+            gpu_steps.measure(part, Failing(name == "one"), Way(name, 1))
 
     class Failing:
         def __init__(self, fails: bool) -> None:
             self.fails = fails
 
-        def one(self, way: gpu_parts.Way, *, inside: bool) -> list[records.Row]:
+        def one(self, way: Way, *, inside: bool) -> list[records.Row]:
             if self.fails:
                 raise RuntimeError("does not fit")
-            return [
-                gpu_parts.Part(tmp_path, tmp_path, True).row("refine", "x", way.name, records.timing([1, 1]))
-            ]
+            return [Part(tmp_path, tmp_path, True).row("refine", "x", way.name, records.timing([1, 1]))]
 
     monkeypatch.setitem(gpu_parts.PARTS, "steps", steps)
     rows = tmp_path / "rows.jsonl"
@@ -119,9 +119,9 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     assert {"rates", "tests", "refine", "kernels", "shading", "group-norm", "decoders"} == {
         row.benchmark for row in rows
     }
-    told = [row for row in rows if "gradient_error" in row.extra]
-    assert len(told) > 5
-    assert all(row.extra["gradient_error"] < 1e-4 for row in told)
+    judged = [row for row in rows if "gradient_error" in row.extra]
+    assert len(judged) > 5
+    assert all(row.extra["gradient_error"] < 1e-4 for row in judged)
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -149,11 +149,11 @@ def test_the_report_prints_a_folder(tmp_path: Path) -> None:
 
 
 def test_an_abbreviated_commit_is_refused_before_anything_is_timed(tmp_path: Path) -> None:
-    """Each row states the commit: refused there, all that was timed would be lost."""
+    """Each row has the commit: if only the rows refused it, all timings would be lost."""
     app = typer.Typer()
     app.command()(gpu.main)
-    asked = ["--minutes", "1", "--out", str(tmp_path / "out"), "--tiny", "--commit", "46a4ac4"]
-    told = CliRunner().invoke(app, asked)
-    assert told.exit_code == 2
-    assert "whole commit hash" in told.stderr
+    arguments = ["--minutes", "1", "--out", str(tmp_path / "out"), "--tiny", "--commit", "46a4ac4"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert "whole commit hash" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The benchmarks run, and what they store follows their schema."""
+"""The benchmarks run, and their rows follow the schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from benchmarks.speed import (
     stages,
 )
 from benchmarks.speed.records import Row, Steps, Timing
-from benchmarks.speed.ways import ALONE, EMBEDDED, THEIRS, Bench, Effort, Found, Subject, Way, teraflop
+from benchmarks.speed.ways import ALONE, EMBEDDED, THEIRS, Bench, Effort, Measured, Subject, Way, teraflop
 from redepth.config import load_preset
 from tests.support.helpers import CPU, make_refiner, photo, tiny_prior
 
@@ -71,7 +71,7 @@ def test_stored_rows_follow_the_schema(path: Path) -> None:
         ({"of_steps": {}}, "Field required"),
     ],
 )
-def test_a_row_that_says_too_little_or_too_much_is_refused(fields: dict[str, Any], complaint: str) -> None:
+def test_a_row_with_missing_or_unknown_fields_is_refused(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         row(**fields)
 
@@ -94,19 +94,19 @@ def test_rows_are_stored_when_they_are_made(tmp_path: Path) -> None:
 
 
 def test_a_row_names_the_precision_that_the_run_ended_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prior that overflows goes on in float32."""
+    """A prior that overflows continues in float32."""
     prior = tiny_prior(dtype="bfloat16")
     refiner = make_refiner(prior)
     subject = Subject(EMBEDDED, torch.device("cpu"), tiny=True)
     bench = Bench(subject, Effort(1, 2, 1), records.circumstances(CPU) | {"lights": 1, "extra": {}}, 1, 1)
-    found = Found(steps_ms=[3.0, 3.0], together=1)
+    measured = Measured(steps_ms=[3.0, 3.0], together=1)
     for expected in ("bfloat16", "float32"):
-        (told,) = bench.finished(Way("x", 1), refiner, found, inside=False)
-        assert told.dtype == expected
+        (member_step,) = bench.finished(Way("x", 1), refiner, measured, inside=False)
+        assert member_step.dtype == expected
         prior.upcast()
 
 
-def test_rows_that_are_appended_are_there_at_once(tmp_path: Path) -> None:
+def test_appended_rows_are_written_at_once(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     rows = [row(), row(case="backward")]
     for count, found in enumerate(rows, 1):
@@ -114,7 +114,7 @@ def test_rows_that_are_appended_are_there_at_once(tmp_path: Path) -> None:
         assert records.load(path) == rows[:count]
 
 
-def test_a_commit_may_be_stated_where_there_is_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_commit_if_there_is_no_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(records.COMMIT, "1" * 40)
     assert records.checkout() == ("1" * 40, False)
 
@@ -209,13 +209,13 @@ def step_row(way: str = "10 together", ms: float = 10.0, **fields: Any) -> Row:
     return row(**(known | times | fields))
 
 
-def test_a_row_whose_distance_from_the_floor_is_another_is_refused() -> None:
+def test_a_row_with_a_wrong_distance_from_the_floor_is_refused() -> None:
     assert step_row().of_steps.floor_ms == pytest.approx(5.0)  # type: ignore[union-attr]
     with pytest.raises(ValidationError, match="times_floor is not median_ms over"):
         row(of_steps=step_row().of_steps, median_ms=11.0, p20_ms=11.0, p80_ms=11.0)
 
 
-def test_marks_give_a_step_to_its_stages_and_leave_the_result_as_it_is() -> None:
+def test_marks_time_the_stages_and_do_not_change_the_result() -> None:
     refiner = make_refiner(tiny_prior(), steps=4)
     expected = refiner.run(photo(), seed=1)
     with stages.whole(refiner) as marks:
@@ -228,7 +228,7 @@ def test_marks_give_a_step_to_its_stages_and_leave_the_result_as_it_is() -> None
     for step in marks.steps():
         assert set(step) == set(names)
         assert all(took >= 0 for took in step.values())
-    # Nothing of the marks is left behind.
+    # All patches are removed.
     assert not {"step", "stepper"} & set(vars(refiner))
     assert "predict" not in vars(refiner.prior)
 
@@ -279,7 +279,7 @@ def test_counted_operations_grow_with_the_members() -> None:
     assert three == pytest.approx(3 * one)
 
 
-def test_a_command_is_timed_with_its_memory_and_a_failing_one_is_told() -> None:
+def test_a_command_is_timed_with_its_memory_and_a_failure_is_an_error() -> None:
     seconds, peak = bench_refine.run_command("--version")
     assert seconds > 0
     assert peak > 5
@@ -299,7 +299,7 @@ def test_bench_refine_measures_the_embedded_preset_and_the_command(tmp_path: Pat
     assert rows["redepth refine --preset smoke", "command"].peak_mib
 
 
-def test_a_part_that_there_is_not_is_refused() -> None:
+def test_an_unknown_part_is_refused() -> None:
     done = CliRunner().invoke(bench_refine.app, ["--only", "everything"], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert "there are: embedded, command" in done.output

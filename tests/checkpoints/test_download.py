@@ -1,4 +1,4 @@
-"""The first run and the next ones, against a hub on loopback whose repositories look like the real ones."""
+"""Downloads: the first run and the next ones, from a hub on loopback with repositories like the real ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import huggingface_hub
 import pytest
 from rich.console import Console
 
-from redepth import cli
-from redepth.checkpoints import downloads
+from redepth.checkpoints import downloads, progress
+from redepth.checkpoints.cache import link_blob, repository_folder, snapshot
+from redepth.cli import console
 from redepth.errors import WeightsError
 from tests.support import hub_repositories as repos
 from tests.support.hub_repositories import BLIP2, DA3, DEPTH, SD, XL
@@ -35,7 +36,7 @@ def test_the_first_run_downloads_what_the_preset_needs_and_nothing_else(
     assert online.downloaded() == expected
     run = json.loads((tmp_path / "out" / "coins" / "run.json").read_text())
     assert {run[part]["commit"] for part in ("depth_model", "prior", "prompt_origin")} == {COMMIT}
-    # Each of the two large ones is one line; where there is no terminal there is no bar.
+    # Each repository is one line; without a terminal there is no progress bar.
     assert [f"of {name}" in done.err for name in expected] == [True] * 3
     assert "downloading 3 files of depth-anything/Depth-Anything-V2-Small-hf, 81" in done.err
     assert "\x1b" not in done.err
@@ -43,7 +44,7 @@ def test_the_first_run_downloads_what_the_preset_needs_and_nothing_else(
     new_process()
     again = refine(coins, tmp_path / "again")
     assert (again.code, again.complaints) == (0, [])
-    assert online.asked == []
+    assert online.requests == []
 
 
 def test_a_variant_is_all_that_is_downloaded_of_the_weights(online: Hub, coins: Path, tmp_path: Path) -> None:
@@ -54,16 +55,16 @@ def test_a_variant_is_all_that_is_downloaded_of_the_weights(online: Hub, coins: 
 
 @pytest.mark.parametrize("variant", ["", ".fp16"])
 def test_stable_diffusion_xl(online: Hub, home: Path, coins: Path, tmp_path: Path, variant: str) -> None:
-    own = ["-s", "prior.name=stable-diffusion-xl", "-s", f"prior.checkpoint={XL}", "--prompt", "coins"]
-    own += ["-s", "prior.variant=fp16"] if variant else []
-    done = refine(coins, tmp_path, *own)
+    options = ["-s", "prior.name=stable-diffusion-xl", "-s", f"prior.checkpoint={XL}", "--prompt", "coins"]
+    options += ["-s", "prior.variant=fp16"] if variant else []
+    done = refine(coins, tmp_path, *options)
     assert done.code == 0, done
     expected = repos.sd_files(variant, ("", "_2"))
-    # Its tokenizers have files in common: what is here under another name is not downloaded again.
+    # Its tokenizers have files in common: a file that is cached under another name is not downloaded again.
     taken = online.downloaded()[XL]
     assert {name for name in expected - taken if not name.startswith("tokenizer")} == set()
-    snapshot = downloads.snapshot(XL, COMMIT)
-    assert {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()} == expected
+    folder = snapshot(XL, COMMIT)
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == expected
     assert taken <= expected
 
 
@@ -92,8 +93,8 @@ def test_the_hubs_own_client_finds_what_was_downloaded(online: Hub, home: Path) 
 
     source().path()
     for revision in ("main", COMMIT):
-        found = try_to_load_from_cache(SD, UNET, revision=revision)
-        assert isinstance(found, str)
+        path = try_to_load_from_cache(SD, UNET, revision=revision)
+        assert isinstance(path, str)
     (repository,) = scan_cache_dir(home / "hub").repos
     assert (repository.repo_id, repository.nb_files) == (SD, 2)
 
@@ -101,9 +102,9 @@ def test_the_hubs_own_client_finds_what_was_downloaded(online: Hub, home: Path) 
 def test_the_token_stays_with_the_hub(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     source().path()
-    stored = [asked.token for asked in online.asked if asked.path.startswith("/store/")]
+    stored = [request.token for request in online.requests if request.path.startswith("/store/")]
     assert stored == [False]
-    assert all(asked.token for asked in online.asked if asked.path.startswith(f"/{SD}/resolve"))
+    assert all(request.token for request in online.requests if request.path.startswith(f"/{SD}/resolve"))
 
 
 # --- what is shown --------------------------------------------------------------------------------
@@ -111,9 +112,9 @@ def test_the_token_stays_with_the_hub(online: Hub, monkeypatch: pytest.MonkeyPat
 
 def test_a_terminal_shows_how_much_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(cli, "err", Console(file=shown, force_terminal=True, width=100))
-    with cli._status("loading preset x"):
-        downloads._watcher.bytes(UNET, 500_000_000, 3_440_000_000)
+    monkeypatch.setattr(console, "err", Console(file=shown, force_terminal=True, width=100))
+    with console.status("loading preset x"):
+        progress.watcher().bytes(UNET, 500_000_000, 3_440_000_000)
         time.sleep(0.2)
     assert f"downloading 500 MB of 3.44 GB: {UNET}" in shown.getvalue()
 
@@ -131,7 +132,7 @@ def test_in_python_it_is_a_line_of_the_log(online: Hub, caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["closed", "reset"])
 def test_a_connection_that_is_cut_goes_on_where_it_was(online: Hub, sign: int) -> None:
-    # Five times, and no more than three tries in a row: what arrives counts.
+    # Five cuts, with at most three tries in a row: tries are counted anew after bytes have arrived.
     cuts = [200_000, 0, 100_000, 1, 300_000]
     online.faults.cuts = {UNET: [sign * cut for cut in cuts]}
     path = source().path() / UNET
@@ -139,7 +140,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(online: Hub, sign: int) -
     starts = online.starts(UNET)
     assert len(starts) == len(cuts) + 1
     assert starts == sorted(starts)
-    # A reset may take with it what was on its way.
+    # A reset may lose bytes that were on their way.
     assert starts[-1] == 600_001 if sign > 0 else starts[-1] > 0
 
 
@@ -149,9 +150,9 @@ def test_a_hub_that_stays_away_is_one_line_and_the_next_run_goes_on(
     online.faults.cuts = {UNET: [300_000, 0, 0, 0]}
     done = refine(coins, tmp_path, "--prompt", "coins")
     assert done.code == 2
-    (said,) = (line for line in done.complaints if line.startswith("error:"))
-    problem = "the connection was lost: run again, it goes on where it stopped"
-    assert said == f"error: cannot get {UNET} of '{SD}': {problem}"
+    (error,) = (line for line in done.complaints if line.startswith("error:"))
+    problem = "the connection was lost: run again, the download resumes where it stopped"
+    assert error == f"error: cannot get {UNET} of '{SD}': {problem}"
     assert "Traceback" not in done.err
     assert done.err.count("stopped at") == 3
     online.forget()
@@ -172,9 +173,9 @@ def test_a_store_that_knows_no_ranges_sends_it_all_again(
 
 
 def test_another_process_that_downloads_the_same_is_waited_for(online: Hub) -> None:
-    found = source()
+    located = source()
     with ThreadPoolExecutor(4) as pool:
-        paths = {future.result() for future in [pool.submit(found.path) for _ in range(4)]}
+        paths = {future.result() for future in [pool.submit(located.path) for _ in range(4)]}
     assert len(paths) == 1
     assert online.starts(UNET) == [0]
 
@@ -182,7 +183,7 @@ def test_another_process_that_downloads_the_same_is_waited_for(online: Hub) -> N
 def test_another_process_that_links_the_same_first_costs_no_blob(
     online: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between this process's look at the place and its link, the other one's link is made."""
+    """The other process creates its link after this process has checked the place."""
     link = Path.symlink_to
 
     def second(path: Path, target: str) -> None:
@@ -192,21 +193,21 @@ def test_another_process_that_links_the_same_first_costs_no_blob(
     monkeypatch.setattr(Path, "symlink_to", second)
     place = source().path() / UNET
     assert place.is_symlink()
-    assert place.resolve().parent == downloads.repository_folder(SD) / "blobs"
+    assert place.resolve().parent == repository_folder(SD) / "blobs"
     assert place.read_bytes() == (online.repositories[SD].folder / UNET).read_bytes()
 
 
 def test_a_link_is_made_under_the_lock_of_its_file(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    link, locks = downloads._link, []
+    locks = []
 
     def watched(blob: Path, path: Path) -> None:
         lock = blob.parents[2] / ".locks" / blob.parents[1].name / f"{blob.name}.lock"
         with pytest.raises(filelock.Timeout):
             filelock.FileLock(lock).acquire(timeout=0)
         locks.append(lock)
-        link(blob, path)
+        link_blob(blob, path)
 
-    monkeypatch.setattr(downloads, "_link", watched)
+    monkeypatch.setattr(downloads, "link_blob", watched)
     source().path()
     assert len(locks) == 2
 
@@ -225,7 +226,7 @@ def test_where_there_are_no_symbolic_links_the_blob_stays_too(
         monkeypatch.setattr(Path, "hardlink_to", refused)
     place = source().path() / UNET
     content = (online.repositories[SD].folder / UNET).read_bytes()
-    blobs = downloads.repository_folder(SD) / "blobs"
+    blobs = repository_folder(SD) / "blobs"
     (blob,) = (path for path in blobs.iterdir() if path.stat().st_size == len(content))
     assert place.read_bytes() == blob.read_bytes() == content
     assert place.samefile(blob) == hard
@@ -235,7 +236,7 @@ def test_where_there_are_no_symbolic_links_the_blob_stays_too(
 def test_a_damaged_file_that_is_no_link_is_got_anew_once_it_is_deleted(
     online: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its blob has the same damage, and nobody was told to delete that."""
+    """Its blob has the same damage, and the message named only the file."""
     monkeypatch.setattr(Path, "symlink_to", refused)
     place = source().path() / UNET
     content = place.read_bytes()
@@ -257,7 +258,7 @@ def test_the_next_run_needs_no_hub(
         gone = other.url
     connect(monkeypatch, gone, home)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", how == "offline")
-    # Embeddings and captions are made anew: the text encoder and the captioner are read from the cache too.
+    # Embeddings and captions are computed again, so the text encoder and the captioner are read too.
     monkeypatch.setenv("REDEPTH_CACHE", str(home / "other"))
     done = refine(coins, tmp_path / "next")
     assert (done.code, done.complaints) == (0, [])
@@ -285,7 +286,7 @@ def test_a_download_that_ends_early_leaves_the_former_commit_as_it_was(online: H
 def test_a_reader_finds_the_former_commit_while_the_new_one_is_written(
     online: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = downloads.repository_folder(SD)
+    folder = repository_folder(SD)
     reference = folder / "refs" / "main"
     reference.parent.mkdir(parents=True)
     reference.write_text("f" * 40)
@@ -304,26 +305,26 @@ def test_a_reader_finds_the_former_commit_while_the_new_one_is_written(
 
 
 def test_a_note_that_cannot_be_written_is_one_line(online: Hub) -> None:
-    found = source()
-    folder = downloads.repository_folder(SD)
+    located = source()
+    folder = repository_folder(SD)
     folder.mkdir(parents=True)
     (folder / "refs").write_text("a file in its place")
-    with pytest.raises(WeightsError, match=r"cannot note .* cannot be written to: set HF_HOME") as error:
-        found.path()
+    with pytest.raises(WeightsError, match=r"cannot record .* cannot be written to: set HF_HOME") as error:
+        located.path()
     assert "\n" not in str(error.value)
 
 
-# --- all of it, in processes of its own -----------------------------------------------------------
+# --- all of it, in child processes ----------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_a_user_on_a_poor_line(hub_folders: dict[str, Path], home: Path, coins: Path, tmp_path: Path) -> None:
-    """Three calls of the command: the hub goes away in the middle, comes back, and is not needed any more."""
+    """Three calls: the hub fails during the first, works in the second, and is gone in the third."""
 
     def run(server: Hub, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "redepth", "refine", str(coins), "--out", str(tmp_path), *RUN]
-        own = environment(server, home, **more)
-        return subprocess.run(command, env=own, capture_output=True, text=True, timeout=300)
+        variables = environment(server, home, **more)
+        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
 
     with serving() as server:
         server.repositories = {name: Repository(folder) for name, folder in hub_folders.items()}

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from redepth.checkpoints import embedded
-from redepth.checkpoints.hub import source_of
-from redepth.cli.doctor import CHECKSUMS, embedded_weights
+from redepth.checkpoints import embedded, resolve_name
+from redepth.cli.checks import CHECKSUMS, embedded_weights
 from redepth.errors import WeightsError
 from redepth.io.assets import CHECKOUT, VARIABLE
 
@@ -23,10 +22,10 @@ def test_the_package_has_the_pair_and_the_repository_the_comparison_priors() -> 
 def test_a_comparison_prior_is_found_in_the_checkout_or_where_the_variable_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert source_of(f"embedded:{name}") == str(COMPARISON_FOLDER / name)
+    assert resolve_name(f"embedded:{name}") == str(COMPARISON_FOLDER / name)
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    assert source_of(f"embedded:{name}") == str(tmp_path / "checkpoints" / name)
+    assert resolve_name(f"embedded:{name}") == str(tmp_path / "checkpoints" / name)
 
 
 @pytest.mark.parametrize("name", embedded.COMPARISON)
@@ -37,13 +36,13 @@ def test_without_the_repository_the_error_says_where_to_get_it(
     with pytest.raises(
         WeightsError, match=f"^embedded:{name}: .*not of the wheel: .* clone, or set {VARIABLE}"
     ):
-        source_of(f"embedded:{name}")
+        resolve_name(f"embedded:{name}")
 
 
 @pytest.mark.parametrize("name", ["relief-priors", ""])
 def test_an_unknown_name_lists_the_valid_ones(name: str) -> None:
     with pytest.raises(WeightsError, match="relief-depth, relief-prior, relief-relighting-prior, smooth-"):
-        source_of(f"embedded:{name}")
+        resolve_name(f"embedded:{name}")
 
 
 def test_the_comparison_priors_are_the_recorded_files() -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong with a hub, told apart in one line each: asked of a hub on loopback."""
+"""Every failure of a hub is one line of its own; the hub is a server on loopback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from redepth.checkpoints import downloads, hub
+from redepth import checkpoints
+from redepth.checkpoints import downloads
+from redepth.checkpoints.cache import repository_folder, snapshot
 from redepth.errors import WeightsError
 from tests.support.hub_repositories import SD
 from tests.support.hub_server import COMMIT, Hub, Repository, serving
@@ -30,69 +32,71 @@ def complaint(run: Callable[[], Any]) -> str:
 def test_a_gated_repository(online: Hub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     online.repositories[SD].gated = True
-    said = complaint(source)
-    assert said.startswith(f"checkpoint '{SD}': its licence has to be accepted first: open its page")
+    message = complaint(source)
+    assert message.startswith(f"checkpoint '{SD}': its licence has to be accepted first: open its page")
 
 
-def test_a_renamed_repository_works_and_a_deleted_one_is_told(online: Hub) -> None:
+def test_a_renamed_repository_works_and_a_deleted_one_is_named(online: Hub) -> None:
     online.moved["runwayml/stable-diffusion-v1-5"] = SD
-    moved = hub.locate("runwayml/stable-diffusion-v1-5", None, ["unet/config.json", UNET])
+    moved = checkpoints.locate("runwayml/stable-diffusion-v1-5", None, ["unet/config.json", UNET])
     assert (moved.path() / UNET).is_file()
-    said = complaint(lambda: hub.locate("owner/deleted", None, ["config.json"]))
-    assert said.startswith(
+    message = complaint(lambda: checkpoints.locate("owner/deleted", None, ["config.json"]))
+    assert message.startswith(
         "checkpoint 'owner/deleted': the hub has no such repository, or it is private: check"
     )
 
 
 def test_a_missing_revision_and_a_missing_file(online: Hub, tmp_path: Path) -> None:
-    said = complaint(lambda: source(revision="v9"))
-    assert said.startswith(f"checkpoint '{SD}' at revision 'v9': the repository has no such revision: check")
-    said = complaint(lambda: hub.locate(SD, None, ["image_encoder/config.json"]))
-    assert said == f"'{SD}' has no image_encoder/config.json: it is no checkpoint of this kind"
-    # It was listed, and is gone when it is asked for.
+    message = complaint(lambda: source(revision="v9"))
+    assert message.startswith(
+        f"checkpoint '{SD}' at revision 'v9': the repository has no such revision: check"
+    )
+    message = complaint(lambda: checkpoints.locate(SD, None, ["image_encoder/config.json"]))
+    assert message == f"'{SD}' has no image_encoder/config.json: the checkpoint is of another kind"
+    # The file is listed, and gone when it is downloaded.
     copy = Path(shutil.copytree(online.repositories[SD].folder, tmp_path / "copy"))
     online.repositories[SD] = Repository(copy)
-    found = source()
+    located = source()
     (copy / UNET).unlink()
-    said = complaint(found.path)
-    assert said.startswith(
+    message = complaint(located.path)
+    assert message.startswith(
         f"cannot get {UNET} of '{SD}': the repository has no such file: check the revision"
     )
 
 
-def test_a_disk_without_room_is_told_before_the_download(
-    online: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_before_the_download(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    said = complaint(source().path)
-    assert f"'{SD}' needs 837 kB more and " in said
-    assert said.endswith("has 1 kB left: free some space or set HF_HOME to a folder elsewhere")
+    message = complaint(source().path)
+    assert f"'{SD}' needs 837 kB more and " in message
+    assert message.endswith("has 1 kB left: free some space or set HF_HOME to a folder elsewhere")
     assert online.starts(UNET) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_becomes_full_is_told(online: Hub, home: Path) -> None:
+def test_a_disk_that_becomes_full_is_reported(online: Hub, home: Path) -> None:
     digest = hashlib.sha256((online.repositories[SD].folder / UNET).read_bytes()).hexdigest()
-    blobs = downloads.repository_folder(SD) / "blobs"
+    blobs = repository_folder(SD) / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{digest}.redepth.incomplete").symlink_to("/dev/full")
-    said = complaint(source().path)
-    assert said.startswith(f"cannot get {UNET} of '{SD}': the disk is full: free some space or set HF_HOME")
+    message = complaint(source().path)
+    assert message.startswith(
+        f"cannot get {UNET} of '{SD}': the disk is full: free some space or set HF_HOME"
+    )
 
 
-def test_a_cache_that_cannot_be_written_is_told(online: Hub, home: Path) -> None:
-    found = source()
+def test_a_cache_that_cannot_be_written_is_reported(online: Hub, home: Path) -> None:
+    located = source()
     home.mkdir(exist_ok=True)
     (home / "hub").write_text("a file in its place")
-    assert complaint(found.path).endswith("cannot be written to: set HF_HOME to a folder that can")
+    assert complaint(located.path).endswith("cannot be written to: set HF_HOME to a folder that can")
 
 
 def test_what_arrives_damaged_is_refused_and_what_had_been_left_is_got_anew(online: Hub, home: Path) -> None:
-    online.faults.spoilt = {UNET: 1}
-    said = complaint(source().path)
-    assert said.startswith(f"{UNET} of '{SD}' arrived damaged (its SHA-256 is not the hub's): run again")
-    blobs = downloads.repository_folder(SD) / "blobs"
+    online.faults.corrupted = {UNET: 1}
+    message = complaint(source().path)
+    assert message.startswith(f"{UNET} of '{SD}' arrived damaged (its SHA-256 is not the hub's): run again")
+    blobs = repository_folder(SD) / "blobs"
     assert not list(blobs.glob("*.incomplete"))
     digest = hashlib.sha256((online.repositories[SD].folder / UNET).read_bytes()).hexdigest()
     (blobs / f"{digest}.redepth.incomplete").write_bytes(bytes(1000))
@@ -142,22 +146,23 @@ def test_a_file_outside_its_repository_is_refused(online: Hub, tmp_path: Path, n
     index.parent.mkdir()
     index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": name}}))
     online.repositories["owner/odd"] = Repository(index.parent)
-    said = complaint(hub.locate("owner/odd", None, ["model.safetensors"]).path)
-    assert said.endswith(f"index.json' names a file outside its folder, {name!r}: do not use it")
-    assert f"{downloads.repository_folder('owner/odd')}" in said
-    # The same of a folder, and of what is not read from an index.
-    assert complaint(lambda: hub.locate(str(index.parent), None, ["model.safetensors"])).endswith(said[-60:])
-    said = complaint(lambda: downloads.download("owner/odd", None, COMMIT, [name]))
-    assert said == f"'owner/odd' names a file outside itself, {name!r}: do not use it"
+    message = complaint(checkpoints.locate("owner/odd", None, ["model.safetensors"]).path)
+    assert message.endswith(f"index.json' names a file outside its folder, {name!r}: do not use it")
+    assert f"{repository_folder('owner/odd')}" in message
+    # The same holds for a local folder, and for names that no index lists.
+    of_folder = complaint(lambda: checkpoints.locate(str(index.parent), None, ["model.safetensors"]))
+    assert of_folder.endswith(message[-60:])
+    message = complaint(lambda: downloads.download("owner/odd", None, COMMIT, [name]))
+    assert message == f"'owner/odd' names a file outside itself, {name!r}: do not use it"
     assert not online.starts("x.safetensors")
 
 
 def test_a_file_outside_its_repository_is_refused_where_it_exists(online: Hub, tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"of another")
-    said = complaint(
+    message = complaint(
         lambda: downloads.download("owner/odd", None, COMMIT, [f"{tmp_path}/x.safetensors", "config.json"])
     )
-    assert "names a file outside itself" in said
+    assert "names a file outside itself" in message
 
 
 @pytest.mark.parametrize(
@@ -180,39 +185,39 @@ def test_an_index_that_is_none_is_one_line(online: Hub, tmp_path: Path, content:
     index.parent.mkdir()
     index.write_text(content)
     online.repositories["owner/odd"] = Repository(index.parent)
-    said = complaint(hub.locate("owner/odd", None, ["model.safetensors"]).path)
+    message = complaint(checkpoints.locate("owner/odd", None, ["model.safetensors"]).path)
     # It is in the cache now, where the next run finds it.
-    blob = (downloads.snapshot("owner/odd", COMMIT) / index.name).resolve()
-    assert said.endswith(f"{index.name}' is no index of weights: delete '{blob}' and run again")
-    downloads.repository_folder("owner/odd").joinpath("refs").mkdir(exist_ok=True)
-    downloads.repository_folder("owner/odd").joinpath("refs", "main").write_text(COMMIT)
-    assert complaint(lambda: hub.locate("owner/odd", None, ["model.safetensors"])) == said
-    said = complaint(lambda: hub.locate(str(index.parent), None, ["model.safetensors"]))
-    assert said == f"'{index}' is no index of weights: get '{index}' anew"
+    blob = (snapshot("owner/odd", COMMIT) / index.name).resolve()
+    assert message.endswith(f"{index.name}' is no index of weights: delete '{blob}' and run again")
+    repository_folder("owner/odd").joinpath("refs").mkdir(exist_ok=True)
+    repository_folder("owner/odd").joinpath("refs", "main").write_text(COMMIT)
+    assert complaint(lambda: checkpoints.locate("owner/odd", None, ["model.safetensors"])) == message
+    message = complaint(lambda: checkpoints.locate(str(index.parent), None, ["model.safetensors"]))
+    assert message == f"'{index}' is no index of weights: replace '{index}' by an intact copy"
 
 
-def test_the_hubs_own_faults_are_waited_for_and_then_told(online: Hub) -> None:
+def test_the_hubs_internal_errors_are_retried_and_then_reported(online: Hub) -> None:
     online.faults.statuses = [503, 500, 504]
     source().path()
     new_process()
     online.faults.statuses = [503] * 4
-    said = complaint(lambda: source(revision="v2"))
-    assert "the hub has a fault of its own (status 503): run again later" in said
+    message = complaint(lambda: source(revision="v2"))
+    assert "the hub has an internal error (status 503): run again later" in message
 
 
 def test_a_limit_of_requests(online: Hub) -> None:
     online.faults.headers = {"Retry-After": "0"}
     online.faults.statuses = [429, 429]
-    found = source()
+    located = source()
     online.faults.statuses = [429] * 4
-    said = complaint(found.path)
-    assert "the hub's limit of requests is reached: wait some minutes and run again" in said
+    message = complaint(located.path)
+    assert "the hub's rate limit is reached: wait some minutes and run again" in message
 
 
 def test_what_answers_and_is_no_hub(online: Hub) -> None:
     online.faults.statuses = [200]
-    assert (
-        complaint(source) == f"checkpoint '{SD}': what answered is no hub: check the network and HF_ENDPOINT"
+    assert complaint(source) == (
+        f"checkpoint '{SD}': the server that answered is no hub: check the network and HF_ENDPOINT"
     )
 
 
@@ -220,8 +225,8 @@ def test_a_hub_that_is_not_there(online: Hub, home: Path, monkeypatch: pytest.Mo
     with serving() as other:
         gone = other.url
     connect(monkeypatch, gone, home)
-    said = complaint(source)
-    assert "(the hub cannot be reached: check the connection, HTTPS_PROXY and HF_ENDPOINT)" in said
+    message = complaint(source)
+    assert "(the hub cannot be reached: check the connection, HTTPS_PROXY and HF_ENDPOINT)" in message
 
 
 def test_a_proxy_that_refuses(online: Hub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +242,7 @@ def test_a_connection_that_is_not_safe(online: Hub, home: Path, monkeypatch: pyt
     assert "(there is no safe connection (SSL): check HF_ENDPOINT and HTTPS_PROXY)" in complaint(source)
 
 
-def test_a_certificate_that_nobody_knows(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_certificate(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
@@ -256,8 +261,6 @@ def test_a_certificate_that_nobody_knows(home: Path, tmp_path: Path, monkeypatch
     subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     with serving(certificate=(certificate, key)) as server:
         connect(monkeypatch, server.url.replace("http:", "https:"), home)
-        said = complaint(source)
+        message = complaint(source)
     new_process()
-    assert (
-        "(the hub's certificate was not accepted: where a proxy opens connections, set SSL_CERT_FILE" in said
-    )
+    assert "(the hub's certificate was not accepted: behind a proxy that decrypts connections, set" in message

@@ -1,8 +1,7 @@
-"""The command line on real photos: files, metrics, seeds, bad input, Ctrl-C, list, show, doctor."""
+"""The refine command on real photos: files, metrics, seeds, bad input, Ctrl-C, limits."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -10,9 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
 from functools import partial
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -22,58 +20,20 @@ import torch
 import trimesh
 from PIL import Image
 
-from redepth import __version__, cli, metrics
-from redepth.checkpoints import hub
-from redepth.checkpoints.embedded import WEIGHTS
-from redepth.cli import doctor
-from redepth.components import FAMILIES, list_components, resolve
-from redepth.config import load_preset, preset_names
-from redepth.depth_models import REGISTRY as DEPTH_MODELS
-from redepth.errors import ConfigError
+from redepth import __version__, components, config, io, metrics
+from redepth.checkpoints import lookup
+from redepth.components import resolve
+from redepth.config import load_preset
 from redepth.metrics import diagnostics
-from redepth.optim.budget import run_fitted
-from redepth.pipeline import Pipeline
+from redepth.optim.planning import run_within_limits
+from redepth.pipeline import DecodedPhoto, Pipeline
 from redepth.refinement import Refinement
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.blinn_phong import BlinnPhong
-from tests.support.command import ENVIRONMENT, Finished, call, spawn
+from tests.support.checkpoints import tiny
+from tests.support.command import ENVIRONMENT, SMOKE, Finished, call, one_line, record, spawn
 from tests.support.helpers import RESULT_FILES
-
-SMOKE = ("--preset", "smoke", "--device", "cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def never_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call under this fixture fails the test if it gets as far as loading weights."""
-
-    def explode(*_: Any, **__: Any) -> None:
-        raise AssertionError("loaded weights")
-
-    monkeypatch.setattr(Pipeline, "__init__", explode)
-
-
-def record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "run.json").read_text())
-
-
-def one_line(done: Finished, *words: str) -> None:
-    """The call failed with exit code 2 and one line on stderr that holds all the words."""
-    assert done.code == 2, done
-    assert len(done.err.splitlines()) == 1, done.err
-    assert done.err.startswith("error: ")
-    assert "Traceback" not in done.err
-    for word in words:
-        assert word in done.err
-
 
 # --- one batch in a process of its own: good photos and every kind of bad one ---------------------
 
@@ -271,7 +231,7 @@ def test_the_default_preset_offline_says_at_once_what_to_do(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whoever runs this may have the weights; a run with them would take hours.
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
     started = time.perf_counter()
     done = call("refine", real_photos["coins"], "--out", tmp_path / "out")
     assert time.perf_counter() - started < 5
@@ -452,8 +412,8 @@ def test_ctrl_c_before_the_first_step_keeps_the_photos_before(
 ) -> None:
     refine = Pipeline.refine
 
-    def interrupted(self: Pipeline, photo: Any, **options: Any) -> Refinement:
-        if Path(photo).stem == "moon":
+    def interrupted(self: Pipeline, photo: DecodedPhoto, **options: Any) -> Refinement:
+        if photo.source is not None and photo.source.stem == "moon":
             raise KeyboardInterrupt
         return refine(self, photo, **options)
 
@@ -491,6 +451,54 @@ def test_a_member_that_diverges_ends_its_own_photo_alone(
     assert done.complaints[-1] == "error: 1 of 2 inputs failed"
 
 
+def test_a_failed_photo_shows_its_traceback_to_who_debugs(
+    real_photos: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "coins").write_text("a file where the folder of the results should be")
+    done = call("--verbose", "refine", real_photos["coins"], *SMOKE, "-s", "optim.steps=1", "--out", tmp_path)
+    assert done.code == 2
+    assert len([line for line in done.complaints if line.startswith("error: ")]) == 1
+    (failure,) = [r for r in caplog.records if r.name == "redepth.runtime.executors"]
+    assert failure.exc_info is not None
+    assert failure.exc_info[0] is FileExistsError
+    caplog.clear()
+    assert call("refine", real_photos["coins"], *SMOKE, "-s", "optim.steps=1", "--out", tmp_path).code == 2
+    assert not [r for r in caplog.records if r.name == "redepth.runtime.executors"]
+
+
+# --- how often anything is done -------------------------------------------------------------------
+
+
+def test_each_photo_is_decoded_once_and_the_preset_resolved_and_built_once(
+    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: Counter[str] = Counter()
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            counts[f"{name} {args[0].name}" if isinstance(args[0], Path) else name] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(io, "load_photo")
+    count(io, "load_mask")
+    count(config, "load_preset")
+    count(components, "_checked_terms")
+    count(components, "build")
+    np.save(tmp_path / "coins.npy", np.zeros((303, 384), bool))
+    np.save(tmp_path / "moon.npy", np.zeros((512, 512), bool))
+    photos = (real_photos["coins"], real_photos["moon"])
+    settings = ("-s", "optim.steps=1", "--caption", "blip", "-s", f"prompt.checkpoint={tiny('blip')}")
+    done = call("refine", *photos, *SMOKE, *settings, "--sky-mask", tmp_path, "--out", tmp_path / "out")
+    assert done.code == 0, done
+    masks = {"load_mask coins.npy": 1, "load_mask moon.npy": 1}
+    presets = {"load_preset": 1, "_checked_terms": 1, "build": 1}
+    assert counts == {"load_photo coins.png": 1, "load_photo moon.png": 1, **masks, **presets}
+
+
 # --- limits of time and memory --------------------------------------------------------------------
 
 
@@ -498,7 +506,8 @@ def test_a_time_limit_is_no_failure_and_what_it_came_to_is_on_record(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(0, 100_000, 10))
-    monkeypatch.setattr(run_fitted, "__kwdefaults__", {**run_fitted.__kwdefaults__, "clock": now.__next__})
+    defaults = {**run_within_limits.__kwdefaults__, "clock": now.__next__}
+    monkeypatch.setattr(run_within_limits, "__kwdefaults__", defaults)
     done = call("refine", real_photos["coins"], *SMOKE, "--budget", "1m", "--out", tmp_path)
     assert done.code == 0, done.err
     assert "(partial)" not in done.out
@@ -527,234 +536,3 @@ def test_a_limit_that_cannot_be_kept_is_one_line_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr("redepth.components._built", None)
     one_line(call("refine", real_photos["coins"], *SMOKE, *given, "--out", tmp_path), *words)
-
-
-# --- list, show, doctor ---------------------------------------------------------------------------
-
-
-def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = call("list")
-    assert done.code == 0
-    for family in ("presets", *FAMILIES):
-        assert family in done.out
-        for name in list_components(family):
-            assert name in done.out
-    only = call("list", "renderers").out
-    assert "blinn-phong" in only
-    assert "pixel-diffusion" not in only
-    # Brackets are text, not markup; long text is folded, never cut.
-    summary = "takes [bold] (B, L) and [/nothing] " + "w" * 300
-    monkeypatch.setitem(RENDERERS._entries, "odd[name]", Entry("odd[name]", "odd:Odd", summary))
-    odd = call("list", "renderers").out
-    assert "odd[name]" in odd
-    assert "takes [bold] (B, L) and [/nothing]" in odd
-    assert odd.count("w") >= 300
-    assert call("list", "rendererz").code == 2
-
-
-def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
-    # A component of another package that cannot be imported does not stop the listing.
-    foreign = Entry("foreign", "no_such_module:Foreign", "from package foreign")
-    monkeypatch.setitem(DEPTH_MODELS._entries, "foreign", foreign)
-    done = call("list", "depth-models")
-    assert done.code == 0, done
-    rows = {
-        cells[1].strip(): cells
-        for cells in (line.split("│") for line in done.out.splitlines() if "│" in line)
-    }
-    for name, entry in DEPTH_MODELS.entries().items():
-        assert entry.licence in rows[name][3]
-        if "checkpoint" in entry.defaults and name != "depth-anything-3-mono":
-            assert rows[name][4].strip().startswith("hf download")
-    assert rows["depth-anything-v2-base"][3].strip() == "CC-BY-NC-4.0"
-    assert "depth_model.path" in rows["precomputed"][4]
-    assert "component 'foreign'" in rows["foreign"][4]
-    # With the weights at hand nothing is missing.
-    monkeypatch.setattr(hub, "is_cached", lambda *_: True)
-    assert "hf download" not in call("list", "depth-models").out
-
-
-@pytest.mark.parametrize("preset", preset_names())
-def test_show_loads_back_to_the_same_preset(preset: str, tmp_path: Path) -> None:
-    done = call("show", preset, "--set", "optim.members=3", "-s", "prior.guidance_scale=7e-1")
-    assert done.code == 0
-    saved = tmp_path / "saved.yaml"
-    saved.write_text(done.out)
-    expected = resolve(load_preset(preset, ["optim.members=3", "prior.guidance_scale=0.7"]))
-    assert load_preset(saved) == expected
-    assert resolve(load_preset(saved)) == expected
-    assert load_preset(saved).prior.options["guidance_scale"] == 0.7
-
-
-def test_show_refuses_what_refine_would() -> None:
-    one_line(call("show", "embeded"), "did you mean 'embedded'")
-    one_line(call("show", "smoke", "-s", "prior.gidance_scale=3"), "did you mean 'guidance_scale'")
-
-
-def test_doctor_reports_every_component() -> None:
-    done = call("doctor")
-    assert done.code == 0, done.out
-    for family, registry in FAMILIES.items():
-        for name in registry.entries():
-            assert f"{family}: {name}" in done.out
-    for preset in preset_names():
-        assert preset in done.out
-    for word in (torch.__version__, "cuda", "heic", "hub", "embedded: relief-depth/model.safetensors"):
-        assert word in done.out
-    assert not [check for check in doctor.report()["components"] if check.found == "broken"]
-
-
-def test_doctor_prints_commands_whole_and_fails_for_what_is_vital(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = doctor.Check("embedded: weights", False, "missing or changed", "a cure", vital=True)
-    monkeypatch.setattr(doctor, "embedded_weights", lambda: [broken])
-    monkeypatch.setattr(doctor, "EXTRAS", {"no_such_module": "heic"})
-    monkeypatch.setitem(RENDERERS._entries, "gone", Entry("gone", "no_such_module:Gone", "from nowhere"))
-    done = call("doctor")
-    assert done.code == 2
-    assert 'pip install "redepth[heic]"' in done.out
-    assert "missing or changed" in done.out
-    assert "renderers: gone" in done.out
-    assert "cannot import no_such_module:Gone" in " ".join(done.out.replace("│", " ").split())
-
-
-def test_doctor_detects_changed_and_missing_weights(tmp_path: Path) -> None:
-    folder = tmp_path / "weights"
-    shutil.copytree(WEIGHTS, folder)
-    digests = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != doctor.CHECKSUMS):
-        digests[path.relative_to(folder).as_posix()] = doctor.sha256(path)
-    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    (folder / doctor.CHECKSUMS).write_text(lines + "\n")
-    checks = doctor.embedded_weights(folder)
-    assert {check.what.removeprefix("embedded: ") for check in checks} == set(digests)
-    assert all(check.ok for check in checks)
-
-    changed = folder / "relief-depth" / "model.safetensors"
-    content = bytearray(changed.read_bytes())
-    content[-1] ^= 1
-    changed.write_bytes(content)
-    (folder / "relief-depth" / "config.json").unlink()
-    wrong = [check for check in doctor.embedded_weights(folder) if not check.ok]
-    names = [f"embedded: relief-depth/{name}" for name in ("config.json", "model.safetensors")]
-    assert [check.what for check in wrong] == names
-    assert all(check.vital and check.cure and "changed" in check.found for check in wrong)
-
-    (folder / doctor.CHECKSUMS).write_text("")
-    (empty,) = doctor.embedded_weights(folder)
-    (folder / doctor.CHECKSUMS).unlink()
-    (absent,) = doctor.embedded_weights(folder)
-    assert empty == absent
-    assert absent.vital
-    assert not absent.ok
-
-
-def test_the_recorded_checksums_cover_all_shipped_weights() -> None:
-    listed = {line.split("  ")[1] for line in (WEIGHTS / doctor.CHECKSUMS).read_text().splitlines()}
-    files = {p.relative_to(WEIGHTS).as_posix() for p in WEIGHTS.rglob("*") if p.is_file()}
-    assert listed == files - {doctor.CHECKSUMS, "README.md"}
-
-
-# --- the command itself ---------------------------------------------------------------------------
-
-
-def test_the_installed_script_is_this_command() -> None:
-    (script,) = entry_points(group="console_scripts", name="redepth")
-    assert script.load() is cli.main
-    assert call("--version").out.strip() == __version__
-    helped = call("--help")
-    assert helped.code == 0
-    for command in ("refine", "list", "show", "doctor"):
-        assert command in helped.out
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import redepth",
-        "import redepth; dir(redepth); redepth.__version__",
-        "import sys; sys.argv = ['redepth', '--help']; from redepth.cli import main; main()",
-        "import sys; sys.argv = ['redepth', 'refine', '--help']; from redepth.cli import main; main()",
-    ],
-)
-def test_nothing_heavy_is_imported_for(code: str) -> None:
-    heavy = {"torch", "numpy", "PIL", "transformers", "diffusers", "huggingface_hub", "matplotlib", "trimesh"}
-    report = f"import atexit, sys; atexit.register(lambda: print('HEAVY', *({heavy} & set(sys.modules))))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{report}\n{code}"], env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "HEAVY"
-
-
-def test_the_import_and_the_help_are_quick() -> None:
-    def best_of_three(*arguments: str) -> float:
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], env=ENVIRONMENT, check=True, capture_output=True)
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    bare = best_of_three("-c", "pass")
-    assert best_of_three("-c", "import redepth") < bare + 0.2
-    assert best_of_three("-m", "redepth", "--help") < bare + 0.5
-
-
-# --- devices --------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-
-
-@pytest.mark.parametrize(
-    ("workers", "ray", "device", "gpus"),
-    [
-        (4, None, "auto", 2),
-        (4, None, "cuda", 2),
-        (1, None, "cuda", 1),
-        # Who names a GPU means it: no worker goes to another one.
-        (4, None, "cuda:1", 0),
-        (4, None, "cpu", 0),
-        (4, "auto", "cuda", 2),
-        (4, "auto", "cpu", 0),
-    ],
-)
-@pytest.mark.usefixtures("two_gpus")
-def test_workers_share_the_gpus(workers: int, ray: str | None, device: str, gpus: int) -> None:
-    assert cli._resources(workers, ray, None, device).gpus == gpus
-
-
-def test_workers_of_ray_look_for_gpus_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert cli._resources(4, "auto", None, "cuda").gpus == 1
-    assert cli._resources(4, "auto", None, "auto").gpus == 0
-    with pytest.raises(ConfigError, match="--device cuda in place of cuda:1"):
-        cli._resources(4, "auto", None, "cuda:1")
-
-
-@pytest.mark.usefixtures("two_gpus", "never_loads")
-def test_a_gpu_that_is_not_there_is_named_before_anything_is_loaded() -> None:
-    with pytest.raises(ConfigError, match=r"'cuda:2' is not available here.*cuda:0, cuda:1"):
-        cli._resources(2, None, None, "cuda:2")
-
-
-@pytest.mark.parametrize("wrong", ["gpu", "cuda:", "cuda:one", "cuda:-1", "cpu:0", "CUDA"])
-def test_a_device_that_is_none_is_refused(wrong: str, real_photos: dict[str, Path], tmp_path: Path) -> None:
-    done = call("refine", real_photos["coins"], "--device", wrong, "--out", tmp_path)
-    assert done.code == 2
-    assert "cuda:0" in done.err
-
-
-def test_a_second_gpu_can_be_asked_for(real_photos: dict[str, Path], tmp_path: Path) -> None:
-    if torch.cuda.device_count() > 1:
-        pytest.skip("there is one")
-    done = call("refine", real_photos["coins"], "--preset", "smoke", "--device", "cuda:1", "--out", tmp_path)
-    assert done.code == 2
-    assert "device 'cuda:1' is not available here" in done.err

@@ -1,4 +1,4 @@
-"""Readers of the benchmarks, on tiny files that the tests write in the official formats."""
+"""The readers of data sets, on tiny files in the official formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from redepth.data.datasets import sintel as sintel_module
 from redepth.data.datasets.base import require_some, unknown_name
 from redepth.data.datasets.middlebury import Calibration, read_calibration
 from redepth.errors import ConfigError, InputError, MissingDependencyError
-from redepth.ops.geometry import camera_facing, normals_from_depth
+from redepth.ops.geometry import normals_from_depth
 
 HEIGHT, WIDTH = 18, 24
 NEEDS_ROOT = {"kitti", "nyuv2", "eth3d", "diode", "middlebury-2014", "sintel", "co3d", "folder"}
@@ -74,7 +74,7 @@ def lines(dataset: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_ROOT - {"folder"}))
-def test_an_empty_folder_says_what_to_get_and_where(name: str, tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error_with_the_source(name: str, tmp_path: Path) -> None:
     dataset = build(name, tmp_path)
     lacking = lines(dataset)
     assert lacking
@@ -345,7 +345,7 @@ def test_co3d_annotations_that_cannot_be_used_are_refused(tmp_path: Path) -> Non
 
 
 def nyu_mat(root: Path, count: int = 3) -> dict[str, NDArray[Any]]:
-    """What the .mat is to h5py: MATLAB's (480, 640, 3, N) with all axes reversed."""
+    """A .mat as h5py reads it: MATLAB's (480, 640, 3, N) with all axes reversed."""
     h5py = pytest.importorskip("h5py")
     arrays = {
         "images": np.stack([pixels(i) for i in range(count)]),
@@ -628,7 +628,7 @@ def test_folder_patterns_that_cannot_be_used_are_refused(tmp_path: Path) -> None
         build("folder", tmp_path, scale=0.0)
 
 
-def test_folder_without_pairs_says_what_it_looked_for(tmp_path: Path) -> None:
+def test_a_folder_without_pairs_is_an_error_with_the_pattern(tmp_path: Path) -> None:
     dataset = build("folder", tmp_path)
     assert lines(dataset) == [f"{tmp_path}: no photo matches photos/*.png; give the pattern of your photos"]
     photo(tmp_path / "photos" / "a.png")
@@ -661,7 +661,7 @@ def test_synthetic_scenes_depend_on_their_own_seed_alone() -> None:
     np.testing.assert_array_equal(sample.photo, other.photo)
     assert not np.array_equal(sample.truth, dataset.load("relief-9").truth)
     truth = torch.from_numpy(sample.truth)[None, None]
-    expected = camera_facing(normals_from_depth(truth, sample.camera))[0].permute(1, 2, 0)
+    expected = normals_from_depth(truth, sample.camera)[0].permute(1, 2, 0)
     np.testing.assert_allclose(sample.normals, expected, atol=1e-6)
     with pytest.raises(InputError, match="'mid-8' is no image"):
         dataset.load("mid-8")

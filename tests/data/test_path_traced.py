@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.cli.doctor import sha256
+from redepth.cli.checks import sha256
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.data.scenes.path_traced import ASSET, path_traced
 from redepth.data.scenes.synthetic import Scenes

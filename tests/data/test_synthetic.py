@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from redepth.data.scenes import photographs, relief
-from redepth.data.scenes.relief import BROAD, UNSEEN_RELIEF, UNSEEN_SHAPES, Canvas, rms_slope
+from redepth.data.scenes.canvas import Canvas, rms_slope
+from redepth.data.scenes.relief import BROAD
 from redepth.data.scenes.synthetic import SPLITS, Domain, Scenes, Split, benchmark_scenes, scenes
+from redepth.data.scenes.unseen_relief import UNSEEN_RELIEF, UNSEEN_SHAPES
 from redepth.errors import ConfigError
 from redepth.ops.geometry import relative_depth
 from tests.support.helpers import seeded

@@ -21,8 +21,9 @@ from redepth.contracts import Execution
 from redepth.depth_models import REGISTRY
 from redepth.depth_models.backbone import OUTPUT_MAP, SPLIT
 from redepth.errors import ConfigError, WeightsError
+from redepth.optim.outcome import Outcome
 from redepth.optim.parameterizations import PARAMETERIZATIONS, Parameterization
-from redepth.optim.refiner import Outcome, Refiner
+from redepth.optim.refiner import Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import CPU, TargetPrior, photo, relative_error, seeded

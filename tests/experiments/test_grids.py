@@ -8,7 +8,7 @@ from redepth.components import resolve
 from redepth.config import LearningRates, Preset, load_preset
 from redepth.errors import ConfigError
 from redepth.experiments.grids import EXPERIMENTS, FACTORS, experiment, preset_values
-from redepth.experiments.study import plan
+from redepth.experiments.planning import plan
 
 EMBEDDED = resolve(load_preset("embedded"))
 PAPER = resolve(load_preset("re-depth-anything"))
@@ -69,7 +69,7 @@ def test_cost_changes_one_setting_at_a_time() -> None:
     assert {arm.factor for arm in arms.values()} == {"", *FACTORS}
 
 
-def test_all_renderers_share_lights_and_what_the_prior_is_told() -> None:
+def test_all_renderers_share_lights_and_the_condition_of_the_prior() -> None:
     base = resolve(load_preset("embedded", ["renderer.lights=3", "renderer.min_elevation=20"]))
     presets = resolved("renderer", base)
     reference = presets.pop(experiment("renderer").reference)
@@ -81,7 +81,7 @@ def test_all_renderers_share_lights_and_what_the_prior_is_told() -> None:
         assert preset.prior.options["tell"] == "photo"
 
 
-def test_what_a_preset_cannot_have_is_an_obstacle_in_words() -> None:
+def test_an_arm_that_a_preset_cannot_have_has_an_obstacle() -> None:
     arms = {arm.name: arm.obstacle for arm in experiment("prior").arms(PAPER)}
     assert "checkpoint for the prior 'pixel-diffusion'" in arms["unconditional"]
     assert "checkpoint for the prior 'pixel-diffusion'" in arms["of another domain"]

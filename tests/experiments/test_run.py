@@ -1,4 +1,4 @@
-"""`redepth experiment`: rows, resume, what is refused, and every experiment once from end to end."""
+"""`redepth experiment`: rows, resuming, wrong input, and every experiment from end to end."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.errors import ConfigError, InputError
 from redepth.experiments.grids import EXPERIMENTS, SIZES
+from redepth.experiments.output import write
+from redepth.experiments.planning import plan
 from redepth.experiments.run import ArmResult, run_study
-from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study, plan
-from redepth.experiments.summary import write
+from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
 from redepth.optim.refiner import Refiner
 from redepth.runtime.executors import Resources
 from tests.support.command import call
@@ -32,7 +33,7 @@ def make(name: str = "prior", *overrides: str, **options: Any) -> Study:
 
 
 def numbers(rows: list[ArmResult]) -> list[dict[str, Any]]:
-    """StoredResults without what a clock decides."""
+    """The rows without their times."""
     return [row.model_dump(exclude={"seconds", "memory_mib"}) for row in rows]
 
 
@@ -162,7 +163,7 @@ def test_ctrl_c_inside_a_refinement_keeps_the_rows_before_and_the_command_goes_o
 
 
 def test_parts_of_one_ensemble_are_the_runs_of_fewer_members(tmp_path: Path) -> None:
-    """Member i's numbers are its own: a run of one member is the first part of size 1."""
+    """Members have independent random numbers: a run of one member is the first part of size 1."""
     study = make("ensemble", images=1)
     rows, failures = run_study(study, tmp_path / "many", ONE_THREAD)
     assert failures == {}
@@ -203,7 +204,7 @@ def test_tuning_takes_other_images(tmp_path: Path) -> None:
         plan("prior", "smoke", images=1, dataset="motorcycle", tuning=True)
 
 
-def test_another_data_set_runs_without_what_only_scenes_have() -> None:
+def test_another_data_set_runs_without_the_arms_that_need_scenes() -> None:
     pytest.importorskip("skimage")
     study = plan("prior", "smoke", images=5, dataset="motorcycle")
     assert [found.label for found in study.sets] == ["motorcycle"]

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from redepth.config.hashing import preset_sha256
+from redepth.experiments.planning import base_preset, plan
 from redepth.experiments.plot import draw
 from redepth.experiments.run import ArmResult
-from redepth.experiments.study import SceneSet, Study, plan
+from redepth.experiments.study import SceneSet, Study
 from redepth.experiments.summary import Cell, summarize, table
 
 IMAGES = [f"image-{k}" for k in range(6)]
@@ -85,7 +87,7 @@ def test_draws_count_as_one_image_and_their_spread_is_that_of_the_mean() -> None
     assert cell.spread == pytest.approx(10)
 
 
-def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> None:
+def test_a_value_that_all_rows_share_is_in_the_title_and_others_are_in_a_column() -> None:
     title, head, lines = table(study(), summarize(study(), rows()))
     assert "on relief, images a set: 6" in title
     assert "scenes" not in head
@@ -97,12 +99,17 @@ def test_the_title_says_what_all_rows_share_and_a_column_what_they_do_not() -> N
     assert "tuning images" in title
 
 
-def test_what_was_not_measured_is_a_dash() -> None:
+def test_a_missing_measurement_is_a_dash() -> None:
     bare = row("trained", "a", 4.0, 3.0)
     bare = bare.model_copy(update={"before": {"silog": 4.0}, "after": {"silog": 3.0}})
     _, head, (line,) = table(study(), summarize(study(), [bare]))
     assert line[head.index("normals, deg")] == "-"
     assert line[head.index("change, 95 %")] == "-25.0 %", "one image has no interval"
+
+
+def test_a_study_has_the_hash_of_its_preset() -> None:
+    assert study().preset_sha256 == preset_sha256(base_preset("smoke", ["optim.steps=2"]))
+    assert study().preset_sha256 != preset_sha256(base_preset("smoke", ["optim.steps=3"]))
 
 
 @pytest.mark.parametrize("name", ["prior", "shift", "ensemble", "cost"])
@@ -135,7 +142,7 @@ def points(planned: Study, cells: list[Cell], path: Path) -> int:
     return sum(len(line.get_xdata()) for line in lines)  # type: ignore[arg-type]
 
 
-def test_a_change_that_means_nothing_is_not_drawn(tmp_path: Path) -> None:
+def test_an_undefined_change_is_not_drawn(tmp_path: Path) -> None:
     (cell,) = summarize(study(), [row("trained", image, 0.0, 1.0) for image in IMAGES])
     assert math.isnan(cell.change.change)
     draw(study(), [cell], tmp_path / "plot.png")

@@ -19,11 +19,11 @@ def surface(seed: int = 0) -> torch.Tensor:
 def test_the_loss_is_half_the_squared_distance_of_pictures_in_the_priors_units() -> None:
     renderer, image = BlinnPhong(lights=2), photo(HEIGHT, WIDTH)
     teacher = Teacher(TargetPrior(), renderer)
-    with pytest.raises(ValueError, match="tell the teacher"):
+    with pytest.raises(ValueError, match="set the photo's surface first"):
         teacher.condition(image, "")
-    teacher.tell(surface())
+    teacher.set_surface(surface())
     condition = teacher.condition(image, "")
-    light = renderer.sample(3, seeded())
+    light = renderer.draw(3, seeded())
     linear = color.srgb_to_linear(image)
     noise = teacher.draw(6, seeded())
 
@@ -38,7 +38,7 @@ def test_the_loss_is_half_the_squared_distance_of_pictures_in_the_priors_units()
     assert other.min() > 0
 
 
-def test_it_draws_what_the_prior_in_whose_place_it_stands_draws() -> None:
+def test_it_draws_the_random_numbers_of_the_prior_that_it_replaces() -> None:
     prior = TargetPrior()
     mine, theirs = (p.draw(4, seeded(3)) for p in (Teacher(prior, BlinnPhong()), prior))
     assert torch.equal(mine["jitter"], theirs["jitter"])

@@ -24,12 +24,12 @@ HEALTHY = {
 }
 
 
-def values(found: dict[str, Signature]) -> dict[str, float | None]:
-    return {name: signature.value for name, signature in found.items()}
+def values(signatures: dict[str, Signature]) -> dict[str, float | None]:
+    return {name: signature.value for name, signature in signatures.items()}
 
 
-def flagged(found: dict[str, Signature]) -> set[str]:
-    return {name for name, signature in found.items() if signature.flagged}
+def flagged(signatures: dict[str, Signature]) -> set[str]:
+    return {name for name, signature in signatures.items() if signature.flagged}
 
 
 def constant(level: float = 2.0) -> torch.Tensor:
@@ -45,17 +45,17 @@ def textured(height: int = 30, width: int = 40) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_refinement_shows_none(name: str) -> None:
-    found = HEALTHY[name].diagnose()
-    assert list(found) == list(THRESHOLDS) == list(MEANINGS) == list(ADVICE)
-    assert flagged(found) == set()
+    signatures = HEALTHY[name].diagnose()
+    assert list(signatures) == list(THRESHOLDS) == list(MEANINGS) == list(ADVICE)
+    assert flagged(signatures) == set()
 
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_no_change_is_zero(name: str) -> None:
     case = HEALTHY[name]
-    found = values(case._replace(members=case.initial.expand_as(case.members)).diagnose())
-    for signature in ("hallucinated_edges", "over_smoothing", "geometry_collapse"):
-        assert found[signature] == pytest.approx(0, abs=1e-3)
+    measured = values(case._replace(members=case.initial.expand_as(case.members)).diagnose())
+    for name in ("hallucinated_edges", "over_smoothing", "geometry_collapse"):
+        assert measured[name] == pytest.approx(0, abs=1e-3)
 
 
 def test_detail_that_explains_the_shading_is_no_hallucination() -> None:
@@ -96,9 +96,9 @@ def test_each_constructed_failure_shows(name: str, failure: Failure) -> None:
     ("sky_geometry", calibration.bumps_in_the_sky, (0.0, 0.2, 0.4, 0.8)),
 ])  # fmt: skip
 def test_the_value_grows_with_the_failure(shows: str, spoil: Any, amounts: tuple[float, ...]) -> None:
-    found = [spoil(outdoors(), amount).diagnose()[shows].value for amount in amounts]
-    assert found == sorted(found)
-    assert found[-1] > 3 * found[0]
+    series = [spoil(outdoors(), amount).diagnose()[shows].value for amount in amounts]
+    assert series == sorted(series)
+    assert series[-1] > 3 * series[0]
 
 
 def test_edges_that_one_member_alone_has_show_and_those_of_all_do_not() -> None:
@@ -132,9 +132,9 @@ def test_loss_in_the_dark_alone_shows() -> None:
     case = relief(1)
     dark = torch.arange(case.photo.shape[-1]) < 30
     case = case._replace(photo=torch.where(dark, 0.15 * case.photo, case.photo))
-    found = calibration.blurred_in_the_dark(case, 0.05).diagnose()["over_smoothing"]
-    assert found.flagged
-    assert found.value == found.parts["dark"] > 2 * found.parts["edges"]
+    signature = calibration.blurred_in_the_dark(case, 0.05).diagnose()["over_smoothing"]
+    assert signature.flagged
+    assert signature.value == signature.parts["dark"] > 2 * signature.parts["edges"]
     assert not case.diagnose()["over_smoothing"].flagged
     assert relief(2).diagnose()["over_smoothing"].parts["dark"] is None
 
@@ -153,13 +153,13 @@ def test_each_part_of_the_collapse_is_what_it_says() -> None:
 
 def test_the_sky_may_be_given_found_or_absent() -> None:
     case = calibration.bumps_in_the_sky(outdoors(), 0.4)
-    given = case.diagnose()["sky_geometry"]
-    found = case._replace(sky=None).diagnose()["sky_geometry"]
+    with_mask = case.diagnose()["sky_geometry"]
+    detected = case._replace(sky=None).diagnose()["sky_geometry"]
     absent = case._replace(sky=torch.zeros_like(case.initial, dtype=torch.bool)).diagnose()["sky_geometry"]
-    assert given.flagged
-    assert given.value == pytest.approx(found.value, rel=0.1)
-    assert given.parts["before"] < 0.1 < given.value
-    assert given.parts["share"] == pytest.approx(float(case.sky.float().mean()))
+    assert with_mask.flagged
+    assert with_mask.value == pytest.approx(detected.value, rel=0.1)
+    assert with_mask.parts["before"] < 0.1 < with_mask.value
+    assert with_mask.parts["share"] == pytest.approx(float(case.sky.float().mean()))
     assert absent.value is None
     assert not absent.flagged
     assert "no sky" in absent.note
@@ -246,17 +246,17 @@ def test_a_plain_photo_and_the_smallest_maps_are_defined() -> None:
     assert plain["hallucinated_edges"].value == 0.0
     assert plain["over_smoothing"].value is None
     tiny = torch.rand(2, 1, 2, 2, generator=seeded())
-    found = diagnose(textured(2, 2), tiny[:1], tiny)
-    assert found["geometry_collapse"].value is not None
-    json.dumps({name: signature.record() for name, signature in found.items()}, allow_nan=False)
+    signatures = diagnose(textured(2, 2), tiny[:1], tiny)
+    assert signatures["geometry_collapse"].value is not None
+    json.dumps({name: signature.record() for name, signature in signatures.items()}, allow_nan=False)
 
 
 def test_what_is_not_finite_has_collapsed() -> None:
     broken = constant().clone()
     broken[..., 0] = float("nan")
-    found = diagnose(textured(), constant(), broken)
-    assert flagged(found) == {"geometry_collapse"}
-    assert all("not finite" in signature.note for signature in found.values())
+    signatures = diagnose(textured(), constant(), broken)
+    assert flagged(signatures) == {"geometry_collapse"}
+    assert all("not finite" in signature.note for signature in signatures.values())
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -267,28 +267,29 @@ def test_what_is_not_finite_has_collapsed() -> None:
     ({"sky": torch.ones(30, 40, dtype=torch.bool)}, "sky must be of size"),
 ])  # fmt: skip
 def test_shapes_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], message: str) -> None:
-    given = {"photo": textured(), "initial": constant(), "members": constant()}
+    arguments = {"photo": textured(), "initial": constant(), "members": constant()}
     with pytest.raises(ValueError, match=message):
-        diagnose(**{**given, **change})
+        diagnose(**{**arguments, **change})
 
 
 # --- what is said about them ----------------------------------------------------------------------
 
 
 def test_a_warning_is_one_line_with_value_threshold_and_what_to_do() -> None:
-    found = calibration.flattened(relief(0), 0.1).diagnose()["geometry_collapse"]
-    assert "\n" not in found.warning
-    assert found.warning.startswith(f"geometry collapse: {found.value:.2g}, above {found.threshold:g} (")
-    assert found.warning.endswith(ADVICE["geometry_collapse"])
+    signature = calibration.flattened(relief(0), 0.1).diagnose()["geometry_collapse"]
+    assert "\n" not in signature.warning
+    start = f"geometry collapse: {signature.value:.2g}, above {signature.threshold:g} ("
+    assert signature.warning.startswith(start)
+    assert signature.warning.endswith(ADVICE["geometry_collapse"])
 
 
 def test_the_record_is_plain_data() -> None:
-    found = calibration.blurred(relief(0), 0.04).diagnose()["over_smoothing"]
-    record = json.loads(json.dumps(found.record(), allow_nan=False))
+    signature = calibration.blurred(relief(0), 0.04).diagnose()["over_smoothing"]
+    record = json.loads(json.dumps(signature.record(), allow_nan=False))
     assert record == {
-        "value": found.value,
+        "value": signature.value,
         "threshold": 0.2,
-        "parts": {"edges": found.parts["edges"], "dark": None},
+        "parts": {"edges": signature.parts["edges"], "dark": None},
         "note": "",
         "flagged": True,
         "meaning": MEANINGS["over_smoothing"],
@@ -323,20 +324,21 @@ def test_the_page_shows_the_recorded_calibration() -> None:
     assert recorded()["thresholds"] == THRESHOLDS
 
 
+def too_high(measured: dict[str, float | None]) -> set[str]:
+    return {name for name, value in measured.items() if value is not None and value > THRESHOLDS[name]}
+
+
 def test_no_recorded_healthy_run_is_flagged_but_one_and_every_bad_one_is() -> None:
     record = recorded()
     wall = record["healthy"].pop("clock_motion.png"), record["healthy, one member"].pop("clock_motion.png")
-    # Taken for a sky, which it is not; docs/diagnostics.md says so.
-    assert [{k for k, v in found.items() if v is not None and v > THRESHOLDS[k]} for found in wall] == [
-        {"sky_geometry"}
-    ] * 2
+    # It is mistaken for sky; docs/diagnostics.md says so.
+    assert [too_high(measured) for measured in wall] == [{"sky_geometry"}] * 2
     for group in (key for key in record if key.startswith("healthy")):
-        for name, found in record[group].items():
-            high = {k for k, v in found.items() if v is not None and v > THRESHOLDS[k]}
-            assert not high, (group, name)
+        for name, measured in record[group].items():
+            assert not too_high(measured), (group, name)
     for photos in record["settings that go wrong"].values():
-        for name, found in photos.items():
-            assert any(v is not None and v > THRESHOLDS[k] for k, v in found.items()), name
+        for name, measured in photos.items():
+            assert too_high(measured), name
 
 
 @pytest.mark.slow

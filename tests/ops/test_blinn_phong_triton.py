@@ -20,6 +20,7 @@ from tests.support.helpers import relative_error, seeded
 triton = pytest.importorskip("triton")
 
 from redepth.ops.triton import blinn_phong as shading_triton  # noqa: E402
+from redepth.ops.triton.blinn_phong import autograd, launch  # noqa: E402
 
 # The interpreter takes logarithms of what is masked afterwards.
 pytestmark = [pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")]
@@ -106,11 +107,11 @@ def compare(
 
 
 @pytest.fixture
-def small_programs(monkeypatch: pytest.MonkeyPatch) -> shading_triton.Launch:
+def small_programs(monkeypatch: pytest.MonkeyPatch) -> launch.Launch:
     """Few rows and one strip per program, so that small images take many programs."""
-    cut = shading_triton.Launch(rows=3, strips=1)
-    monkeypatch.setattr(shading_triton, "FORWARD", cut)
-    monkeypatch.setattr(shading_triton, "BACKWARD", cut)
+    cut = launch.Launch(rows=3, strips=1)
+    monkeypatch.setattr(launch, "FORWARD", cut)
+    monkeypatch.setattr(launch, "BACKWARD", cut)
     return cut
 
 
@@ -154,8 +155,8 @@ def test_the_smallest_normals_are_damped_as_the_twins() -> None:
 def test_the_cut_to_programs_changes_nothing(small_programs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = inputs(7, 66, invalid=0.1)
     small = run(shading_triton.relight_blinn_phong, given)
-    monkeypatch.setattr(shading_triton, "FORWARD", shading_triton.Launch(rows=5, strips=2))
-    monkeypatch.setattr(shading_triton, "BACKWARD", shading_triton.Launch(rows=2, strips=4))
+    monkeypatch.setattr(launch, "FORWARD", launch.Launch(rows=5, strips=2))
+    monkeypatch.setattr(launch, "BACKWARD", launch.Launch(rows=2, strips=4))
     for one, other in zip(small, run(shading_triton.relight_blinn_phong, given), strict=True):
         assert relative_error(other, one) < 1e-6
 
@@ -402,7 +403,7 @@ def test_tensors_on_several_devices_are_refused() -> None:
 
 
 def test_cpu_tensors_are_refused_where_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shading_triton, "INTERPRETED", False)
+    monkeypatch.setattr(autograd, "INTERPRETED", False)
     with pytest.raises(
         ValueError, match=r"need a CUDA device, got cpu; use backend torch, or set TRITON_INT"
     ):

@@ -13,12 +13,18 @@ from tests.support.helpers import photo, seeded
 def test_normals_of_a_tilted_plane_are_its_gradient(device: torch.device) -> None:
     u, v = geometry.ORTHOGRAPHIC.axes(20, 30, dtype=torch.float64, device=device)
     depth = (2 + 0.5 * u[None, :] - 0.25 * v[:, None])[None, None]
-    expected = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64, device=device)
+    # It recedes to the right and downward, so it faces right and down: x right, y up, z towards the viewer.
+    expected = torch.tensor([0.5, -0.25, 1.0], dtype=torch.float64, device=device)
     expected = expected / expected.norm()
     normals = geometry.normals_from_depth(depth)
     assert torch.allclose(normals, expected.view(1, 3, 1, 1).expand_as(normals), atol=1e-7)
-    facing = geometry.camera_facing(normals)[0, :, 0, 0]
-    assert torch.allclose(facing, expected * torch.tensor([-1.0, -1.0, 1.0], device=device), atol=1e-7)
+
+
+def test_a_half_turn_negates_x_and_y() -> None:
+    vectors = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.25, -1.0]])
+    turned = torch.tensor([[-1.0, 2.0, 3.0], [-0.5, -0.25, -1.0]])
+    assert torch.equal(geometry.half_turn(vectors), turned)
+    assert torch.equal(geometry.half_turn(vectors.mT, dim=0), turned.mT)
 
 
 def test_normals_gradcheck(device: torch.device) -> None:
@@ -81,7 +87,7 @@ def test_the_reference_depth_is_where_an_orthographic_slope_is_that_of_a_camera(
         for camera in (geometry.ORTHOGRAPHIC, geometry.Camera(field_of_view=55.0))
     ]
     assert torch.allclose(middle[0], middle[1], atol=1e-3)
-    expected = torch.tensor([-0.3, 0.0, 1.0], dtype=torch.float64)
+    expected = torch.tensor([0.3, 0.0, 1.0], dtype=torch.float64)
     assert torch.allclose(middle[0], expected / expected.norm(), atol=1e-3)
 
 
@@ -171,7 +177,7 @@ def test_pinhole_normals_of_a_plane_point_the_same_way_everywhere(camera: geomet
     expected = torch.tensor([0.3, -0.2, 1.0], dtype=torch.float64)
     expected = expected / expected.norm()
     depth = tilted_plane(camera, 61, 90, expected)
-    facing = geometry.camera_facing(geometry.normals_from_depth(depth, camera))
+    facing = geometry.normals_from_depth(depth, camera)
     inner = facing[:, :, 1:-1, 1:-1]
     assert torch.allclose(inner, expected.view(1, 3, 1, 1).expand_as(inner), atol=1e-3)
     assert torch.allclose(facing, expected.view(1, 3, 1, 1).expand_as(facing), atol=0.05)
@@ -196,7 +202,7 @@ def test_pinhole_normals_are_those_of_the_point_map(device: torch.device) -> Non
     along_column = (points[:, 2:, 1:-1] - points[:, :-2, 1:-1]) / 2
     expected = torch.linalg.cross(along_column, along_row, dim=0)
     expected = expected / expected.norm(dim=0)
-    facing = geometry.camera_facing(geometry.normals_from_depth(depth, camera))[0, :, 1:-1, 1:-1]
+    facing = geometry.normals_from_depth(depth, camera)[0, :, 1:-1, 1:-1]
     assert torch.allclose(facing, expected, atol=2e-3)
 
 

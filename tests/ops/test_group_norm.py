@@ -1,4 +1,4 @@
-"""The kernels against their twin in float64: in Triton's interpreter, and on the GPU where there is one."""
+"""The kernels against their twin in float64, on the GPU or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from tests.support.helpers import relative_error, seeded
 triton = pytest.importorskip("triton")
 
 from redepth.ops.triton import group_norm as kernels  # noqa: E402
+from redepth.ops.triton.group_norm import autograd, launch  # noqa: E402
 
-# The interpreter's exponential overflows to the infinity that it should be.
+# The interpreter's exponential warns when it overflows to infinity, which is the right result.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 DEVICE = torch.device("cpu" if kernels.INTERPRETED else "cuda")
@@ -34,12 +35,12 @@ HALVES = [(torch.float16, 6e-4), (torch.bfloat16, 5e-3)]
 
 @pytest.fixture(params=["alone", "in chunks"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Both ways there: a program for each group, and sums over chunks."""
+    """Both forward paths: one program for each group, and sums over chunks."""
     if request.param == "in chunks":
-        monkeypatch.setattr(kernels, "LARGEST_WHOLE", 0)
-    kernels._alone.cache_clear()
+        monkeypatch.setattr(launch, "LARGEST_WHOLE", 0)
+    launch.whole_tile.cache_clear()
     yield
-    kernels._alone.cache_clear()
+    launch.whole_tile.cache_clear()
 
 
 BOTH_WAYS = pytest.mark.usefixtures("way")
@@ -82,7 +83,7 @@ def run(
     layout: Callable[[Tensor], Tensor] = channels_last,
     eps: float = 1e-5,
 ) -> tuple[Tensor, Tensor]:
-    """Normalise and pull a random cotangent back: the result and the gradient of x."""
+    """Normalise and backpropagate a random cotangent; return the result and the gradient of x."""
     given = {name: value.to(DEVICE, dtype) for name, value in given.items()}
     x = layout(given["x"]).detach().requires_grad_()
     if addend is not None:
@@ -99,7 +100,7 @@ def run(
 def compare(
     given: dict[str, Tensor], groups: int, *, silu: bool = True, tolerance: float = TOLERANCE, **options: Any
 ) -> None:
-    """Hold the kernels against the twin in float64: same inputs, same cotangent, outputs and gradients."""
+    """Compare outputs and gradients of the kernels with the twin in float64, on the same inputs."""
     found = run(kernels.group_norm, given, groups, silu=silu, **options)
     options["dtype"] = torch.float64
     expected = run(twin.group_norm, given, groups, silu=silu, **options)
@@ -118,7 +119,7 @@ def test_the_kernels_agree_with_their_twin(shape: tuple[int, ...], groups: int, 
 @pytest.mark.parametrize(("shape", "groups"), SHAPES[:4])
 @pytest.mark.parametrize("own", [True, False])
 def test_an_addend_is_added_before(shape: tuple[int, ...], groups: int, own: bool) -> None:
-    """To all pictures, or to each its own; as large as the pictures' own spread."""
+    """The addend is one for all pictures or one for each, and as large as the pictures' spread."""
     addend = 3 * torch.randn(shape[0] if own else 1, shape[1], generator=seeded(5))
     compare(inputs(shape), groups, addend=addend)
     given = inputs(shape)
@@ -128,7 +129,7 @@ def test_an_addend_is_added_before(shape: tuple[int, ...], groups: int, own: boo
 
 
 @BOTH_WAYS
-def test_vectors_of_any_stride_are_read_rightly() -> None:
+def test_vectors_of_any_stride_are_read_correctly() -> None:
     given = inputs((2, 16, 5, 4))
     expected = run(kernels.group_norm, given, 4, silu=True)
     for name in ("weight", "bias"):
@@ -144,7 +145,7 @@ def test_an_addend_that_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("silu", [True, False])
-def test_the_twin_is_what_torch_does(silu: bool) -> None:
+def test_the_twin_is_torch_group_norm(silu: bool) -> None:
     given = inputs((2, 8, 5, 4))
     exact = F.group_norm(given["x"], 4, given["weight"], given["bias"], 1e-5)
     found = twin.group_norm(given["x"], 4, given["weight"], given["bias"], 1e-5, silu=silu)
@@ -163,7 +164,7 @@ def test_the_twin_passes_gradcheck(silu: bool) -> None:
 @BOTH_WAYS
 @pytest.mark.parametrize("silu", [True, False])
 def test_a_large_mean_costs_no_digits(silu: bool) -> None:
-    """What remains is that a mean of 100 beside a deviation of 0.1 is itself rounded to 4e-6."""
+    """The remaining error is that of the mean itself: 100 is rounded to 4e-6 where the deviation is 0.1."""
     compare(inputs((1, 16, 33, 35), mean=100.0, std=0.1), 4, silu=silu, tolerance=1e-4)
 
 
@@ -192,7 +193,7 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype, tolerance: float, me
 
 
 @BOTH_WAYS
-def test_float16_sums_what_it_could_not_hold() -> None:
+def test_float16_sums_do_not_overflow() -> None:
     given = {k: v.to(torch.float16) for k, v in inputs((1, 4, 30, 30), mean=3e4, std=1e3).items()}
     compare(given, 2, dtype=torch.float16, tolerance=6e-4)
 
@@ -246,7 +247,7 @@ def test_only_x_mean_and_deviation_are_kept() -> None:
     assert sorted(kept) == [(2, 3), (2, 3), (2, 12, 8, 8), (12,), (12,)]
 
 
-def test_there_is_no_second_derivative() -> None:
+def test_a_second_derivative_is_an_error() -> None:
     given = {k: v.to(DEVICE) for k, v in inputs((1, 4, 3, 3)).items()}
     x = given["x"].requires_grad_()
     y = kernels.group_norm(x, 2, given["weight"], given["bias"])
@@ -259,12 +260,12 @@ def test_there_is_no_second_derivative() -> None:
 
 
 @pytest.mark.parametrize("silu", [True, False])
-def test_as_operators_they_keep_the_rules_of_torch(silu: bool) -> None:
+def test_the_operators_follow_the_rules_of_torch(silu: bool) -> None:
     given = {k: v.to(DEVICE) for k, v in inputs((2, 8, 4, 5)).items()}
     x = channels_last(given["x"]).requires_grad_()
     for addend in (None, torch.ones(1, 8, device=DEVICE)):
         arguments = (x, 2, given["weight"], given["bias"], 1e-5, silu, addend)
-        torch.library.opcheck(kernels._forward_op, arguments)
+        torch.library.opcheck(autograd._forward_op, arguments)
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -284,7 +285,7 @@ def test_a_compiled_caller_keeps_them_in_one_graph(grad: bool) -> None:
         assert torch.equal(*pulled)
 
 
-# --- which one ------------------------------------------------------------------------------------
+# --- the choice ------------------------------------------------------------------------------------
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, x: Tensor, weight: Tensor, bias: Tensor) -> bool:
@@ -298,7 +299,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, x: Tensor, weight: Tensor, bias: Ten
     return bool(calls)
 
 
-def test_the_kernels_are_taken_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernels_are_used_where_they_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = (v.to(DEVICE) for v in inputs((1, 4, 3, 3)).values())
     assert chosen(monkeypatch, x, weight, bias)
     assert not chosen(monkeypatch, x.double(), weight.double(), bias.double())
@@ -307,11 +308,11 @@ def test_the_kernels_are_taken_where_they_can_be(monkeypatch: pytest.MonkeyPatch
     assert not chosen(monkeypatch, x, weight, bias)
 
 
-def test_without_a_gpu_and_the_interpreter_it_is_the_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_and_the_interpreter_the_twin_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, bias = inputs((1, 4, 3, 3)).values()
     monkeypatch.setattr(support, "INTERPRETED", False)
     assert not chosen(monkeypatch, x, weight, bias)
-    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    monkeypatch.setattr(autograd, "INTERPRETED", False)
     with pytest.raises(ValueError, match="need a CUDA device, got cpu; use the twin, or set TRITON_INT"):
         kernels.group_norm(x, 2, weight, bias)
 
@@ -327,7 +328,7 @@ def test_an_older_triton_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert support.triton_problem().startswith("pip install")
 
 
-def test_what_is_refused() -> None:
+def test_wrong_arguments_are_refused() -> None:
     x, weight, bias = (v.to(DEVICE) for v in inputs((2, 6, 3, 4)).values())
     for arguments, message in (
         ((x[0, 0], 2, weight, bias), "x must be"),
@@ -370,7 +371,7 @@ print(json.dumps(found))
 
 
 def compiled(tmp_path: Path, wanted: list[tuple[tuple[int, ...], str, bool]]) -> dict[str, dict[str, int]]:
-    """Compile for a GPU that need not be here, in a process without the interpreter."""
+    """Compile for a GPU, which need not be present, in a process without the interpreter."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
     command = [sys.executable, "-c", COMPILE, json.dumps(wanted)]
@@ -383,14 +384,14 @@ def compiled(tmp_path: Path, wanted: list[tuple[tuple[int, ...], str, bool]]) ->
 
 
 def check(found: dict[str, dict[str, int]]) -> None:
-    """No spills; whoever reads pictures reads 16 bytes a lane."""
+    """No kernel spills; kernels that read pictures load 16 bytes a lane."""
     for kernel, usage in found.items():
         assert usage["STACK"] == usage["LOCAL"] == 0, (kernel, usage)
         assert 0 < usage["REG"] <= 128, (kernel, usage)
         assert usage["wide"] > 0 or "_join" in kernel or "_whole" in kernel, (kernel, usage)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler is there on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler exists on Linux only")
 def test_compiled_code_spills_nothing(tmp_path: Path) -> None:
     shapes = (1, 128, 512, 512), (2, 1280, 16, 16)
     found = compiled(tmp_path, [(shape, "fp16", True) for shape in shapes])
@@ -399,7 +400,7 @@ def test_compiled_code_spills_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler is there on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler exists on Linux only")
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
 def test_every_shape_of_stable_diffusion_compiles_without_spills(tmp_path: Path, dtype: str) -> None:
     encoder = [(128, 512), (128, 256), (256, 256), (256, 128), (512, 128), (512, 64)]

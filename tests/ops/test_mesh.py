@@ -52,10 +52,10 @@ def test_every_pixel_is_a_vertex_and_every_cell_two_triangles(camera: Camera, de
 
 @EVERY_CAMERA
 def test_the_normals_of_a_plane_are_its_own_up_to_the_border(camera: Camera, device: torch.device) -> None:
-    normal = torch.tensor([-0.5, 0.25, 1.0], dtype=torch.float64, device=device)
+    normal = torch.tensor([0.5, -0.25, 1.0], dtype=torch.float64, device=device)
     u, v = camera.axes(9, 12, dtype=torch.float64, device=device)
-    slope = -normal[0] * u - normal[1] * v[:, None]
-    # The plane n . P = 2 as the camera sees it.
+    slope = normal[0] * u + normal[1] * v[:, None]
+    # The plane z = 2 + n_x x + n_y y, z away from the camera.
     depth = (2 + slope if not camera.pinhole else 2 / (1 - slope))[None, None]
     normals = inner(mesh.grid_mesh(depth, camera, cut=LENIENT).normals, 9, 12)
     expected = (normal / normal.norm()).view(1, 3, 1, 1)
@@ -68,9 +68,9 @@ def test_the_normals_of_a_plane_are_its_own_up_to_the_border(camera: Camera, dev
 def test_a_vertex_normal_is_the_sum_of_its_faces_weighted_with_their_areas() -> None:
     depth = torch.tensor([[1.0, 1.2], [1.4, 1.1]], dtype=torch.float64).view(1, 1, 2, 2)
     normals = inner(mesh.grid_mesh(depth, cut=LENIENT).normals, 2, 2)[0]
-    # Cells are 2 wide and 2 high; the upper left triangle rises by 0.2 to the right and by 0.4 downward.
-    upper = torch.tensor([-0.2 * 2, 0.4 * 2, 4.0], dtype=torch.float64)
-    lower = torch.tensor([0.3 * 2, -0.1 * 2, 4.0], dtype=torch.float64)
+    # Cells are 2 wide and 2 high; in the upper left triangle z grows by 0.2 to the right and 0.4 downward.
+    upper = torch.tensor([0.2 * 2, -0.4 * 2, 4.0], dtype=torch.float64)
+    lower = torch.tensor([-0.3 * 2, 0.1 * 2, 4.0], dtype=torch.float64)
     for (row, column), total in {(0, 0): upper, (1, 1): lower, (0, 1): upper + lower}.items():
         assert torch.allclose(normals[:, row, column], total / total.norm(), atol=1e-12)
 
@@ -124,10 +124,10 @@ def test_each_side_of_a_cut_has_its_own_normals() -> None:
     depth = torch.where(torch.arange(8) < 4, left, right).expand(1, 1, 5, 8)
     normals = inner(mesh.grid_mesh(depth, cut=0.1).normals, 5, 8)
     for slope, columns in ((0.1, slice(0, 4)), (-0.2, slice(4, 8))):
-        expected = torch.tensor([-slope, 0, 1], dtype=torch.float64) / math.hypot(slope, 1)
+        expected = torch.tensor([slope, 0, 1], dtype=torch.float64) / math.hypot(slope, 1)
         found = normals[..., columns]
         assert torch.allclose(found, expected.view(1, 3, 1, 1).expand_as(found), atol=1e-12)
-    assert (geometry.normals_from_depth(depth)[0, 0, 2, 3] < -0.5).item(), "the flat renderer bends there"
+    assert (geometry.normals_from_depth(depth)[0, 0, 2, 3] > 0.5).item(), "the flat renderer bends there"
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
@@ -209,7 +209,7 @@ def test_a_rotation_vector_is_an_axis_times_an_angle() -> None:
 
 @EVERY_CAMERA
 def test_turned_normals_are_those_of_the_turned_faces(camera: Camera) -> None:
-    """Normals live in another frame than points: the same matrix has to be right for both."""
+    """The z axes of normals and points are opposite, and so are the matrices' signs there."""
     surface = mesh.grid_mesh(rough(), camera, cut=LENIENT)
     rotation = mesh.rotation_matrix(torch.tensor([[0.2, -0.1, 0]], dtype=torch.float64))
     turned = mesh.turn(surface, rotation, torch.tensor([1.5], dtype=torch.float64), camera)

@@ -38,8 +38,8 @@ def test_a_flat_ground_is_lit_by_any_light_above_it(elevation: float, camera: ge
 @pytest.mark.parametrize("elevation", [30.0, 45.0, 60.0])
 def test_a_wall_casts_a_shadow_of_its_height_over_the_tangent(elevation: float, device: torch.device) -> None:
     angle, pitch = math.radians(elevation), 2 / 127
-    # The frame of lights is mirrored: this one stands to the left, so the shadow falls to the right.
-    direction = light(math.cos(angle), 0, math.sin(angle))
+    # The light is on the left, so the shadow falls to the right.
+    direction = light(-math.cos(angle), 0, math.sin(angle))
     lit = soft_shadows(wall().to(device), direction.to(device), samples=200, softness=0.02)[0, 0, 64]
     shadow = 0.25 / math.tan(angle) / pitch
     dark = (lit < 0.5).nonzero().flatten()
@@ -53,14 +53,14 @@ def test_the_shadow_turns_with_the_light() -> None:
         depth = torch.full((1, 1, 65, 65), 2.0)
         depth[..., 30:35, 30:35] = 1.8
         lit = soft_shadows(depth, light(x, y, 1), samples=64)[0, 0]
-        # Seen from the camera (rows grow downwards) the light stands at (-x, -y).
-        behind, before = lit[32 - 5 * y, 32 + 5 * x], lit[32 + 5 * y, 32 - 5 * x]
+        # Rows run downwards.
+        before, behind = lit[32 - 5 * y, 32 + 5 * x], lit[32 + 5 * y, 32 - 5 * x]
         assert behind < 0.2
         assert before > 0.95
 
 
 def test_a_pinhole_sees_the_shadow_of_a_near_wall_too(device: torch.device) -> None:
-    lit = soft_shadows(wall().to(device), light(1, 0, 1).to(device), camera=WIDE, samples=64)[0, 0, 64]
+    lit = soft_shadows(wall().to(device), light(-1, 0, 1).to(device), camera=WIDE, samples=64)[0, 0, 64]
     assert lit[66] < 0.1
     assert lit[40] > 0.9
 
@@ -83,7 +83,7 @@ def test_gradients_are_those_of_the_function() -> None:
 
 def test_lowering_a_wall_gives_light() -> None:
     depth = wall().requires_grad_()
-    soft_shadows(depth, light(1, 0, 1), samples=64)[0, 0, 64, 75:80].sum().backward()
+    soft_shadows(depth, light(-1, 0, 1), samples=64)[0, 0, 64, 75:80].sum().backward()
     assert depth.grad[0, 0, 64, 60:64].sum() > 0
 
 

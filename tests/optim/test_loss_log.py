@@ -1,4 +1,4 @@
-"""Losses that are read every few steps: the same run, to the bit, as one that looks after each step."""
+"""Losses that are read every few steps: the same run, to the bit, as with a read after each step."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import torch
 
 from redepth.config import EarlyStop
 from redepth.optim.loss_log import LossLog, NotFinite
-from redepth.optim.refiner import Outcome, StepReport
+from redepth.optim.outcome import Outcome, StepReport
 from tests.optim.test_refiner import Diverging, Interrupting, Poisoning
 from tests.support.helpers import CPU, TargetPrior, make_refiner, photo
 
 
-def every(look: int, prior: Any = None, on_step: Any = None, **settings: Any) -> Outcome:
-    settings = {"steps": 9, "performance": {"read_losses_every": look}, **settings}
+def run(read_every: int, prior: Any = None, on_step: Any = None, **settings: Any) -> Outcome:
+    settings = {"steps": 9, "performance": {"read_losses_every": read_every}, **settings}
     return make_refiner(prior, **settings).run(photo(), seed=3, on_step=on_step)
 
 
-def same(found: Outcome, expected: Outcome) -> None:
-    for what in ("members", "member_depths", "offsets"):
-        assert torch.equal(getattr(found, what), getattr(expected, what)), what
-    for what in ("history", "steps_done", "partial", "reason"):
-        assert getattr(found, what) == getattr(expected, what), what
+def assert_same(actual: Outcome, expected: Outcome) -> None:
+    for name in ("members", "member_depths", "offsets"):
+        assert torch.equal(getattr(actual, name), getattr(expected, name)), name
+    for name in ("history", "steps_done", "partial", "reason"):
+        assert getattr(actual, name) == getattr(expected, name), name
 
 
 @pytest.mark.parametrize("name", ["embeddings+decoder", "full", "depth"])
 def test_how_often_losses_are_read_changes_nothing(name: str) -> None:
-    same(every(4, parameterization=name), every(1, parameterization=name))
+    assert_same(run(4, parameterization=name), run(1, parameterization=name))
 
 
 @pytest.mark.parametrize("spoil", [Diverging, Poisoning])
 @pytest.mark.parametrize("members_per_batch", ["auto", 2])
-def test_what_was_not_finite_some_steps_ago_has_changed_nothing(spoil: Any, members_per_batch: Any) -> None:
-    """The prior is sound again one call later: those steps must not count either."""
+def test_steps_that_were_not_finite_change_nothing(spoil: Any, members_per_batch: Any) -> None:
+    """One call later the prior is finite again; these later steps must not count either."""
 
     class Once(spoil):  # type: ignore[misc]
         def __call__(self, *args: Any) -> torch.Tensor:
@@ -43,49 +43,49 @@ def test_what_was_not_finite_some_steps_ago_has_changed_nothing(spoil: Any, memb
             return super().__call__(*args)
 
     settings = {"parameterization": "depth", "members_per_batch": members_per_batch}
-    late, at_once = (every(n, Once(5), **settings) for n in (8, 1))
-    same(late, at_once)
+    late, at_once = (run(n, Once(5), **settings) for n in (8, 1))
+    assert_same(late, at_once)
     assert "not finite at step 6" in late.reason
     assert set(late.steps_done) == {5}
-    assert torch.equal(late.members, every(1, steps=5, **settings).members[: len(late.members)])
+    assert torch.equal(late.members, run(1, steps=5, **settings).members[: len(late.members)])
 
 
-def test_a_plateau_between_two_looks_stops_a_member_where_it_was() -> None:
+def test_a_plateau_between_two_reads_stops_a_member_at_its_step() -> None:
     rule = {"enabled": True, "window": 2, "min_improvement": 0.02}
     settings: dict[str, Any] = {"parameterization": "depth", "steps": 30, "early_stop": rule}
-    at_once = every(1, **settings)
+    at_once = run(1, **settings)
     assert len(set(at_once.steps_done)) > 1
     for steps in (5, 7, 1000):
-        same(every(steps, **settings), at_once)
+        assert_same(run(steps, **settings), at_once)
 
 
-def test_an_interrupt_between_two_looks_keeps_what_is_done() -> None:
-    outcome = every(1000, on_step=Interrupting(4))
+def test_an_interrupt_between_two_reads_keeps_finished_steps() -> None:
+    outcome = run(1000, on_step=Interrupting(4))
     assert outcome.steps_done == [4, 4, 4]
-    assert torch.equal(outcome.members, every(1, steps=4).members)
+    assert torch.equal(outcome.members, run(1, steps=4).members)
 
 
-def test_whoever_looks_at_the_losses_sees_them_at_once_and_never_one_that_is_not_finite() -> None:
+def test_reading_a_report_gives_its_losses_at_once_and_only_finite_ones() -> None:
     seen: list[float] = []
 
-    def look(report: StepReport) -> None:
+    def read(report: StepReport) -> None:
         assert set(report.losses) == {"prior", "smoothness", "total"}
         assert len(report.losses) == 3
         seen.append(float(report.losses["total"].sum()))
 
-    outcome = every(1000, Diverging(4), look)
+    outcome = run(1000, Diverging(4), read)
     assert "not finite at step 5" in outcome.reason
     assert seen == pytest.approx([sum(row[i] for row in outcome.history["total"]) for i in range(4)])
 
 
-def test_a_report_that_was_kept_still_has_its_losses() -> None:
+def test_a_report_keeps_its_losses_after_the_run() -> None:
     reports: list[StepReport] = []
-    outcome = every(5, on_step=reports.append)
+    outcome = run(5, on_step=reports.append)
     for i, report in enumerate(reports):
         assert report.losses["prior"].tolist() == [row[i] for row in outcome.history["prior"]]
 
 
-def test_the_ledger_names_the_step_and_the_member() -> None:
+def test_the_loss_log_names_the_step_and_the_member() -> None:
     loss_log = LossLog(3, EarlyStop(), CPU)
     good, bad = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 2.0, float("inf")])
     for total in (good, bad, good):
@@ -98,7 +98,7 @@ def test_the_ledger_names_the_step_and_the_member() -> None:
     assert (error.value.step, error.value.row) == (1, 2)
     assert loss_log.steps == 1
     assert loss_log.losses(0)["total"].tolist() == [1.0, 2.0, 3.0]
-    loss_log.forgive()
+    loss_log.reset_failure()
     loss_log.check(good, [torch.tensor([float("nan")])])
     loss_log.add({"total": good})
     with pytest.raises(NotFinite) as error:

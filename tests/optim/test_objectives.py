@@ -12,7 +12,7 @@ def surface(raw: torch.Tensor) -> Surface:
     return Surface(raw, raw, raw)
 
 
-def test_a_constant_output_costs_nothing_and_pulls_nowhere() -> None:
+def test_a_constant_output_has_no_loss_and_a_finite_gradient() -> None:
     raw = torch.full((2, 1, 5, 5), 3.0, requires_grad=True)
     loss = Smoothness()(surface(raw))
     assert loss.tolist() == [0.0, 0.0]
@@ -20,7 +20,7 @@ def test_a_constant_output_costs_nothing_and_pulls_nowhere() -> None:
     assert torch.isfinite(raw.grad).all()
 
 
-def test_rows_are_normalised_by_their_own_range() -> None:
+def test_each_row_is_normalised_by_its_range() -> None:
     raw = torch.rand(2, 1, 6, 6, generator=seeded())
     scaled = torch.cat([raw[:1], 100 * raw[1:] + 7])
     assert torch.allclose(Smoothness()(surface(raw)), Smoothness()(surface(scaled)), rtol=1e-4)
@@ -66,7 +66,7 @@ def test_the_sky_term_is_the_mean_nearness_of_the_sky_per_member() -> None:
     assert Sky(tolerance=0.6)(sky_surface(raw)).tolist() == [0.0, 0.0]
 
 
-def test_the_sky_term_moves_the_sky_alone() -> None:
+def test_the_sky_term_has_a_gradient_in_the_sky_alone() -> None:
     raw = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()).requires_grad_()
     Sky()(sky_surface(raw)).sum().backward()
     span = float(raw.detach().max() - raw.detach().min())

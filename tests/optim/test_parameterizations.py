@@ -13,7 +13,7 @@ from tests.support.helpers import photo, relative_error, seeded, tiny_depth_mode
 def test_correction_grids_go_from_coarse_to_fine_with_square_cells() -> None:
     assert correction_grids(96, 128) == [(3, 4), (6, 8), (12, 16), (24, 32), (48, 64)]
     assert correction_grids(128, 96) == [(4, 3), (8, 6), (16, 12), (32, 24), (64, 48)]
-    # A narrow map keeps two cells across, a small one has no more cells than pixels, and none twice.
+    # A narrow map has at least two cells across, a small one at most one cell per pixel, and no grid twice.
     assert correction_grids(20, 320) == [(2, 4), (2, 8), (2, 16), (2, 32), (4, 64)]
     assert correction_grids(8, 8) == [(4, 4), (8, 8)]
 
@@ -27,7 +27,7 @@ def test_a_correction_is_a_smooth_factor_that_starts_at_one() -> None:
     rows = corrected(initial, grids)
     assert torch.equal(rows[0], initial[0])
     assert torch.allclose(rows[1], initial[0] * torch.exp(torch.tensor(0.75)))
-    # One corner of the coarse grid moves that corner fully, and what is a cell away not at all.
+    # One corner of the coarse grid moves this corner fully, and pixels a cell away not at all.
     grids = [torch.zeros(1, 1, 3, 4)]
     grids[0][0, 0, 0, 0] = 1.0
     factor = corrected(torch.ones(1, 1, 13, 19), grids)[0, 0]
@@ -82,9 +82,7 @@ def test_raw_outputs_are_in_the_unit(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("decoders", ["loop", "batched"])
-def test_members_weights_have_the_gradients_of_weights_of_their_own(
-    decoders: Any, device: torch.device
-) -> None:
+def test_batched_weights_have_the_gradients_of_separate_weights(decoders: Any, device: torch.device) -> None:
     model, image = tiny_depth_model(device), photo(56, 70).to(device)
     model.tune(Execution(decoders=decoders))
     assert model.batches_decoders == (decoders == "batched")
@@ -99,11 +97,11 @@ def test_members_weights_have_the_gradients_of_weights_of_their_own(
     raw = state.raw()
     raw.square().sum().backward()
     for i, factor in enumerate(factors):
-        own = {k: (factor * v.detach()).requires_grad_() for k, v in model.decoder_parameters().items()}
-        alone = model.decode(features, own)
+        weights = {k: (factor * v.detach()).requires_grad_() for k, v in model.decoder_parameters().items()}
+        alone = model.decode(features, weights)
         assert relative_error(raw[i : i + 1], alone) < (1e-6 if device.type == "cpu" else 1e-5)
         alone.square().sum().backward()
-        for stacked, weight in zip(state.groups()["decoder"], own.values(), strict=True):
+        for stacked, weight in zip(state.groups()["decoder"], weights.values(), strict=True):
             assert (stacked.grad is None) == (weight.grad is None)
             assert weight.grad is None or relative_error(stacked.grad[i], weight.grad) < 1e-5
 
@@ -115,7 +113,7 @@ def test_members_of_batched_decoders_never_influence_each_other(parameterization
     with torch.no_grad():
         features = model.encode(image)
         initial = model.decode(features)
-    answers = []
+    results = []
     for factor in (1.0, 1.5):
         state = Parameterization(parameterization, model, image, features, initial, 3)
         parameters = [p for group in state.groups().values() for p in group]
@@ -124,15 +122,15 @@ def test_members_of_batched_decoders_never_influence_each_other(parameterization
                 p[1] *= factor
         raw = state.raw()
         (raw.square().sum(dim=(1, 2, 3)) * torch.tensor([1.0, factor, 1.0])).sum().backward()
-        answers.append((raw.detach(), [p.grad for p in parameters]))
-    (raw, gradients), (other, others) = answers
+        results.append((raw.detach(), [p.grad for p in parameters]))
+    (raw, gradients), (other, others) = results
     assert not torch.equal(raw[1], other[1])
     for i in (0, 2):
         assert torch.equal(raw[i], other[i])
         assert all(g is None or torch.equal(g[i], o[i]) for g, o in zip(gradients, others, strict=True))
 
 
-def test_a_copy_of_a_weight_has_its_layout(device: torch.device) -> None:
+def test_a_copy_of_a_weight_keeps_the_memory_layout(device: torch.device) -> None:
     model, image = tiny_depth_model(device), photo(56, 70).to(device)
     with torch.no_grad():
         features = model.encode(image)

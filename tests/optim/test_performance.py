@@ -1,4 +1,4 @@
-"""Speed by counts and ratios, never by the clock: what a step launches, what it waits for, what it loads."""
+"""Speed by counts and ratios, not by absolute times: operators, synchronisation and loads of a step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from redepth.config import Optim, Performance
 from redepth.contracts import Condition, Execution
 from redepth.errors import ConfigError
 from redepth.optim import execution
-from redepth.optim import refiner as refiner_module
-from redepth.optim.refiner import Refiner, _Run
+from redepth.optim import group as group_module
+from redepth.optim.loop import Loop
+from redepth.optim.loss_log import LossLog
+from redepth.optim.refiner import Refiner
 from redepth.priors.distillation import DiffusionPrior
 from redepth.priors.latent import fit_square
 from redepth.priors.pixel_diffusion import PixelDiffusion
@@ -43,7 +45,7 @@ META = torch.device("meta")
 
 
 class Operators(TorchDispatchMode):
-    """Counts the operators that reach the device, views left out."""
+    """Counts the operators that reach the device, without views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +63,7 @@ class Operators(TorchDispatchMode):
 
 
 def operators(refiner: Refiner, steps: int) -> Counter[str]:
-    """The operators of a run of so many steps."""
+    """The operators of a run of this many steps."""
     refiner.optim = refiner.optim.model_copy(update={"steps": steps})
     with Operators() as mode:
         refiner.run(photo())
@@ -74,11 +76,11 @@ def per_step(refiner: Refiner) -> Counter[str]:
     return Counter({name: count for name, count in (longer - shorter).items() if count})
 
 
-# --- no waiting for the device --------------------------------------------------------------------
+# --- no synchronisation with the device -----------------------------------------------------------
 
 
 class Descent(torch.optim.Optimizer):
-    """Gradient descent for tensors without numbers; AdamW fused has no form for them."""
+    """Gradient descent for tensors on the meta device, for which fused AdamW is not implemented."""
 
     def __init__(self, groups: Any) -> None:
         super().__init__(groups, {"lr": 0.0})
@@ -90,10 +92,9 @@ class Descent(torch.optim.Optimizer):
                 p.add_(p.grad, alpha=-group["lr"])
 
 
-def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> _Run:
-    """A run whose tensors are on the meta device, where there is nothing to read: whoever tries, fails."""
-    image, features, initial = refiner.predict(photo())
-    condition = refiner.prior.condition(image, "a tiger")
+def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """A loop whose tensors are on the meta device, where reading a value is an error."""
+    problem = refiner.make_problem(photo(), "a tiger")
     prior: Any = refiner.prior
     if isinstance(prior, StableDiffusion):
         prior._vae.to(META)
@@ -103,16 +104,17 @@ def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> _Run:
     for half in (model._encoder, model._decoder):
         half.to(META)
     refiner.device = META
-    monkeypatch.setattr(refiner_module, "SKIPS", ("meta",))
+    monkeypatch.setattr(group_module, "FUSED_DEVICES", ("meta",))
     monkeypatch.setattr(refiner, "make_optimizer", lambda state: Descent(_bases(state)))
     features = replace(
-        features,
-        maps=tuple(w.to(META) for w in features.maps),
-        constants=tuple(c.to(META) for c in features.constants),
+        problem.features,
+        maps=tuple(w.to(META) for w in problem.features.maps),
+        constants=tuple(c.to(META) for c in problem.features.constants),
     )
-    condition = Condition({k: v.to(META) for k, v in condition.tensors.items()})
-    sky = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    return _Run(refiner, image.to(META), features, initial.to(META), condition, 0, None, None, sky)
+    condition = Condition({k: v.to(META) for k, v in problem.condition.tensors.items()})
+    pictures = {name: getattr(problem, name).to(META) for name in ("image", "linear", "initial", "sky")}
+    problem = replace(problem, features=features, condition=condition, **pictures)
+    return Loop(refiner, problem, refiner.preset_plan)
 
 
 def _bases(state: Any) -> list[dict[str, Any]]:
@@ -120,13 +122,13 @@ def _bases(state: Any) -> list[dict[str, Any]]:
 
 
 def no_numbers_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody make a tensor of Python's numbers on the device: that waits for it, as reading does."""
+    """Refuse tensors made of Python's numbers on the device: making one waits for it, as reading does."""
 
     def checked(make: Any) -> Any:
         def made(*args: Any, **options: Any) -> Tensor:
             result = make(*args, **options)
-            own = isinstance(args[0], Tensor) and len(args) == 1
-            assert result.device != META or own, "numbers are sent to the device"
+            from_tensor = isinstance(args[0], Tensor) and len(args) == 1
+            assert result.device != META or from_tensor, "numbers are sent to the device"
             return result
 
         return made
@@ -138,21 +140,21 @@ def no_numbers_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("parameterization", ["embeddings+decoder", "full", "low-rank"])
 @pytest.mark.parametrize("family", ["pixel", "latent"])
 @pytest.mark.parametrize("stopping", [False, True])
-def test_a_step_looks_at_no_number_on_the_device(
+def test_a_step_reads_no_value_from_the_device(
     parameterization: str, family: str, stopping: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prior = tiny_prior() if family == "pixel" else StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
     rule = {"enabled": stopping, "window": 2}
     refiner = make_refiner(prior, 2, parameterization=parameterization, early_stop=rule)
-    run = without_numbers(refiner, monkeypatch)
-    group = run._new_group(range(3))
-    draws = run._draws(group.members)
-    stepper = refiner.stepper(partial(run._advance, group))
-    run._step(group, 0, next(draws), stepper)
+    loop = without_numbers(refiner, monkeypatch)
+    group = loop.new_group(range(3))
+    draws = loop.draws(group.members)
+    stepper = refiner.stepper(group.advance)
+    loop.step(group, 0, next(draws), stepper)
     no_numbers_from_the_host(monkeypatch)
     drawn = next(draws)
     with Operators() as mode:
-        run._step(group, 1, drawn, stepper)
+        loop.step(group, 1, drawn, stepper)
     assert group.loss_log.failed.device == META
     assert not {"_local_scalar_dense", "nonzero"} & set(mode.seen)
     # Only the random numbers come from the host.
@@ -163,21 +165,25 @@ def test_a_step_looks_at_no_number_on_the_device(
         group.loss_log.read()
 
 
-def test_between_two_looks_nothing_is_copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = []
-    original = refiner_module.LossLog.read
-    monkeypatch.setattr(
-        refiner_module.LossLog, "read", lambda self: (looks.append(len(self._waiting)), original(self))
-    )
+def test_losses_are_read_at_the_first_step_and_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    original = LossLog.read
+
+    def read(log: LossLog) -> None:
+        before = log.steps
+        original(log)
+        reads.append(log.steps - before)
+
+    monkeypatch.setattr(LossLog, "read", read)
     make_refiner(steps=12, performance={"read_losses_every": 5}).run(photo())
-    assert looks == [1, 4, 5, 2]
+    assert reads == [1, 4, 5, 2]
 
 
 # --- when memory runs out -------------------------------------------------------------------------
 
 
 class Memory:
-    """Runs out for more than 2 members, from some call on."""
+    """A memory that runs out for more than 2 members, after some calls."""
 
     def __init__(self, good: int) -> None:
         self.good = good
@@ -189,7 +195,7 @@ class Memory:
                 raise torch.OutOfMemoryError
 
     def taking(self, call: Any, members: Any) -> Any:
-        """The call, which takes memory for its first argument's members before it returns."""
+        """Wrap a call so that it takes memory for its members before it returns."""
 
         def run(*args: Any, **options: Any) -> Any:
             result = call(*args, **options)
@@ -199,8 +205,8 @@ class Memory:
         return run
 
 
-class WayBack(torch.autograd.Function):
-    """The identity; its way back takes memory."""
+class TakesMemoryBackward(torch.autograd.Function):
+    """The identity, whose backward pass takes memory."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, memory: Memory) -> Tensor:
@@ -214,7 +220,7 @@ class WayBack(torch.autograd.Function):
 
 
 def exhaust(refiner: Refiner, stage: str, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a stage of each step take memory."""
+    """Make one stage of each step take memory."""
 
     def patch(owner: Any, name: str, members: Any) -> None:
         monkeypatch.setattr(owner, name, memory.taking(getattr(owner, name), members))
@@ -232,7 +238,7 @@ def exhaust(refiner: Refiner, stage: str, memory: Memory, monkeypatch: pytest.Mo
         monkeypatch.setattr(
             TargetPrior,
             "__call__",
-            lambda self, relit, *rest: whole(self, WayBack.apply(relit, memory), *rest),
+            lambda self, relit, *rest: whole(self, TakesMemoryBackward.apply(relit, memory), *rest),
         )
     else:
         patch(torch.optim.AdamW, "step", lambda optimizer: len(optimizer.param_groups[0]["params"][0]))
@@ -243,7 +249,7 @@ def exhaust(refiner: Refiner, stage: str, memory: Memory, monkeypatch: pytest.Mo
 def test_memory_that_runs_out_at_any_stage_halves_the_members(
     stage: str, good: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At once or after some steps, the answer is the one of as few members from the start."""
+    """At once or after some steps, the result is that of a run with fewer members at a time."""
     settings: dict[str, Any] = {"members": 5, "parameterization": "embeddings", "steps": 4}
     expected = make_refiner(**settings, members_per_batch=2).run(photo(), seed=4)
     refiner = make_refiner(**settings)
@@ -282,18 +288,18 @@ class Narrow(TargetPrior):
 
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("good", [0, 3])
-def test_what_overflows_in_half_precision_goes_on_in_float32(
+def test_a_run_that_overflows_in_half_precision_continues_in_float32(
     good: int, gradient: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From the last good state: nothing is lost, nothing is done twice, and one line says so."""
+    """It continues from the last finite state, with one line in the log."""
     settings: dict[str, Any] = {"steps": 12, "performance": {"read_losses_every": 5}}
     settings["early_stop"] = {"enabled": True, "window": 2, "min_improvement": 0.02}
     settings["parameterization"] = "depth"
     with caplog.at_level(logging.WARNING):
         outcome = make_refiner(Narrow(good, gradient), **settings).run(photo(), seed=2)
     what = "the gradient" if gradient else "the loss of member 0"
-    said = f"{what} is not finite at step {good + 1}: going on in float32 instead of float16"
-    assert [r.message for r in caplog.records] == [said]
+    line = f"{what} is not finite at step {good + 1}: going on in float32 instead of float16"
+    assert [r.message for r in caplog.records] == [line]
     expected = make_refiner(**settings).run(photo(), seed=2)
     assert not outcome.partial
     assert outcome.steps_done == expected.steps_done
@@ -302,14 +308,14 @@ def test_what_overflows_in_half_precision_goes_on_in_float32(
 
 
 @pytest.mark.parametrize("family", ["pixel", "latent"])
-def test_a_widened_prior_is_the_one_in_float32(family: str) -> None:
+def test_an_upcast_prior_equals_the_one_in_float32(family: str) -> None:
     def make(dtype: Any) -> Any:
         if family == "latent":
             return StableDiffusion(checkpoint=str(SD), size=64, guidance_scale=2.0, dtype=dtype).load(CPU)
         return tiny_prior(dtype=dtype)
 
     half, full = make("bfloat16"), make("float32")
-    # Weights that were rounded once stay so.
+    # Upcast weights keep their rounding to half precision.
     weights = half.network().state_dict()
     full.network().load_state_dict(weights)
     if family == "latent":
@@ -320,18 +326,18 @@ def test_a_widened_prior_is_the_one_in_float32(family: str) -> None:
     assert half.upcast() == "bfloat16"
     assert half.describe()["dtype"] == "float32"
     assert half.upcast() == ""
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), full.draw(1, seeded())
-    found, expected = (p(photo(), condition, light, noise) for p in (half, full))
-    assert torch.equal(found, expected)
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), full.draw(1, seeded())
+    actual, expected = (p(photo(), condition, light, noise) for p in (half, full))
+    assert torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_prediction_that_is_not_finite_shows_in_half_precision_and_is_nothing_in_float32(
+def test_a_prediction_that_is_not_finite_is_reported_in_half_precision_and_ignored_in_float32(
     dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prior = tiny_prior(dtype=dtype)
     monkeypatch.setattr(prior, "_run", lambda noisy, *_: torch.full_like(noisy, torch.nan))
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
     loss = prior(photo(), prior.condition(photo(), ""), light, noise)
     assert bool(torch.isfinite(loss).all()) == (dtype == "float32")
 
@@ -340,14 +346,14 @@ def test_a_prediction_that_is_not_finite_shows_in_half_precision_and_is_nothing_
 
 
 def executed(family: str, **how: Any) -> Tensor:
-    """The gradient of a score by the picture, executed in some way."""
+    """The gradient of a score with respect to the picture, under an execution."""
     if family == "latent":
         prior: Any = StableDiffusion(checkpoint=str(SD), size=64, guidance_scale=2.0).load(CPU)
     else:
         prior = tiny_prior()
     prior.tune(Execution(**how))
     picture = photo().requires_grad_()
-    light, noise = BlinnPhong().sample(1, seeded()).flatten(), prior.draw(1, seeded())
+    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
     prior(picture, prior.condition(photo(), "a tiger"), light, noise).sum().backward()
     assert picture.grad is not None
     return picture.grad
@@ -368,7 +374,7 @@ def test_ways_of_execution_change_nothing(family: str, how: dict[str, Any]) -> N
     assert relative_error(executed(family, **how), executed(family)) < 1e-4
 
 
-def test_the_attention_of_the_vae_is_as_asked_for() -> None:
+def test_the_attention_of_the_vae_follows_the_setting() -> None:
     prior = StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
     attention = prior._vae.encoder.mid_block.attentions[0]
     for explicit in (True, False):
@@ -376,7 +382,7 @@ def test_the_attention_of_the_vae_is_as_asked_for() -> None:
         assert type(attention.processor).__name__ == ("AttnProcessor" if explicit else "AttnProcessor2_0")
 
 
-def test_a_widened_prior_keeps_its_fused_norms() -> None:
+def test_an_upcast_prior_keeps_its_fused_norms() -> None:
     prior = tiny_prior(dtype="bfloat16")
     prior.tune(Execution(fused_kernels=True))
     assert prior.upcast() == "bfloat16"
@@ -385,7 +391,7 @@ def test_a_widened_prior_keeps_its_fused_norms() -> None:
 
 
 @pytest.mark.parametrize(("device", "auto"), [("cpu", False), ("cuda", True)])
-def test_what_auto_takes(device: str, auto: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_depends_on_the_device(device: str, auto: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     class Tuned(TargetPrior):
         how = Execution()
 
@@ -412,8 +418,8 @@ def test_what_auto_takes(device: str, auto: bool, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("parameterization", ["embeddings+decoder", "decoder", "full"])
 @pytest.mark.parametrize("members", [1, 3])
-def test_batched_decoders_reach_what_the_loop_reaches(parameterization: str, members: int) -> None:
-    """After one step: AdamW makes rounding of 1e-7 to 1e-3 in two, on so small a network."""
+def test_batched_decoders_agree_with_the_loop(parameterization: str, members: int) -> None:
+    """After one step: in two, AdamW amplifies rounding of 1e-7 to 1e-3 on so small a network."""
     loop, batched = (
         make_refiner(
             parameterization=parameterization, members=members, steps=1, performance={"decoders": way}
@@ -426,7 +432,7 @@ def test_batched_decoders_reach_what_the_loop_reaches(parameterization: str, mem
 
 
 def test_batched_decoders_repeat_to_the_bit_and_stop_early() -> None:
-    # No step is good enough for this rule.
+    # No step improves enough for this rule.
     rule = {"enabled": True, "window": 2, "min_improvement": 0.99}
     loop, batched, again = (
         make_refiner(steps=12, early_stop=rule, performance={"decoders": way}).run(photo(), seed=3)
@@ -459,9 +465,9 @@ def test_compiled_networks_score_the_same(family: str) -> None:
 def test_a_decoder_is_one_graph_for_all_members_and_steps(
     parameterization: str, decoders: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One for the prediction, one for the steps, one for the answers; what compiles them is left out here."""
+    """One for the prediction, one for the steps, one for the results; the test's backend does not compile."""
     graphs: list[Any] = []
-    torch._dynamo.reset()  # it counts the graphs of other tests' decoders too
+    torch._dynamo.reset()  # its limit counts the graphs of other tests too
 
     def backend(graph: Any, _inputs: Any) -> Any:
         graphs.append(graph)
@@ -481,14 +487,14 @@ def test_a_decoder_is_one_graph_for_all_members_and_steps(
 def test_the_latents_keep_their_precision_on_a_cpu() -> None:
     prior = StableDiffusion(checkpoint=str(SD)).load(CPU)
     with torch.no_grad():
-        found = prior.encode(photo(), None)
+        latents = prior.encode(photo(), None)
         prior._vae.double()
         exact = prior._vae.encode(fit_square(photo(), 512).double() * 2 - 1).latent_dist.mean
-    assert relative_error(found, exact * prior._vae.config.scaling_factor) < 1e-5
+    assert relative_error(latents, exact * prior._vae.config.scaling_factor) < 1e-5
 
 
-def test_checkpointing_remembers_less_of_the_encoder() -> None:
-    def remembered(checkpointing: bool) -> int:
+def test_checkpointing_saves_fewer_activations_of_the_encoder() -> None:
+    def saved(checkpointing: bool) -> int:
         prior = StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
         prior.tune(Execution(checkpointing=checkpointing))
         kept: list[int] = []
@@ -496,7 +502,7 @@ def test_checkpointing_remembers_less_of_the_encoder() -> None:
             prior.encode(photo().requires_grad_(), None)
         return sum(kept)
 
-    assert remembered(True) < 0.5 * remembered(False)
+    assert saved(True) < 0.5 * saved(False)
 
 
 def test_copies_that_are_trained_are_not_compiled() -> None:
@@ -506,21 +512,21 @@ def test_copies_that_are_trained_are_not_compiled() -> None:
             prior.tune(how)
 
 
-def test_every_attention_is_the_fused_one() -> None:
+def test_every_attention_is_fused() -> None:
     from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
-    found = 0
+    attentions = 0
     for prior in (StableDiffusion(checkpoint=str(SD), size=64).load(CPU), PixelDiffusion().load(CPU)):
         networks = [prior.network(), *([prior._vae] if isinstance(prior, StableDiffusion) else [])]
         for module in (m for network in networks for m in network.modules() if isinstance(m, Attention)):
-            found += 1
+            attentions += 1
             assert isinstance(module.processor, AttnProcessor2_0)
-    assert found > 3
+    assert attentions > 3
     encoder: Any = tiny_depth_model()._encoder
     assert encoder.backbone.config._attn_implementation == "sdpa"
 
 
-# --- how much there is to do ----------------------------------------------------------------------
+# --- number of operators --------------------------------------------------------------------------
 
 
 def count(optim: dict[str, Any]) -> Counter[str]:
@@ -534,7 +540,7 @@ def embedded_prior() -> PixelDiffusion:
 
 
 def test_a_step_launches_a_bounded_number_of_operators() -> None:
-    """More than 200 are the denoiser's own; a member adds its windows, which are cut one by one."""
+    """More than 200 belong to the denoiser; each member adds its windows, which are cut one by one."""
     five = count({})
     assert five["_fused_adamw"] + five["_fused_adamw_"] == 2  # one for each group of parameters
     assert five["convolution"] == 67
@@ -543,7 +549,7 @@ def test_a_step_launches_a_bounded_number_of_operators() -> None:
     assert sum(five.values()) < 1.3 * sum(one.values())
 
 
-def test_members_of_their_own_decoders_add_only_what_the_decoder_is() -> None:
+def test_a_member_adds_only_the_operators_of_its_decoder() -> None:
     """Gradients are stacked, checked and applied once for all members; batched decoders add nothing."""
 
     def total(members: int, decoders: str = "loop") -> Counter[str]:
@@ -568,7 +574,7 @@ def test_members_of_their_own_decoders_add_only_what_the_decoder_is() -> None:
 
 
 def test_lockstep_is_faster_than_one_member_at_a_time() -> None:
-    """On tiny networks a step is mostly what it launches, which lockstep launches once for all."""
+    """On tiny networks launches dominate the time of a step, and lockstep launches once for all members."""
 
     def seconds(size: Any) -> float:
         refiner = make_refiner(
@@ -587,16 +593,16 @@ def test_lockstep_is_faster_than_one_member_at_a_time() -> None:
 def test_nothing_is_loaded_twice_however_many_photos_members_and_halvings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from redepth.checkpoints import hub
+    from redepth.checkpoints import loading
 
     loaded: Counter[str] = Counter()
-    original = hub.from_pretrained
+    original = loading.from_pretrained
 
     def counted(cls: Any, *args: Any, **options: Any) -> Any:
         loaded[cls.__name__] += 1
         return original(cls, *args, **options)
 
-    monkeypatch.setattr(hub, "from_pretrained", counted)
+    monkeypatch.setattr(loading, "from_pretrained", counted)
     overrides = [*TINY_PAPER, "optim.steps=1", "optim.members=3", "prior.size=64"]
     pipeline = redepth.Pipeline("re-depth-anything", overrides=overrides, device="cpu")
     exhaust(pipeline.refiner, "prior of a preset", Memory(0), monkeypatch)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from redepth.contracts import StepDraws, Surface
 from redepth.depth_models.depth_anything import DepthAnything
@@ -14,8 +15,9 @@ from redepth.ops.filters import gaussian_blur
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.draws import draw_steps, load_draws, record_draws, save_draws
 from redepth.optim.objectives import Sky
+from redepth.optim.outcome import Outcome, StepReport
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
-from redepth.optim.refiner import Outcome, Refiner, StepReport
+from redepth.optim.refiner import Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.helpers import (
     CPU,
@@ -33,11 +35,11 @@ from tests.support.helpers import (
 ALL = sorted(PARAMETERIZATIONS)
 
 
-def same(found: Outcome, expected: Outcome, device: torch.device) -> bool:
-    """Whether two runs at `TAME` rates came to the same; a GPU adds up in another order each time."""
+def same(actual: Outcome, expected: Outcome, device: torch.device) -> bool:
+    """Whether two runs at `TAME` rates have the same result; on a GPU the order of sums varies."""
     if device.type == "cpu":
-        return torch.equal(found.members, expected.members)
-    return change_error(found, expected) < 0.02
+        return torch.equal(actual.members, expected.members)
+    return change_error(actual, expected) < 0.02
 
 
 GENTLE = {"embeddings": 1e-3, "decoder": 1e-4, "encoder": 1e-4, "depth": 1e-3, "correction": 1e-3}
@@ -63,7 +65,7 @@ def test_lockstep_one_by_one_and_any_batch_size_give_the_same_members(name: str)
 
 
 def test_members_and_lights_are_scored_under_their_own_light_and_noise(device: torch.device) -> None:
-    """A prior that is told light and window must see each row's own, in lockstep as alone."""
+    """A prior that is conditioned on light and window gets those of each row, in lockstep as alone."""
     rates = {"embeddings": 1e-3, "offset": 1e-3}
     settings: dict[str, Any] = {"lights": 3, "parameterization": "embeddings", "learning_rates": rates}
     together = make_refiner(tiny_prior(device=device, dtype="float32"), device=device, **settings).run(
@@ -88,14 +90,14 @@ def test_every_parameterization_lowers_the_loss_and_moves_only_what_it_names(
     outcome = refiner.run(photo(), draws=[next(draw_steps(refiner.renderer, refiner.prior, 0, [0], 1))] * 25)
     losses = outcome.history["total"][0]
     assert losses[-1] < losses[0]
-    # The shared model itself stays frozen, whatever a member learns.
+    # The shared model stays frozen.
     for old, new in zip(before, refiner.depth_model.decoder_parameters().values(), strict=True):
         assert torch.equal(old, new)
     assert float(outcome.offsets[0]) != 0
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_members_are_those_of_a_cpu(name: str, device: torch.device) -> None:
+def test_members_agree_with_those_of_a_cpu(name: str, device: torch.device) -> None:
     settings: dict[str, Any] = {"parameterization": name, "learning_rates": TAME}
     here, there = make_refiner(**settings).run(photo()), make_refiner(device=device, **settings).run(photo())
     assert same(there, here, device)
@@ -152,14 +154,14 @@ def test_under_auto_the_range_of_the_raw_output_changes_nothing(name: str) -> No
             assert row == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_number_for_scale_leaves_the_raw_output_as_it_is() -> None:
+def test_a_number_for_scale_leaves_the_raw_output_unchanged() -> None:
     outcome = make_refiner(steps=1).run(photo())
     assert outcome.unit == 1.0
     assert torch.allclose(outcome.initial_depth, 7.0 / (outcome.initial + 0.1))
 
 
-def test_a_prediction_without_scale_is_refused() -> None:
-    with pytest.raises(RedepthError, match="scale=auto has nothing to go by"):
+def test_a_prediction_without_scale_is_an_error() -> None:
+    with pytest.raises(RedepthError, match="scale=auto finds no scale"):
         rescaled(0.0).run(photo())
 
 
@@ -188,7 +190,7 @@ def test_a_run_is_recorded_and_replayed(tmp_path: Path, device: torch.device) ->
     assert torch.equal(loaded[1].noise["noise"], seen[1].noise["noise"].cpu())
     replayed = refiner.run(photo(), seed=99, draws=loaded)
     assert same(replayed, recorded, device)
-    # Drawn beforehand they are the same, however the members are grouped.
+    # Draws made beforehand are the same for any grouping of the members.
     drawn = record_draws(refiner.renderer, refiner.prior, 3, members=3, steps=3)
     prior = tiny_prior(device=device, dtype="float32")
     grouped = make_refiner(prior, 2, device, members_per_batch=2, learning_rates=TAME)
@@ -207,14 +209,17 @@ def test_a_members_draws_depend_on_the_seed_and_its_index_alone() -> None:
         assert not torch.equal(all_rows.noise["noise"][0], all_rows.noise["noise"][1])
 
 
-def test_a_replay_that_does_not_fit_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
+def test_a_replay_that_does_not_fit_and_a_file_that_is_none_are_errors(tmp_path: Path) -> None:
     refiner = make_refiner()
     short = [next(draw_steps(refiner.renderer, refiner.prior, 0, range(2), 1))]
-    with pytest.raises(RedepthError, match="holds 1 steps of 2 members; 3 steps of 3 members"):
+    with pytest.raises(RedepthError, match="holds 1 steps of 2 members; this run needs 3 steps of 3 members"):
         refiner.run(photo(), draws=short)
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="not a record of draws"):
         load_draws(tmp_path / "x.safetensors")
+    save_file({"0.illumination.direction": torch.ones(1, 1, 3)}, tmp_path / "old.safetensors")
+    with pytest.raises(InputError, match="in another frame: record the draws anew"):
+        load_draws(tmp_path / "old.safetensors")
 
 
 def test_history_has_every_loss_of_every_step_and_the_total_is_their_sum() -> None:
@@ -230,25 +235,25 @@ def test_history_has_every_loss_of_every_step_and_the_total_is_their_sum() -> No
 
 
 class SilentPrior(TargetPrior):
-    """Draws as the other and must never be asked."""
+    """A prior whose evaluation is an error."""
 
     def __call__(self, *_: Any) -> torch.Tensor:
-        raise AssertionError("a prior without weight is asked")
+        raise AssertionError("a prior without weight is evaluated")
 
 
-def test_a_prior_without_weight_is_not_asked_and_the_draws_stay_the_same() -> None:
+def test_a_prior_without_weight_is_not_evaluated_and_the_draws_stay_the_same() -> None:
     reports: list[list[StepReport]] = [[], []]
     make_refiner().run(photo(), on_step=reports[0].append)
     outcome = make_refiner(SilentPrior(), prior_weight=0).run(photo(), on_step=reports[1].append)
     assert set(outcome.history) == {"smoothness", "total"}
     assert outcome.history["total"] == outcome.history["smoothness"]
-    for told, silent in zip(*reports, strict=True):
-        assert torch.equal(told.draws.illumination.direction, silent.draws.illumination.direction)
-        assert torch.equal(told.draws.noise["jitter"], silent.draws.noise["jitter"])
+    for evaluated, silent in zip(*reports, strict=True):
+        assert torch.equal(evaluated.draws.illumination.direction, silent.draws.illumination.direction)
+        assert torch.equal(evaluated.draws.noise["jitter"], silent.draws.noise["jitter"])
 
 
 class Interrupting:
-    """An `on_step` that presses Ctrl-C after some steps."""
+    """An `on_step` that raises Ctrl-C after some steps."""
 
     def __init__(self, after: int) -> None:
         self.left = after
@@ -259,7 +264,7 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-def test_an_interrupt_keeps_what_is_done(device: torch.device) -> None:
+def test_an_interrupt_keeps_finished_steps(device: torch.device) -> None:
     tame: dict[str, Any] = {"device": device, "learning_rates": TAME}
     outcome = make_refiner(steps=10, **tame).run(photo(), on_step=Interrupting(4))
     assert outcome.partial
@@ -271,7 +276,7 @@ def test_an_interrupt_keeps_what_is_done(device: torch.device) -> None:
     assert in_turn.reason == "interrupted"
 
 
-def test_a_plateau_stops_a_member_and_off_by_default_it_does_not(device: torch.device) -> None:
+def test_a_plateau_stops_a_member_only_where_the_rule_is_on(device: torch.device) -> None:
     flat: dict[str, Any] = {"steps": 12, "learning_rates": dict.fromkeys(("embeddings", "offset"), 0.0)}
     rule = {"enabled": True, "window": 2, "min_improvement": 0.5}
     assert (
@@ -282,19 +287,19 @@ def test_a_plateau_stops_a_member_and_off_by_default_it_does_not(device: torch.d
     assert stopped.offsets.tolist() == [0.0] * 3
     assert not stopped.partial
     rule["min_improvement"] = 0.02
-    # The map itself has no layers that amplify float noise, so the two must agree closely.
+    # Without layers that amplify float noise, the two must agree closely.
     moving: dict[str, Any] = {"parameterization": "depth", "steps": 30, "early_stop": rule}
     together = make_refiner(device=device, **moving).run(photo())
     alone = make_refiner(device=device, **moving, members_per_batch=1).run(photo())
     assert len(set(alone.steps_done)) > 1
     assert alone.steps_done == together.steps_done
-    for what in ("members", "member_depths", "offsets"):
-        error = relative_error(getattr(alone, what), getattr(together, what))
-        assert error < (1e-5 if device.type == "cpu" else 1e-3), what
+    for name in ("members", "member_depths", "offsets"):
+        error = relative_error(getattr(alone, name), getattr(together, name))
+        assert error < (1e-5 if device.type == "cpu" else 1e-3), name
 
 
 class Exhausting(TargetPrior):
-    """Runs out of memory for more than two pictures."""
+    """A prior that runs out of memory for more than two pictures."""
 
     def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
         if len(relit) > 2:
@@ -317,16 +322,16 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     assert outcome.members_per_batch == 2
 
 
-def test_one_member_that_does_not_fit_is_an_error_that_says_what_to_lower() -> None:
+def test_one_member_that_does_not_fit_is_an_error_with_advice() -> None:
     class Full(TargetPrior):
-        def __call__(self, *given: Any) -> torch.Tensor:
+        def __call__(self, *_: Any) -> torch.Tensor:
             raise torch.OutOfMemoryError
 
     with pytest.raises(RedepthError, match="not even one member fits into the memory of cpu: lower"):
         make_refiner(Full(), members=5).run(photo())
 
 
-def test_the_size_that_fits_is_kept_for_the_next_photo(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_batch_that_fits_is_kept_for_the_next_photo(caplog: pytest.LogCaptureFixture) -> None:
     refiner = make_refiner(Exhausting(), members=5)
     assert refiner.run(photo()).members_per_batch == 2
     caplog.clear()
@@ -344,14 +349,14 @@ def test_the_size_that_fits_is_kept_for_the_next_photo(caplog: pytest.LogCapture
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     ],
 )
-def test_out_of_memory_is_also_recognised_in_words(message: str) -> None:
-    class Saying(Exhausting):
+def test_out_of_memory_is_also_recognised_by_its_message(message: str) -> None:
+    class Failing(Exhausting):
         def __call__(self, relit: torch.Tensor, *rest: Any) -> torch.Tensor:
             if len(relit) > 1:
                 raise RuntimeError(message)
             return TargetPrior.__call__(self, relit, *rest)
 
-    assert make_refiner(Saying()).run(photo()).members_per_batch == 1
+    assert make_refiner(Failing()).run(photo()).members_per_batch == 1
 
 
 def test_other_errors_of_a_component_are_not_taken_for_memory() -> None:
@@ -364,7 +369,7 @@ def test_other_errors_of_a_component_are_not_taken_for_memory() -> None:
 
 
 class Diverging(TargetPrior):
-    """Gives no finite loss from some call on."""
+    """A prior whose loss is not finite after some calls."""
 
     def __init__(self, good: int) -> None:
         super().__init__()
@@ -389,7 +394,7 @@ def test_a_loss_that_is_not_finite_keeps_the_steps_before_it(name: str, device: 
 
 
 class Poisoning(TargetPrior):
-    """Gives a finite loss whose gradient is not, from some call on."""
+    """A prior whose loss is finite and whose gradient is not, after some calls."""
 
     def __init__(self, good: int) -> None:
         super().__init__()
@@ -414,13 +419,12 @@ def test_a_gradient_that_is_not_finite_keeps_the_steps_before_it(name: str, devi
 
 
 def test_the_cosine_schedule_falls_to_its_final_rate() -> None:
-    refiner = make_refiner(schedule="cosine", steps=11, final_rate=0.1)
-    assert refiner.rate_factor(0) == pytest.approx(1.0)
-    assert refiner.rate_factor(5) == pytest.approx(0.55)
-    assert refiner.rate_factor(10) == pytest.approx(0.1)
+    refiner = make_refiner(schedule="cosine", final_rate=0.1)
+    factors = [refiner.rate_factor(step, 11) for step in (0, 5, 10)]
+    assert factors == pytest.approx([1.0, 0.55, 0.1])
 
 
-def test_unknown_and_unsupported_parameterizations_say_what_is_possible() -> None:
+def test_unknown_and_unsupported_parameterizations_are_errors_with_the_valid_names() -> None:
     with pytest.raises(ConfigError, match="did you mean 'embeddings'"):
         check_supported("embedings", tiny_depth_model())
     model = tiny_depth_model()
@@ -429,7 +433,7 @@ def test_unknown_and_unsupported_parameterizations_say_what_is_possible() -> Non
         check_supported("full", model)
 
 
-def test_a_photo_of_the_wrong_shape_is_refused() -> None:
+def test_a_photo_of_the_wrong_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"\(1, 3, H, W\)"):
         make_refiner().run(torch.rand(3, 56, 70))
 
@@ -459,10 +463,10 @@ def test_a_given_sky_reaches_objectives_and_outcome_at_network_size() -> None:
     assert outcome.sky.shape == outcome.initial.shape
     assert torch.equal(seen[0].sky, outcome.sky)
     assert seen[0].predicts == "disparity"
-    looked_for = refiner.run(photo())
-    assert not looked_for.sky_given
-    assert looked_for.sky.dtype == torch.bool
-    assert looked_for.sky.shape == outcome.sky.shape
+    detected = refiner.run(photo())
+    assert not detected.sky_given
+    assert detected.sky.dtype == torch.bool
+    assert detected.sky.shape == outcome.sky.shape
 
 
 def nearness_of_sky(raw: torch.Tensor) -> torch.Tensor:
@@ -470,7 +474,7 @@ def nearness_of_sky(raw: torch.Tensor) -> torch.Tensor:
     return (raw[:, :, :28].mean(dim=(1, 2, 3)) - low) / (high - low)
 
 
-def test_the_sky_objective_keeps_the_sky_far_and_alters_nothing_without_one() -> None:
+def test_the_sky_objective_keeps_the_sky_far_and_changes_nothing_without_sky() -> None:
     plain, kept = make_refiner(steps=12), make_refiner(steps=12)
     kept.objectives = {**kept.objectives, "sky": (5.0, Sky())}
     outcome, other = kept.run(photo(), sky=upper_sky()), plain.run(photo(), sky=upper_sky())
@@ -481,7 +485,7 @@ def test_the_sky_objective_keeps_the_sky_far_and_alters_nothing_without_one() ->
     assert {loss for row in without.history["sky"] for loss in row} == {0.0}
 
 
-def test_blending_by_agreement_changes_the_answer_and_not_the_members() -> None:
+def test_blending_by_agreement_changes_the_result_and_not_the_members() -> None:
     mean, blended = make_refiner(), make_refiner(blend="agreement", blend_tolerance=0.05)
     first, second = (refiner.run(photo(), seed=2) for refiner in (mean, blended))
     assert torch.equal(first.members, second.members)
@@ -497,7 +501,7 @@ def test_blending_by_agreement_changes_the_answer_and_not_the_members() -> None:
     assert torch.equal(first.uncertainty, second.uncertainty)
 
 
-def test_blending_detail_keeps_the_large_forms_of_the_initial_depth() -> None:
+def test_blending_detail_keeps_the_low_frequencies_of_the_initial_depth() -> None:
     mean, blended = make_refiner(), make_refiner(blend="detail", blend_scale=0.1)
     first, second = (refiner.run(photo(), seed=2) for refiner in (mean, blended))
     assert torch.equal(first.members, second.members)
@@ -513,6 +517,6 @@ def test_blending_detail_keeps_the_large_forms_of_the_initial_depth() -> None:
     assert torch.equal(first.uncertainty, second.uncertainty)
 
 
-def test_a_single_member_has_nothing_to_disagree_with() -> None:
+def test_a_single_member_is_the_blended_result() -> None:
     outcome = make_refiner(members=1, blend="agreement").run(photo())
     assert torch.allclose(outcome.refined, outcome.members)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from redepth.contracts import Illumination
 from redepth.errors import ConfigError, WeightsError
 from redepth.ops import color
-from redepth.priors.distillation import Given
+from redepth.priors.distillation import StepInputs
 from redepth.priors.ic_light import LIGHTS, ICLight, light_index
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -19,16 +19,17 @@ from tests.support.helpers import CPU, photo, relative_error, seeded
 
 OFFSETS = "iclight_sd15_fc.safetensors"
 SIDES = {
-    "from the front": (0.1, -0.1, 1.0),
-    "from the left": (0.6, 0.2, 0.7),
-    "from the right": (-0.9, 0.5, 0.1),
+    "from the front": (-0.1, 0.1, 1.0),
+    "from the left": (-0.6, -0.2, 0.7),
+    "from the right": (0.9, -0.5, 0.1),
+    "from the top": (-0.2, 0.6, 0.7),
+    "from the bottom": (0.3, -0.8, 0.5),
 }
-SIDES |= {"from the top": (0.2, -0.6, 0.7), "from the bottom": (-0.3, 0.8, 0.5)}
 
 
 def light(*names: str) -> Illumination:
     directions = torch.tensor([SIDES[name] for name in names])
-    return Illumination({"direction": torch.nn.functional.normalize(directions, dim=1)})
+    return Illumination.of(torch.nn.functional.normalize(directions, dim=1))
 
 
 def prior(folder: Path | None = None, **options: Any) -> ICLight:
@@ -39,9 +40,9 @@ def prior(folder: Path | None = None, **options: Any) -> ICLight:
 def predicted(model: Any, seen: torch.Tensor, lit: Illumination, *branches: str) -> dict[str, torch.Tensor]:
     rows = len(lit.direction)
     noisy = torch.randn(1, 4, 8, 8, generator=seeded(3)).expand(rows, -1, -1, -1)
-    given = Given(model.condition(seen, "a tiger"), lit, model.draw(rows, seeded()))
+    inputs = StepInputs(model.condition(seen, "a tiger"), lit, model.draw(rows, seeded()))
     with torch.no_grad():
-        return dict(model.predict(noisy, torch.full((rows,), 400), given, branches))
+        return dict(model.predict(noisy, torch.full((rows,), 400), inputs, branches))
 
 
 def test_it_is_the_sum_of_both_checkpoints_with_the_photo_beside_the_noise() -> None:
@@ -101,10 +102,7 @@ def test_the_words_name_the_side_that_is_lit_in_the_picture(side: str) -> None:
         return
     v, u = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
     depth = 3.0 - 0.5 * torch.exp(-4 * (u**2 + v**2))
-    material = {"diffuse": 1.0, "specular": 0.0, "shininess": 4.0}
-    lit = Illumination(
-        {"direction": light(side).direction[None]} | {k: torch.tensor([[x]]) for k, x in material.items()}
-    )
+    lit = light(side).as_member()
     grey = color.srgb_to_linear(torch.full((1, 3, 64, 64), 0.5))
     picture = BlinnPhong()(depth[None, None], grey, lit)[0, 0].mean(dim=0)
     halves = {
@@ -156,7 +154,7 @@ def test_offsets_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_a_renderer_without_directions_says_what_to_set() -> None:
     model = prior()
-    given = Given(model.condition(photo(), "a"), Illumination(), model.draw(1, seeded()))
+    inputs = StepInputs(model.condition(photo(), "a"), Illumination(), model.draw(1, seeded()))
     noisy = torch.zeros(1, 4, 8, 8)
     with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.tell=photo"):
-        model.predict(noisy, torch.tensor([400]), given, ("text",))
+        model.predict(noisy, torch.tensor([400]), inputs, ("text",))

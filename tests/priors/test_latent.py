@@ -14,7 +14,7 @@ from redepth.contracts import Condition, Execution, Illumination, Noise
 from redepth.errors import InputError, WeightsError
 from redepth.ops.triton import kernels as support
 from redepth.priors import text
-from redepth.priors.distillation import Given
+from redepth.priors.distillation import StepInputs
 from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import fit_square, scale_gradient
 from redepth.priors.stable_diffusion import StableDiffusion
@@ -293,7 +293,7 @@ def test_a_missing_and_a_corrupted_checkpoint_say_so(tmp_path: Path) -> None:
     assert "UNet2DConditionModel" in said
     assert "damaged" in said
     (folder / "vae" / "config.json").unlink()
-    assert "has no vae/config.json: it is no whole checkpoint" in refusal(small(folder))
+    assert "has no vae/config.json: the checkpoint is incomplete" in refusal(small(folder))
     (folder / "vae" / "config.json").write_text("{")
     assert "is not JSON" in refusal(small(folder))
 
@@ -364,14 +364,14 @@ def test_a_shared_prefix_changes_nothing(family: str, fused: bool, monkeypatch: 
     lit = Illumination(
         {"direction": torch.nn.functional.normalize(torch.rand(2, 3, generator=seeded()), dim=1)}
     )
-    given = Given(model.condition(photo(), "a tiger"), lit, model.draw(2, seeded()))
-    noisy, t = given.noise["noise"], torch.tensor([20, 700])
+    inputs = StepInputs(model.condition(photo(), "a tiger"), lit, model.draw(2, seeded()))
+    noisy, t = inputs.noise["noise"], torch.tensor([20, 700])
     for branches in (("text",), ("text", "uncond"), ("text", "uncond", "negative")):
         found = []
         for shared in (False, True):
             model.tune(Execution(channels_last=False, fused_kernels=fused, shared_prefix=shared))
             with torch.no_grad():
-                found.append(torch.cat(list(model.predict(noisy, t, given, branches).values())))
+                found.append(torch.cat(list(model.predict(noisy, t, inputs, branches).values())))
             unet = model.network()
             wrapped = [n for n, m in unet.named_modules() if "_for_one" in str(m.__dict__.get("forward"))]
             first = "down_blocks.0"
@@ -389,14 +389,14 @@ def test_a_shared_prefix_changes_nothing(family: str, fused: bool, monkeypatch: 
 def test_a_shared_prefix_is_computed_for_the_rows_of_one_branch(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small(score="nfsd", negative_prompt="dull").load(CPU)
     model.tune(Execution(channels_last=False, shared_prefix=True))
-    given = Given(model.condition(photo(), "a tiger"), Illumination(), model.draw(2, seeded()))
+    inputs = StepInputs(model.condition(photo(), "a tiger"), Illumination(), model.draw(2, seeded()))
     seen: list[int] = []
     original = torch.nn.Conv2d._conv_forward
     monkeypatch.setattr(
         torch.nn.Conv2d, "_conv_forward", lambda self, x, *a: (seen.append(len(x)), original(self, x, *a))[1]
     )
     with torch.no_grad():
-        model.predict(given.noise["noise"], torch.tensor([20, 700]), given, ("text", "uncond", "negative"))
+        model.predict(inputs.noise["noise"], torch.tensor([20, 700]), inputs, ("text", "uncond", "negative"))
     assert seen[:4] == [2, 2, 2, 2]  # conv_in, two of the residual block, proj_in
     assert set(seen[4:]) == {6}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Material
 from redepth.errors import ConfigError, WeightsError
 from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
@@ -15,7 +15,7 @@ from tests.support.helpers import CPU, SCHEDULE, photo, relative_error, seeded, 
 
 
 def light(count: int) -> Illumination:
-    return BlinnPhong(lights=count).sample(1, seeded()).flatten()
+    return BlinnPhong(lights=count).draw(1, seeded()).flatten()
 
 
 def test_the_loss_is_the_distance_to_the_guided_reconstruction() -> None:
@@ -118,7 +118,7 @@ def test_saved_and_loaded_it_is_the_same_prior(tmp_path: Path) -> None:
 
 
 def test_folders_that_hold_no_such_model_say_so(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"has no unet/config\.json and 2 more: it is no whole checkpoint"):
+    with pytest.raises(WeightsError, match=r"has no unet/config\.json and 2 more: the checkpoint"):
         PixelDiffusion(checkpoint=str(tmp_path)).load(CPU)
     folder = copy_of("ddpm", tmp_path)
     (folder / "unet" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
@@ -128,15 +128,26 @@ def test_folders_that_hold_no_such_model_say_so(tmp_path: Path) -> None:
         tiny_prior().use_schedule(SCHEDULE | {"num_train_timesteps": 500}, CPU)
 
 
-def test_a_renderer_that_draws_only_a_direction_is_enough_unless_the_light_is_told() -> None:
-    bare = Illumination({"direction": light(1).direction})
+def test_a_renderer_without_material_is_matte_to_the_prior() -> None:
+    direction = light(3).direction
+    matte = Illumination.of(direction, Material.matte((3,)))
+    assert torch.equal(light_vector(Illumination.of(direction)), light_vector(matte))
+    assert light_vector(matte)[:, 3:].tolist() == 3 * [[1.0, 0.0, pytest.approx(2 / 7), 1.0]]
+
+
+def test_the_light_vector_has_the_frame_of_the_checkpoints() -> None:
+    """The embedded checkpoints were trained with x to the left and y down."""
+    assert light_vector(Illumination.of(torch.tensor([[0.6, 0.48, 0.64]])))[0, :3].tolist() == pytest.approx(
+        [-0.6, -0.48, 0.64]
+    )
+
+
+def test_a_renderer_without_a_direction_is_enough_unless_the_light_is_a_condition() -> None:
     relit = photo(40, 50)
     for tell in ("photo", "nothing"):
         prior = tiny_prior(tell=tell)
-        loss = prior(relit, prior.condition(relit, ""), bare, prior.draw(1, seeded()))
+        loss = prior(relit, prior.condition(relit, ""), Illumination(), prior.draw(1, seeded()))
         assert torch.isfinite(loss).all()
     prior = tiny_prior()
-    with pytest.raises(
-        ConfigError, match=r"does not draw diffuse, shininess, specular: set prior\.tell=photo"
-    ):
-        prior(relit, prior.condition(relit, ""), bare, prior.draw(1, seeded()))
+    with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.tell=photo"):
+        prior(relit, prior.condition(relit, ""), Illumination(), prior.draw(1, seeded()))

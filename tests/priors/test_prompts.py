@@ -68,16 +68,16 @@ def test_a_caption_is_what_the_model_writes_of_the_photo(name: str) -> None:
 
 
 def test_it_is_loaded_once_for_all_photos_and_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from redepth.checkpoints import hub
+    from redepth.checkpoints import Source
 
     loads: list[str] = []
-    original = hub.Source.model
+    original = Source.model
 
-    def counted(source: hub.Source, cls: Any, *args: Any, **options: Any) -> Any:
+    def counted(source: Source, cls: Any, *args: Any, **options: Any) -> Any:
         loads.append(cls.__name__)
         return original(source, cls, *args, **options)
 
-    monkeypatch.setattr(hub.Source, "model", counted)
+    monkeypatch.setattr(Source, "model", counted)
     writer = captioner("blip")
     writer.captions([array(seed) for seed in range(3)])
     assert loads == ["BlipForConditionalGeneration"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from redepth.checkpoints import hub
+from redepth.checkpoints import lookup
 from tests.support.checkpoints import copy_of, tiny, to_pickle
 from tests.support.command import call
 from tests.support.helpers import GOLDEN
@@ -62,7 +62,7 @@ def test_each_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Whoever runs this may have the published weights.
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
     folder = copy_of("sd15", tmp_path)
     spoil(folder)
     tiny_paper = (
@@ -92,7 +92,7 @@ def test_a_prior_of_another_family_is_named(real_photos: dict[str, Path], tmp_pa
 
 
 def test_the_list_of_priors_says_what_each_lacks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
     done = call("list", "priors")
     assert done.code == 0, done
     rows = {line.split("│")[1].strip(): line for line in done.out.splitlines() if line.count("│") == 4}

@@ -13,8 +13,8 @@ import torch
 import redepth
 from redepth.contracts import Illumination
 from redepth.errors import ConfigError, MissingDependencyError, WeightsError
-from redepth.optim.refiner import Outcome
-from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.optim.outcome import Outcome
+from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import ARTEFACTS, NEGATIVE
 from redepth.priors.pixel_diffusion import PixelDiffusion
@@ -115,7 +115,7 @@ def test_rows_are_scored_independently(kind: str, score: str, device: torch.devi
     prior = make_prior(kind, score, device, dtype="float32")
     pictures = torch.cat([photo(seed=s) for s in range(3)]).to(device).requires_grad_()
     condition = prior.condition(photo().to(device), "a tiger")
-    light = BlinnPhong(lights=3).sample(1, seeded()).flatten().to(device)
+    light = BlinnPhong(lights=3).draw(1, seeded()).flatten().to(device)
     noise = prior.draw(3, seeded()).to(device)
     prior(pictures, condition, light, noise).sum().backward()
     for i in range(3):
@@ -131,7 +131,7 @@ def test_rows_are_scored_independently(kind: str, score: str, device: torch.devi
 def test_in_half_precision_the_gradient_points_the_same_way(
     kind: str, dtype: torch.dtype, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    light = BlinnPhong().sample(1, seeded()).flatten().to(device)
+    light = BlinnPhong().draw(1, seeded()).flatten().to(device)
 
     def gradient(precision: torch.dtype) -> torch.Tensor:
         monkeypatch.setattr(DiffusionPrior, "precision", lambda *_: precision)
@@ -148,7 +148,7 @@ def test_in_half_precision_the_gradient_points_the_same_way(
 
 def loss(prior: Any, score: str, relit: torch.Tensor) -> torch.Tensor:
     condition = prior.condition(photo(), "a tiger")
-    light = BlinnPhong().sample(1, seeded()).flatten()
+    light = BlinnPhong().draw(1, seeded()).flatten()
     return prior(relit, condition, light, prior.draw(1, seeded()))
 
 
@@ -200,9 +200,9 @@ def test_vsd_leaves_the_frozen_model_as_it_was() -> None:
     prior, plain = latent_prior("vsd"), latent_prior("sds")
     for _ in range(2):
         run(prior)
-    given = Given(plain.condition(photo(), "a tiger"), Illumination(), plain.draw(1, seeded()))
-    noisy, t = given.noise["noise"], given.timestep
-    found, expected = (p.predict(noisy, t, given, ("text",))["text"] for p in (prior, plain))
+    inputs = StepInputs(plain.condition(photo(), "a tiger"), Illumination(), plain.draw(1, seeded()))
+    noisy, t = inputs.noise["noise"], inputs.timestep
+    found, expected = (p.predict(noisy, t, inputs, ("text",))["text"] for p in (prior, plain))
     assert torch.equal(found, expected)
 
 
@@ -219,9 +219,7 @@ def test_prompts_of_each_branch() -> None:
 
 
 def test_an_unconditional_model_is_refused_for_a_rule_of_contrast() -> None:
-    with pytest.raises(
-        WeightsError, match="csd compares what the model predicts with and without being told"
-    ):
+    with pytest.raises(WeightsError, match="csd compares predictions with and without conditions"):
         tiny_prior(relighting=False, score="csd")
     with pytest.raises(WeightsError, match="csd compares"):
         tiny_prior(tell="nothing", score="csd")
@@ -229,9 +227,9 @@ def test_an_unconditional_model_is_refused_for_a_rule_of_contrast() -> None:
 
 @pytest.mark.parametrize("score", ["nfsd", "sds-bridge"])
 def test_a_rule_that_needs_text_names_the_priors_that_read_it(score: str) -> None:
-    with pytest.raises(ConfigError, match=f"{score} needs a prompt .*these can: stable-diffusion"):
+    with pytest.raises(ConfigError, match=f"{score} needs a prompt .*these do: stable-diffusion"):
         redepth.Pipeline("smoke", overrides=[f"prior.score={score}"])
-    assert "text" in PixelDiffusion.answers
+    assert "text" in PixelDiffusion.supported_branches
 
 
 @pytest.mark.parametrize("score", PIXEL)

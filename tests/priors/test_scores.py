@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import WeightsError
 from redepth.priors import scores
-from redepth.priors.distillation import DiffusionPrior, Given
+from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.schedule import Schedule
 from redepth.priors.scores import RULES, Branch
 from tests.support.helpers import CPU, SCHEDULE, seeded
@@ -30,7 +30,7 @@ FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps":
 class GaussianPrior(DiffusionPrior):
     """The optimal denoiser of N(mu_branch, SIGMA^2), on rows of one million independent numbers."""
 
-    answers: ClassVar[frozenset[Branch]] = frozenset(MEANS)
+    supported_branches: ClassVar[frozenset[Branch]] = frozenset(MEANS)
     samples: int = SAMPLES
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
@@ -43,7 +43,7 @@ class GaussianPrior(DiffusionPrior):
         return torch.nn.Identity()
 
     def predict(
-        self, noisy: Tensor, timestep: Tensor, given: Given, branches: Sequence[Branch]
+        self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> Mapping[Branch, Tensor]:
         a, s = self.schedule.at(timestep, noisy)
         found = {}
@@ -225,13 +225,13 @@ def test_guidance_over_text_is_guidance_plus_one_over_uncond() -> None:
 
 
 def test_clipping_bounds_rows_and_non_finite_predictions_push_nowhere() -> None:
-    given = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), float("inf")]])
-    clipped = scores.clip(given, 1.0)
+    rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [float("nan"), float("inf")]])
+    clipped = scores.clip(rows, 1.0)
     assert clipped[0].square().mean().sqrt().item() == pytest.approx(1.0)
     assert torch.allclose(clipped[0] / clipped[0].norm(), torch.tensor([0.6, 0.8]))
-    assert torch.equal(clipped[1], given[1])
+    assert torch.equal(clipped[1], rows[1])
     assert clipped[2].tolist() == [0.0, 0.0]
-    assert torch.equal(scores.clip(given[:2], None), given[:2])
+    assert torch.equal(scores.clip(rows[:2], None), rows[:2])
     assert abs(gradient(gaussian("csd", clip=0.01, **LEVEL))) == pytest.approx(0.01, rel=1e-4)
 
 
@@ -260,10 +260,10 @@ def test_timesteps_fall_as_their_annealing_says(annealing: Any, progress: float,
 
 def test_a_rule_without_its_prompt_is_refused_and_the_others_named() -> None:
     @dataclass(kw_only=True, eq=False)
-    class Untold(GaussianPrior):
-        answers: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
+    class Unconditional(GaussianPrior):
+        supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
 
     for score, options in (("nfsd", {}), ("sds-bridge", {}), ("csd", {"negative_scale": 1.0})):
         with pytest.raises(ValueError, match=f"{score} needs a prompt .*stable-diffusion-xl"):
-            Untold(score=score, **options)  # type: ignore[arg-type]
-    Untold(score="csd")
+            Unconditional(score=score, **options)  # type: ignore[arg-type]
+    Unconditional(score="csd")

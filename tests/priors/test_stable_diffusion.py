@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redepth.contracts import Illumination
-from redepth.priors.distillation import Given
+from redepth.priors.distillation import StepInputs
 from redepth.priors.latent import LatentDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
 from redepth.priors.stable_diffusion_3 import T5_TOKENS, StableDiffusion3
@@ -38,9 +38,9 @@ def pipeline(name: str, checkpoint: str, **parts: Any) -> Any:
 
 
 def predictions(prior: LatentDiffusion, prompt: str, noisy: Tensor, t: int) -> dict[str, Tensor]:
-    given = Given(prior.condition(photo(), prompt), Illumination(), prior.draw(1, seeded()))
+    inputs = StepInputs(prior.condition(photo(), prompt), Illumination(), prior.draw(1, seeded()))
     with torch.no_grad():
-        return dict(prior.predict(noisy, torch.tensor([t]), given, ("text", "uncond")))
+        return dict(prior.predict(noisy, torch.tensor([t]), inputs, ("text", "uncond")))
 
 
 def first_call(pipe: Any, denoiser: torch.nn.Module, **arguments: Any) -> tuple[dict[str, Any], Tensor]:
@@ -147,8 +147,8 @@ def test_sd3s_latents_are_shifted_and_scaled_and_its_time_is_sigma() -> None:
         lambda _, __, kwargs: seen.append(kwargs["timestep"]), with_kwargs=True
     )
     noisy = torch.randn(2, 16, 8, 8, generator=seeded())
-    given = Given(prior.condition(photo(), "a"), Illumination(), prior.draw(2, seeded()))
+    inputs = StepInputs(prior.condition(photo(), "a"), Illumination(), prior.draw(2, seeded()))
     t = torch.tensor([0, 499])
-    prior.predict(noisy, t, given, ("text",))
+    prior.predict(noisy, t, inputs, ("text",))
     assert seen[0].tolist() == pytest.approx([1.0, 500.0])
     assert (1000 * prior.schedule.s[t]).tolist() == pytest.approx([1.0, 500.0])

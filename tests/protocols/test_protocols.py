@@ -1,4 +1,4 @@
-"""Named protocols: what they say, what they do to a prediction, which images they take, how they differ."""
+"""Evaluation protocols: their records, their measurements, their images and their differences."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ from redepth.errors import ConfigError, InputError
 from redepth.ops.geometry import Camera
 from redepth.protocols import (
     PROTOCOLS,
+    EvaluationProtocol,
     ImageMetrics,
-    Protocol,
+    average,
     difference,
+    evaluate,
     load_protocol,
+    measure,
     names_hash,
     open_dataset,
+    prepare,
     protocol_for,
     protocol_names,
     read_names,
@@ -55,11 +59,11 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def protocol(**changes: Any) -> Protocol:
+def protocol(**changes: Any) -> EvaluationProtocol:
     return load_protocol({**PLAIN, **changes})
 
 
-def metric(**changes: Any) -> Protocol:
+def metric(**changes: Any) -> EvaluationProtocol:
     """A protocol without alignment."""
     return protocol(alignment={"disparity": "none", "depth": "none"}, **changes)
 
@@ -72,13 +76,13 @@ def sample(height: int = 10, width: int = 12, seed: int = 0, **changes: Any) -> 
 
 
 class Listed:
-    """A data set of names."""
+    """A data set that only lists names."""
 
-    def __init__(self, names: list[str], lacking: str = "") -> None:
-        self.listed, self.lacking = names, lacking
+    def __init__(self, names: list[str], missing: str = "") -> None:
+        self.listed, self.missing = names, missing
 
     def check(self) -> list[Missing]:
-        return [Missing(self.lacking, "http://there")] if self.lacking else []
+        return [Missing(self.missing, "http://there")] if self.missing else []
 
     def names(self) -> list[str]:
         return self.listed
@@ -87,7 +91,7 @@ class Listed:
         raise AssertionError("selecting decodes nothing")
 
 
-# --- the shipped ones -----------------------------------------------------------------------------
+# --- the shipped protocols -----------------------------------------------------------------------------
 
 
 def test_a_shipped_protocol_changes_only_with_its_version() -> None:
@@ -116,14 +120,14 @@ def test_kitti_is_measured_as_in_the_literature() -> None:
     truth = np.full((375, 1242), 5.0, np.float32)
     truth[23:, 13:-13] = np.linspace(1, 79, 352 * 1216, dtype=np.float32).reshape(352, 1216)
     whole = Sample("a", np.zeros((375, 1242, 3), np.float32), truth)
-    cut = one.prepare(whole)
+    cut = prepare(one, whole)
     assert cut.pixels().shape == (352, 1216, 3)
     np.testing.assert_array_equal(cut.truth, truth[23:, 13:-13])
-    found = one.measure(1 / cut.truth, cut)
+    found = measure(one, 1 / cut.truth, cut)
     rows, columns = torch.nonzero(found.mask, as_tuple=True)
     assert (int(rows.min()), int(rows.max()) + 1) == (117, 321)
     assert (int(columns.min()), int(columns.max()) + 1) == (43, 1172)
-    garg = load_protocol("kitti-eigen-garg").measure(1 / cut.truth, cut)
+    garg = measure(load_protocol("kitti-eigen-garg"), 1 / cut.truth, cut)
     rows, columns = torch.nonzero(garg.mask, as_tuple=True)
     assert (int(rows.min()), int(rows.max()) + 1) == (143, 349)
     assert (int(columns.min()), int(columns.max()) + 1) == (43, 1172)
@@ -132,8 +136,8 @@ def test_kitti_is_measured_as_in_the_literature() -> None:
 def test_nyu_is_measured_inside_the_window_of_eigen() -> None:
     one = load_protocol("nyuv2-eigen")
     given = sample(480, 640)
-    assert one.prepare(given) is given
-    found = one.measure(given.truth, given, predicts="depth")
+    assert prepare(one, given) is given
+    found = measure(one, given.truth, given, predicts="depth")
     rows, columns = torch.nonzero(found.mask, as_tuple=True)
     assert (int(rows.min()), int(rows.max()) + 1) == (45, 471)
     assert (int(columns.min()), int(columns.max()) + 1) == (41, 601)
@@ -151,15 +155,15 @@ def test_the_ranges_of_the_others() -> None:
     truth = np.array([[1.0, 50.0, 100.0, np.inf]], np.float32)
     given = Sample("a", np.zeros((1, 4, 3), np.float32), truth)
     raw = np.array([[1.0, 0.5, 0.1, 0.1]])
-    assert load_protocol("eth3d").evaluate(raw, given).pixels == 3
-    assert load_protocol("eth3d-72m").evaluate(raw, given).pixels == 2
+    assert evaluate(load_protocol("eth3d"), raw, given).pixels == 3
+    assert evaluate(load_protocol("eth3d-72m"), raw, given).pixels == 2
 
 
 def test_the_paper_is_double_least_squares() -> None:
     recorded = golden("evaluation", "c0")
     truth, mask = recorded("gt_depth"), recorded("mask").bool()
     given = Sample("a", np.zeros((*truth.shape, 3), np.float32), truth.numpy(), mask=mask.numpy())
-    row = load_protocol("redepth-paper").evaluate(recorded("raw_disparity"), given)
+    row = evaluate(load_protocol("redepth-paper"), recorded("raw_disparity"), given)
     for name, value in row.metrics.items():
         assert value == pytest.approx(float(recorded(f"metric_{name}")), rel=1e-5), name
     ours = metrics.evaluate(recorded("raw_disparity"), truth, mask)
@@ -169,7 +173,7 @@ def test_the_paper_is_double_least_squares() -> None:
 
 def test_the_paper_measures_at_the_size_of_the_prediction() -> None:
     given = sample(40, 60)
-    row = load_protocol("redepth-paper").evaluate(np.random.default_rng(1).uniform(1, 2, (14, 21)), given)
+    row = evaluate(load_protocol("redepth-paper"), np.random.default_rng(1).uniform(1, 2, (14, 21)), given)
     assert (row.height, row.width, row.pixels) == (14, 21, 14 * 21)
 
 
@@ -177,8 +181,8 @@ def test_motorcycle_and_synthetic_run_from_end_to_end() -> None:
     one = load_protocol("motorcycle")
     dataset = open_dataset(one, "motorcycle", {})
     one, names = select(one, dataset)
-    given = one.prepare(dataset.load(names[0]))
-    perfect = one.evaluate(np.where(given.truth > 0, 1 / np.maximum(given.truth, 1e-3), 0), given)
+    given = prepare(one, dataset.load(names[0]))
+    perfect = evaluate(one, np.where(given.truth > 0, 1 / np.maximum(given.truth, 1e-3), 0), given)
     assert perfect.metrics["silog"] < 1e-4
     assert perfect.metrics["boundary_f1"] == pytest.approx(1.0)
     assert perfect.unit == "m"
@@ -186,11 +190,11 @@ def test_motorcycle_and_synthetic_run_from_end_to_end() -> None:
     one = load_protocol("synthetic")
     dataset = open_dataset(one, "synthetic", {})
     one, names = select(one, dataset)
-    given = one.prepare(dataset.load(names[0]))
+    given = prepare(one, dataset.load(names[0]))
     assert len(names) == 64
-    assert one.evaluate(1 / given.truth, given).metrics["normals_mean"] < 0.05
+    assert evaluate(one, 1 / given.truth, given).metrics["normals_mean"] < 0.05
     flat = np.ones_like(given.truth) + 1e-3 * np.random.default_rng(0).standard_normal(given.truth.shape)
-    assert one.evaluate(flat, given).metrics["normals_mean"] > 5
+    assert evaluate(one, flat, given).metrics["normals_mean"] > 5
 
 
 # --- the lists that ship --------------------------------------------------------------------------
@@ -228,7 +232,7 @@ def test_the_other_hashes_are_of_names_that_the_readers_know() -> None:
         for split in ("relief", "texture")
     }
     assert len(set(pinned.values())) == 2
-    # Nobody has told us the names of these: their number is all that is checked.
+    # The names of these images are not known, so only their number is checked.
     for name, count in (("eth3d", 454), ("diode", 771), ("sintel", 1064), ("co3d", None)):
         split = load_protocol(name).split
         assert (split.count, split.sha256, split.file) == (count, None, None)
@@ -369,7 +373,7 @@ def test_a_crop_cuts_everything_alike(vertical: str, horizontal: str, top: int, 
         normals=np.random.default_rng(3).standard_normal((10, 12, 3)).astype(np.float32),
     )
     crop = {"height": 5, "width": 9, "vertical": vertical, "horizontal": horizontal}
-    found = protocol(crop=crop).prepare(given)
+    found = prepare(protocol(crop=crop), given)
     window = (slice(top, top + 5), slice(left, left + 9))
     for name in ("photo", "truth", "mask", "sky", "normals"):
         np.testing.assert_array_equal(getattr(found, name), getattr(given, name)[window], name)
@@ -377,14 +381,15 @@ def test_a_crop_cuts_everything_alike(vertical: str, horizontal: str, top: int, 
 
 def test_a_crop_keeps_the_rays_of_the_camera() -> None:
     camera = Camera(intrinsics=(1.2, 1.5, 0.45, 0.55))
-    found = protocol(crop={"height": 4, "width": 6, "vertical": "bottom", "horizontal": "left"}).prepare(
-        sample(camera=camera)
+    found = prepare(
+        protocol(crop={"height": 4, "width": 6, "vertical": "bottom", "horizontal": "left"}),
+        sample(camera=camera),
     )
     for mine, whole, part in zip(
         found.camera.axes(4, 6), camera.axes(10, 12), (slice(0, 6), slice(6, 10)), strict=True
     ):
         torch.testing.assert_close(mine, whole[part])
-    flat = protocol(crop={"height": 4, "width": 6}).prepare(sample(camera=Camera()))
+    flat = prepare(protocol(crop={"height": 4, "width": 6}), sample(camera=Camera()))
     assert flat.camera is None
 
 
@@ -393,28 +398,28 @@ def test_a_crop_that_does_not_fit_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"moon \(protocol plain\): 10 x 12 is smaller than the crop of 11 x 5"
     ):
-        one.prepare(sample())
+        prepare(one, sample())
     other = np.zeros((5, 12, 3), np.float32)
     with pytest.raises(
         InputError, match=r"moon \(protocol plain\): the photo is \(5, 12\) and its ground truth"
     ):
-        one.prepare(sample(photo=other))
-    with pytest.raises(InputError, match=r"give the sample that Protocol.prepare returns"):
-        one.evaluate(np.ones((10, 12)), sample())
+        prepare(one, sample(photo=other))
+    with pytest.raises(InputError, match=r"give the sample that redepth.protocols.prepare returns"):
+        evaluate(one, np.ones((10, 12)), sample())
 
 
 # --- evaluate -------------------------------------------------------------------------------------
 
 
-def test_a_row_says_all_about_its_image() -> None:
+def test_the_row_of_an_image() -> None:
     given, one = sample(), protocol()
-    row = one.evaluate((1 / given.truth - 0.1) / 2, given)
+    row = evaluate(one, (1 / given.truth - 0.1) / 2, given)
     assert (row.image, row.protocol, row.protocol_sha256) == ("moon", "plain", one.sha256)
     assert (row.height, row.width, row.pixels, row.unit, row.clipped) == (10, 12, 120, "m", 0.0)
     assert row.alignment == pytest.approx({"disparity_scale": 2.0, "disparity_shift": 0.1}, rel=1e-5)
     assert row.metrics["abs_rel"] < 1e-6
     assert ImageMetrics.from_record(json.loads(json.dumps(row.record()))) == row
-    assert one.measure((1 / given.truth - 0.1) / 2, given).row == row
+    assert measure(one, (1 / given.truth - 0.1) / 2, given).row == row
     with pytest.raises(InputError, match="not a result row: it has no means, pixels"):
         ImageMetrics.from_record({k: v for k, v in row.record().items() if k not in ("means", "pixels")})
 
@@ -425,14 +430,14 @@ def test_only_ground_truth_in_range_mask_and_region_counts() -> None:
         range={"near": 2.0, "far": 8.0},
         region={"unit": "pixels", "top": 2, "bottom": 9, "left": 1, "right": 20},
     )
-    found = one.measure(np.ones((10, 12)) * 5, given, predicts="depth", invariance="metric")
+    found = measure(one, np.ones((10, 12)) * 5, given, predicts="depth", invariance="metric")
     expected = given.mask & (given.truth > 2) & (given.truth < 8)
     expected[:2] = expected[9:] = expected[:, :1] = False
     np.testing.assert_array_equal(found.mask.numpy(), expected)
     errors = np.abs(5 - given.truth.astype(np.float64)) / given.truth
     assert found.row.metrics["abs_rel"] == pytest.approx(errors[expected].mean(), rel=1e-6)
     fraction = metric(region={"unit": "fraction", "top": 0.25, "bottom": 0.999, "left": 0, "right": 0.5})
-    mask = fraction.measure(np.ones((10, 12)), given, predicts="depth", invariance="metric").mask
+    mask = measure(fraction, np.ones((10, 12)), given, predicts="depth", invariance="metric").mask
     assert [int(v) for v in torch.nonzero(mask).amin(0)] == [2, 0]
     assert [int(v) for v in torch.nonzero(mask).amax(0)] == [8, 5]
 
@@ -442,13 +447,13 @@ def test_aligned_depth_is_clipped_to_the_range_and_counted() -> None:
     raw = np.full((10, 12), 5.0)
     raw[0, :6], raw[1, :3] = -1.0, 100.0
     one = metric(range={"near": 0.5, "far": 20.0})
-    found = one.measure(raw, given, predicts="depth", invariance="metric")
+    found = measure(one, raw, given, predicts="depth", invariance="metric")
     assert (float(found.depth.min()), float(found.depth.max())) == (0.5, 20.0)
     assert found.row.clipped == pytest.approx(9 / 120)
     mended = load_protocol(
         one.model_dump() | {"alignment": {**one.alignment.model_dump(), "clip": "non-positive"}}
     )
-    found = mended.measure(raw, given, predicts="depth", invariance="metric")
+    found = measure(mended, raw, given, predicts="depth", invariance="metric")
     assert (float(found.depth.min()), float(found.depth.max())) == (float(given.truth.min()), 100.0)
     assert found.row.clipped == pytest.approx(6 / 120)
 
@@ -457,34 +462,37 @@ def test_a_disparity_truth_is_measured_as_depth() -> None:
     given = sample()
     inverse = replace(given, truth=1 / given.truth, kind="disparity")
     raw = np.random.default_rng(1).uniform(1, 2, (10, 12))
-    assert protocol().evaluate(raw, inverse).metrics == pytest.approx(
-        protocol().evaluate(raw, given).metrics, rel=1e-5
+    assert evaluate(protocol(), raw, inverse).metrics == pytest.approx(
+        evaluate(protocol(), raw, given).metrics, rel=1e-5
     )
 
 
 def test_the_resolution_is_the_truths_unless_the_protocol_says_otherwise() -> None:
     given, raw = sample(20, 30), torch.rand(10, 15, generator=seeded(), dtype=torch.float64) + 1
-    at_truth = protocol().evaluate(raw, given)
+    at_truth = evaluate(protocol(), raw, given)
     assert (at_truth.height, at_truth.width, at_truth.pixels) == (20, 30, 600)
     by_hand = torch.nn.functional.interpolate(
         raw[None, None], size=(20, 30), mode="bilinear", align_corners=True
     )[0, 0]
-    assert protocol().evaluate(by_hand, given).metrics == at_truth.metrics
-    plain = protocol(interpolation="bilinear").evaluate(raw, given).metrics
+    assert evaluate(protocol(), by_hand, given).metrics == at_truth.metrics
+    plain = evaluate(protocol(interpolation="bilinear"), raw, given).metrics
     assert plain["silog"] != at_truth.metrics["silog"]
-    at_prediction = protocol(resolution="prediction").measure(raw, given)
+    at_prediction = measure(protocol(resolution="prediction"), raw, given)
     np.testing.assert_array_equal(at_prediction.truth, given.truth[::2, ::2])
-    fixed = protocol(resolution={"height": 5, "width": 6}).measure(raw, given)
+    fixed = measure(protocol(resolution={"height": 5, "width": 6}), raw, given)
     np.testing.assert_array_equal(fixed.truth, given.truth[::4, ::5])
     assert fixed.row.pixels == 30
 
 
-def test_what_a_prediction_is_decides_its_alignment() -> None:
+def test_the_kind_of_prediction_decides_the_alignment() -> None:
     given = sample()
     one = protocol(alignment={"disparity": "affine-disparity", "depth": "affine-depth", "trim": 0.1})
-    assert set(one.evaluate(1 / given.truth, given).alignment) == {"disparity_scale", "disparity_shift"}
-    assert set(one.evaluate(given.truth, given, predicts="depth").alignment) == {"depth_scale", "depth_shift"}
-    assert one.evaluate(given.truth, given, predicts="depth", invariance="metric").metrics["rmse"] < 1e-5
+    assert set(evaluate(one, 1 / given.truth, given).alignment) == {"disparity_scale", "disparity_shift"}
+    assert set(evaluate(one, given.truth, given, predicts="depth").alignment) == {
+        "depth_scale",
+        "depth_shift",
+    }
+    assert evaluate(one, given.truth, given, predicts="depth", invariance="metric").metrics["rmse"] < 1e-5
 
 
 @pytest.mark.parametrize("method", ["none", "median", "scale", "affine-depth"])
@@ -494,10 +502,10 @@ def test_an_affine_disparity_has_no_depth_before_its_shift_is_known(method: str)
         InputError,
         match=rf"moon \(protocol plain\): the prediction is disparity up to scale and shift, .*'{method}'",
     ):
-        one.evaluate(np.ones((10, 12)), sample())
+        evaluate(one, np.ones((10, 12)), sample())
     with pytest.raises(InputError, match="the prediction is depth up to scale and shift"):
-        one.evaluate(np.ones((10, 12)), sample(), predicts="depth")
-    one.evaluate(1 / sample().truth, sample(), invariance="metric")
+        evaluate(one, np.ones((10, 12)), sample(), predicts="depth")
+    evaluate(one, 1 / sample().truth, sample(), invariance="metric")
 
 
 @pytest.mark.parametrize(
@@ -514,27 +522,27 @@ def test_an_affine_disparity_has_no_depth_before_its_shift_is_known(method: str)
         ),
     ],
 )
-def test_what_cannot_be_measured_names_image_and_protocol(raw: Any, changes: Any, message: str) -> None:
+def test_an_error_names_image_and_protocol(raw: Any, changes: Any, message: str) -> None:
     with pytest.raises(InputError, match=rf"moon \(protocol plain\): {message}"):
-        protocol().evaluate(raw, sample(**changes))
+        evaluate(protocol(), raw, sample(**changes))
 
 
-def test_boundaries_and_normals_are_measured_where_there_are_any() -> None:
+def test_boundaries_and_normals_are_measured_if_an_image_has_them() -> None:
     one = protocol(measures=["boundaries", "normals"])
     given = sample()
-    found = one.evaluate(1 / given.truth, given).metrics
+    found = evaluate(one, 1 / given.truth, given).metrics
     assert found["boundary_f1"] == pytest.approx(1.0)
     assert "normals_mean" not in found
     smooth = sample(truth=np.linspace(1, 1.3, 120, dtype=np.float32).reshape(10, 12))
-    assert "boundary_f1" not in one.evaluate(1 / smooth.truth, smooth).metrics
+    assert "boundary_f1" not in evaluate(one, 1 / smooth.truth, smooth).metrics
     normals = np.zeros((10, 12, 3), np.float32)
     with_normals = replace(smooth, normals=normals, camera=Camera())
-    assert "normals_mean" not in one.evaluate(1 / smooth.truth, with_normals).metrics
+    assert "normals_mean" not in evaluate(one, 1 / smooth.truth, with_normals).metrics
     normals[..., 2] = 1.0
-    assert one.evaluate(1 / smooth.truth, with_normals).metrics["normals_mean"] > 1
+    assert evaluate(one, 1 / smooth.truth, with_normals).metrics["normals_mean"] > 1
     # At another resolution the true normals are those of the nearest pixels.
     small = protocol(measures=["normals"], resolution="prediction")
-    assert small.evaluate(1 / smooth.truth[::2, ::2], with_normals).metrics["normals_mean"] > 1
+    assert evaluate(small, 1 / smooth.truth[::2, ::2], with_normals).metrics["normals_mean"] > 1
 
 
 # --- over a data set ------------------------------------------------------------------------------
@@ -549,10 +557,10 @@ def test_images_are_averaged_by_image_or_by_pixel() -> None:
     for averaging in ("image", "pixel"):
         one = metric(averaging=averaging)
         rows = [
-            one.evaluate(raw, given, predicts="depth", invariance="metric")
+            evaluate(one, raw, given, predicts="depth", invariance="metric")
             for raw, given in zip(raws, samples, strict=True)
         ]
-        results[averaging] = one.average(rows)
+        results[averaging] = average(one, rows)
     known = [given.depth().numpy() > 0 for given in samples]
     pairs = [(raw[k], given.truth[k]) for raw, given, k in zip(raws, samples, known, strict=True)]
     squares = [(p - t) ** 2 for p, t in pairs]
@@ -565,19 +573,19 @@ def test_images_are_averaged_by_image_or_by_pixel() -> None:
 def test_an_average_is_of_one_protocol() -> None:
     given, one = sample(), protocol(measures=["boundaries"])
     smooth = sample(truth=np.linspace(1, 1.3, 120, dtype=np.float32).reshape(10, 12))
-    rows = [one.evaluate(1 / s.truth, s) for s in (given, smooth)]
+    rows = [evaluate(one, 1 / s.truth, s) for s in (given, smooth)]
     # Only one of the two has boundaries.
-    assert one.average(rows)["boundary_f1"] == pytest.approx(1.0)
-    other = protocol(name="other").evaluate(1 / given.truth, given)
+    assert average(one, rows)["boundary_f1"] == pytest.approx(1.0)
+    other = evaluate(protocol(name="other"), 1 / given.truth, given)
     with pytest.raises(
         ConfigError, match=r"rows of another protocol \(other\) cannot be averaged under plain"
     ):
-        one.average([*rows, other])
+        average(one, [*rows, other])
     with pytest.raises(InputError, match="no result under protocol plain"):
-        one.average([])
+        average(one, [])
 
 
-# --- which images ---------------------------------------------------------------------------------
+# --- the images ---------------------------------------------------------------------------------
 
 
 def test_all_images_are_taken_and_pinned() -> None:
@@ -635,7 +643,7 @@ def test_a_list_of_names_is_a_text_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names.txt: holds no image name"):
         read_names(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="it is no text"):
+    with pytest.raises(InputError, match="it is not text"):
         read_names(path)
     with pytest.raises(InputError, match="cannot be read"):
         read_names(tmp_path / "nowhere.txt")

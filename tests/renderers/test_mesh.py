@@ -64,7 +64,7 @@ def test_a_missing_rasterizer_says_what_to_install(rasterizer: Any) -> None:
     depth, image = torch.ones(1, 1, 4, 5), photo(4, 5)
     for attempt in (
         renderer.ensure_available,
-        lambda: renderer(depth, image, renderer.sample(1, seeded())),
+        lambda: renderer(depth, image, renderer.draw(1, seeded())),
         lambda: redepth.Pipeline(
             "smoke", overrides=["renderer.name=mesh", f"renderer.rasterizer={rasterizer}"], device="cpu"
         ),
@@ -91,7 +91,7 @@ def test_nvdiffrast_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     renderer = Mesh(rasterizer="nvdiffrast")
     for attempt in (
         renderer.ensure_available,
-        lambda: renderer(torch.ones(1, 1, 4, 5), photo(4, 5), renderer.sample(1, seeded())),
+        lambda: renderer(torch.ones(1, 1, 4, 5), photo(4, 5), renderer.draw(1, seeded())),
     ):
         with pytest.raises(MissingDependencyError, match=r"needs a CUDA .*; use rasterizer=pytorch3d"):
             attempt()
@@ -100,18 +100,18 @@ def test_nvdiffrast_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_rotation_is_drawn_last_so_that_the_light_of_a_seed_stays() -> None:
     options: dict[str, Any] = {"lights": 3, "light_saturation": 0.5, "light_distribution": "uniform"}
     still, turning = Mesh(**options), Mesh(max_rotation=10.0, **options)
-    papers = BlinnPhong(**options).sample(2, seeded()).tensors
+    papers = BlinnPhong(**options).draw(2, seeded()).tensors
     for renderer in (still, turning):
-        light = renderer.sample(2, seeded())
+        light = renderer.draw(2, seeded())
         assert {name for name in light.tensors if name != "rotation"} == set(papers)
         assert all(torch.equal(light[name], papers[name]) for name in papers)
-    assert "rotation" not in still.sample(2, seeded()).tensors
-    assert turning.sample(2, seeded())["rotation"].shape == (2, 3, 3)
-    assert torch.equal(turning.sample(2, seeded())["rotation"], turning.sample(2, seeded())["rotation"])
+    assert "rotation" not in still.draw(2, seeded()).tensors
+    assert turning.draw(2, seeded())["rotation"].shape == (2, 3, 3)
+    assert torch.equal(turning.draw(2, seeded())["rotation"], turning.draw(2, seeded())["rotation"])
 
 
 def test_rotations_fill_a_disc_of_axes_in_the_image_plane() -> None:
-    rotation = Mesh(max_rotation=12.0).sample(20000, seeded())["rotation"][:, 0]
+    rotation = Mesh(max_rotation=12.0).draw(20000, seeded())["rotation"][:, 0]
     angle = torch.rad2deg(rotation.norm(dim=-1))
     assert not rotation[:, 2].any()
     assert 11.9 < angle.max() <= 12.0

@@ -81,7 +81,7 @@ def test_a_smooth_surface_covers_every_pixel(options: dict[str, Any], rasterizer
 def test_the_picture_is_the_flat_renderers(options: dict[str, Any], rasterizer: Any) -> None:
     needs(rasterizer)
     renderer = Mesh(rasterizer=rasterizer, lights=3, **options)
-    light = renderer.sample(1, seeded())
+    light = renderer.draw(1, seeded())
     difference = (relit(smooth(), renderer, light) - relit(smooth(), BlinnPhong(**options), light)).abs()
     assert difference.mean() < 1e-3
     assert difference[..., 1:-1, 1:-1].max() < 0.05
@@ -93,7 +93,7 @@ def test_the_gradient_points_where_the_flat_renderers_does(options: dict[str, An
     needs(rasterizer)
     depth = smooth().to(CUDA).requires_grad_()
     renderer = Mesh(rasterizer=rasterizer, min_log2_shininess=2, max_log2_shininess=3, **options)
-    light = renderer.sample(1, seeded())
+    light = renderer.draw(1, seeded())
     coarse = torch.randn(1, 3, 5, 5, generator=seeded(1))
     weights = F.interpolate(coarse, (96, 128), mode="bicubic")[None].to(CUDA)
     gradients = []
@@ -127,7 +127,7 @@ def test_both_rasterizers_see_the_same(options: dict[str, Any]) -> None:
 def test_members_lights_and_viewpoints_do_not_mix(options: dict[str, Any], rasterizer: Any) -> None:
     needs(rasterizer)
     renderer = Mesh(rasterizer=rasterizer, lights=2, max_rotation=8.0, **options)
-    light = renderer.sample(3, seeded())
+    light = renderer.draw(3, seeded())
     depth = torch.cat([stepped(), torch.full_like(smooth(), float("nan")), smooth()])
     together = relit(depth, renderer, light)
     assert together.shape == (3, 2, 3, 96, 128)
@@ -135,7 +135,7 @@ def test_members_lights_and_viewpoints_do_not_mix(options: dict[str, Any], raste
     assert torch.allclose(together[1].cpu(), unlit.expand(2, -1, -1, -1), atol=1e-6)
     for i in range(3):
         for j in range(2):
-            single = Illumination({k: v[i : i + 1, j : j + 1] for k, v in light.tensors.items()})
+            single = light.map(lambda values, i=i, j=j: values[i : i + 1, j : j + 1])
             assert torch.allclose(together[i, j], relit(depth[i : i + 1], renderer, single)[0, 0], atol=1e-5)
 
 
@@ -163,7 +163,7 @@ def test_silhouettes_are_smooth_and_have_a_gradient_in_nvdiffrast(options: dict[
 def test_pytorch3d_gives_on_cuda_what_it_gives_on_the_cpu(options: dict[str, Any]) -> None:
     needs("pytorch3d")
     renderer = Mesh(lights=2, max_rotation=6.0, shadows="soft", shadow_samples=4, **options)
-    light = renderer.sample(1, seeded())
+    light = renderer.draw(1, seeded())
     here, there = (relit(stepped(), renderer, light, torch.device(d)).cpu() for d in ("cpu", "cuda"))
     assert (here - there).abs().mean() < 2e-4
     assert ((here - there).abs() > 0.01).float().mean() < 2e-3

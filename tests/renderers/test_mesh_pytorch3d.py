@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import redepth
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Material
 from redepth.ops import color, geometry, mesh, shading
 from redepth.renderers import rasterize_pytorch3d
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -48,16 +48,12 @@ def stepped(height: int = 24, width: int = 32) -> Tensor:
 def lit(*turns: tuple[float, float], batch: int = 1, direction: Any = (0.3, 0.2, 0.93)) -> Illumination:
     """One light, the same for each viewpoint; turns are in degrees about the x and the y axis."""
     size = (batch, max(len(turns), 1))
-    tensors = {
-        "direction": shading.normalize(torch.tensor(direction)).expand(*size, 3),
-        "diffuse": torch.full(size, 0.7),
-        "specular": torch.full(size, 0.3),
-        "shininess": torch.full(size, 8.0),
-    }
-    if turns:
-        angles = torch.deg2rad(torch.tensor([(*turn, 0.0) for turn in turns]))
-        tensors["rotation"] = angles.expand(batch, -1, -1)
-    return Illumination(tensors)
+    unit = shading.normalize(torch.tensor(direction)).expand(*size, 3)
+    material = Material(torch.full(size, 0.7), torch.full(size, 0.3), shininess=torch.full(size, 8.0))
+    if not turns:
+        return Illumination.of(unit, material)
+    angles = torch.deg2rad(torch.tensor([(*turn, 0.0) for turn in turns]))
+    return Illumination.of(unit, material, rotation=angles.expand(batch, -1, -1))
 
 
 def rasterized(
@@ -206,7 +202,7 @@ def test_without_rotation_one_mesh_per_member_is_rasterized(monkeypatch: pytest.
     depth = smooth(8, 8).repeat(2, 1, 1, 1)
     for max_rotation in (0.0, 5.0):
         renderer = Mesh(lights=3, max_rotation=max_rotation)
-        renderer(depth, linear(8, 8), renderer.sample(2, seeded()))
+        renderer(depth, linear(8, 8), renderer.draw(2, seeded()))
     assert counts == [2, 6]
 
 
@@ -262,19 +258,21 @@ def test_a_turned_plane_is_lit_as_a_plane_of_that_slope(options: dict[str, Any])
     """The light stays with the camera: a wall turned by 10 degrees is shaded as one that stood so."""
     camera = Mesh(**options)._camera
     angle = math.radians(10)
-    normal = torch.tensor([math.sin(angle), 0.0, math.cos(angle)])
+    normal = torch.tensor([-math.sin(angle), 0.0, math.cos(angle)])
     wall = torch.full((1, 1, 16, 24), 2.0)
     turned = Mesh(**options)(wall, torch.full((1, 3, 16, 24), 0.4), lit((0.0, 10.0)))
     surface, fragments = rasterized(wall, camera, 0.0, 10.0)
     position = fragments.interpolate(surface.points)
-    light, view = lit(), position if camera.pinhole else torch.tensor([0.0, 0, 1]).view(1, 3, 1, 1)
+    light, view = lit(), torch.tensor([0.0, 0, 1]).view(1, 3, 1, 1)
+    if camera.pinhole:
+        view = geometry.half_turn(position, dim=1)
     expected = shading.blinn_phong(
         normal.view(1, 3, 1, 1).expand(1, 3, 16, 24),
         torch.full((1, 3, 16, 24), 0.4),
         light.direction,
-        light["diffuse"],
-        light["specular"],
-        light["shininess"],
+        light.material.diffuse,
+        light.material.specular,
+        light.material.shininess,
         shading.normalize(view, dim=1),
     )
     seen = fragments.covered[0, 0]
@@ -325,7 +323,7 @@ def test_the_contract_holds_under_every_option(option: str, max_rotation: float)
     image[..., 0, :], image[..., 1, :] = 0.0, 1.0
     image.requires_grad_()
     renderer = Mesh(lights=3, max_rotation=max_rotation, **OPTIONS[option])
-    light = renderer.sample(2, seeded())
+    light = renderer.draw(2, seeded())
     picture = renderer(depth, color.srgb_to_linear(image), light)
     assert picture.shape == (2, 3, 3, 12, 15)
     assert picture.min() >= 1e-3
@@ -345,14 +343,14 @@ def test_the_contract_holds_under_every_option(option: str, max_rotation: float)
 def test_members_and_lights_do_not_mix(max_rotation: float) -> None:
     options = {"shadows": "soft", "shadow_samples": 4, "light_saturation": 0.5, "camera": "pinhole"}
     renderer = Mesh(lights=3, max_rotation=max_rotation, **options)
-    light, image = renderer.sample(2, seeded()), linear(24, 32).repeat(2, 1, 1, 1)
+    light, image = renderer.draw(2, seeded()), linear(24, 32).repeat(2, 1, 1, 1)
     image[1] = image[1].flip(-1)
     depth = torch.cat([stepped(), smooth(24, 32, phase=0.5)])
     together = renderer(depth, image, light)
     assert not torch.allclose(together[:, 0], together[:, 1], atol=0.1)
     for i in range(2):
         for j in range(3):
-            single = Illumination({k: v[i : i + 1, j : j + 1] for k, v in light.tensors.items()})
+            single = light.map(lambda values, i=i, j=j: values[i : i + 1, j : j + 1])
             alone = renderer(depth[i : i + 1], image[i : i + 1], single)
             assert torch.allclose(together[i, j], alone[0, 0], atol=1e-5)
 
@@ -391,7 +389,7 @@ def test_shadows_are_the_flat_renderers_and_turn_with_the_scene(options: dict[st
     away[6:18, 8:22] = False
     assert (meshed - flat)[0, 0][:, away].abs().mean() < 0.01
     # A light turned with the scene casts the same shadow, which is carried along.
-    rotation = mesh.rotation_matrix(torch.deg2rad(torch.tensor([0.0, 3.0, 0.0])))
+    rotation = mesh.viewer_rotation(mesh.rotation_matrix(torch.deg2rad(torch.tensor([0.0, 3.0, 0.0]))))
     turned = lit((0.0, 3.0), direction=(rotation @ low.direction[0, 0]).tolist())
     camera = Mesh(**options)._camera
     surface, fragments = rasterized(depth, camera, 0.0, 3.0)
@@ -413,8 +411,7 @@ def test_shading_only_leaves_grey_where_nothing_is_seen() -> None:
 def test_double_precision_is_taken() -> None:
     depth, image = smooth(12, 16), linear(12, 16)
     light = lit((1.0, 2.0))
-    double = Illumination({k: v.double() for k, v in light.tensors.items()})
-    found = Mesh(camera="pinhole")(depth.double(), image.double(), double)
+    found = Mesh(camera="pinhole")(depth.double(), image.double(), light.map(Tensor.double))
     assert relative_error(found.float(), Mesh(camera="pinhole")(depth, image, light)) < 1e-4
 
 

@@ -36,7 +36,7 @@ def surface(height: int = 10, width: int = 12, batch: int = 2) -> Tensor:
 def relit(name: str, depth: Tensor | None = None, seed: int = 0, **options: Any) -> Tensor:
     renderer = make(name, lights=3, **options)
     depth = surface() if depth is None else depth
-    light = renderer.sample(len(depth), seeded(seed))
+    light = renderer.draw(len(depth), seeded(seed))
     return renderer(depth, color.srgb_to_linear(photo(*depth.shape[-2:])), light)
 
 
@@ -68,7 +68,7 @@ def test_the_contract_holds_under_every_option(name: str, option: str, device: t
     image[..., 0, :], image[..., 1, :] = 0.0, 1.0
     image.requires_grad_()
     renderer = make(name, lights=3, **OPTIONS[option])
-    light = renderer.sample(2, seeded())
+    light = renderer.draw(2, seeded())
     assert renderer.lights == 3
     assert all(t.shape[:2] == (2, 3) for t in light.tensors.values())
     assert torch.allclose(light.direction.norm(dim=-1), torch.ones(2, 3), atol=1e-5)
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_picture_and_members_do_not_mix(name: str, 
     assert torch.equal(relit(name), relit(name))
     assert not torch.allclose(relit(name), relit(name, seed=1))
     renderer = make(name, lights=2)
-    light, linear = renderer.sample(2, seeded()).to(device), color.srgb_to_linear(photo(10, 12)).to(device)
+    light, linear = renderer.draw(2, seeded()).to(device), color.srgb_to_linear(photo(10, 12)).to(device)
     depth = surface().to(device)
     together = renderer(depth, linear, light)
     for i in range(2):
@@ -106,7 +106,7 @@ def test_a_gpu_gives_the_cpus_picture_and_gradient(name: str, option: str, devic
         renderer = make(name, lights=2, **OPTIONS[option])
         depth = surface().to(where).requires_grad_()
         linear = color.srgb_to_linear(photo(10, 12)).to(where)
-        picture = renderer(depth, linear, renderer.sample(2, seeded()).to(where))
+        picture = renderer(depth, linear, renderer.draw(2, seeded()).to(where))
         (picture * torch.rand(picture.shape, generator=seeded(3)).to(where)).sum().backward()
         found.append((picture.detach().cpu(), depth.grad.cpu()))
     for here, there in zip(*found, strict=True):
@@ -116,56 +116,91 @@ def test_a_gpu_gives_the_cpus_picture_and_gradient(name: str, option: str, devic
 @pytest.mark.parametrize("name", NAMES)
 def test_several_lights_are_the_single_lights_side_by_side(name: str) -> None:
     renderer, linear = make(name, lights=3), color.srgb_to_linear(photo(10, 12))
-    light = renderer.sample(2, seeded())
+    light = renderer.draw(2, seeded())
     together = renderer(surface(), linear, light)
     for j in range(3):
-        single = Illumination({k: v[:, j : j + 1] for k, v in light.tensors.items()})
-        alone = renderer(surface(), linear, single)
+        alone = renderer(surface(), linear, light.map(lambda values, j=j: values[:, j : j + 1]))
         assert torch.allclose(together[:, j : j + 1], alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "blinn-phong"])
 def test_every_model_is_another_than_the_papers(name: str) -> None:
-    light = {**make(name).sample(2, seeded()).tensors, **make("blinn-phong").sample(2, seeded()).tensors}
+    light = {**make(name).draw(2, seeded()).tensors, **make("blinn-phong").draw(2, seeded()).tensors}
     linear = color.srgb_to_linear(photo(10, 12))
     pictures = [make(n)(surface(), linear, Illumination(light)) for n in ("blinn-phong", name)]
     assert (pictures[0] - pictures[1]).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_prior_is_told_of_the_light_is_there(name: str) -> None:
-    light = make(name, lights=2).sample(3, seeded())
-    assert {"direction", "diffuse", "specular", "shininess"} <= set(light.tensors)
-    assert light["shininess"].min() >= 1
+def test_every_renderer_has_a_material_in_the_terms_of_blinn_phong(name: str) -> None:
+    light = make(name, lights=2).draw(3, seeded())
+    material = light.material
+    for values in (material.diffuse, material.specular, material.shininess):
+        assert values.shape == (3, 2)
+    assert material.shininess.min() >= 1
+    flat = light.flatten().material
+    assert torch.equal(flat.diffuse, material.diffuse.flatten())
+
+
+@pytest.mark.parametrize("name", ["lambert", "spherical-harmonics"])
+def test_a_renderer_without_material_draws_none_and_is_matte(name: str) -> None:
+    light = make(name, lights=2).draw(3, seeded())
+    assert not {"diffuse", "specular", "shininess"} & set(light.tensors)
+    assert torch.equal(light.material.diffuse, torch.ones(3, 2))
+    assert not light.material.specular.any()
+
+
+@pytest.mark.parametrize("name", ["ggx", "oren-nayar"])
+def test_draws_of_another_renderer_are_refused(name: str) -> None:
+    light = make("blinn-phong").draw(2, seeded())
+    with pytest.raises(ValueError, match=r"have no roughness.*of another renderer"):
+        make(name)(surface(), color.srgb_to_linear(photo(10, 12)), light)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bump_is_bright_on_the_side_of_the_light(name: str) -> None:
+    """x right, y up, z towards the viewer: a light on the right brightens the right side of a bump."""
+    v, u = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+    depth = (3.0 - 0.5 * torch.exp(-4 * (u**2 + v**2)))[None, None]
+    grey = torch.full((1, 3, 32, 32), 0.2)
+    for x, y in ((0.7, 0.0), (-0.7, 0.0), (0.0, 0.7), (0.0, -0.7)):
+        direction = shading.normalize(torch.tensor([[[x, y, 0.7]]]))
+        tensors = {**make(name).draw(1, seeded()).tensors, "direction": direction}
+        if "coefficients" in tensors:
+            tensors["coefficients"] = shading.project_lights(direction[:, :, None], torch.ones(1, 1, 1, 3))
+        picture = make(name)(depth, grey, Illumination(tensors))[0, 0].mean(dim=0)
+        # Rows run downwards.
+        assert (picture * (x * u - y * v)).sum() > 0
 
 
 def test_the_papers_light_has_the_papers_distribution() -> None:
-    light = BlinnPhong().sample(4000, seeded())
+    light = BlinnPhong().draw(4000, seeded())
     direction = light.direction[:, 0]
     plane = direction[:, :2] / direction[:, 2:]
     assert plane.abs().max() <= 1
     assert plane.mean(dim=0).abs().max() < 0.05
     assert plane.std(dim=0) == pytest.approx([3**-0.5] * 2, rel=0.05)
-    assert set(light["shininess"].flatten().tolist()) == {4.0, 8.0, 16.0, 32.0, 64.0, 128.0}
-    assert torch.allclose(light["diffuse"] + light["specular"], torch.ones(4000, 1))
+    material = light.material
+    assert set(material.shininess.flatten().tolist()) == {4.0, 8.0, 16.0, 32.0, 64.0, 128.0}
+    assert torch.allclose(material.diffuse + material.specular, torch.ones(4000, 1))
 
 
 def test_cosine_light_has_the_moments_of_the_cosine() -> None:
-    height = Lambert(light_distribution="cosine").sample(20000, seeded()).direction[..., 2]
+    height = Lambert(light_distribution="cosine").draw(20000, seeded()).direction[..., 2]
     # Density 2 z on [0, 1]: mean 2/3, mean of the square 1/2.
     assert height.mean().item() == pytest.approx(2 / 3, abs=0.01)
     assert (height**2).mean().item() == pytest.approx(1 / 2, abs=0.01)
 
 
 def test_uniform_light_is_uniform_above_its_least_elevation() -> None:
-    direction = Lambert(light_distribution="uniform", min_elevation=30.0).sample(20000, seeded()).direction
+    direction = Lambert(light_distribution="uniform", min_elevation=30.0).draw(20000, seeded()).direction
     assert direction[..., 2].min() >= 0.5
     assert direction[..., 2].mean().item() == pytest.approx(0.75, abs=0.01)
     assert direction[..., :2].mean(dim=(0, 1)).abs().max() < 0.02
 
 
 def test_coloured_light_tints_and_never_brightens() -> None:
-    light = Lambert(light_saturation=0.8, lights=2).sample(500, seeded())["color"]
+    light = Lambert(light_saturation=0.8, lights=2).draw(500, seeded())["color"]
     assert light.amax(dim=-1).allclose(torch.ones(500, 2))
     assert light.min() < 0.4
     assert light.min() > 0.19
@@ -175,7 +210,7 @@ def test_coloured_light_tints_and_never_brightens() -> None:
 
 
 def test_ambient_and_exposure_are_what_they_say() -> None:
-    linear, light = color.srgb_to_linear(photo(10, 12)), Lambert().sample(1, seeded())
+    linear, light = color.srgb_to_linear(photo(10, 12)), Lambert().draw(1, seeded())
     dark = color.srgb_to_linear(Lambert()(surface(), linear, light))
     lifted = color.srgb_to_linear(Lambert(ambient=0.25)(surface(), linear, light))
     assert torch.allclose(lifted, (dark + 0.25 * linear[:, None]).clamp(max=1), atol=2e-3)
@@ -184,7 +219,7 @@ def test_ambient_and_exposure_are_what_they_say() -> None:
 
 
 def test_shading_only_does_not_know_the_photo() -> None:
-    renderer, light = make("ggx", relight="shading-only"), make("ggx").sample(1, seeded())
+    renderer, light = make("ggx", relight="shading-only"), make("ggx").draw(1, seeded())
     pictures = [renderer(surface(), color.srgb_to_linear(photo(10, 12, seed=s)), light) for s in (0, 1)]
     assert torch.equal(*pictures)
     bright = make("lambert", relight="shading-only", grey=1.0)(surface(), pictures[0][:1, 0], light)
@@ -197,7 +232,7 @@ def test_shading_only_does_not_know_the_photo() -> None:
 def test_soft_shadows_darken_and_reach_the_depth() -> None:
     depth = torch.full((1, 1, 40, 40), 2.0)
     depth[..., 18:21] = 1.6
-    light = Illumination({"direction": shading.normalize(torch.tensor([[[1.0, 0.0, 0.8]]]))})
+    light = Illumination.of(shading.normalize(torch.tensor([[[-1.0, 0.0, 0.8]]])))
     linear = torch.full((1, 3, 40, 40), 0.6)
     lit, shadowed = (Lambert(shadows=s)(depth, linear, light) for s in ("none", "soft"))
     assert (shadowed <= lit + 1e-6).all()
@@ -256,7 +291,7 @@ def test_a_bad_option_is_refused_with_its_key_and_range(
 
 def test_backend_auto_says_once_what_it_takes(caplog: pytest.LogCaptureFixture) -> None:
     renderer, linear = BlinnPhong(), color.srgb_to_linear(photo(10, 12))
-    light = renderer.sample(2, seeded())
+    light = renderer.draw(2, seeded())
     with caplog.at_level(logging.INFO, logger="redepth"):
         for _ in range(3):
             renderer(surface(), linear, light)
@@ -275,7 +310,7 @@ def test_the_triton_backend_gives_the_same_picture_and_gradient(
         renderer = make("blinn-phong", lights=2, backend=backend, **options)
         depth = surface().to(device).requires_grad_()
         linear = color.srgb_to_linear(photo(10, 12)).to(device)
-        picture = renderer(depth, linear, renderer.sample(2, seeded()).to(device))
+        picture = renderer(depth, linear, renderer.draw(2, seeded()).to(device))
         (picture * torch.rand(picture.shape, generator=seeded(3)).to(device)).sum().backward()
         found[backend] = picture.detach(), depth.grad
     for ours, theirs in zip(*found.values(), strict=True):

@@ -1,4 +1,4 @@
-"""What torch expects of a CUDA device, tested with torch's own functions put aside."""
+"""Calls to torch.cuda, tested with patched functions of torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from redepth.config import Optim
 from redepth.errors import ConfigError
 from redepth.optim import execution
-from redepth.optim.budget import CudaMeter
+from redepth.optim.limits import CudaMeter
 from redepth.priors.prompts import Captioner
 from redepth.runtime import device
 from redepth.runtime.networks import Graphed
@@ -38,26 +38,26 @@ def test_devices() -> None:
 
 
 @pytest.mark.usefixtures("second_gpu")
-def test_a_gpu_that_is_not_there_names_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_an_error_with_the_available_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device.choose_device("cuda:0") == torch.device("cuda", 0)
     with pytest.raises(ConfigError, match=r"'cuda:2' is not available here.*from 0 \(cuda:0, cuda:1\)"):
         device.choose_device("cuda:2")
     for wrong in ("cuda:x", "cuda:-1"):
-        with pytest.raises(ConfigError, match=f"device '{wrong}' is none"):
+        with pytest.raises(ConfigError, match=f"'{wrong}' is not a device"):
             device.choose_device(wrong)
 
 
-@pytest.mark.parametrize("asked", ["auto", "cuda"])
-def test_a_gpu_has_its_index(asked: str, second_gpu: None) -> None:
-    assert device.choose_device(asked) == torch.device("cuda", 1)
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_a_gpu_has_its_index(name: str, second_gpu: None) -> None:
+    assert device.choose_device(name) == torch.device("cuda", 1)
     assert device.indexed("cuda") == torch.device("cuda", 1)
     assert device.indexed("cpu") == torch.device("cpu")
 
 
 @pytest.mark.usefixtures("second_gpu")
 def test_a_memory_limit_is_set_with_an_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch refuses a device without one."""
+    """torch raises for a device without index."""
     limits: list[tuple[float, int]] = []
 
     def limit(fraction: float, on: torch.device) -> None:
@@ -78,7 +78,7 @@ def test_a_memory_limit_is_set_with_an_index(monkeypatch: pytest.MonkeyPatch) ->
     assert limits == [(0.1, 1), (1.0, 1)]
 
 
-def test_numerics_are_set_and_put_back() -> None:
+def test_numerics_are_set_and_restored() -> None:
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     for tf32, search in ((True, False), (False, True)):
@@ -94,8 +94,8 @@ def test_numerics_are_set_and_put_back() -> None:
 @pytest.mark.skipif(
     not hasattr(torch.backends.cudnn, "conv"), reason="this torch has the older interface only"
 )
-def test_numerics_go_with_torchs_newer_interface() -> None:
-    """After it was used, torch raises where the older one is read."""
+def test_numerics_work_with_the_newer_interface_of_torch() -> None:
+    """Once the newer interface was used, torch raises where the older one is read."""
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
     before = matmul.fp32_precision, conv.fp32_precision
     try:
@@ -111,51 +111,51 @@ def test_numerics_go_with_torchs_newer_interface() -> None:
 
 
 def test_calls_take_turns_in_side_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each stream waits for what comes before, and what comes after waits for each."""
-    said: list[str] = []
-    here = ["outside"]
+    """Each side stream waits for the current stream, which waits for each of them at the end."""
+    log: list[str] = []
+    streams_in_use = ["outside"]
 
     class Stream:
         def __init__(self, *_: Any) -> None:
-            self.name = f"side {sum(line.startswith('made') for line in said)}"
-            said.append(f"made {self.name}")
+            self.name = f"side {sum(line.startswith('made') for line in log)}"
+            log.append(f"made {self.name}")
 
         def wait_stream(self, other: Any) -> None:
-            said.append(f"{self.name} waits for {other.name}")
+            log.append(f"{self.name} waits for {other.name}")
 
     @contextmanager
     def inside(stream: Any) -> Any:
-        here.append(stream.name)
+        streams_in_use.append(stream.name)
         yield
-        here.pop()
+        streams_in_use.pop()
 
     outside = SimpleNamespace(
-        name="outside", wait_stream=lambda other: said.append(f"outside waits for {other.name}")
+        name="outside", wait_stream=lambda other: log.append(f"outside waits for {other.name}")
     )
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", inside)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: outside)
     streams = device.SideStreams(CUDA, 2)
-    assert streams.run([lambda: here[-1]] * 3) == ["side 0", "side 1", "side 0"]
+    assert streams.run([lambda: streams_in_use[-1]] * 3) == ["side 0", "side 1", "side 0"]
     waits = [f"side {i} waits for outside" for i in (0, 1)] + [f"outside waits for side {i}" for i in (0, 1)]
-    assert said[2:] == waits
+    assert log[2:] == waits
     assert device.SideStreams(torch.device("cpu"), 4).run([lambda: 1, lambda: 2]) == [1, 2]
 
 
-def test_only_what_speaks_of_memory_is_out_of_memory() -> None:
+def test_which_errors_mean_out_of_memory() -> None:
     assert device.is_out_of_memory(torch.OutOfMemoryError())
     assert device.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"))
     assert not device.is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
-# --- what is decided for a device -----------------------------------------------------------------
+# --- decisions for a device -----------------------------------------------------------------------
 
 
-def test_a_refiner_says_how_it_executes() -> None:
-    found = make_refiner(performance={"compile": "off", "checkpointing": True}).execution
-    assert found["checkpointing"] is True
-    # On a CPU, what is for GPUs alone is not said.
-    assert "tf32" not in found
+def test_a_refiner_has_its_decisions_about_execution() -> None:
+    decisions = make_refiner(performance={"compile": "off", "checkpointing": True}).execution
+    assert decisions["checkpointing"] is True
+    # On a CPU, settings for GPUs alone are left out.
+    assert "tf32" not in decisions
     assert execution.tune(Optim(), CUDA, tiny_depth_model(), TargetPrior())["tf32"] is True
 
 
@@ -164,7 +164,7 @@ def test_a_refiner_says_how_it_executes() -> None:
 
 @pytest.fixture
 def currents(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """Stacks the devices that are made the current one, in place of doing so."""
+    """The stack of devices that code makes the current one; nothing is changed in torch."""
     stack: list[torch.device] = []
 
     @contextmanager
@@ -178,7 +178,7 @@ def currents(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
 
 
 def test_a_graph_is_captured_on_the_gpu_of_its_tensors(currents: list[torch.device]) -> None:
-    """Streams and pools of memory are the current GPU's."""
+    """Streams and memory pools belong to the current GPU."""
     on: list[list[torch.device]] = []
 
     class There(Graphed):
@@ -189,15 +189,15 @@ def test_a_graph_is_captured_on_the_gpu_of_its_tensors(currents: list[torch.devi
             on.append([*currents])
             return call(), lambda: None
 
-    noted = torch.cuda.device
-    with PretendedGPU(), mock.patch.object(torch.cuda, "device", noted), torch.no_grad():
+    recording = torch.cuda.device
+    with PretendedGPU(), mock.patch.object(torch.cuda, "device", recording), torch.no_grad():
         There(torch.clone)(torch.ones(2, device=GPU))
     with torch.no_grad():
         There(torch.clone)(torch.ones(2))
     assert on == [[GPU], []]
 
 
-def test_a_captioner_frees_the_memory_of_its_own_gpu(
+def test_a_captioner_frees_the_memory_of_its_gpu(
     currents: list[torch.device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     freed: list[list[torch.device]] = []
@@ -208,7 +208,7 @@ def test_a_captioner_frees_the_memory_of_its_own_gpu(
     assert freed == [[torch.device("cuda", 1)]]
 
 
-def test_a_run_synchronizes_and_frees_its_own_gpu(
+def test_a_run_synchronizes_and_frees_its_gpu(
     currents: list[torch.device], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import Any
 import pytest
 
 from redepth.errors import ConfigError, InputError, RedepthError
-from redepth.runtime.executors import Done, Resources, _share, executor
+from redepth.runtime.executors import Done, Resources, executor, gpu_share
 from tests.support import fake_gpus
 
 KINDS = {
@@ -60,7 +64,7 @@ def test_all_executors_give_the_same(resources: Resources) -> None:
     found = outcomes(executor(resources).run(partial(make_adder, 10), list(range(8))))
     expected = outcomes(executor(KINDS["inline"]).run(partial(make_adder, 10), list(range(8))))
     assert found == expected
-    assert [done.given for done in found] == list(range(8))
+    assert [done.item for done in found] == list(range(8))
 
 
 def test_a_failure_is_an_outcome_and_the_rest_runs(resources: Resources) -> None:
@@ -78,6 +82,82 @@ def test_each_process_makes_one_worker(resources: Resources, tmp_path: Path) -> 
 def test_nothing_to_do_makes_no_worker(resources: Resources, tmp_path: Path) -> None:
     assert list(executor(resources).run(partial(make_adder, 0, tmp_path), [])) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def make_interrupted() -> Callable[[int], int]:
+    """A worker that Ctrl-C ends at a 2; while it does others, it takes a moment."""
+
+    def work(given: int) -> int:
+        if given == 2:
+            raise KeyboardInterrupt
+        time.sleep(0.5)
+        return given
+
+    return work
+
+
+def test_ctrl_c_ends_the_run_after_what_was_running(resources: Resources) -> None:
+    found: list[Done[int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(executor(resources).run(make_interrupted, [2, *range(10, 30)]))
+    found.sort(key=lambda done: done.index)
+    assert found[0].interrupted
+    assert "interrupted" in found[0].error
+    assert all(done.result == done.item for done in found[1:])
+    assert len(found) <= resources.workers
+
+
+def test_the_terminals_ctrl_c_reaches_workers_and_ends_the_run(tmp_path: Path) -> None:
+    """What was running gives what it has, no further input starts, and nobody prints a traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.patient_worker", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A suite that was started in the background has Ctrl-C ignored, and its children would inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.iterdir())) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    *outcomes, last = out.splitlines()
+    assert sorted(outcomes) == ["0 partial False", "1 None True"]
+    assert last == "interrupted"
+    assert err == ""
+
+
+def test_a_stopped_executor_starts_nothing_more(resources: Resources) -> None:
+    runner = executor(resources)
+    found = []
+    for done in runner.run(partial(make_adder, 0), list(range(10, 30))):
+        runner.stop()
+        found.append(done)
+    assert 1 <= len(found) <= resources.workers
+
+
+def test_the_traceback_of_a_failure_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", "redepth.runtime.executors"):
+        list(executor(KINDS["inline"]).run(partial(make_adder, 0), [3, 4, 5]))
+    failures = [r.exc_info for r in caplog.records if r.exc_info is not None]
+    assert [info[0] for info in failures] == [InputError, KeyError]
+
+
+def test_processes_log_what_this_one_would(capfd: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("redepth.runtime.executors")
+    logger.setLevel("DEBUG")
+    try:
+        list(executor(KINDS["processes"]).run(partial(make_adder, 0), [4, 5]))
+    finally:
+        logger.setLevel("NOTSET")
+    assert "KeyError: 'four'" in capfd.readouterr().err
 
 
 def make_mortal(folder: Path, deaths: int) -> Callable[[int], int]:
@@ -121,7 +201,7 @@ def test_a_cluster_that_is_not_there_is_named() -> None:
         list(executor(Resources(ray="auto")).run(partial(make_adder, 0), [1]))
 
 
-def test_threads_are_shared_out() -> None:
+def test_threads_aregpu_shared_out() -> None:
     assert Resources(workers=2, threads=3).threads_each == 3
     assert Resources(workers=10_00).threads_each == 1
     assert Resources().kind == "inline"
@@ -156,7 +236,7 @@ def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
         assert sorted(by_process.values()) == [0, 0, 1]
 
 
-def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
+def test_without_gpus_togpu_share_a_process_keeps_the_device_it_is_told() -> None:
     assert {gpu for _, gpu, _ in told(workers=2, gpus=0, inputs=4)} == {0}
 
 
@@ -165,10 +245,10 @@ def test_without_gpus_to_share_a_process_keeps_the_device_it_is_told() -> None:
     [(1, 1, 1), (4, 2, 1), (2, 2, 1), (1, 2, 1 / 2), (2, 3, 1 / 2), (2, 5, 1 / 3)],
 )
 def test_each_ray_worker_finds_room_on_a_gpu(gpus: int, workers: int, share: float) -> None:
-    assert _share(float(gpus), workers) == share
+    assert gpu_share(float(gpus), workers) == share
     assert gpus * int(1 / share) >= workers
 
 
 def test_a_ray_cluster_without_gpus_is_named() -> None:
     with pytest.raises(ConfigError, match="no GPU"):
-        _share(0.0, 2)
+        gpu_share(0.0, 2)

@@ -14,34 +14,35 @@ from torch import Tensor, nn
 from redepth.contracts import Execution
 from redepth.ops import group_norm
 from redepth.ops.triton import kernels as support
-from redepth.runtime.fusion import fuse_norms, set_attention
+from redepth.runtime.fusion import Branches, fuse_norms, set_attention
 from redepth.runtime.networks import Graphed, execute, release_graphs
 from tests.support.checkpoints import SD
 from tests.support.helpers import relative_error, seeded, tiny_unet
 
-# Triton's interpreter overflows to the infinity that an exponential should be.
+# An exponential overflows to infinity in Triton's interpreter, as intended, with a warning.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning:triton")
 
 
 class Replayed(Graphed):
-    """A graph on the CPU: what is replayed reads its own inputs and writes its own outputs, as on a GPU."""
+    """A graph on the CPU: a replay reads the captured inputs and overwrites the outputs, as on a GPU."""
+
+    captures = 0
 
     def graphable(self, tensor: Tensor) -> bool:
         return True
 
     def capture(self, call: Any) -> tuple[Any, Any]:
+        self.captures += 1
         outputs = call()
         return outputs, lambda: outputs["sum"].copy_(call()["sum"])
 
 
-def test_a_graph_is_made_for_each_kind_of_arguments_and_hands_out_copies() -> None:
-    made: list[tuple[int, ...]] = []
-
+def test_each_kind_of_arguments_has_a_graph_and_results_are_copies() -> None:
     def add(a: Tensor, b: Tensor, *, factor: float = 1.0) -> dict[str, Any]:
-        made.append(tuple(a.shape))
         return {"sum": a + factor * b, "name": "add"}
 
-    call = Replayed(add)
+    branches = Branches()
+    call = Replayed(add, branches)
     two = torch.ones(2)
     with torch.no_grad():
         first = call(two, two)
@@ -51,33 +52,34 @@ def test_a_graph_is_made_for_each_kind_of_arguments_and_hands_out_copies() -> No
         assert second["sum"].tolist() == [4.0, 4.0]
         assert call(torch.ones(3), torch.ones(3), factor=2.0)["sum"].tolist() == [3.0] * 3
         assert call(two, two, factor=2.0)["sum"].tolist() == [3.0, 3.0]
-        assert len(call._graphs) == 3
-        with call._branches.of(2):
+        assert call.captures == 3
+        with branches.of(2):
             assert call(two, two)["sum"].tolist() == [2.0, 2.0]
-        assert len(call._graphs) == 4
-    # What has a way back is no graph.
+        assert call.captures == 4
+    # A call with gradient is not a graph.
     leaf = two.clone().requires_grad_()
     call(leaf, two)["sum"].sum().backward()
     assert torch.equal(leaf.grad, two)
-    assert len(call._graphs) == 4
+    assert call.captures == 4
     assert not Graphed(add).graphable(two)
 
 
-def test_graphs_that_are_released_are_captured_anew() -> None:
+def test_released_graphs_are_captured_again() -> None:
     network = nn.Sequential(nn.Linear(2, 2))
     execute(network, Execution(cuda_graphs=True), graph=True)
     graphed = network.forward = Replayed(lambda x: {"sum": x + 1})
     with torch.no_grad():
         network(torch.ones(2))
-        assert len(graphed._graphs) == 1
+        network(torch.ones(2))
+        assert graphed.captures == 1
         release_graphs(network)
-        assert not graphed._graphs
         assert network(torch.ones(2))["sum"].tolist() == [2.0, 2.0]
+        assert graphed.captures == 2
     release_graphs(nn.Linear(2, 2))  # has none
 
 
 class FakeCuda:
-    """As much of torch.cuda as a capture uses; to end one that has failed raises an error of its own."""
+    """The part of torch.cuda that a capture uses; ending a failed capture raises another error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.current = "main"
@@ -105,7 +107,7 @@ class FakeCuda:
         raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
 
 
-def test_memory_that_runs_out_in_a_capture_is_told_and_the_stream_is_left(
+def test_out_of_memory_in_a_capture_is_raised_and_the_stream_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cuda, calls = FakeCuda(monkeypatch), iter(range(4))
@@ -129,18 +131,18 @@ def test_group_normalisation_in_half_precision_is_computed_in_float32_on_a_cpu()
     ):
         network = nn.Sequential(norm)
         execute(network, Execution())
-        own = "forward" in norm.__dict__
-        assert own == (norm.affine and norm.weight.dtype == torch.bfloat16)
-        if own:
+        replaced = "forward" in norm.__dict__
+        assert replaced == (norm.affine and norm.weight.dtype == torch.bfloat16)
+        if replaced:
             exact = F.group_norm(x.float(), 2, eps=norm.eps)
             assert network(x).dtype == torch.bfloat16
             assert torch.equal(network(x), exact.bfloat16())
-            # Set up again in float32, it is the class's own.
+            # In float32 it is the class's method again.
             execute(network.float(), Execution())
             assert "forward" not in norm.__dict__
 
 
-def test_a_later_way_of_execution_replaces_the_former() -> None:
+def test_a_later_execution_replaces_the_former() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3))
     plain = network.forward
     execute(network, Execution(cuda_graphs=True), graph=True)
@@ -154,34 +156,36 @@ def test_a_later_way_of_execution_replaces_the_former() -> None:
 # --- fused normalisation --------------------------------------------------------------------------
 
 Network = tuple[nn.Module, Callable[[], tuple[Tensor, Tensor]]]
-"""A network, and what gives its output and the gradient of its input."""
+"""A network, and a function that returns its output and the gradient of its input."""
 
 
-def pulled(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+def with_gradient(call: Callable[[Tensor], Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Any:
     x = torch.randn(shape, generator=seeded()).to(dtype).requires_grad_()
     y = call(x)
     return y.detach(), torch.autograd.grad(y, x, torch.randn(y.shape, generator=seeded(1)).to(y))[0]
 
 
 def pixel_unet() -> Network:
-    """Of pixels, with a vector beside the time embedding."""
+    """A UNet in pixel space, with a class embedding."""
     unet = tiny_unet().unet.requires_grad_(False)
     light, time = torch.rand(2, 8, generator=seeded(2)), torch.tensor([3, 700])
 
     def call(x: Tensor) -> Tensor:
         return unet(x, time, None, class_labels=light.to(x)).sample
 
-    return unet, lambda: pulled(call, (2, 24, 8, 8), unet.dtype)
+    return unet, lambda: with_gradient(call, (2, 24, 8, 8), unet.dtype)
 
 
 def plain_unet() -> Network:
-    """Without any condition."""
+    """A UNet without condition."""
     unet = tiny_unet(relighting=False).unet.requires_grad_(False)
-    return unet, lambda: pulled(lambda x: unet(x, torch.tensor([3, 700])).sample, (2, 12, 8, 8), unet.dtype)
+    return unet, lambda: with_gradient(
+        lambda x: unet(x, torch.tensor([3, 700])).sample, (2, 12, 8, 8), unet.dtype
+    )
 
 
 def latent_unet() -> Network:
-    """Stable Diffusion's form: cross attention, whose blocks have a norm of their own."""
+    """Stable Diffusion's UNet: cross attention, whose blocks have a norm."""
     from diffusers import UNet2DConditionModel
 
     unet: Any = UNet2DConditionModel.from_pretrained(SD, subfolder="unet")
@@ -191,22 +195,22 @@ def latent_unet() -> Network:
     def call(x: Tensor) -> Tensor:
         return unet(x, torch.tensor([3, 700]), text.to(x)).sample
 
-    return unet, lambda: pulled(call, (2, 4, 8, 8), unet.dtype)
+    return unet, lambda: with_gradient(call, (2, 4, 8, 8), unet.dtype)
 
 
 def encoder() -> Network:
     from diffusers import AutoencoderKL
 
     vae: Any = AutoencoderKL.from_pretrained(SD, subfolder="vae")
-    own = vae.encoder.eval().requires_grad_(False)
-    return own, lambda: pulled(own, (2, 3, 32, 24), own.conv_in.weight.dtype)
+    network = vae.encoder.eval().requires_grad_(False)
+    return network, lambda: with_gradient(network, (2, 3, 32, 24), network.conv_in.weight.dtype)
 
 
 NETWORKS = [pixel_unet, plain_unet, latent_unet, encoder]
 
 
-def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float) -> bool:
-    return all(relative_error(a, b) < tolerance for a, b in zip(found, expected, strict=True))
+def agree(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float) -> bool:
+    return all(relative_error(a, b) < tolerance for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -214,7 +218,7 @@ def agree(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], toleran
 def test_fused_norms_change_nothing(
     make: Callable[[], Network], kernels: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the kernels and by their twin; and taken back, to the bit."""
+    """With the kernels and with the torch implementation; restored, the network is the same to the bit."""
     monkeypatch.setattr(support, "INTERPRETED", kernels and support.INTERPRETED)
     network, run = make()
     how = Execution(channels_last=False)
@@ -247,10 +251,10 @@ def test_fused_norms_follow_the_dtype_of_their_network(
 
 
 @pytest.mark.parametrize("make", NETWORKS)
-def test_every_norm_is_fused_with_what_follows_it(
+def test_every_norm_is_fused_with_the_activation_after_it(
     make: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts what is left: no torch normalisation, and SiLU for vectors only."""
+    """No torch normalisation is left, and SiLU remains for vectors only."""
     network, run = make()
     norms = [m for m in network.modules() if isinstance(m, nn.GroupNorm)]
     attentions = sum(type(m).__name__ in ("Attention", "Transformer2DModel") for m in network.modules())
@@ -269,7 +273,7 @@ def test_every_norm_is_fused_with_what_follows_it(
     assert len(calls) - with_silu <= attentions
 
 
-def test_a_copy_of_a_fused_network_has_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_a_fused_network_uses_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support, "INTERPRETED", False)
     network, run = encoder()
     execute(network, Execution(fused_kernels=True))
@@ -281,7 +285,7 @@ def test_a_copy_of_a_fused_network_has_its_own_weights(monkeypatch: pytest.Monke
     assert torch.equal(run()[0], before[0])
 
 
-def test_an_activation_that_others_use_too_stays_what_it_is() -> None:
+def test_a_shared_activation_is_not_fused() -> None:
     from diffusers.models.resnet import ResnetBlock2D
 
     blocks = [ResnetBlock2D(in_channels=8, temb_channels=4, groups=2) for _ in range(2)]
@@ -298,8 +302,8 @@ def test_an_activation_that_others_use_too_stays_what_it_is() -> None:
 
 
 @pytest.mark.parametrize("make", [latent_unet, encoder])
-def test_the_additions_of_a_residual_block_are_passes_no_more(make: Callable[[], Network]) -> None:
-    """No convolution of a block adds its bias, nothing is divided, and what differs is rounding."""
+def test_the_additions_of_a_residual_block_are_fused(make: Callable[[], Network]) -> None:
+    """No convolution of a block adds its bias, nothing is divided, and results differ by rounding only."""
     from diffusers.models.resnet import ResnetBlock2D
 
     network, run = make()
@@ -315,7 +319,7 @@ def test_the_additions_of_a_residual_block_are_passes_no_more(make: Callable[[],
     assert agree(run(), plain, 1e-5)
 
 
-def test_a_block_of_another_kind_keeps_its_own_forward() -> None:
+def test_a_block_of_another_kind_keeps_its_forward() -> None:
     from diffusers.models.resnet import ResnetBlock2D
 
     kinds: list[dict[str, Any]] = [
@@ -361,7 +365,7 @@ def processors(network: nn.Module) -> set[str]:
     return {type(m.processor).__name__ for m in network.modules() if isinstance(m, Attention)}
 
 
-def test_explicit_attention_is_the_same_attention() -> None:
+def test_explicit_and_fused_attention_agree() -> None:
     network, run = encoder()
     plain = run()
     assert processors(network) == {"AttnProcessor2_0"}

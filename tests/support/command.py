@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from rich.console import Console
 
 from redepth import cli
+from redepth.cli import console
+
+SMOKE = ("--preset", "smoke", "--device", "cpu")
 
 # One thread: results are the same to the bit, and a busy machine is not made busier.
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -40,8 +45,8 @@ def call(*args: str | Path) -> Finished:
     code = 0
     with (
         mock.patch.object(sys, "argv", ["redepth", *map(str, args)]),
-        mock.patch.object(cli, "out", Console(width=200)),
-        mock.patch.object(cli, "err", Console(width=200, stderr=True)),
+        mock.patch.object(console, "out", Console(width=200)),
+        mock.patch.object(console, "err", Console(width=200, stderr=True)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -59,3 +64,18 @@ def spawn(*args: str | Path, extra: Mapping[str, str] | None = None) -> Finished
         command, env={**ENVIRONMENT, **(extra or {})}, capture_output=True, text=True, timeout=300
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def one_line(done: Finished, *words: str) -> None:
+    """Assert that a call failed with exit code 2 and one line on stderr that holds all the words."""
+    assert done.code == 2, done
+    assert len(done.err.splitlines()) == 1, done.err
+    assert done.err.startswith("error: ")
+    assert "Traceback" not in done.err
+    for word in words:
+        assert word in done.err
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """Read the run record in a folder of results."""
+    return json.loads((folder / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""Tiny real components and comparisons that several test files share."""
+"""Tiny real components and comparisons for several test files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from redepth.config import Optim, Term
 from redepth.contracts import Condition, Illumination, Noise
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.optim.objectives import Smoothness
-from redepth.optim.refiner import Outcome, Refiner
+from redepth.optim.outcome import Outcome
+from redepth.optim.refiner import Refiner
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.pixel_unet import LIGHT_CHANNELS, Layout, PixelUNet
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -34,14 +35,14 @@ RESULT_FILES = {
 
 
 def golden(name: str, case: str) -> Callable[[str], Tensor]:
-    """Return a function from a key of one recorded case to its tensor."""
+    """Return a function that maps a key of one recorded case to its tensor."""
     arrays = np.load(GOLDEN / f"{name}.npz")
     return lambda key: torch.from_numpy(np.asarray(arrays[f"{case}_{key}"]))
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected."""
-    return float((found - expected).detach().norm() / expected.detach().norm().clamp(min=1e-30))
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of the expected tensor."""
+    return float((actual - expected).detach().norm() / expected.detach().norm().clamp(min=1e-30))
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -133,21 +134,22 @@ class TargetPrior:
 
 
 TAME = dict.fromkeys(("embeddings", "decoder", "encoder", "correction", "offset"), 1e-6) | {"depth": 1e-4}
-"""Learning rates under which a run follows rounding in proportion.
+"""Learning rates at which rounding changes a result in proportion.
 
-AdamW's first steps go by the sign of a gradient. At rates that show, a photo changed by 1e-7 ends, after 24
-steps of the tiny models, up to 80 % of the whole change away, on a CPU too; at these less than 1 %.
+AdamW's first steps follow the sign of a gradient. At the rates of `make_refiner`, a change of the photo by
+1e-7 moves the result of 24 steps of the tiny models by up to 80 % of the whole change, also on a CPU; at
+these rates by less than 1 %.
 """
 
 
-def change_error(found: Outcome, expected: Outcome) -> float:
-    """How far apart two runs ended, as a share of what the second changed."""
+def change_error(actual: Outcome, expected: Outcome) -> float:
+    """The relative error of one run's change against another's."""
     change = expected.members - expected.initial
-    return relative_error(found.members - found.initial, change)
+    return relative_error(actual.members - actual.initial, change)
 
 
 def make_refiner(prior: Any = None, lights: int = 1, device: torch.device = CPU, **optim: Any) -> Refiner:
-    """A refiner over the tiny depth model; rates are high so that a few steps show."""
+    """A refiner on the tiny depth model; learning rates are high, so that a few steps have an effect."""
     settings: dict[str, Any] = {
         "steps": 3,
         "members": 3,
@@ -160,7 +162,7 @@ def make_refiner(prior: Any = None, lights: int = 1, device: torch.device = CPU,
             "offset": 1e-2,
         },
         "objectives": {"smoothness": Term()},
-        # On a GPU tests compare float32 with a CPU's, and are too short for cuDNN's search to pay.
+        # On a GPU tests compare float32 with a CPU's, and are too short for cuDNN's search to save time.
         "performance": {"tf32": False, "cudnn_benchmark": False} | optim.pop("performance", {}),
     }
     return Refiner(

@@ -1,7 +1,7 @@
 """Repositories with the files, names, shards and variants of the real ones, and weights of a few channels.
 
-What nobody needs is there as well, by name, so that a test can tell that it is left alone. The listings are
-those of the hub's public pages.
+Files that redepth does not need are there as well, by name, so that a test can check that they are not
+downloaded. The listings are those of the hub's public pages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ XL = "stabilityai/stable-diffusion-xl-base-1.0"
 BLIP2 = "Salesforce/blip2-opt-2.7b"
 DA3 = "depth-anything/DA3MONO-LARGE"
 
-_LEFT_ALONE = b"nobody needs this"
+_NOT_NEEDED = b"not needed"
 
 
 PROCESSOR = {
@@ -37,13 +37,13 @@ PROCESSOR = {
     "resample": 3,
     "size": {"height": 518, "width": 518},
 }
-"""What Depth Anything V2's checkpoints say of their pictures."""
+"""The preprocessing in the checkpoints of Depth Anything V2."""
 
 
 def depth_anything(folder: Path) -> None:
     shutil.copytree(GOLDEN / "tiny-random-depth-anything", folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    _leave(folder, ".gitattributes", "README.md")
+    _add_needless(folder, ".gitattributes", "README.md")
 
 
 def stable_diffusion(folder: Path) -> None:
@@ -53,7 +53,7 @@ def stable_diffusion(folder: Path) -> None:
         folder, ("text_encoder/model", "unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model")
     )
     unet, encoder = "unet/diffusion_pytorch_model", "text_encoder/pytorch_model"
-    _leave(
+    _add_needless(
         folder,
         ".gitattributes",
         "README.md",
@@ -88,7 +88,7 @@ def stable_diffusion_xl(folder: Path) -> None:
     foreign = [
         f"{name}/{file}" for name in (*encoders, "unet", "vae_decoder", "vae_encoder") for file in _ELSEWHERE
     ]
-    _leave(
+    _add_needless(
         folder,
         ".gitattributes",
         "01.png",
@@ -123,14 +123,14 @@ def blip2(folder: Path) -> None:
     (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>", "pad_token": "<pad>"}')
     to_shards(folder / "model.safetensors")
     pickles = [f"pytorch_model-0000{part}-of-00002.bin" for part in (1, 2)]
-    _leave(folder, ".gitattributes", "README.md", "pytorch_model.bin.index.json", *pickles)
+    _add_needless(folder, ".gitattributes", "README.md", "pytorch_model.bin.index.json", *pickles)
 
 
 def depth_anything_3(folder: Path) -> None:
     from tests.support import tiny_depth_models as tiny
 
     tiny.save(tiny.da3(), folder)
-    _leave(folder, ".gitattributes", "README.md")
+    _add_needless(folder, ".gitattributes", "README.md")
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
@@ -161,7 +161,7 @@ BLIP2_FILES = {
 
 
 def sd_files(variant: str = "", encoders: Iterable[str] = ("",)) -> set[str]:
-    """What is needed of Stable Diffusion 1.5, or of SDXL with its two encoders."""
+    """Return the files that redepth needs of Stable Diffusion 1.5, or of SDXL with its two encoders."""
     files = {"model_index.json", "scheduler/scheduler_config.json"}
     files |= {f"{part}/config.json" for part in ("unet", "vae")}
     files |= {f"{part}/diffusion_pytorch_model{variant}.safetensors" for part in ("unet", "vae")}
@@ -172,10 +172,11 @@ def sd_files(variant: str = "", encoders: Iterable[str] = ("",)) -> set[str]:
     return files
 
 
-def _leave(folder: Path, *names: str) -> None:
+def _add_needless(folder: Path, *names: str) -> None:
+    """Add files that redepth must not download."""
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(_LEFT_ALONE)
+        (folder / name).write_bytes(_NOT_NEEDED)
 
 
 def _with_variants(folder: Path, parts: Iterable[str]) -> None:

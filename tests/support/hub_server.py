@@ -1,7 +1,7 @@
 """A hub on loopback: the endpoints of the Hugging Face hub that its client uses, and faults on request.
 
-Weights are kept as the hub keeps them: `resolve` sends on to another host, with the SHA-256 and the size in
-its headers. There is no Xet here, so everything is plain HTTP.
+Weights are stored as the hub stores them: `resolve` redirects to another host, with the SHA-256 and the size
+in its headers. There is no Xet here, so everything is plain HTTP.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LARGE = (".safetensors", ".bin", ".ckpt", ".msgpack", ".onnx", ".png", ".onnx_d
 
 @dataclass
 class Repository:
-    """What one repository has and who may read it."""
+    """A repository: its files, whether it is gated, its revisions."""
 
     folder: Path
     gated: bool = False
@@ -36,12 +36,13 @@ class Repository:
 
     @property
     def names(self) -> list[str]:
+        """The paths of the files inside the repository."""
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(path.relative_to(self.folder).as_posix() for path in files)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request as the server saw it."""
 
     method: str
@@ -54,27 +55,27 @@ class Asked:
 
 @dataclass
 class Faults:
-    """What goes wrong: each entry happens once, in this order."""
+    """Faults of the server: each entry happens once, in this order."""
 
     cuts: dict[str, list[int]] = field(default_factory=dict)
-    """File -> after how many bytes of each answer the connection ends; negative: it is reset."""
+    """File -> number of bytes after which the connection of each answer ends; it is reset if negative."""
     statuses: list[int] = field(default_factory=list)
     """Statuses of the next requests."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Headers of such an answer."""
-    spoilt: dict[str, int] = field(default_factory=dict)
-    """File -> how often a byte of it is another one on its way."""
+    """Headers of these answers."""
+    corrupted: dict[str, int] = field(default_factory=dict)
+    """File -> number of answers in which one byte is wrong."""
 
 
 class Hub:
-    """The server: ``repositories`` by name, ``moved`` from old names to new ones, and all that was asked."""
+    """The server: ``repositories`` by name, ``moved`` from old names to new ones, and all ``requests``."""
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         self.ranges = True
         self.repositories: dict[str, Repository] = {}
         self.moved: dict[str, str] = {}
         self.faults = Faults()
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         self.lock = threading.Lock()
         self._servers = [_Server(("127.0.0.1", 0), _Handler, hub=self) for _ in range(2)]
         self.url, self.store = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
@@ -92,40 +93,40 @@ class Hub:
             server.server_close()
 
     def add(self, name: str, folder: Path) -> None:
-        """Serve a repository; checksums are made now, so that no client waits for them."""
+        """Serve a repository; its checksums are computed now, so that no client waits for them."""
         self.repositories[name] = Repository(folder)
         for path in folder.rglob("*"):
             if path.is_file():
                 digest_of(path)
 
     def forget(self) -> None:
-        """Forget what was asked and what was to go wrong."""
-        self.asked, self.faults, self.ranges = [], Faults(), True
+        """Clear the requests and the faults."""
+        self.requests, self.faults, self.ranges = [], Faults(), True
 
     def downloaded(self) -> dict[str, set[str]]:
-        """Repository -> files of which a content was sent."""
-        found: dict[str, set[str]] = {}
-        for asked in self.asked:
-            match = re.match(r"/(?:store/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", asked.path)
-            if match and asked.method == "GET" and asked.status in (200, 206):
-                found.setdefault(match[1], set()).add(match[2])
-        return found
+        """Return repository -> files whose content was sent."""
+        files: dict[str, set[str]] = {}
+        for request in self.requests:
+            match = re.match(r"/(?:store/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", request.path)
+            if match and request.method == "GET" and request.status in (200, 206):
+                files.setdefault(match[1], set()).add(match[2])
+        return files
 
     def starts(self, name: str) -> list[int]:
-        """Return from which bytes on a file was sent, answer by answer."""
-        sent = (a for a in self.asked if a.method == "GET" and a.status in (200, 206))
-        return [asked.start for asked in sent if asked.path.endswith(f"/{name}")]
+        """Return the first byte of each answer that sent a file."""
+        sent = [r for r in self.requests if r.method == "GET" and r.status in (200, 206)]
+        return [request.start for request in sent if request.path.endswith(f"/{name}")]
 
 
 def _mapped(path: Path) -> memoryview:
-    """A file's content, which may be larger than one would like to hold in memory."""
+    """Return a file's content without reading it into memory."""
     with path.open("rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 @contextlib.contextmanager
 def serving(certificate: tuple[Path, Path] | None = None) -> Iterator[Hub]:
-    """A hub that runs within; with a certificate and its key it speaks TLS."""
+    """Run a hub within the context; with a certificate and its key it uses TLS."""
     hub = Hub(certificate)
     try:
         yield hub
@@ -141,11 +142,11 @@ class _Server(ThreadingHTTPServer):
         super().__init__(*args)
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing of clients that go away."""
+        """Ignore clients that disconnect."""
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, made once."""
+    """Return the SHA-256 of a file, computed once."""
     return _digest(path, path.stat().st_mtime_ns)
 
 
@@ -163,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet; requests are noted in `Hub.asked`."""
+        """Log nothing; `Hub.requests` holds the requests."""
 
     def do_HEAD(self) -> None:
         self._respond()
@@ -172,27 +173,27 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond()
 
     def do_CONNECT(self) -> None:
-        """Be a proxy that lets nobody through."""
-        self._say(407, b"who are you?")
+        """Act as a proxy that refuses every connection."""
+        self._send(407, b"proxy authentication required")
 
     def _respond(self) -> None:
         hub = self.server.hub
         with hub.lock:
             status = hub.faults.statuses.pop(0) if hub.faults.statuses and self.path != "/" else 0
         if status:
-            return self._say(status, b"out of order", hub.faults.headers)
+            return self._send(status, b"a fault", hub.faults.headers)
         if self.path == "/":
-            return self._say(200, b"a hub")
+            return self._send(200, b"a hub")
         pattern = r"/api/models/([^/]+/[^/?]+)(?:/(revision|tree)/([^/?]+)(/[^?]+)?)?(\?.*)?"
         if match := re.fullmatch(pattern, self.path):
-            if match[4]:  # none of the repositories has folders that the libraries look for
+            if match[4]:  # no repository has one of the folders that the libraries list
                 return self._refuse(404, "EntryNotFound")
             return self._model(match[1], match[2], match[3] or "main")
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)", self.path):
             return self._resolve(match[1], match[2], match[3])
         if match := re.fullmatch(r"/store/([^/]+/[^/]+)/resolve/[^/]+/([^?]+)", self.path):
             return self._content(hub.repositories[match[1]].folder, match[2], {})
-        return self._say(404, b"no such page")
+        return self._send(404, b"no such page")
 
     def _model(self, name: str, kind: str | None, revision: str) -> None:
         repository = self._repository(name, revision)
@@ -200,14 +201,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if kind == "tree":
             entries = [{"type": "file", "path": n, "oid": "0", "size": 1} for n in repository.names]
-            return self._say(200, json.dumps(entries).encode())
+            return self._send(200, json.dumps(entries).encode())
         listed = {
             "id": name,
             "sha": COMMIT,
             "gated": "manual" if repository.gated else False,
             "siblings": [{"rfilename": n} for n in repository.names],
         }
-        return self._say(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
+        return self._send(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, revision: str, file: str) -> None:
         repository = self._repository(name, revision)
@@ -219,18 +220,18 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self._refuse(404, "EntryNotFound", {"X-Repo-Commit": COMMIT})
         digest = digest_of(path)
-        told = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest[:40]}"'}
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest[:40]}"'}
         if not path.name.endswith(_LARGE):
-            return self._content(repository.folder, file, told)
+            return self._content(repository.folder, file, headers)
         linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(path.stat().st_size)}
         place = {"Location": f"{self.server.hub.store}/store{self.path}"}
-        return self._say(302, b"", {**told, **linked, **place})
+        return self._send(302, b"", {**headers, **linked, **place})
 
     def _repository(self, name: str, revision: str) -> Repository | None:
-        """Return the repository, or None once the client was told what is wrong with what it asked for."""
+        """Return the repository, or None after an error was sent."""
         hub = self.server.hub
         if name in hub.moved:
-            self._say(307, b"", {"Location": self.path.replace(name, hub.moved[name])})
+            self._send(307, b"", {"Location": self.path.replace(name, hub.moved[name])})
         elif name not in hub.repositories:
             self._refuse(401, "RepoNotFound")
         elif revision not in hub.repositories[name].revisions:
@@ -240,18 +241,19 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _refuse(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
-        self._say(status, b"refused", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
+        self._send(status, b"refused", {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})})
 
     def _content(self, folder: Path, name: str, headers: dict[str, str]) -> None:
-        """Send a file, or what follows a byte of it, as far as the faults let it through."""
-        whole = _mapped(folder / name)
+        """Send a file, or the requested range of it, with the server's faults."""
+        content = _mapped(folder / name)
         match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "") if self.server.hub.ranges else "")
         start = int(match[1]) if match else 0
-        body, told = whole[start:], {**headers, "Accept-Ranges": "bytes"}
-        told |= {"Content-Range": f"bytes {start}-{len(whole) - 1}/{len(whole)}"} if match else {}
-        self._say(206 if match else 200, body, told, name=name, start=start)
+        headers = {**headers, "Accept-Ranges": "bytes"}
+        if match:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._send(206 if match else 200, content[start:], headers, name=name, start=start)
 
-    def _say(
+    def _send(
         self,
         status: int,
         body: bytes | memoryview,
@@ -261,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         hub = self.server.hub
         token = "Authorization" in self.headers
-        hub.asked.append(Asked(self.command, self.path, status, start, token))
+        hub.requests.append(Request(self.command, self.path, status, start, token))
         self.send_response(status)
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
@@ -271,8 +273,8 @@ class _Handler(BaseHTTPRequestHandler):
         with hub.lock:
             cuts = hub.faults.cuts.get(name)
             cut = cuts.pop(0) if cuts else None
-            if hub.faults.spoilt.get(name, 0) > 0:
-                hub.faults.spoilt[name] -= 1
+            if hub.faults.corrupted.get(name, 0) > 0:
+                hub.faults.corrupted[name] -= 1
                 body = bytes(body[:-1]) + bytes([body[-1] ^ 1])
         self.wfile.write(body if cut is None else body[: abs(cut)])
         if cut is not None:

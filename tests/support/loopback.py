@@ -1,4 +1,4 @@
-"""This process, or one of its own, as a client of the hub on loopback."""
+"""Use the hub on loopback as a client, in this process or in a child process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from redepth.checkpoints import downloads, hub
+from redepth import checkpoints
+from redepth.checkpoints import hub_api, retries
+from redepth.checkpoints.optional_files import request_optional
 from tests.support.command import ENVIRONMENT, Finished, call
 from tests.support.hub_repositories import SD
 from tests.support.hub_server import COMMIT, Hub
@@ -19,6 +21,7 @@ RUN = ("--preset", "re-depth-anything", "--device", "cpu", *SMALL, "-s", "prior.
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
+    """Make the hub's client of this process use a server and an empty cache, and retry without waiting."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -27,37 +30,39 @@ def connect(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retries, "WAITS", (0.0, 0.0, 0.0))
     new_process()
 
 
 def new_process() -> None:
-    """Forget what a process keeps in mind of the hub."""
-    downloads._asked.cache_clear()
-    downloads.listing.cache_clear()
-    hub._asked_for.cache_clear()
+    """Clear the results of requests that a process keeps."""
+    hub_api._probe.cache_clear()
+    hub_api.listing.cache_clear()
+    request_optional.cache_clear()
 
 
-def source(**options: Any) -> hub.Source:
-    """Stable Diffusion's UNet."""
-    return hub.locate(SD, options.pop("revision", None), ["unet/config.json", UNET], **options)
+def source(**options: Any) -> checkpoints.Source:
+    """Locate Stable Diffusion's UNet."""
+    return checkpoints.locate(SD, options.pop("revision", None), ["unet/config.json", UNET], **options)
 
 
 def refine(photo: Path, out: Path, *more: str | Path) -> Finished:
+    """Run ``redepth refine`` with small settings in this process."""
     return call("refine", photo, "--out", out, *RUN, *more)
 
 
 def environment(server: Hub, home: Path, **more: str) -> dict[str, str]:
-    own = {
+    """The variables of a child process that uses a server and a cache of its own."""
+    variables = {
         "HF_ENDPOINT": server.url,
         "HF_HOME": str(home),
         "HF_HUB_OFFLINE": "0",
         "REDEPTH_CACHE": f"{home}/r",
     }
-    return {**ENVIRONMENT, **own, "HF_TOKEN": "hf_secret", **more}
+    return {**ENVIRONMENT, **variables, "HF_TOKEN": "hf_secret", **more}
 
 
 def cached(home: Path, repository: str, name: str) -> Path:
-    """The blob of a cached file: its name in the snapshot is a link to it."""
+    """The blob of a cached file, to which its name in the snapshot links."""
     folder = home / "hub" / f"models--{repository.replace('/', '--')}"
     return (folder / "snapshots" / COMMIT / name).resolve()

@@ -1,13 +1,14 @@
-"""A pretended GPU: memory of the CPU that is told apart, so that a GPU's rules can be tested on a CPU.
+"""A pretended GPU on a CPU, which raises the errors that a GPU would.
 
-Within `PretendedGPU` whatever is sent to or made on CUDA stays in the CPU's memory and is marked, by storage,
-as being on the GPU, which is what ``tensor.device`` then says. Operators compute as they do on a CPU. What a
-GPU would refuse is refused: operators that mix memory, numpy, a host's random generator. In a `step`, also
-what would make the host wait for the GPU: reading a value or a shape that depends on values, copies to the
-host, copies from it other than from pinned memory without blocking, and numbers sent as tensors.
+Inside `PretendedGPU`, tensors that are sent to or made on CUDA stay in the CPU's memory. Their storages are
+marked as being on the GPU, and ``tensor.device`` returns that. Operators compute as on a CPU. Errors are
+operators that mix memory, numpy, and a random generator of the host. Inside a `step`, errors are also
+operations for which the host would wait for the GPU: reading a value or a shape that depends on values,
+copies to the host, copies from the host other than from pinned memory without blocking, and numbers sent as
+tensors.
 
-Python's ways to and from a device are patched; all else is seen as operators by a dispatch mode. What torch's
-own C++ code makes inside an operator cannot say where it is meant to be: it goes with whatever it meets.
+Python's functions for devices are patched; a dispatch mode sees all operators. Tensors that torch's C++ code
+makes inside an operator have no device yet ("undecided"): they match tensors on either side.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _READS = {
     "unique_consecutive",
     "unique_dim",
 }
-"""Operators whose result, or its shape, the host has to know."""
+"""Operators whose result, or its shape, the host reads."""
 
 _INDEXES = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 
@@ -85,18 +86,18 @@ _OF_NUMBERS = {"tensor", "as_tensor", "asarray", "new_tensor"}
 
 
 class Refused(RuntimeError):
-    """What a real GPU would refuse."""
+    """An operation that raises an error on a real GPU."""
 
 
 class Waited(RuntimeError):
-    """What makes the host wait for the GPU, within a step."""
+    """An operation inside a step that makes the host wait for the GPU."""
 
 
 class _Places:
-    """Where storages are: on the GPU, in pinned memory, or undecided; what is not here is the host's."""
+    """Places of storages: the GPU, pinned memory, or undecided; a storage without entry is the host's."""
 
     def __init__(self) -> None:
-        # A weak reference keeps the address from being used again.
+        # A weak reference prevents reuse of the address.
         self._known: dict[int, tuple[str, StorageWeakRef]] = {}
         self._limit = 4096
 
@@ -119,7 +120,7 @@ class _Places:
 
 
 class PretendedGPU(TorchDispatchMode):
-    """Use as a context; load models, and run, inside it, on the device `GPU`."""
+    """A context in which models are loaded and run on the device `GPU`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class PretendedGPU(TorchDispatchMode):
         self._patches = ExitStack()
 
     def __enter__(self) -> Any:
-        # `with torch.device(...)` looks for torch's functions as they are when this is first called.
+        # `with torch.device(...)` keeps the functions that exist at the first call: call it before patching.
         _device_constructors()
         constants._made.cache_clear()
         for owner, name, replacement in self._replacements():
@@ -139,12 +140,12 @@ class PretendedGPU(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._patches.close()
-        # It has constants that only say that they are on a GPU.
+        # The cache holds constants that are only marked as being on a GPU.
         constants._made.cache_clear()
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Within it nobody may wait for the GPU."""
+        """Raise `Waited` for any wait for the GPU inside the context."""
         self._stepping = True
         try:
             yield
@@ -163,10 +164,10 @@ class PretendedGPU(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        places = {self._places[t] for t in given}
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        places = {self._places[t] for t in inputs}
         if "gpu" in places:
-            self._check(func, args, kwargs, given)
+            self._check(func, args, kwargs, inputs)
         result = func(*args, **kwargs)
         if func.__name__.startswith("copy_"):
             return result
@@ -174,7 +175,7 @@ class PretendedGPU(TorchDispatchMode):
             place = "gpu"
         elif places <= {"undecided"} and not self._making:
             place = "undecided"
-        elif func.__name__.startswith("lift_fresh") and not self._making and given[0].dim() == 0:
+        elif func.__name__.startswith("lift_fresh") and not self._making and inputs[0].dim() == 0:
             place = "undecided"  # a number, written into a tensor
         else:
             return result
@@ -183,16 +184,16 @@ class PretendedGPU(TorchDispatchMode):
                 self._places[made] = place
         return result
 
-    def _check(self, func: Any, args: Any, kwargs: Any, given: list[Tensor]) -> None:
+    def _check(self, func: Any, args: Any, kwargs: Any, inputs: list[Tensor]) -> None:
         name = func.__name__.split(".")[0]
-        host = [t for t in given if self._places[t] in ("host", "pinned")]
+        host = [t for t in inputs if self._places[t] in ("host", "pinned")]
         if name == "copy_":
             if host:
                 self._check_copy(args[0], args[1], bool(kwargs.get("non_blocking") or (*args, 0, 0)[2]))
             return
         if name in _READS:
             self._waits(name)
-        if name == "repeat_interleave" and len(given) and kwargs.get("output_size") is None:
+        if name == "repeat_interleave" and inputs and kwargs.get("output_size") is None:
             self._waits(name)
         if name in _INDEXES:
             if not self.holds(args[0]):
@@ -200,14 +201,14 @@ class PretendedGPU(TorchDispatchMode):
             indices = [i for i in args[1] if i is not None]
             if any(i.dtype in (torch.bool, torch.uint8) for i in indices):
                 self._waits(f"{name} by a mask")
-            # Indices may be the host's, as a single value may: they are copied, from memory as it comes.
+            # Indices and single values may be the host's: torch copies them, from pageable memory.
             host = [t for t in host if not (any(t is i for i in indices) or t.dim() == 0)]
             if any(self._places[i] != "gpu" and self._places[i] != "undecided" for i in indices):
                 self._waits(f"{name} by indices of the host")
         spread = torch.Tag.pointwise in func.tags or name.startswith(("_foreach", "_fused"))
         written = func._schema.is_mutable and any(t is args[0] for t in host)
         if written or any(t.dim() or not spread for t in host):
-            shapes = [(tuple(t.shape), self._places[t]) for t in given]
+            shapes = [(tuple(t.shape), self._places[t]) for t in inputs]
             raise Refused(f"{func}: tensors of the host and of the GPU in one operator: {shapes}")
 
     def _check_copy(self, to: Tensor, values: Tensor, non_blocking: bool) -> None:
@@ -224,7 +225,7 @@ class PretendedGPU(TorchDispatchMode):
     # --- Python's ways to a device ------------------------------------------------------------
 
     def _replacements(self) -> Iterator[tuple[Any, str, Any]]:
-        # Kernels would run in Triton's interpreter, for minutes; their twins run instead.
+        # In Triton's interpreter kernels would take minutes: the torch implementations run instead.
         yield kernels, "TRITON_PROBLEM", "a pretended GPU has none"
         base = torch._C.TensorBase
         for name, on_gpu in (("is_cuda", True), ("is_cpu", False)):
@@ -247,7 +248,7 @@ class PretendedGPU(TorchDispatchMode):
             yield torch, name, self._placed(getattr(torch, name), name)
         for name in _NEW:
             yield Tensor, name, self._placed(getattr(base, name), name)
-        # A GPU of one's own is always the current one.
+        # The only GPU is always the current one.
         yield torch.cuda, "device", lambda _: nullcontext()
         yield torch.cuda, "device_of", lambda _: nullcontext()
         yield torch.cuda, "current_device", lambda: GPU.index
@@ -257,8 +258,8 @@ class PretendedGPU(TorchDispatchMode):
             "_group_tensors_by_device_and_dtype",
             staticmethod(
                 lambda lists, with_indices=False: {
-                    (GPU if self.holds(found[0][0][0]) else device, dtype): found
-                    for (device, dtype), found in grouped(lists, with_indices).items()
+                    (GPU if self.holds(group[0][0][0]) else device, dtype): group
+                    for (device, dtype), group in grouped(lists, with_indices).items()
                 }
             ),
         )
@@ -283,11 +284,11 @@ class PretendedGPU(TorchDispatchMode):
         return convert
 
     def _to(self, tensor: Tensor, *args: Any, copy: bool = False, **options: Any) -> Tensor:
-        """Do what `Tensor.to` does."""
+        """Replace `Tensor.to`."""
         to = torch._C.TensorBase.to
-        given = options.pop("other", args[0] if args else None)
-        if isinstance(given, Tensor):
-            device, dtype = given.device, given.dtype
+        target = options.pop("other", args[0] if args else None)
+        if isinstance(target, Tensor):
+            device, dtype = target.device, target.dtype
             non_blocking, layout = options.get("non_blocking", False), options.get("memory_format")
         else:
             device, dtype, non_blocking, layout = torch._C._nn._parse_to(*args, **options)
@@ -329,18 +330,17 @@ class PretendedGPU(TorchDispatchMode):
         return pinned
 
     def _placed(self, make: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
-        """Let a function that makes a tensor make it where it is told to."""
+        """Replace a function that makes tensors by one that marks them with their place."""
 
         def made(*args: Any, **options: Any) -> Tensor:
-            asked = options.get("device")
-            asked = torch.device(asked) if isinstance(asked, str) else asked
+            where = options.get("device")
+            where = torch.device(where) if isinstance(where, str) else where
             source = args[0] if args and isinstance(args[0], Tensor) else None
             if name in ("as_tensor", "asarray") and source is not None:
-                return (
-                    self._to(source, asked, options.get("dtype")) if asked or options.get("dtype") else source
-                )
+                dtype = options.get("dtype")
+                return self._to(source, where, dtype) if where or dtype else source
             like = source is not None and (name.endswith("_like") or name in _NEW)
-            on_gpu = asked.type == "cuda" if asked is not None else like and self.holds(args[0])
+            on_gpu = where.type == "cuda" if where is not None else like and self.holds(args[0])
             if on_gpu:
                 options = {**options, "device": "cpu"}
                 if name in _OF_NUMBERS:
@@ -352,7 +352,7 @@ class PretendedGPU(TorchDispatchMode):
                 result = make(*args, **options)
             finally:
                 self._making -= 1
-            if asked is None or asked.type in ("cpu", "cuda"):
+            if where is None or where.type in ("cpu", "cuda"):
                 self._places[result] = "gpu" if on_gpu else "host"
             return result
 

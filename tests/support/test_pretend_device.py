@@ -1,4 +1,4 @@
-"""What a GPU refuses and what the host waits for, found without one: see `pretend_device`."""
+"""Errors of a GPU and synchronisation with it, found without a GPU: see `pretend_device`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from redepth.optim.loop import Loop
 from redepth.optim.parameterizations import PARAMETERIZATIONS
-from redepth.optim.refiner import Refiner, _Run
+from redepth.optim.refiner import Refiner
 from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.mesh import Mesh
 from tests.depth_models.test_backbones import RATES, marked
@@ -32,7 +33,7 @@ def gpu() -> Iterator[PretendedGPU]:
 # --- the tool itself ------------------------------------------------------------------------------
 
 
-def test_a_tensor_says_where_it_is(gpu: PretendedGPU) -> None:
+def test_a_tensor_has_the_device_it_was_sent_to(gpu: PretendedGPU) -> None:
     here = torch.arange(6.0).view(2, 3)
     there = here.to(GPU)
     assert (here.device.type, here.is_cuda, here.is_cpu) == ("cpu", False, True)
@@ -50,7 +51,7 @@ def test_a_tensor_says_where_it_is(gpu: PretendedGPU) -> None:
 
 
 def test_a_network_is_loaded_whole(gpu: PretendedGPU, tmp_path: Any) -> None:
-    """transformers makes it on the meta device first, and what is not in the file anew."""
+    """transformers makes a network on the meta device, then fills in what the file does not have."""
     family = FAMILIES["dpt-swinv2"]
     network = family.build()
     made = dict(network.named_buffers())
@@ -94,7 +95,7 @@ REFUSED: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("act", REFUSED.values(), ids=REFUSED.keys())
-def test_what_a_gpu_refuses_is_refused(act: Callable[[Tensor, Tensor], Any], gpu: PretendedGPU) -> None:
+def test_errors_of_a_gpu_are_raised(act: Callable[[Tensor, Tensor], Any], gpu: PretendedGPU) -> None:
     here = torch.rand(2, 3)
     with pytest.raises(Refused):
         act(here, here.to(GPU))
@@ -121,7 +122,7 @@ WAITS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "a number": lambda here, there: torch.as_tensor(0.5, device=there.device),
     "new_tensor": lambda here, there: there.new_tensor([1.0]),
     "pageable": lambda here, there: here.to(GPU),
-    "pageable, told not to block": lambda here, there: here.to(GPU, non_blocking=True),
+    "pageable, without blocking": lambda here, there: here.to(GPU, non_blocking=True),
     "pinned, blocking": lambda here, there: here.pin_memory().to(GPU),
     "like another": lambda here, there: here.to(there),
     "copied": lambda here, there: there.copy_(here),
@@ -132,7 +133,7 @@ WAITS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("act", WAITS.values(), ids=WAITS.keys())
-def test_what_the_host_waits_for_is_found_in_a_step(
+def test_synchronisation_in_a_step_is_an_error(
     act: Callable[[Tensor, Tensor], Any], gpu: PretendedGPU
 ) -> None:
     here = torch.rand(2, 3)
@@ -157,7 +158,7 @@ ALLOWED: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("act", ALLOWED.values(), ids=ALLOWED.keys())
-def test_what_a_gpu_does_without_waiting_is_let_through(
+def test_operations_without_synchronisation_are_allowed(
     act: Callable[[Tensor, Tensor], Any], gpu: PretendedGPU
 ) -> None:
     here = torch.rand(2, 3)
@@ -174,7 +175,7 @@ def test_a_number_is_written_without_waiting(gpu: PretendedGPU) -> None:
     assert there[0, 1].item() == 2.0
 
 
-def test_nothing_is_left_behind() -> None:
+def test_the_patches_are_removed() -> None:
     with PretendedGPU():
         there = torch.rand(2).to(GPU)
     assert there.device.type == "cpu"
@@ -187,33 +188,29 @@ def test_nothing_is_left_behind() -> None:
 
 def take_steps(
     gpu: PretendedGPU, refiner: Refiner, picture: Tensor | None = None, *, may_wait: bool = False
-) -> _Run:
-    """Take steps as a run does; none but the first, which makes constants, may wait, unless that is known."""
-    image, features, initial = refiner.predict(photo() if picture is None else picture)
-    assert gpu.holds(initial)
-    condition = refiner.prior.condition(image, "a tiger")
-    if refiner.optim.parameterization != "full":
-        refiner.depth_model.release_encoder()
-    run = _Run(refiner, image, features, initial, condition, 0, None, None, None)
-    group = run._new_group(range(2))
-    draws = run._draws(group.members)
-    stepper = refiner.stepper(partial(run._advance, group))
-    run._step(group, 0, next(draws), stepper)
+) -> None:
+    """Take steps as a run does. Only the first, which makes constants, may wait, unless ``may_wait``."""
+    problem = refiner.make_problem(photo() if picture is None else picture, "a tiger")
+    assert gpu.holds(problem.initial)
+    loop = Loop(refiner, problem, refiner.preset_plan)
+    group = loop.new_group(range(2))
+    draws = loop.draws(group.members)
+    stepper = refiner.stepper(group.advance)
+    loop.step(group, 0, next(draws), stepper)
     group.loss_log.read()
     for step in range(1, refiner.optim.steps):
         drawn = next(draws)
         with nullcontext() if may_wait else gpu.step():
-            run._step(group, step, drawn, stepper)
+            loop.step(group, step, drawn, stepper)
     group.loss_log.read()
     assert group.loss_log.steps == refiner.optim.steps
     parameters = [p for params in group.state.groups().values() for p in params]
     assert all(gpu.holds(p) and (p.grad is None or gpu.holds(p.grad)) for p in parameters)
-    run.finished.append(run._finish(group))
-    outcome = run.outcome("", 0.0)
+    loop.finish(group)
+    outcome = loop.outcome(0.0)
     assert outcome.members.device.type == "cpu"
     assert torch.isfinite(outcome.members).all()
     assert (outcome.members != outcome.initial).any()
-    return run
 
 
 def refiner_on(prior: Any = None, renderer: Any = None, **optim: Any) -> Refiner:
@@ -229,7 +226,7 @@ PIXEL_PRIORS = ["pixel", "pixel, unconditional", "ddpm"]
 
 @pytest.mark.parametrize("kind", [*PRIORS, *PIXEL_PRIORS])
 def test_every_prior_takes_a_step_without_waiting(kind: str, gpu: PretendedGPU) -> None:
-    """In float16, which is what ``dtype: auto`` means on a GPU."""
+    """In float16, to which ``dtype: auto`` resolves on a GPU."""
     prior = make_prior(kind, "sds", GPU)
     assert prior.describe()["dtype"] == "float16"
     take_steps(gpu, refiner_on(prior))
@@ -265,12 +262,11 @@ def test_every_parameterization_takes_a_step_without_waiting(
 
 
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
-def test_what_is_learnable_is_made_on_the_device(parameterization: str, gpu: PretendedGPU) -> None:
+def test_learnable_parameters_are_made_on_the_device(parameterization: str, gpu: PretendedGPU) -> None:
     refiner = refiner_on(parameterization=parameterization)
-    image, features, initial = refiner.predict(photo())
-    run = _Run(refiner, image, features, initial, refiner.prior.condition(image, ""), 0, None, None, None)
+    loop = Loop(refiner, refiner.make_problem(photo()), refiner.preset_plan)
     with gpu.step():
-        run._new_group(range(3))
+        loop.new_group(range(3))
 
 
 @pytest.mark.parametrize(
@@ -314,9 +310,9 @@ def test_every_renderer_takes_a_step_without_waiting(name: str, light: str, gpu:
 def test_the_mesh_renderer_takes_a_step(
     options: dict[str, Any], gpu: PretendedGPU, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits: how many triangles a mesh has is known when its depth edges are. Devices do not mix."""
+    """It waits, because the number of triangles depends on the depth edges. Devices do not mix."""
     mesh = pytest.importorskip("pytorch3d.renderer.mesh")
-    # It takes an algorithm that only a GPU has where it believes to be on one.
+    # On a tensor of the GPU, pytorch3d would take an algorithm that only a real GPU has.
     monkeypatch.setattr(mesh, "rasterize_meshes", partial(mesh.rasterize_meshes, bin_size=0))
     take_steps(gpu, refiner_on(renderer=Mesh(lights=2, **options)), may_wait=True)
 
@@ -329,15 +325,15 @@ def depth_model(name: str, folder: Any) -> Any:
     return tiny.load(family.component, GPU, checkpoint=checkpoint, **family.options)
 
 
-VOTE = "transformers asks the GPU which of the two heads a picture is for"
-INDICES = "transformers keeps BEiT's indices of relative positions on the host, and sends them at each call"
+VOTE = "transformers reads from the GPU which of the two heads a picture is for"
+INDICES = "transformers keeps BEiT's relative position indices on the host and sends them at each call"
 WAITING = {
     ("zoedepth-two-heads", "embeddings+decoder"): VOTE,
     ("zoedepth-two-heads", "full"): INDICES,
     ("zoedepth", "full"): INDICES,
     ("dpt-beit", "full"): INDICES,
 }
-"""What waits inside another package, and why."""
+"""Synchronisation inside another package, with its reason."""
 
 
 @pytest.mark.parametrize("name", marked([*FAMILIES, "marigold"]))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from benchmarks.accuracy import compare_supervised
-from redepth.cli.doctor import embedded_weights
+from redepth.cli.checks import embedded_weights
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, RedepthError
 from redepth.priors.pixel_diffusion import PixelDiffusion
@@ -80,7 +80,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 def test_a_training_of_another_length_is_refused(tmp_path: Path) -> None:
     command = ["depth", "--runs", str(tmp_path), "--until", "1", "--samples"]
     run(*command, "64")
-    with pytest.raises(ConfigError, match=r"holds a training of \[4\] steps, and \[8\] are asked for"):
+    with pytest.raises(ConfigError, match=r"holds a training of \[4\] steps, and \[8\] are requested"):
         run(*command, "128")
 
 

@@ -1,6 +1,6 @@
-"""Data sets with ground-truth depth: one small reader each, of the official download's own layout.
+"""Data sets with ground-truth depth: a small reader for the official layout of each download.
 
-Nothing is downloaded: `Dataset.check` says what is missing and where to get it.
+Nothing is downloaded; `Dataset.check` reports missing files and where to get them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REGISTRY = Registry("dataset", "redepth.datasets", Dataset)
 REGISTRY.add(
     "motorcycle",
     "redepth.data.datasets.middlebury:Motorcycle",
-    "one scene of Middlebury 2014, 741 x 500, out of scikit-image's wheel",
+    "one scene of Middlebury 2014, 741 x 500, from scikit-image's wheel",
     needs=(("skimage", "bench"),),
 )
 REGISTRY.add(

@@ -1,4 +1,4 @@
-"""The contract of a data set, the record that it hands out, and what several readers share."""
+"""The contract of a data set, its sample record, and functions that several readers share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 Unit = Literal["m", "relative"]
-"""Metres, or the data set's own unknown unit (its disparities: the inverse of it)."""
+"""Metres, or an unknown unit of the data set; disparities have the inverse unit."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Sample:
     """One image of a data set with its ground truth.
 
     Attributes:
-        name: unique within the data set, and the same on every machine.
+        name: unique within the data set, the same on every machine.
         photo: a file that `redepth.io.load_photo` reads, or (H, W, 3) sRGB in [0, 1].
         truth: (H, W) depth or disparity; unknown where it is not finite or <= 0.
         kind: whether the truth is depth or disparity.
-        unit: of the truth.
-        mask: (H, W) where the data set says that its truth holds; None is wherever it is known.
+        unit: unit of the truth.
+        mask: (H, W) where the data set marks its truth as valid; None takes all known values.
         normals: (H, W, 3) true normals of any length, x right, y up, z to the viewer, 0 where unknown.
-        sky: (H, W) where the sky is, if the data set says so.
-        camera: what took the photo, if known; the normals of a predicted depth need it.
+        sky: (H, W) where the sky is, if the data set marks it.
+        camera: camera of the photo, if known; the normals of a predicted depth need it.
     """
 
     name: str
@@ -60,17 +60,19 @@ class Sample:
         known = torch.isfinite(values) & (values > 0)
         if self.mask is not None:
             known &= torch.from_numpy(np.ascontiguousarray(self.mask))
-        safe = torch.where(known, values, 1.0)
-        return torch.where(known, 1 / safe if self.kind == "disparity" else safe, 0.0)
+        depth = torch.where(known, values, 1.0)
+        if self.kind == "disparity":
+            depth = 1 / depth
+        return torch.where(known, depth, 0.0)
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Something that the official layout has and the folder lacks.
+    """A part of the official layout that the folder lacks.
 
     Attributes:
-        what: the file or folder, or how many of how many.
-        source: what to download, from where.
+        what: the file or folder, or the counts of files that are present and expected.
+        source: what to download, and from where.
     """
 
     what: str
@@ -81,16 +83,16 @@ class Missing:
 
 
 class Dataset(Protocol):
-    """Images with ground truth. A constructor stores options and reads nothing."""
+    """Images with ground truth. The constructor stores its options and reads no file."""
 
     def check(self) -> list[Missing]:
-        """Return what is missing of the official layout and where to get it; empty if all is there."""
+        """Return the missing parts of the official layout and where to get them; empty if it is complete."""
         ...
 
     def names(self) -> list[str]:
-        """Return every image that is there with its ground truth, in a fixed order; decodes nothing.
+        """Return the names of all images with ground truth, in a fixed order, without decoding any.
 
-        Raises InputError if there is none.
+        Raises InputError if there are none.
         """
         ...
 
@@ -103,18 +105,18 @@ def require_some(names: Iterable[str], dataset: Dataset, where: Path) -> list[st
     """Return the names as a list.
 
     Raises:
-        InputError: if there is none, saying what is missing first.
+        InputError: if there are none, with the first missing part.
     """
-    found = list(names)
-    if not found:
-        lacking = dataset.check()
-        reason = f": {lacking[0]}" if lacking else ""
+    listed = list(names)
+    if not listed:
+        missing = dataset.check()
+        reason = f": {missing[0]}" if missing else ""
         raise InputError(f"{where}: no image with ground truth there{reason}")
-    return found
+    return listed
 
 
 def require_file(path: Path, source: str) -> Path:
-    """Return the path. Raises InputError, saying where it comes from, if there is no such file."""
+    """Return the path. Raises InputError with the file's source if there is no such file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; {source}")
     return path
@@ -122,10 +124,10 @@ def require_file(path: Path, source: str) -> Path:
 
 def split_name(name: str, parts: int, example: str) -> list[str]:
     """Return the parts of an image's name. Raises InputError unless there are as many as in the example."""
-    found = name.split("/")
-    if len(found) != parts or not all(found) or ".." in found:
+    words = name.split("/")
+    if len(words) != parts or not all(words) or ".." in words:
         raise InputError(f"'{name}' is no image of this data set; names look like '{example}'")
-    return found
+    return words
 
 
 def unknown_name(name: str, names: Sequence[str]) -> InputError:
@@ -134,10 +136,10 @@ def unknown_name(name: str, names: Sequence[str]) -> InputError:
 
 
 def read_grey16(path: Path, source: str) -> NDArray[np.uint16]:
-    """Read the stored numbers of a 16-bit grey PNG, (H, W).
+    """Read the integers of a 16-bit grey PNG, (H, W).
 
     Raises:
-        InputError: the file is missing or damaged, or has been reduced to 8 bits or turned to colour.
+        InputError: the file is missing or damaged, or was converted to 8 bits or to colour.
     """
     require_file(path, source)
     try:
@@ -152,9 +154,9 @@ def read_grey16(path: Path, source: str) -> NDArray[np.uint16]:
 
 
 def stored_pixels(path: Path, source: str) -> Array:
-    """Read a photo as it is stored, (H, W, 3) in [0, 1], whatever its EXIF block says of its orientation.
+    """Read a photo as it is stored, (H, W, 3) in [0, 1], without applying its EXIF orientation.
 
-    For data sets whose ground truth belongs to the stored pixels.
+    This is for data sets whose ground truth belongs to the stored pixels.
 
     Raises:
         InputError: the file is missing or damaged.

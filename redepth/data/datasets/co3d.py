@@ -40,12 +40,12 @@ class Co3d:
         ROOT/apple/110_13051_23361/depth_masks/frame000001.png
 
     The depth PNG holds the bit patterns of float16 numbers, not integers; times ``scale_adjustment`` of the
-    annotation it is depth, valid where the depth mask is set. The annotations, one gzipped JSON list a
-    category, are read once when they are first needed.
+    annotation they are depth, valid where the depth mask is set. The annotations, one gzipped JSON list a
+    category, are read once, when they are first needed.
 
     Args:
         root: the folder above.
-        categories: to use; empty is all that are there.
+        categories: the categories to use; empty takes all that are present.
     """
 
     def __init__(self, root: Path, categories: Sequence[str] = ()) -> None:
@@ -54,7 +54,7 @@ class Co3d:
         self._frames: dict[str, dict[str, dict[str, Any]]] = {}
 
     def check(self) -> list[Missing]:
-        """Return the categories that lack annotations, or that there is none."""
+        """Return the categories without annotations, or the root if it has no category."""
         if not self._present():
             return [Missing(f"{self.root}: no category with frame_annotations.jgz", SOURCE)]
         return [
@@ -64,22 +64,22 @@ class Co3d:
         ]
 
     def names(self) -> list[str]:
-        """Return the frames that have a photo and depth there; annotations are read for it."""
+        """Return the frames that have a photo and depth; this reads the annotations."""
         listings: dict[Path, set[str]] = {}
 
-        def there(path: Path) -> bool:
-            # A listing for each folder: a question for each of a category's files would take minutes.
+        def exists(path: Path) -> bool:
+            # Each folder is listed once: a query for each of a category's files would take minutes.
             if path.parent not in listings:
                 listings[path.parent] = {entry.name for entry in path.parent.glob("*")}
             return path.name in listings[path.parent]
 
-        found = [
+        names = [
             name
             for category in self._present()
             for name, frame in self._annotations(category).items()
-            if there(self._file(frame, "image")) and there(self._file(frame, "depth"))
+            if exists(self._file(frame, "image")) and exists(self._file(frame, "depth"))
         ]
-        return require_some(found, self, self.root)
+        return require_some(names, self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one frame; 0 where there is no depth."""
@@ -98,8 +98,8 @@ class Co3d:
         return same_size(Sample(name, photo, truth, unit="relative", mask=mask), photo_size(photo))
 
     def _present(self) -> list[str]:
-        there = {path.parent.name for path in self.root.glob("*/frame_annotations.jgz")}
-        return sorted(there & set(self.categories) if self.categories else there)
+        present = {path.parent.name for path in self.root.glob("*/frame_annotations.jgz")}
+        return sorted(present & set(self.categories) if self.categories else present)
 
     def _file(self, frame: dict[str, Any], kind: str) -> Path:
         return self.root / str(frame[kind]["path"])
@@ -125,7 +125,7 @@ def _read_annotations(path: Path) -> dict[str, dict[str, Any]]:
 
 def _name(frame: dict[str, Any]) -> str:
     """``apple/110_13051_23361/images/frame000001.jpg`` -> ``apple/110_13051_23361/frame000001``."""
-    # What load will need is asked for here, where the message can name the file.
+    # Read here what `load` needs, so that an error can name the file of annotations.
     float(frame["depth"]["scale_adjustment"])
     path = Path(frame["image"]["path"])
     return f"{path.parent.parent.as_posix()}/{path.stem}"

@@ -19,7 +19,7 @@ from redepth.data.datasets.base import (
 SOURCE = "DIODE depth, val.tar.gz: https://diode-dataset.org"
 EXAMPLE = "indoors/scene_00019/scan_00183/00019_00183_indoors_000_010"
 IMAGES = {"indoors": 325, "outdoor": 446}
-"""How many validation images there are of each kind, 771 in all."""
+"""Number of validation images of each kind, 771 in all."""
 
 
 class Diode:
@@ -31,7 +31,7 @@ class Diode:
         ROOT/val/indoors/scene_00019/scan_00183/00019_00183_indoors_000_010_depth.npy       (768, 1024, 1)
         ROOT/val/indoors/scene_00019/scan_00183/00019_00183_indoors_000_010_depth_mask.npy  (768, 1024)
 
-    Depth holds where the mask is set; elsewhere the array has numbers too.
+    Depth is valid where the mask is set; the array has numbers elsewhere too.
 
     Args:
         root: the folder above.
@@ -43,14 +43,14 @@ class Diode:
         self.scenes = scenes
 
     def check(self) -> list[Missing]:
-        """Return how many images are missing of each kind."""
-        lacking = []
+        """Return the kinds with missing images, and how many images they have."""
+        missing = []
         for kind in self._kinds():
             found, expected = len(self._images(kind)), IMAGES[kind]
             if found < expected:
                 what = f"{self.root / 'val' / kind}: {found} of {expected} images with depth and mask"
-                lacking.append(Missing(what, SOURCE))
-        return lacking
+                missing.append(Missing(what, SOURCE))
+        return missing
 
     def names(self) -> list[str]:
         """Return the images that have depth and a mask."""

@@ -34,7 +34,7 @@ SCENES = {
     "terrace": 23,
     "terrains": 42,
 }
-"""The training scenes and how many images each has, 454 in all."""
+"""The training scenes and their numbers of images, 454 in all."""
 
 
 class Eth3d:
@@ -45,8 +45,8 @@ class Eth3d:
         ROOT/courtyard/images/dslr_images/DSC_0286.JPG              the original, distorted photo
         ROOT/courtyard/ground_truth_depth/dslr_images/DSC_0286.JPG  raw float32, row by row
 
-    The depth files end in ``.JPG`` and are no pictures: 4 x height x width bytes, little-endian, without a
-    header. Infinity is unknown. They belong to the pixels as stored, so the photo's EXIF orientation is not
+    The depth files end in ``.JPG`` but are raw: 4 x height x width bytes, little-endian, without a header.
+    Infinity is unknown. Depth belongs to the pixels as stored, so the photo's EXIF orientation is not
     applied.
 
     Args:
@@ -57,19 +57,19 @@ class Eth3d:
         self.root = root
 
     def check(self) -> list[Missing]:
-        """Return which scenes lack photos or depth."""
-        lacking = []
+        """Return the scenes without all photos and depth maps."""
+        missing = []
         for scene, expected in SCENES.items():
             found = len(self._scene(scene))
             if found < expected:
                 what = f"{self.root / scene}: {found} of {expected} photos with depth"
-                lacking.append(Missing(what, SOURCE.replace("SCENE", scene)))
-        return lacking
+                missing.append(Missing(what, SOURCE.replace("SCENE", scene)))
+        return missing
 
     def names(self) -> list[str]:
         """Return all photos of the training scenes that have depth."""
-        found = [f"{scene}/{stem}" for scene in SCENES for stem in self._scene(scene)]
-        return require_some(found, self, self.root)
+        names = [f"{scene}/{stem}" for scene in SCENES for stem in self._scene(scene)]
+        return require_some(names, self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one photo; depth in metres, infinite where unknown."""
@@ -88,6 +88,7 @@ class Eth3d:
 
 
 def _read_raw(path: Path, height: int, width: int) -> Array:
+    """Read depth, (H, W). Raises InputError if the file has another size."""
     content = path.read_bytes()
     if len(content) != 4 * height * width:
         raise InputError(

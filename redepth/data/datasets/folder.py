@@ -18,11 +18,11 @@ Files = dict[str, Path]
 
 
 class Folder:
-    """Photos and depth maps of any folder, paired by what the wildcards of two patterns match.
+    """Photos and depth maps of any folder, paired by the text that the wildcards of two patterns match.
 
     ``photos="rgb/*.jpg"`` and ``truths="depth/*_depth.png"`` make ``rgb/a1.jpg`` and ``depth/a1_depth.png``
-    the image ``a1``; ``**`` matches folders. Ground truth is whatever `redepth.io.load_depth_map` reads,
-    times ``scale``; unknown where 0, negative or not finite.
+    the image ``a1``; ``**`` matches folders. Ground truth is any file that `redepth.io.load_depth_map`
+    reads, times ``scale``; it is unknown where it is 0, negative or not finite.
 
     Args:
         root: the folder that the patterns start from.
@@ -30,8 +30,8 @@ class Folder:
         truths: pattern of the ground truth.
         masks: pattern of masks, one for each photo, or None.
         kind: whether the ground truth is depth or disparity.
-        scale: what a stored number is multiplied by, such as 0.001 for millimetres.
-        unit: of the scaled numbers.
+        scale: factor of a stored number, such as 0.001 for millimetres.
+        unit: unit of the scaled numbers.
     """
 
     def __init__(
@@ -48,61 +48,64 @@ class Folder:
             if pattern is not None and ("*" not in pattern or Path(pattern).is_absolute()):
                 raise ValueError(f"{name}: '{pattern}' must hold a * and start at the root")
         self.root = root
-        self.patterns = {"photos": photos, "truths": truths} | ({"masks": masks} if masks else {})
+        self.patterns = {"photos": photos, "truths": truths}
+        if masks is not None:
+            self.patterns["masks"] = masks
         self.kind = kind
         self.scale = scale
         self.unit = unit
 
     def check(self) -> list[Missing]:
-        """Return the photos that lack ground truth or a mask."""
-        found = self._found()
-        if not found["photos"]:
+        """Return the photos without ground truth or without a mask."""
+        files = self._files()
+        if not files["photos"]:
             what = f"{self.root}: no photo matches {self.patterns['photos']}"
             return [Missing(what, "give the pattern of your photos")]
         return [
-            Missing(f"{found['photos'][name]}: no {kind[:-1]} for '{name}'", f"expected {pattern}")
+            Missing(f"{files['photos'][name]}: no {kind[:-1]} for '{name}'", f"expected {pattern}")
             for kind, pattern in self.patterns.items()
-            for name in found["photos"]
-            if name not in found[kind]
+            for name in files["photos"]
+            if name not in files[kind]
         ]
 
     def names(self) -> list[str]:
         """Return the images that are complete."""
-        return require_some(self._complete(self._found()), self, self.root)
+        return require_some(self._complete(self._files()), self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one image."""
-        found = self._found()
-        if name not in self._complete(found):
-            raise unknown_name(name, self._complete(found))
-        truth = io.load_depth_map(found["truths"][name]) * np.float32(self.scale)
-        mask = io.load_mask(found["masks"][name]) if "masks" in found else None
-        return Sample(name, found["photos"][name], truth, self.kind, self.unit, mask)
+        files = self._files()
+        if name not in self._complete(files):
+            raise unknown_name(name, self._complete(files))
+        truth = io.load_depth_map(files["truths"][name]) * np.float32(self.scale)
+        mask = io.load_mask(files["masks"][name]) if "masks" in files else None
+        return Sample(name, files["photos"][name], truth, self.kind, self.unit, mask)
 
-    def _found(self) -> dict[str, Files]:
+    def _files(self) -> dict[str, Files]:
         return {kind: _matches(self.root, pattern) for kind, pattern in self.patterns.items()}
 
-    def _complete(self, found: dict[str, Files]) -> list[str]:
-        return [name for name in found["photos"] if all(name in files for files in found.values())]
+    def _complete(self, files: dict[str, Files]) -> list[str]:
+        """Return the photos that have a file of every kind."""
+        return [name for name in files["photos"] if all(name in of_kind for of_kind in files.values())]
 
 
 def _matches(root: Path, pattern: str) -> Files:
-    """Return the files that match, sorted, by what the wildcards stand for.
+    """Return the files that match, sorted, by the text that the wildcards match.
 
     Raises:
         InputError: if two files have the same name.
     """
     expression = re.compile(_as_expression(pattern))
-    found: Files = {}
+    files: Files = {}
     for path in sorted(path for path in root.glob(pattern) if path.is_file()):
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match is None:
             continue
         name = "/".join(part.strip("/") for part in match.groups() if part.strip("/"))
-        if name in found:
-            raise InputError(f"{path} and {found[name]} would both be '{name}'; give a narrower pattern")
-        found[name] = path
-    return found
+        if name in files:
+            raise InputError(f"{path} and {files[name]} would both be '{name}'; give a narrower pattern")
+        files[name] = path
+    return files
 
 
 def _as_expression(pattern: str) -> str:

@@ -35,12 +35,12 @@ class Kitti:
         ROOT/2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png
         ROOT/{train,val}/2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png
 
-    ``train`` and ``val`` may also stand in ``ROOT/data_depth_annotated``. The first and last 5 frames of a
+    ``train`` and ``val`` may also be in ``ROOT/data_depth_annotated``. The first and last 5 frames of a
     drive have no depth map. 0 is unknown.
 
     Args:
         root: the folder above.
-        photos: where the dates are, if not in the root.
+        photos: the folder of the dates, if it is not the root.
         camera: the left (``image_02``) or the right (``image_03``) colour camera.
     """
 
@@ -48,27 +48,27 @@ class Kitti:
         self, root: Path, photos: Path | None = None, camera: Literal["image_02", "image_03"] = "image_02"
     ) -> None:
         self.root = root
-        self.photos = photos or root
+        self.photos = root if photos is None else photos
         self.camera = camera
 
     def check(self) -> list[Missing]:
-        """Return which of the two downloads is missing."""
-        lacking = []
+        """Return the downloads, of the two, that are missing."""
+        missing = []
         if not any(self.photos.glob("20??_??_??/*_sync")):
-            lacking.append(Missing(f"{self.photos}: no drive such as 2011_09_26/*_sync", RAW))
+            missing.append(Missing(f"{self.photos}: no drive such as 2011_09_26/*_sync", RAW))
         if not any(True for _ in self._drives()):
-            lacking.append(Missing(f"{self.root}: no train/ or val/ with depth maps", DEPTH))
-        return lacking
+            missing.append(Missing(f"{self.root}: no train/ or val/ with depth maps", DEPTH))
+        return missing
 
     def names(self) -> list[str]:
         """Return all frames that have a photo and a depth map."""
-        found = []
+        names = []
         for drive, folder in self._drives():
             photos = self._photo(drive, "0").parent
-            # Two listings a drive: on a network disk a question for each of 93,000 frames would take minutes.
+            # Two listings a drive: on a network disk a query for each of 93,000 frames would take minutes.
             both = {path.stem for path in folder.glob("*.png")} & {path.stem for path in photos.glob("*.png")}
-            found += [f"{drive}/{frame}" for frame in both]
-        return require_some(sorted(found), self, self.root)
+            names += [f"{drive}/{frame}" for frame in both]
+        return require_some(sorted(names), self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one frame; depth in metres."""
@@ -88,7 +88,7 @@ class Kitti:
                 yield base / part / drive / "proj_depth" / "groundtruth" / self.camera
 
     def _drives(self) -> Iterator[tuple[str, Path]]:
-        """Yield the drives with depth maps, and the folder of these."""
+        """Yield the drives that have depth maps, and the folders of their maps."""
         for pattern in ("{}", "data_depth_annotated/{}"):
             for part in ("train", "val"):
                 for drive in (self.root / pattern.format(part)).glob("*_sync"):

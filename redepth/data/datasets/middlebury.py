@@ -82,7 +82,7 @@ class Middlebury2014:
         ROOT/Motorcycle-perfect/disp0.pfm
         ROOT/Motorcycle-perfect/calib.txt
 
-    The disparity, infinite where unknown, becomes depth by the calibration: without its offset ``doffs``, the
+    The calibration turns the disparity, infinite where unknown, into depth. Without its offset ``doffs``, the
     inverse of the disparity is not even proportional to depth.
 
     Args:
@@ -95,16 +95,16 @@ class Middlebury2014:
         self.variant = variant
 
     def check(self) -> list[Missing]:
-        """Return the files that are missing of each scene."""
+        """Return the missing files of each scene."""
         return [
-            Missing(f"{self._folder(scene)}: no {', '.join(lacking)}", self._source(scene))
+            Missing(f"{self._folder(scene)}: no {', '.join(missing)}", self._source(scene))
             for scene in SCENES
-            if (lacking := self._lacking(scene))
+            if (missing := self._missing_files(scene))
         ]
 
     def names(self) -> list[str]:
         """Return the scenes that are complete."""
-        return require_some([s for s in SCENES if not self._lacking(s)], self, self.root)
+        return require_some([s for s in SCENES if not self._missing_files(s)], self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one scene; depth in metres."""
@@ -120,7 +120,7 @@ class Middlebury2014:
     def _folder(self, scene: str) -> Path:
         return self.root / f"{scene}-{self.variant}"
 
-    def _lacking(self, scene: str) -> list[str]:
+    def _missing_files(self, scene: str) -> list[str]:
         files = ("im0.png", "disp0.pfm", "calib.txt")
         return [name for name in files if not (self._folder(scene) / name).is_file()]
 
@@ -129,16 +129,16 @@ class Middlebury2014:
 
 
 class Motorcycle:
-    """One scene of Middlebury 2014 at a quarter of its size, out of scikit-image's wheel; depth in metres.
+    """One scene of Middlebury 2014 at a quarter of its size, from scikit-image's wheel; depth in metres.
 
     741 x 500 pixels. Nothing is downloaded.
     """
 
-    # Printed in the documentation of skimage.data.stereo_motorcycle; valid for the small copy.
+    # From the documentation of skimage.data.stereo_motorcycle; valid for the small copy.
     CALIBRATION = Calibration(focal=994.978, center=(311.193, 254.877), doffs=31.086, baseline=193.001)
 
     def check(self) -> list[Missing]:
-        """Return the files that scikit-image does not bring."""
+        """Return the files that scikit-image lacks."""
         folder = _skimage_data()
         if folder is None:
             return [Missing("scikit-image is not installed", 'pip install "redepth[bench]"')]
@@ -147,8 +147,9 @@ class Motorcycle:
 
     def names(self) -> list[str]:
         """Return the one image's name."""
-        if lacking := self.check():
-            raise InputError(str(lacking[0]))
+        missing = self.check()
+        if missing:
+            raise InputError(str(missing[0]))
         return ["motorcycle"]
 
     def load(self, name: str) -> Sample:
@@ -167,7 +168,7 @@ def read_calibration(path: Path) -> Calibration:
     """Read Middlebury's ``calib.txt``.
 
     Raises:
-        InputError: if a line is missing or is no number.
+        InputError: if a line is missing or is not a number.
     """
     text = path.read_text(encoding="utf-8", errors="replace")
     number = r"([-+\d.eE]+)"

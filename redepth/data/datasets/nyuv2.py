@@ -42,8 +42,8 @@ class Nyuv2:
 
     Args:
         root: the folder above.
-        depth: ``raw`` is what the sensor measured, projected to the photo; ``filled`` has its holes inpainted
-            and is no measurement there.
+        depth: ``raw`` is the sensor's measurement, projected to the photo; ``filled`` has inpainted
+            holes, which are not measured.
     """
 
     def __init__(self, root: Path, depth: Literal["raw", "filled"] = "raw") -> None:
@@ -51,7 +51,7 @@ class Nyuv2:
         self.depth = depth
 
     def check(self) -> list[Missing]:
-        """Return that neither the .mat nor an export is there."""
+        """Return one entry if there is neither the .mat nor an export."""
         if (self.root / MAT).is_file() or self._exported():
             return []
         return [Missing(f"{self.root}: neither {MAT} nor rgb_*.png with {self.depth} depth", SOURCE)]
@@ -93,15 +93,15 @@ class Nyuv2:
             file = h5py.File(path, "r")
         except OSError as error:
             raise damaged(path, error) from None
-        lacking = [key for key in ("images", "depths", "rawDepths") if key not in file]
-        if lacking:
+        missing = [key for key in ("images", "depths", "rawDepths") if key not in file]
+        if missing:
             file.close()
-            raise InputError(f"{path}: has no {', '.join(lacking)}; {SOURCE}")
+            raise InputError(f"{path}: has no {', '.join(missing)}; {SOURCE}")
         return file
 
     def _exported(self) -> dict[str, tuple[Path, Path]]:
         """Return the photo and the depth file of each image of a PNG export."""
-        found = {}
+        pairs = {}
         for photo in sorted(self.root.rglob("rgb_*")):
             for pattern, first, depths in _EXPORTS:
                 match = pattern.fullmatch(photo.name)
@@ -109,5 +109,5 @@ class Nyuv2:
                     continue
                 path = photo.with_name(depths[self.depth].format(match[1]))
                 if path.is_file():
-                    found[f"{int(match[1]) + first:04}"] = (photo, path)
-        return found
+                    pairs[f"{int(match[1]) + first:04}"] = (photo, path)
+        return pairs

@@ -49,7 +49,7 @@ SCENES = {
     "temple_2": 50,
     "temple_3": 50,
 }
-"""The training scenes and how many frames each has, 1064 in all."""
+"""The training scenes and their numbers of frames, 1064 in all."""
 
 
 class Sintel:
@@ -62,7 +62,7 @@ class Sintel:
 
     Args:
         root: the folder above.
-        render: ``final`` has motion blur, defocus and atmosphere, ``clean`` has none of them.
+        render: ``final`` has motion blur, defocus and atmosphere; ``clean`` has none of these.
     """
 
     def __init__(self, root: Path, render: Literal["final", "clean"] = "final") -> None:
@@ -70,25 +70,25 @@ class Sintel:
         self.render = render
 
     def check(self) -> list[Missing]:
-        """Return the scenes that lack frames or depth."""
-        lacking = []
+        """Return the scenes without all frames and depth maps."""
+        missing = []
         for scene, expected in SCENES.items():
             for kind, suffix, source in ((self.render, "png", IMAGES), ("depth", "dpt", DEPTH)):
                 folder = self.root / "training" / kind / scene
                 found = len(list(folder.glob(f"frame_*.{suffix}")))
                 if found < expected:
-                    lacking.append(Missing(f"{folder}: {found} of {expected} .{suffix}", source))
-        return lacking
+                    missing.append(Missing(f"{folder}: {found} of {expected} .{suffix}", source))
+        return missing
 
     def names(self) -> list[str]:
         """Return the frames that have depth."""
-        found = [
+        names = [
             f"{scene}/{path.stem}"
             for scene in SCENES
             for path in sorted((self.root / "training" / "depth" / scene).glob("frame_*.dpt"))
             if self._photo(scene, path.stem).is_file()
         ]
-        return require_some(found, self, self.root)
+        return require_some(names, self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one frame; depth in metres."""

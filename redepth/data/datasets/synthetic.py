@@ -14,24 +14,24 @@ from redepth.errors import InputError
 from redepth.io.assets import SOURCE, find_asset
 from redepth.ops.geometry import ORTHOGRAPHIC
 
-# Seeds that neither the training nor the tuning nor the published tables of the embedded models have used.
+# No embedded model's training, tuning or published table uses these seeds.
 FIRST_SEED = 50_000
 
 
 class Synthetic:
     """Scenes of `data.scenes.synthetic`, each drawn by its own seed: ``relief-50000``, ``relief-50001``, ...
 
-    Relative depth seen by an orthographic camera, exact everywhere but in the sky, which has none.
+    Relative depth seen by an orthographic camera, exact everywhere; the sky has no depth.
 
     Args:
-        split: ``in-domain`` (what the embedded depth model was trained on), what is shifted from it
-            (``relief``, ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), ``broad`` (what the
-            embedded priors were trained on), or ``path-traced`` (relief and shapes photographed by another
-            renderer: 24 stored scenes of 96 x 96, which have no strength, size or seed).
-        strength: of the shift, 0 to 1.
-        count: how many scenes, of the stored ones at most all.
+        split: ``in-domain`` (the training domain of the embedded depth model), a shift from it (``relief``,
+            ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), ``broad`` (the training domain of
+            the embedded priors), or ``path-traced`` (relief and shapes rendered by another renderer: 24
+            stored scenes of 96 x 96, which have no strength, size or seed).
+        strength: strength of the shift, 0 to 1.
+        count: number of scenes; at most 24 of ``path-traced``.
         size: side in pixels.
-        seed: of the first scene; the next have the next seeds.
+        seed: seed of the first scene; the others have the next seeds.
     """
 
     def __init__(

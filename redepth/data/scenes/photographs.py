@@ -1,7 +1,7 @@
 """Photographs of height fields: light, albedo and camera, within the narrow domain or outside of it.
 
-One white light from the upper half plane, so that bumps cannot be taken for dents, an ambient part, an albedo
-and a sensor. All pictures are (count, 3, H, W) sRGB in [0, 1].
+A photograph has one white light from the upper half plane, so that bumps and dents look different, an ambient
+part, an albedo and a sensor. All pictures are (count, 3, H, W) sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from redepth.data.scenes.relief import Canvas, narrow_relief
+from redepth.data.scenes.canvas import Canvas
+from redepth.data.scenes.relief import narrow_relief
 from redepth.ops.color import linear_to_srgb
 from redepth.ops.filters import gaussian_blur
-from redepth.ops.geometry import camera_facing, normals_from_depth
+from redepth.ops.geometry import normals_from_depth
 from redepth.ops.shading import normalize
 from redepth.ops.shadows import soft_shadows
 
@@ -55,7 +56,7 @@ class Lighting:
 
 
 def narrow_photograph(c: Canvas, depth: Tensor) -> Tensor:
-    """Photograph a surface (count, 1, H, W) as the depth model knows it: plain albedo, mild light."""
+    """Photograph a surface (count, 1, H, W) in the depth model's domain: plain albedo, mild light."""
     light = upper_light(c, 50.0, (0.4, 0.95))
     ambient = c.uniform(0.03, 0.2)
     linear = plain_albedo(c) * diffuse(depth, light, ambient)[:, None]
@@ -64,10 +65,10 @@ def narrow_photograph(c: Canvas, depth: Tensor) -> Tensor:
 
 
 def broad_photograph(c: Canvas, depth: Tensor) -> Tensor:
-    """Photograph a surface as the priors know it: patterns, highlights, more kinds of light, more noise.
+    """Photograph a surface in the priors' domain: patterns, highlights, more kinds of light, more noise.
 
-    Seven scenes in ten are exposed well and lit from above; three have a dark or a bright exposure, a
-    tint, and light that comes from the side or grazes.
+    Seven scenes in ten are well exposed and lit from above. Three have a dark or a bright exposure, a tint,
+    and light from the side or at a grazing angle.
     """
     hard = c.uniform(0, 1) < 0.3
     light = torch.where(hard[:, 0], upper_light(c, 80.0, (0.3, 1.5)), upper_light(c, 75.0, (0.35, 1.1)))
@@ -91,7 +92,7 @@ def shifted_photograph(c: Canvas, depth: Tensor, factor: str, strength: float) -
         factor: ``lighting``, ``texture`` or ``degraded``; any other name changes nothing.
         strength: 0 for the narrow domain to 1.
     """
-    # All of the narrow domain is drawn first, so that every factor is shifted from the same picture.
+    # The narrow domain is drawn first, so that every factor is shifted from the same picture.
     lighting, albedo, grain = narrow_lighting(c), plain_albedo(c), sensor_noise(c, 0.01)
     if factor == "lighting":
         lighting = shifted_lighting(c, lighting, strength)
@@ -119,7 +120,7 @@ def towards(azimuth: Tensor, slant: Tensor) -> Tensor:
 
 def cosine(depth: Tensor, direction: Tensor) -> Tensor:
     """Return max(n . l, 0), (count, H, W)."""
-    normals = camera_facing(normals_from_depth(depth))
+    normals = normals_from_depth(depth)
     return torch.einsum("bchw,bc->bhw", normals, direction).clamp(min=0.0)
 
 
@@ -129,7 +130,7 @@ def diffuse(depth: Tensor, direction: Tensor, ambient: Tensor) -> Tensor:
 
 
 def narrow_lighting(c: Canvas) -> Lighting:
-    """Draw the light that the depth model knows."""
+    """Draw the light of the depth model's domain."""
     direction = upper_light(c, 50.0, (0.4, 0.95))
     ones = c.uniform(1.0, 1.0, 3)
     return Lighting(
@@ -138,7 +139,7 @@ def narrow_lighting(c: Canvas) -> Lighting:
 
 
 def shifted_lighting(c: Canvas, known: Lighting, strength: float) -> Lighting:
-    """Turn one of four properties of each scene's light by the strength.
+    """Shift one of four properties of each scene's light by the strength.
 
     Grazing (slant's tangent up to 2.4), dark (a fifth to a tenth of the exposure), coloured (a strong tint
     and a second light of another colour), or hard shadows (of a low light).
@@ -168,9 +169,8 @@ def lit(depth: Tensor, albedo: Tensor, light: Lighting) -> Tensor:
     direct = cosine(depth, light.direction)
     rows = light.hard.flatten().nonzero()[:, 0]
     if len(rows):
-        # The shadows' rays live in the mirrored frame of `normals_from_depth`.
-        mirrored = camera_facing(light.direction[rows][:, :, None, None])[:, :, 0, 0]
-        visible = soft_shadows(depth[rows], mirrored[:, None], samples=32, reach=0.8, softness=0.03)[:, 0]
+        direction = light.direction[rows, None]
+        visible = soft_shadows(depth[rows], direction, samples=32, reach=0.8, softness=0.03)[:, 0]
         direct[rows] = direct[rows] * (1 - light.hard[rows] * (1 - visible))
     shading = light.ambient + (1 - light.ambient) * direct
     received = light.tint * shading[:, None] + light.fill * cosine(depth, light.second)[:, None]
@@ -201,10 +201,10 @@ def broad_albedo(c: Canvas) -> Tensor:
 
 
 def painted(c: Canvas, strength: float) -> Tensor:
-    """Draw a factor on the albedo that looks busy or like shading, (count, 3, H, W) in (0, 1].
+    """Draw a factor on the albedo that is busy or looks like shading, (count, 3, H, W) in (0, 1].
 
-    One of four a scene: speckle, checks, blotches of two scales, or the painted picture of another lit
-    relief. Their contrast is the strength's and differs by channel.
+    Each scene has one of four: speckle, checks, blotches of two scales, or a painted picture of another lit
+    relief. The contrast grows with the strength and differs by channel.
     """
     kind = c.integers(4).to(c.device).view(-1, 1, 1)
     x, y = c.rotated()
@@ -238,7 +238,7 @@ def degraded(c: Canvas, image: Tensor, strength: float) -> Tensor:
     """Blur (up to 1.6 pixels), add noise (up to 0.1) and compress (JPEG, quality down to 10), by strength."""
     if strength == 0:
         return image
-    # The blur's width is the batch's, so that it is one convolution; its share is the scene's.
+    # One width for the batch, so that the blur is one convolution; its share differs by scene.
     blurred = gaussian_blur(image, 1.6 * strength)
     share = c.uniform(0, 1)[:, None]
     image = image + share * (blurred - image)
@@ -248,7 +248,7 @@ def degraded(c: Canvas, image: Tensor, strength: float) -> Tensor:
 
 
 def jpeg(image: Tensor, quality: Tensor) -> Tensor:
-    r"""Return what JPEG leaves of a picture: DCT coefficients of 8 x 8 blocks, rounded to multiples.
+    r"""Compress a picture by JPEG: DCT coefficients of 8 x 8 blocks are rounded to multiples.
 
     .. math:: c' = q \lfloor c / q + 1/2 \rfloor, \qquad
         q = \max(1, \lfloor (s Q + 50) / 100 \rfloor), \qquad
@@ -276,7 +276,7 @@ def jpeg(image: Tensor, quality: Tensor) -> Tensor:
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[..., None]
     table = torch.floor((scale * image.new_tensor(QUANTISATION) + 50) / 100).clamp(min=1)
     table = table.view(-1, 1, 1, 1, 8, 8)
-    # A hair above a half, so that exact halves of flat blocks round alike on every machine.
+    # Slightly above a half, so that exact halves of flat blocks round alike on every machine.
     coefficients = table * torch.floor(dct @ blocks @ dct.T / table + 0.5 + 1e-6)
     ycc = (dct.T @ coefficients @ dct).permute(0, 1, 2, 4, 3, 5).reshape(ycc.shape)[..., :height, :width]
     ycc = ycc + image.new_tensor([128.0, 0, 0]).view(3, 1, 1)

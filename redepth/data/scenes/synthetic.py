@@ -1,4 +1,4 @@
-"""Procedural relief scenes with exact depth: what the embedded models are trained and measured on.
+"""Procedural relief scenes with exact depth, for training and measuring the embedded models.
 
 A scene is a height field h(u, v) seen from above by an orthographic camera, z = 1 - h, with light from the
 upper half plane, an albedo and a camera (`data.scenes.relief`, `data.scenes.photographs`). Two domains are
@@ -7,8 +7,8 @@ for training (`scenes`):
 - ``mid``, the narrow one of the embedded depth model: smooth bumps, coarse noise, domes;
 - ``broad``, the priors': one or two of eleven families of relief, more kinds of light, albedo and noise.
 
-Splits for measuring (`benchmark_scenes`) shift one factor of the narrow domain at a time; their families of
-relief and shapes are trained on by nothing.
+Splits for measuring (`benchmark_scenes`) shift one factor of the narrow domain at a time. No model is trained
+on their families of relief and shapes (`data.scenes.unseen_relief`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 from torch import Generator, Tensor
 
 from redepth.data.scenes import photographs, relief
-from redepth.data.scenes.relief import Canvas
+from redepth.data.scenes.canvas import Canvas
+from redepth.data.scenes.unseen_relief import UNSEEN_RELIEF, UNSEEN_SHAPES, shifted_relief
 from redepth.errors import ConfigError, nearest
-from redepth.ops.geometry import camera_facing, normals_from_depth
+from redepth.ops.geometry import normals_from_depth
 
 Domain = Literal["mid", "broad"]
 Split = Literal["in-domain", "relief", "shapes", "lighting", "texture", "degraded", "sky"]
@@ -62,9 +63,9 @@ class Scenes:
     def normals(self) -> Tensor:
         """Unit normals of the sampled surface, x right, y up, z to the viewer; (B,3,H,W), 0 in the sky."""
         if self.sky is None:
-            return camera_facing(normals_from_depth(self.depth))
+            return normals_from_depth(self.depth)
         known = torch.where(self.sky, torch.nan, self.depth)
-        return torch.where(self.sky, 0.0, camera_facing(normals_from_depth(known)))
+        return torch.where(self.sky, 0.0, normals_from_depth(known))
 
     def sha256(self) -> str:
         """Return a hash of the pictures, as 8-bit ones, and of the depth, as float32."""
@@ -95,18 +96,18 @@ def benchmark_scenes(
 ) -> Scenes:
     """Draw ``count`` scenes of a split of the benchmark, (count, ., height, width).
 
-    Random numbers come from the CPU and all is computed in float64 and rounded at the end, the picture to 8
-    bits a channel: a seed gives the same bytes on every machine and device that has float64.
+    Random numbers come from the CPU. Everything is computed in float64 and rounded at the end, the picture to
+    8 bits per channel: a seed gives the same bytes on every machine and device that has float64.
 
     Args:
-        count: how many.
-        split: ``in-domain``, or what is shifted: ``relief`` and ``shapes`` (the geometry, to families that
-            nothing is trained on), ``lighting``, ``texture``, ``degraded``, ``sky``.
+        count: number of scenes.
+        split: ``in-domain``, or the factor that is shifted: ``relief`` and ``shapes`` (the geometry, to
+            families that no model is trained on), ``lighting``, ``texture``, ``degraded``, ``sky``.
         generator: of the CPU.
         strength: of the shift, 0 (none) to 1.
         height: in pixels.
         width: in pixels.
-        device: where it is computed.
+        device: of the computation and the result.
 
     Raises:
         ConfigError: for an unknown split or a strength outside [0, 1].
@@ -116,8 +117,8 @@ def benchmark_scenes(
     if not 0 <= strength <= 1:
         raise ConfigError(f"strength {strength:g} is outside [0, 1]")
     c = Canvas(count, height, width, generator, device=device, dtype=torch.float64)
-    unseen = {"relief": relief.UNSEEN_RELIEF, "shapes": relief.UNSEEN_SHAPES}
-    h = relief.shifted_relief(c, unseen[split], strength) if split in unseen else relief.narrow_relief(c)
+    unseen = {"relief": UNSEEN_RELIEF, "shapes": UNSEEN_SHAPES}
+    h = shifted_relief(c, unseen[split], strength) if split in unseen else relief.narrow_relief(c)
     depth = (1.0 - h)[:, None]
     image = photographs.shifted_photograph(c, depth, split, strength)
     sky = None

@@ -28,7 +28,7 @@ def _geglu(x, out, width, BLOCK: tl.constexpr):
 
 
 def geglu(x: Tensor) -> Tensor:
-    """Return the first half of the last axis times GELU of the second, as `geglu.geglu` has checked x."""
+    """Return the first half of the last axis times GELU of the second; `geglu.geglu` has checked x."""
     width = x.shape[-1] // 2
     out = x.new_empty((*x.shape[:-1], width))
     grid = (out.numel() // width, triton.cdiv(width, BLOCK))

@@ -1,4 +1,4 @@
-"""Where Triton kernels can run, for the functions that choose between them and torch."""
+"""Whether Triton kernels can run, for the functions that choose between them and torch."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import torch
 from torch import Tensor
 
 OLDEST_TRITON = (3, 4)
-"""The first release that compiles the kernels."""
+"""The oldest release that compiles the kernels."""
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-"""What the kernels read and write."""
+"""Dtypes that the kernels read and write."""
 
 
 def triton_problem() -> str:
-    """Return what to install before the kernels can be compiled; empty if nothing."""
+    """Return what to install before the kernels can be compiled; empty if they can."""
     command = 'pip install "redepth[triton]" (Linux)'
     try:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return command
-    found = tuple(int(part) for part in version.split(".")[:2])
-    wanted = ".".join(map(str, OLDEST_TRITON))
-    return "" if found >= OLDEST_TRITON else f"triton {version} is older than {wanted}: {command}"
+    if tuple(int(part) for part in version.split(".")[:2]) >= OLDEST_TRITON:
+        return ""
+    return f"triton {version} is older than {'.'.join(map(str, OLDEST_TRITON))}: {command}"
 
 
-# Constants, as torch.compile does not look into what would find them out.
+# Constants, because torch.compile cannot trace the functions that compute them.
 TRITON_PROBLEM = triton_problem()
-"""What `triton_problem` says here."""
+"""The result of `triton_problem` on this machine."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether kernels run in Triton's interpreter, which takes CPU tensors."""
 
 
 def can_take(x: Tensor) -> bool:
     """Return whether kernels can read a tensor: on CUDA or in the interpreter, of their dtypes, not empty."""
-    there = x.is_cuda or (INTERPRETED and x.device.type == "cpu")
-    return there and x.dtype in DTYPES and x.numel() > 0 and not TRITON_PROBLEM
+    reachable = x.is_cuda or (INTERPRETED and x.device.type == "cpu")
+    return reachable and x.dtype in DTYPES and x.numel() > 0 and not TRITON_PROBLEM
 
 
 def learns(*tensors: Tensor) -> bool:
-    """Return whether one of the tensors is to get a gradient."""
+    """Return whether autograd tracks one of the tensors."""
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

@@ -1,4 +1,4 @@
-"""The kernel of `residual.add_with_bias`: reads a and b once, writes their sum once."""
+"""The kernel of `residual.add_with_bias`: it reads a and b once and writes their sum once."""
 
 # Kernels have no types: Triton decides them when it compiles.
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from redepth.ops.triton.group_norm import channel_block
+from redepth.ops.triton.group_norm.launch import channel_block
 
 ELEMENTS = 4096
 """Of a tile, pixels times channels."""

@@ -1,0 +1,214 @@
+"""Run a benchmark: refine and measure every image under every preset, one row file an image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from redepth import io
+from redepth.bench.pictures import image_pictures
+from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Run
+from redepth.bench.tables import write_tables
+from redepth.components import captioner_of
+from redepth.config import Preset
+from redepth.data.datasets import Sample
+from redepth.data.datasets.base import Array
+from redepth.errors import RedepthError
+from redepth.optim.outcome import Outcome
+from redepth.pipeline import Pipeline
+from redepth.protocols import EvaluationProtocol, Measurement, difference, measure, prepare
+from redepth.refinement import Refinement
+from redepth.runtime.device import choose_device
+from redepth.runtime.executors import Done, Resources
+from redepth.runtime.resume import Task, claim, read_rows, row_path, run_tasks
+
+PICTURE_WIDTH = 480
+
+OnDone = Callable[[Done[Task, Result], int, int], None]
+"""Called after each image with its outcome, the number of images that have ended, and the number of all."""
+
+
+def run_benchmark(
+    run: Run,
+    folder: Path,
+    resources: Resources,
+    *,
+    device: str = "auto",
+    fresh: bool = False,
+    keep_arrays: bool = False,
+    on_done: OnDone = lambda done, ended, total: None,
+) -> tuple[list[Result], dict[Task, str]]:
+    """Refine and measure the images that are left, write all files, and return rows and failures.
+
+    Args:
+        run: what to measure.
+        folder: folder of the run; a run that was killed resumes there.
+        resources: where the work runs; the rows do not depend on it.
+        device: device of each worker.
+        fresh: discard what the folder holds.
+        keep_arrays: also write each image's maps.
+        on_done: called after each image.
+
+    Raises:
+        ConfigError: the folder holds another run, with the differences.
+    """
+    claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
+    tasks = [(preset, image) for preset in run.presets for image in run.images]
+    finished = read_rows(folder, tasks, Result)
+    left = [task for task in tasks if task not in finished]
+    prompts = _prompts(run, left, device)
+    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, prompts)
+    failures = run_tasks(make, left, finished, resources, on_done)
+    results = [finished[task] for task in tasks if task in finished]
+    if results:
+        write_tables(run, results, folder)
+    return results, failures
+
+
+def differences(a: Run, b: Run) -> list[str]:
+    """Return in words each difference between two runs."""
+    words = difference(a.protocol, b.protocol)
+    for name in ("dataset", "options", "prompt", "seed"):
+        if getattr(a, name) != getattr(b, name):
+            words.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
+    if a.images != b.images and not words:
+        words.append(f"{len(a.images)} and {len(b.images)} images")
+    for name in sorted(set(a.presets) & set(b.presets)):
+        if a.presets[name] != b.presets[name]:
+            words.append(f"preset {name} has other settings")
+    missing = set(a.presets) - set(b.presets)
+    return [*words, *(f"preset {name} is left out" for name in sorted(missing))]
+
+
+# --- prompts --------------------------------------------------------------------------------------
+
+
+def _prompts(run: Run, tasks: Sequence[Task], device: str) -> dict[Task, str]:
+    """Return the prompt of each task."""
+    if run.prompt is not None:
+        return dict.fromkeys(tasks, run.prompt)
+    reader = run.reader()
+    prompts = dict.fromkeys(tasks, "")
+    for name, preset in run.presets.items():
+        images = [image for variant, image in tasks if variant == name]
+        texts = captions(preset, images, lambda image: prepare(run.protocol, reader.load(image)), device)
+        prompts |= {(name, image): text for image, text in texts.items()}
+    return prompts
+
+
+def captions(
+    preset: Preset, images: Sequence[str], load: Callable[[str], Sample], device: str
+) -> dict[str, str]:
+    """Return the caption of each image that can be read, by the preset's captioner; {} without a captioner.
+
+    The captioner is loaded once for all images.
+    """
+    captioner = captioner_of(preset, choose_device(device))
+    if captioner is None:
+        return {}
+    readable: list[str] = []
+    prompts = captioner.captions(_photos(images, load, readable))
+    return {image: prompt.text for image, prompt in zip(readable, prompts, strict=True)}
+
+
+def _photos(images: Sequence[str], load: Callable[[str], Sample], readable: list[str]) -> Iterator[Array]:
+    """Yield photos one by one and append the names of those that can be read to ``readable``.
+
+    An image that cannot be read is skipped: its worker reports the reason.
+    """
+    for image in images:
+        try:
+            pixels = load(image).pixels()
+        except RedepthError:
+            continue
+        readable.append(image)
+        yield pixels
+
+
+# --- one image ------------------------------------------------------------------------------------
+
+
+def require_whole(refinement: Refinement) -> Refinement:
+    """Return a refinement that took all its steps; a partial one must not become a row.
+
+    Raises:
+        KeyboardInterrupt: if Ctrl-C ended it.
+        RedepthError: if anything else ended it, with the reason.
+    """
+    if refinement.outcome.reason == "interrupted":
+        raise KeyboardInterrupt
+    if refinement.partial:
+        raise RedepthError(refinement.outcome.reason)
+    return refinement
+
+
+def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome) -> dict[str, Measurement]:
+    """Measure the ``initial`` and the ``refined`` output of one prepared image."""
+    outputs = {"initial": outcome.initial, "refined": outcome.refined}
+    return {
+        when: measure(protocol, raw[0, 0], sample, predicts=outcome.predicts, invariance=outcome.invariance)
+        for when, raw in outputs.items()
+    }
+
+
+def _make_worker(
+    run: str, folder: str, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+) -> Callable[[Task], Result]:
+    """Return a worker that refines one image; a preset's models are loaded at its first image."""
+    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays, prompts)
+
+
+class _Worker:
+    def __init__(
+        self, run: Run, folder: Path, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+    ) -> None:
+        self.prompts = prompts
+        self.run, self.folder, self.device, self.keep_arrays = run, folder, device, keep_arrays
+        self.dataset = run.reader()
+        self.pipelines: dict[str, Pipeline] = {}
+
+    def __call__(self, task: Task) -> Result:
+        preset, image = task
+        started = time.perf_counter()
+        sample = prepare(self.run.protocol, self.dataset.load(image))
+        refinement = require_whole(
+            self._pipeline(preset).refine(sample.pixels(), prompt=self.prompts[task], seed=self.run.seed)
+        )
+        measured = measure_both(self.run.protocol, sample, refinement.outcome)
+        result = Result(
+            image=image,
+            preset=preset,
+            initial=measured["initial"].row.record(),
+            refined=measured["refined"].row.record(),
+            prompt=self.prompts[task],
+            diagnostics=[signature.name for signature in refinement.flagged],
+        )
+        self._write(task, result, refinement, measured, time.perf_counter() - started)
+        return result
+
+    def _pipeline(self, preset: str) -> Pipeline:
+        if preset not in self.pipelines:
+            # Only one preset is in memory: all images of a preset come before those of the next.
+            self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
+        return self.pipelines[preset]
+
+    def _write(
+        self,
+        task: Task,
+        result: Result,
+        refinement: Refinement,
+        measured: Mapping[str, Measurement],
+        seconds: float,
+    ) -> None:
+        path = row_path(self.folder, task)
+        for name, picture in image_pictures(refinement, measured, PICTURE_WIDTH).items():
+            io.save_jpeg(path.with_suffix(f".{name}.jpg"), picture)
+        if self.keep_arrays:
+            maps = {f"{when}_depth": m.depth.float().numpy() for when, m in measured.items()}
+            truth = {"truth": measured["initial"].truth.float().numpy()}
+            raw = {"initial_raw": refinement.outcome.initial, "members_raw": refinement.outcome.members}
+            io.save_npz(path.with_suffix(".npz"), {**maps, **truth, **{k: v.numpy() for k, v in raw.items()}})
+        # The row is written last: if it exists, all other files of the image exist too.
+        io.save_json(path, {**result.model_dump(), "seconds": seconds, "components": refinement.components})

@@ -1,0 +1,148 @@
+"""The bench commands: measure presets on a data set, and compare two runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+from rich.table import Table
+from rich.text import Text
+
+from redepth.cli import console, options
+
+# Imports of torch, for types alone.
+if TYPE_CHECKING:
+    from redepth.bench import Summary
+    from redepth.config import Preset
+    from redepth.protocols import EvaluationProtocol
+
+
+class _RunByDefault(typer.core.TyperGroup):
+    """`redepth bench DATASET` is `redepth bench run DATASET`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault,
+    help="Measure presets on a data set with ground truth (bench DATASET), or compare two runs.",
+    invoke_without_command=True,
+)
+
+
+@app.callback()
+def bench_default(ctx: typer.Context) -> None:
+    """Run on `motorcycle` where no data set is named."""
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(bench_run, dataset="motorcycle")
+
+
+@app.command("run")
+def bench_run(
+    dataset: Annotated[str, typer.Argument(help="`redepth list datasets`.")] = "motorcycle",
+    root: options.DatasetRoot = None,
+    presets: Annotated[list[str] | None, typer.Option("--preset", help="Name or file; repeat.")] = None,
+    overrides: options.Overrides = None,
+    protocol: Annotated[str | None, typer.Option(help="Name or file; the data set's own without it.")] = None,
+    reader_options: options.ReaderOptions = None,
+    split: Annotated[Path | None, typer.Option(help="File of image names, one a line.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    workers: options.Workers = 1,
+    ray: options.RayAddress = None,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    prompt: Annotated[
+        str | None, typer.Option(help="Condition the prior on this for every photo, instead of captions.")
+    ] = None,
+    seed: options.Seed = 0,
+    arrays: Annotated[bool, typer.Option("--arrays", help="Also keep every image's maps.")] = False,
+    fresh: options.Fresh = False,
+) -> None:
+    """Refine and measure every image; a run that was killed goes on where it stopped."""
+    from redepth import bench as benchmark
+
+    reader = options.reader_options(root, reader_options or [])
+    pinned, images = _images(dataset, reader, protocol, split, limit)
+    run = benchmark.Run(
+        dataset=dataset,
+        options=reader,
+        images=images,
+        protocol=pinned,
+        presets=_presets(presets or ["embedded"], overrides or []),
+        prompt=prompt,
+        seed=seed,
+    )
+    where = folder or Path("out/bench") / dataset
+    options.check_writable(where)
+    resources = options.resources(workers, ray, threads, device)
+    with console.resumable(where), console.task_progress(len(run.images) * len(run.presets)) as on_done:
+        results, failures = benchmark.run_benchmark(
+            run, where, resources, device=device, fresh=fresh, keep_arrays=arrays, on_done=on_done
+        )
+    for (preset, image), error in failures.items():
+        console.complain(f"{image} ({preset}): {error}")
+    if results:
+        for preset, rows in benchmark.summarize(run.protocol, results).items():
+            title = f"{dataset}, {preset}, protocol {run.protocol.name}"
+            console.out.print(_table(title, rows, before="initial", after="refined"))
+        console.out.print(Text(f"report: {where / 'report.html'}"))
+    console.exit_if_failed(len(failures), len(failures) + len(results))
+
+
+@app.command("compare")
+def bench_compare(
+    a: Annotated[Path, typer.Argument(help="Folder of one run.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another.")],
+) -> None:
+    """Compare the refined results of two runs of one protocol, image by image."""
+    from redepth.bench import compare
+
+    for pair in compare(a, b):
+        title = f"{pair.preset} ({a}) against {pair.other} ({b})"
+        console.out.print(_table(title, pair.summaries, before=pair.preset, after=pair.other))
+
+
+def _images(
+    dataset: str, reader: dict[str, Any], protocol: str | None, split: Path | None, limit: int | None
+) -> tuple[EvaluationProtocol, list[str]]:
+    """Return the evaluation protocol, pinned to the images, and the images; none is read yet."""
+    from redepth import protocols
+
+    chosen = protocols.load_protocol(protocol or protocols.protocol_for(dataset))
+    opened = protocols.open_dataset(chosen, dataset, reader)
+    names = protocols.read_names(split) if split is not None else None
+    if limit is not None:
+        names = (names or protocols.select(chosen, opened, partial=True)[1])[:limit]
+    return protocols.select(chosen, opened, names, partial=limit is not None)
+
+
+def _presets(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Preset]:
+    """Return the resolved presets by name; a second one of a name keeps what the user wrote."""
+    presets: dict[str, Preset] = {}
+    for name in names:
+        preset = options.resolved_preset(name, overrides)
+        presets[name if preset.name in presets else preset.name] = preset
+    return presets
+
+
+def _table(title: str, rows: Sequence[Summary], before: str, after: str) -> Table:
+    table = console.table(title, "metric", before, after, "change", "95 % interval", "improved")
+    for row in rows:
+        known = not math.isnan(row.change)
+        table.add_row(
+            row.metric,
+            f"{row.initial:.4g}",
+            f"{row.refined:.4g}",
+            f"{row.change:+.1f} %" if known else "-",
+            f"{row.low:+.1f} to {row.high:+.1f} %" if known and row.images > 1 else "-",
+            f"{100 * row.wins:.0f} %",
+        )
+    return table

@@ -1,0 +1,95 @@
+"""The experiment command: one of the paper's studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from redepth.cli import console, options
+
+# Imports of torch, for types alone.
+if TYPE_CHECKING:
+    from redepth.experiments.run import ArmResult
+    from redepth.experiments.study import Study
+    from redepth.runtime.resume import Task
+
+
+def experiment(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="targets, ensemble, prior, renderer, shift or cost.")
+    ],
+    preset: options.PresetName = "embedded",
+    overrides: options.Overrides = None,
+    images: Annotated[int, typer.Option(help="Scenes of each split, or images.")] = 16,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder; by default out/experiments/NAME.")
+    ] = None,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm; repeat.")] = None,
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", help="Split of the synthetic scenes; repeat.")
+    ] = None,
+    strengths: Annotated[
+        list[float] | None, typer.Option("--strength", help="Strength of its shift, 0 to 1; repeat.")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Side of the synthetic scenes in pixels.")] = 96,
+    dataset: Annotated[str, typer.Option(help="Another data set, `redepth list datasets`.")] = "synthetic",
+    root: options.DatasetRoot = None,
+    reader_options: options.ReaderOptions = None,
+    tuning: Annotated[
+        bool, typer.Option("--tuning", help="Take the images that settings are tuned on.")
+    ] = False,
+    seed: options.Seed = 0,
+    workers: options.Workers = 1,
+    threads: options.Threads = None,
+    device: options.Device = "auto",
+    fresh: options.Fresh = False,
+) -> None:
+    """Run one of the paper's studies: arms side by side on the same images, lights and seeds."""
+    from redepth.experiments import planning, run
+
+    planned = planning.plan(
+        name,
+        preset,
+        overrides or [],
+        images=images,
+        arms=arms or [],
+        splits=splits or [],
+        strengths=strengths or [],
+        size=size,
+        dataset=dataset,
+        options=options.reader_options(root, reader_options or []),
+        tuning=tuning,
+        seed=seed,
+    )
+    where = folder or Path("out/experiments") / (f"{name}-tuning" if tuning else name)
+    options.check_writable(where)
+    for arm, reason in planned.skipped.items():
+        console.warn(f"skipped: {arm}: {reason}")
+    resources = options.resources(workers, None, threads, device)
+    with console.resumable(where), console.task_progress(len(planned.tasks())) as on_done:
+        rows, failures = run.run_study(planned, where, resources, device=device, fresh=fresh, on_done=on_done)
+    for (arm, scene), error in failures.items():
+        console.complain(f"{scene} ({arm}): {error}")
+    if rows:
+        _print_summary(planned, rows, failures, where)
+    console.exit_if_failed(len(failures), len(planned.tasks()))
+
+
+def _print_summary(
+    study: Study, rows: Sequence[ArmResult], failures: Mapping[Task, str], folder: Path
+) -> None:
+    """Write the summary of a study to its folder and print its table."""
+    from redepth.experiments import output, summary
+
+    title, headings, lines = summary.table(study, output.write(study, rows, failures, folder))
+    table = console.table(title, *headings)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    console.out.print(table)
+    for arm, reason in study.skipped.items():
+        console.out.print(Text(f"skipped: {arm}: {reason}"))
+    console.out.print(Text(f"rows, summary and plot: {folder}"))

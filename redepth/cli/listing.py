@@ -1,0 +1,74 @@
+"""The commands that show what there is: list and show."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, get_args
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from redepth.cli import console, options
+from redepth.literals import FamilyName
+
+
+def list_families(
+    family: Annotated[FamilyName | None, typer.Argument(help="One family; all without it.")] = None,
+) -> None:
+    """List presets and components, those of other packages included; one family with what each lacks here."""
+    if family is None:
+        for name in get_args(FamilyName):
+            console.out.print(_table(name))
+    else:
+        _list_family(family)
+
+
+def _list_family(name: str) -> None:
+    """List one family. Whether its components run is tried: that imports them and may ask the hub."""
+    from redepth.cli import checks
+
+    cures = {check.what: check.cure for check in checks.family(name)}
+    console.out.print(_table(name, cures))
+    if any(cures.values()):
+        console.out.print("redepth doctor says how to get what is missing.", highlight=False)
+
+
+def _table(name: str, cures: dict[str, str] | None = None) -> Table:
+    """Make the table of a family; with the cures, it has a column that says what is missing here."""
+    from redepth.components import list_components
+
+    licences = _licences(name)
+    columns = ["name", "what it is"]
+    if licences:
+        columns.append("licence of the weights")
+    if cures is not None:
+        columns.append("to run it here")
+    table = console.table(name, *columns)
+    for component, summary in list_components(name).items():
+        row = [Text(component), Text(summary)]
+        if licences:
+            row.append(Text(licences[component]))
+        if cures is not None and component in cures:
+            # `doctor` shows the whole line, with what to do.
+            row.append(Text(cures[component].partition(": ")[0] or "nothing more"))
+        table.add_row(*row)
+    return table
+
+
+def _licences(family: str) -> dict[str, str]:
+    """Return the licence of each component's weights, where those of a family have any."""
+    from redepth.components import FAMILIES
+
+    entries = FAMILIES[family].entries() if family in FAMILIES else {}
+    licences = {name: entry.licence for name, entry in entries.items()}
+    return licences if any(licences.values()) else {}
+
+
+def show(
+    preset: Annotated[str, typer.Argument(help="Preset name or YAML file.")] = "re-depth-anything",
+    overrides: options.Overrides = None,
+) -> None:
+    """Print a preset as it would run: parents merged, overrides applied, every default written out."""
+    # Plain write: rich would wrap long lines, and the output is meant to be saved as a file.
+    sys.stdout.write(options.resolved_preset(preset, overrides or []).to_yaml())

@@ -1,0 +1,109 @@
+"""Options that several commands share, and the checks of their values."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from redepth.errors import ConfigError
+
+# Imports of torch, for types alone.
+if TYPE_CHECKING:
+    from redepth.config import Preset
+    from redepth.runtime.executors import Resources
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+def _device(name: str) -> str:
+    if not DEVICE.fullmatch(name):
+        raise typer.BadParameter(f"'{name}' is not one of auto, cpu, cuda, cuda:0, cuda:1, ..., mps")
+    return name
+
+
+PresetName = Annotated[str, typer.Option("--preset", help="Preset name or YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override, such as optim.members=3."),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        callback=_device,
+        help="Where to compute; workers on cuda are spread over all GPUs.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random streams.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes, one model copy each.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray", help="Ray cluster: its address, auto, or local to start one here.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the results that the folder holds.")]
+DatasetRoot = Annotated[Path | None, typer.Option("--root", help="Folder of the official download.")]
+ReaderOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Option of the data set's reader, KEY=VALUE; repeat."),
+]
+
+
+def resolved_preset(name: str, overrides: Sequence[str]) -> Preset:
+    """Load a preset and check its components' options."""
+    from redepth.components import resolve
+    from redepth.config import load_preset
+
+    return resolve(load_preset(name, overrides))
+
+
+def resources(workers: int, ray: str | None, threads: int | None, device: str) -> Resources:
+    """Return where work runs. A GPU named by its index is every worker's; else all GPUs are shared out.
+
+    Raises:
+        ConfigError: the device is not here, or Ray is combined with the index of a GPU.
+    """
+    import torch
+
+    from redepth.runtime.device import choose_device
+    from redepth.runtime.executors import Resources
+
+    if ray is not None and device.startswith("cuda:"):
+        raise ConfigError(f"Ray gives each worker its own GPU: --device cuda in place of {device}")
+    gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if ray is None:
+        choose_device(device)
+    elif device == "cuda":
+        # Ray's workers may have GPUs where this machine has none.
+        gpus = max(gpus, 1)
+    return Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
+
+
+def reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a data set's reader as values that JSON can hold.
+
+    Raises:
+        ConfigError: an option is not KEY=VALUE.
+    """
+    import yaml
+
+    values: dict[str, Any] = {} if root is None else {"root": str(root)}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise ConfigError(f"--option {option}: give KEY=VALUE")
+        values[key] = yaml.safe_load(value)
+    return values
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError now if results could not be written to a folder later."""
+    nearest = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+    if not nearest.is_dir():
+        raise ConfigError(f"--out {folder}: '{nearest}' is not a folder; choose another one")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"--out {folder}: '{nearest}' cannot be written to; choose another one")

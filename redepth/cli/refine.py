@@ -1,0 +1,310 @@
+"""The refine command: options become a `RefineRequest`, `redepth.batch` runs it, the outcomes are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from redepth.cli import console, options
+from redepth.errors import ConfigError, RedepthError
+from redepth.literals import CaptionerChoice, MapKind, Predicts
+
+# Imports of torch, for types alone.
+if TYPE_CHECKING:
+    from redepth.batch import Photo, Refined, Settings
+    from redepth.refinement import GroundTruth
+    from redepth.runtime.executors import Done, Resources
+
+
+def refine(
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB...")],
+    preset: options.PresetName = "re-depth-anything",
+    overrides: options.Overrides = None,
+    prompt: Annotated[str | None, typer.Option(help="Condition the prior on this for every photo.")] = None,
+    caption: Annotated[
+        CaptionerChoice | None,
+        typer.Option(help="Model that writes the prompt of each photo; by default the preset's."),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("out"),
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time that each photo may take, such as 60s or 2m: fewer members, then steps."),
+    ] = None,
+    vram: Annotated[str | None, typer.Option(help="Memory of the GPU that may be used, such as 8GB.")] = None,
+    gt: Annotated[
+        Path | None,
+        typer.Option(help="Ground truth of the photo: npy, npz, pfm, 16-bit png, tiff."),
+    ] = None,
+    gt_kind: Annotated[Predicts, typer.Option(help="What --gt holds.")] = "depth",
+    mask: Annotated[Path | None, typer.Option(help="Where to measure: picture or npy.")] = None,
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="Refine this map of another tool; for several photos, a folder of maps."),
+    ] = None,
+    predicts: Annotated[MapKind | None, typer.Option(help="What --depth holds.")] = None,
+    sky_mask: Annotated[
+        Path | None,
+        typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse photos with more pixels than this.")
+    ] = 100_000_000,
+    workers: options.Workers = 1,
+    ray: options.RayAddress = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Of several photos, also refine those done.")
+    ] = False,
+) -> None:
+    """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
+    from redepth.batch import Settings
+
+    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
+    paths, rejected = _find_photos(photos)
+    truth = _ground_truth(gt, gt_kind, mask, len(paths))
+    # Overrides of the user come after those of --depth, which they may refine.
+    overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
+    request = RefineRequest(
+        paths=paths,
+        rejected=rejected,
+        out=folder,
+        truth=truth,
+        sky_masks=_sky_masks(paths, sky_mask),
+        settings=Settings(options.resolved_preset(preset, overrides), device, seed, prompt, max_pixels),
+        resources=options.resources(workers, ray, None, device),
+        fresh=fresh,
+    )
+    options.check_writable(folder)
+    raise typer.Exit(run(request))
+
+
+@dataclass(frozen=True)
+class RefineRequest:
+    """A call of ``redepth refine``: its options, checked as far as no photo is needed.
+
+    Attributes:
+        paths: of the photos, each once.
+        rejected: how many inputs hold no photo.
+        out: folder of the results.
+        truth: ground truth of the one photo.
+        sky_masks: photo -> its file; None where no sky mask is named.
+        settings: the same for all photos.
+        resources: where the work runs.
+        fresh: also refine photos that are done.
+    """
+
+    paths: Sequence[Path]
+    rejected: int
+    out: Path
+    truth: GroundTruth | None
+    sky_masks: dict[Path, Path] | None
+    settings: Settings
+    resources: Resources
+    fresh: bool
+
+
+@dataclass
+class Results:
+    """The outcomes so far."""
+
+    failed: int = 0
+    interrupted: bool = False
+    refined: dict[Path, Refined] = field(default_factory=dict)
+
+    def fail(self, path: Path, problem: str) -> None:
+        """Count a photo as failed and print why."""
+        console.complain(console.about(path, problem))
+        self.failed += 1
+
+    def add(self, done: Done[Photo, Refined]) -> None:
+        """Take the outcome of a refinement and print what is wrong with it."""
+        path, result = done.item.path, done.result
+        if result is None:
+            self.interrupted |= done.interrupted
+            self.fail(path, done.error)
+            return
+        self.refined[path] = result
+        for warning in result.warnings:
+            console.warn(f"{path}: {warning}")
+        if result.reason:
+            self.interrupted |= result.interrupted
+            self.fail(path, f"{result.reason}; what was done is kept, marked partial")
+
+
+def run(request: RefineRequest) -> int:
+    """Refine the photos of a request, print the outcomes and return the exit code."""
+    from redepth.batch import refine_photos
+
+    results = Results(failed=request.rejected)
+    photos = _checked(request, results)
+    folders = {photo.path: photo.folder for photo in photos}
+    if photos:
+        display = console.PhotoDisplay(request.settings.preset.optim.performance.read_losses_every)
+        outcomes = refine_photos(photos, request.settings, request.resources, display)
+        try:
+            for done in _with_bar(outcomes, len(photos), request.resources):
+                results.add(done)
+        except KeyboardInterrupt:
+            if not results.interrupted:
+                console.complain("interrupted; photos that are done are kept")
+            results.interrupted = True
+    if results.refined:
+        console.out.print(_summary(results.refined, folders))
+    return _exit_code(results, len(request.paths) + request.rejected)
+
+
+def _exit_code(results: Results, total: int) -> int:
+    if results.interrupted:
+        return console.EXIT_INTERRUPTED
+    if not results.failed:
+        return 0
+    if total > 1:
+        console.complain(f"{results.failed} of {total} inputs failed")
+    return console.EXIT_ERROR
+
+
+def _checked(request: RefineRequest, results: Results) -> list[Photo]:
+    """Return the photos that are left to refine and can be used; complain of those that cannot."""
+    from redepth.batch import check_photos
+
+    checked = []
+    for done in check_photos(_left(request, results), request.settings.max_pixels):
+        if done.result is None:
+            results.fail(done.item.path, done.error)
+        else:
+            checked.append(done.result)
+    return checked
+
+
+def _left(request: RefineRequest, results: Results) -> list[Photo]:
+    """Return the photos that a former call has not refined already; print how many are done."""
+    from redepth import io
+    from redepth.batch import Photo, is_done
+
+    photos = []
+    for path, folder in zip(request.paths, io.output_folders(request.paths, request.out), strict=True):
+        sky_mask = None if request.sky_masks is None else request.sky_masks.get(path)
+        if request.sky_masks is not None and sky_mask is None:
+            results.fail(
+                path, "--sky-mask: its folder must hold one file of this photo's name, whatever the suffix"
+            )
+        else:
+            photos.append(Photo(path, folder, sky_mask, request.truth))
+    # One photo is always refined. The record of a former run does not name its sky mask.
+    if len(request.paths) == 1 or request.fresh or request.sky_masks is not None:
+        return photos
+    left = [photo for photo in photos if not is_done(photo, request.settings)]
+    if len(left) < len(photos):
+        done = len(photos) - len(left)
+        console.out.print(f"{done} of {len(photos)} photos are done already (--fresh does them again)")
+    return left
+
+
+def _with_bar(
+    outcomes: Iterator[Done[Photo, Refined]], total: int, resources: Resources
+) -> Iterator[Done[Photo, Refined]]:
+    """Show how many photos are done. Work in this process shows the steps of each photo instead."""
+    from rich.progress import track
+
+    if resources.kind == "inline":
+        yield from outcomes
+    else:
+        yield from track(outcomes, "refining", total=total, console=console.err)
+
+
+def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
+    """Make the table of the results, in the order of the photos."""
+    headings = ("photo", "size", "members x steps", "change", "SI-log", "seconds", "folder")
+    table = console.table("", *headings)
+    for path, folder in folders.items():
+        if path not in results:
+            continue
+        result = results[path]
+        table.add_row(
+            Text.assemble(path.name, (" (partial)", "yellow") if result.reason else ""),
+            f"{result.size[1]} x {result.size[0]}",
+            f"{result.members} x {result.steps}",
+            f"{100 * result.change:.1f} %",
+            f"{result.silog[0]:.2f} -> {result.silog[1]:.2f}" if result.silog else "-",
+            f"{result.seconds:.1f}",
+            Text(str(folder)),
+        )
+    return table
+
+
+# --- from options to the request ------------------------------------------------------------------
+
+
+def _prompt_overrides(prompt: str | None, caption: CaptionerChoice | None) -> list[str]:
+    if prompt is not None and caption is not None:
+        raise ConfigError("--prompt and --caption exclude each other: the prompt is given, or it is written")
+    if prompt is not None:
+        return ["prompt.captioner=none"]
+    return [] if caption is None else [f"prompt.captioner={caption}"]
+
+
+def _limit_overrides(budget: str | None, vram: str | None) -> list[str]:
+    limits = {"budget": budget, "vram": vram}
+    return [f"optim.{name}={json.dumps(value)}" for name, value in limits.items() if value is not None]
+
+
+def _map_overrides(path: Path | None, kind: MapKind | None, photos: int) -> list[str]:
+    """Return the overrides that read the initial map from a file instead of predicting it."""
+    if path is None and kind is None:
+        return []
+    if path is None or kind is None:
+        kinds = "|".join(get_args(MapKind))
+        raise ConfigError(f"--depth FILE|FOLDER and --predicts {kinds} go together")
+    if photos != 1 and path.is_file():
+        raise ConfigError(f"--depth {path} belongs to one photo, {photos} were given; give a folder of maps")
+    return [
+        "depth_model.name=precomputed",
+        f"depth_model.path={json.dumps(str(path))}",
+        f"depth_model.predicts={kind}",
+        "optim.parameterization=low-rank",
+    ]
+
+
+def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
+    """Return the photos, and how many inputs hold none; the other inputs still run."""
+    from redepth import io
+
+    paths: list[Path] = []
+    rejected = 0
+    for name in inputs:
+        try:
+            paths += io.find_photos([name])
+        except RedepthError as error:
+            console.complain(str(error))
+            rejected += 1
+    if not paths:
+        raise typer.Exit(console.EXIT_ERROR)
+    # All together, so that a photo that two inputs name runs once.
+    return io.find_photos(paths), rejected
+
+
+def _ground_truth(path: Path | None, kind: Predicts, mask: Path | None, photos: int) -> GroundTruth | None:
+    if path is None:
+        if mask is not None:
+            raise ConfigError("--mask says where to measure: it needs --gt")
+        return None
+    if photos != 1:
+        raise ConfigError(f"--gt belongs to one photo, {photos} were given")
+    from redepth import io
+    from redepth.refinement import GroundTruth
+
+    return GroundTruth(io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask))
+
+
+def _sky_masks(paths: Sequence[Path], given: Path | None) -> dict[Path, Path] | None:
+    from redepth import io
+
+    return None if given is None else io.companions(paths, given, "--sky-mask")

@@ -1,0 +1,152 @@
+"""Load presets: by name, from a YAML file or from a mapping, with ``extends:`` and dotted overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from redepth.config.schema import Preset
+from redepth.errors import ConfigError, nearest
+from redepth.registry import Location, explain
+
+PRESETS = Path(__file__).parent / "presets"
+DEFAULT_PRESET = "re-depth-anything"
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets that ship with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load_preset(
+    source: str | Path | Mapping[str, Any] = DEFAULT_PRESET, overrides: Sequence[str] = ()
+) -> Preset:
+    """Load a preset by name, from a YAML file or from a mapping, and apply ``key.path=value`` overrides.
+
+    A preset may have ``extends: NAME`` and then only the keys that differ; a section set to null is removed.
+    A component whose name changes starts from its own defaults: the options of the former one are dropped.
+    A file in ``extends:`` is searched in the preset's own folder first, then in the working directory. The
+    order of overrides matters only if two set the same key.
+
+    Raises:
+        ConfigError: unknown preset or key (with the nearest valid one), wrong type, value out of
+            range, unreadable file.
+    """
+    if isinstance(source, Mapping):
+        data = _extend(dict(source), Path(), chain=())
+    else:
+        data = _load(_find(source, Path()), chain=())
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        # All overrides are joined before they are applied: an option may precede its component's name.
+        changes = _join(changes, _parse_override(override))
+    try:
+        return Preset.model_validate(_merge(data, changes))
+    except ValidationError as error:
+        raise ConfigError(f"preset: {explain(error, '', _valid_keys, Preset)}") from None
+
+
+def _find(source: str | Path, folder: Path) -> Path:
+    """Return the file of a preset: one that ships, or a file in the folder or the working directory."""
+    names = preset_names()
+    if str(source) in names:
+        return PRESETS / f"{source}.yaml"
+    path = Path(source).expanduser()
+    for candidate in (folder / path, path):
+        if candidate.is_file():
+            return candidate
+    if path.suffix in {".yaml", ".yml"}:
+        raise ConfigError(f"preset file '{source}' does not exist")
+    hint = nearest(str(source), names)
+    raise ConfigError(f"unknown preset '{source}'{hint} (valid: {', '.join(names)}, or a YAML file)")
+
+
+def _load(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """Load a file and its parents; ``chain`` holds the files that led to it."""
+    resolved = path.resolve()
+    if resolved in chain:
+        names = " -> ".join(str(p) for p in (*chain, resolved))
+        raise ConfigError(f"presets extend each other in a circle: {names}")
+    return _extend(_read(path), path.parent, (*chain, resolved))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = _parse(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read preset file '{path}': {reason}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"preset file '{path}' must hold a mapping of sections")
+    return {"name": path.stem, **data}
+
+
+@lru_cache(maxsize=64)
+def _parse(path: Path, _modified: int) -> Any:
+    """Parse a file once for each time of its modification."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _extend(data: dict[str, Any], folder: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """Merge a preset over the one that it extends."""
+    parent = data.get("extends")
+    changes = {key: value for key, value in data.items() if key != "extends"}
+    if parent is None:
+        return changes
+    if not isinstance(parent, str):
+        raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {parent!r}")
+    return _merge(_load(_find(parent, folder), chain), changes)
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply changes to a preset: null removes a section, a new name of a component replaces its options."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = "name" in value and value["name"] != old.get("name")
+            merged[key] = dict(value) if renamed else _merge(old, value)
+        elif isinstance(old, Mapping) and value is None:
+            # A section of the schema may be absent, but it must not be None.
+            del merged[key]
+        else:
+            merged[key] = value
+    return merged
+
+
+def _join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Join two sets of overrides; the second one wins."""
+    joined = dict(first)
+    for key, value in second.items():
+        old = joined.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = _join(old, value)
+        joined[key] = value
+    return joined
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"override '{override}' is not of the form key.path=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override '{override}': the value is not valid YAML") from None
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _valid_keys(location: Location) -> list[str]:
+    """Return the keys that a section of the schema may have."""
+    section: Any = Preset
+    for part in location:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

@@ -1,0 +1,127 @@
+"""Find photos and the files that belong to them, and name the folders of their results."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from redepth.errors import InputError
+from redepth.io.files import StrPath
+
+PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif"})
+
+
+def find_photos(inputs: Sequence[StrPath]) -> list[Path]:
+    """Expand files, folders and glob patterns to photos.
+
+    Args:
+        inputs: a file is taken whatever its suffix; a folder gives the photos directly in it,
+            sorted by name, without hidden files; a pattern (``*``, ``?``, ``[...]``, ``**``) gives
+            the photos it matches, sorted.
+
+    Returns:
+        The photos in the order of the inputs, each once. A plain path that does not exist is kept:
+        `load_photo` reports it, and the other photos still run.
+
+    Raises:
+        InputError: there are no inputs, or a folder or a pattern holds no photo.
+    """
+    if not inputs:
+        raise InputError("no photo given; name a file, a folder or a pattern")
+    photos: dict[str, Path] = {}
+    for path in inputs:
+        for photo in _expand(Path(path)):
+            photos.setdefault(os.path.realpath(photo), photo)
+    return list(photos.values())
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        candidates, problem = list(path.iterdir()), "the folder holds no photo"
+    elif glob.has_magic(str(path)) and not path.exists():
+        candidates = [Path(match) for match in glob.glob(str(path), recursive=True)]
+        problem = "the pattern matches no photo"
+    else:
+        return [path]
+    photos = sorted(candidate for candidate in candidates if _is_photo(candidate))
+    if not photos:
+        suffixes = " ".join(sorted(PHOTO_SUFFIXES))
+        raise InputError(f"{path}: {problem}; photos end in one of {suffixes}")
+    return photos
+
+
+def _is_photo(path: Path) -> bool:
+    visible = not path.name.startswith(".")
+    return visible and path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
+
+
+def companions(photos: Sequence[StrPath], path: StrPath, what: str) -> dict[Path, Path]:
+    """Return the file that belongs to each photo, such as its mask.
+
+    Args:
+        photos: the photos.
+        path: a file, for a single photo; or a folder with one file for each photo, of the photo's stem.
+        what: the file's role in messages, such as ``sky mask``.
+
+    Returns:
+        Photo -> file. A photo is left out if no file of the folder has its stem, or several have it.
+
+    Raises:
+        InputError: ``path`` is one file and there are several photos.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if len(photos) != 1:
+            raise InputError(
+                f"{path}: a {what} belongs to one photo, {len(photos)} were given; give a folder with a "
+                "file of each photo's name"
+            )
+        return {Path(photos[0]): path}
+    by_stem: dict[str, list[Path]] = {}
+    for file in path.iterdir():
+        if not file.name.startswith(".") and file.is_file():
+            by_stem.setdefault(file.stem, []).append(file)
+    pairs = {}
+    for photo in map(Path, photos):
+        files = by_stem.get(photo.stem, [])
+        if len(files) == 1:
+            pairs[photo] = files[0]
+    return pairs
+
+
+def output_folders(photos: Sequence[StrPath], out: StrPath) -> list[Path]:
+    """Return one folder per photo, ``out/<stem>``.
+
+    If an earlier photo of this call has the stem already, or the folder's ``run.json`` names another
+    photo, the folder gets ``-2``, ``-3`` and so on; the same photo gets the same folder again. Photos
+    appended to the list leave the folders of the others unchanged. Names that differ only in case or in
+    Unicode normal form count as the same, as they do on macOS and Windows.
+    """
+    taken: set[str] = set()
+    folders = []
+    for photo in photos:
+        folder, number = Path(out) / Path(photo).stem, 1
+        while _key(folder) in taken or _holds_another(folder, photo):
+            number += 1
+            folder = Path(out) / f"{Path(photo).stem}-{number}"
+        taken.add(_key(folder))
+        folders.append(folder)
+    return folders
+
+
+def _key(folder: Path) -> str:
+    """Return the folder's name as a file system compares it that ignores case and normal form."""
+    return unicodedata.normalize("NFC", folder.name).casefold()
+
+
+def _holds_another(folder: Path, photo: StrPath) -> bool:
+    """Return whether a folder holds the results of another photo."""
+    try:
+        source = json.loads((folder / "run.json").read_text(encoding="utf-8"))["photo"]["source"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return bool(source != str(Path(photo).resolve()))

@@ -1,0 +1,23 @@
+"""The fixed choices that presets, contracts and the command line share.
+
+This module imports nothing heavy, so that ``redepth --help`` can list the choices.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Predicts = Literal["disparity", "depth"]
+"""What a raw output is: disparity (larger is nearer) or depth (larger is farther)."""
+
+MapKind = Literal["disparity", "depth", "metric-depth"]
+"""What a finished map holds: disparity or depth up to scale and shift, or depth in metres."""
+
+CaptionerName = Literal["blip", "blip2"]
+"""The models that write captions."""
+
+CaptionerChoice = Literal["none", CaptionerName]
+"""What a preset's captioner can be; ``none`` leaves the prompt empty."""
+
+FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectives", "datasets", "protocols"]
+"""The families that can be listed."""

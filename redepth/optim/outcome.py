@@ -1,0 +1,155 @@
+"""What a run reports after each step, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from redepth.config import Blend
+from redepth.contracts import Invariance, Predicts, StepDraws
+from redepth.ops.filters import detail
+from redepth.ops.statistics import agreement_weight
+from redepth.optim.loss_log import Losses
+from redepth.optim.plan import Plan
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The argument of `on_step`, made after each step of a group of members.
+
+    Reading ``losses`` waits for the device; see `optim.performance.read_losses_every`. A step whose losses
+    were not read may turn out not to be finite. Where the run continues in another precision, such a step is
+    taken again and reported again.
+
+    Attributes:
+        step: 1-based index of the finished step.
+        steps: number of steps of the run.
+        members: indices of the members that advanced.
+        of_members: number of members of the ensemble.
+        losses: name -> (members,), on the CPU: ``prior`` unless its weight is 0, each objective (both
+            unweighted) and ``total``.
+        raw: (members,1,H,W) raw output at the start of the step, detached.
+        depth: its relative depth, likewise.
+        relit: (members,L,3,H,W) the re-lit pictures, likewise.
+        draws: the random numbers of the step.
+    """
+
+    step: int
+    steps: int
+    members: range
+    of_members: int
+    losses: Losses
+    raw: Tensor
+    depth: Tensor
+    relit: Tensor
+    draws: StepDraws
+
+
+OnStep = Callable[[StepReport], None]
+
+
+class LossesOnDemand(Mapping[str, Tensor]):
+    """The losses of one step, read from the device at the first access.
+
+    Args:
+        read: returns name -> (members,), on the CPU.
+    """
+
+    def __init__(self, read: Callable[[], Losses]) -> None:
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of `Refiner.run`, at network size, on the CPU.
+
+    Attributes:
+        predicts: what the raw outputs are.
+        invariance: whether they are known up to scale and shift, or metric.
+        initial: (1,1,H,W) the frozen model's raw output.
+        members: (M,1,H,W) refined raw outputs.
+        initial_depth: (1,1,H,W) relative depth of ``initial``.
+        member_depths: (M,1,H,W) relative depth of each member, with its learned scale offset.
+        offsets: (M,) learned scale offsets o.
+        members_per_batch: how many members advanced together.
+        history: name -> one list per member with a loss per step taken.
+        steps_done: steps taken by each member.
+        partial: whether the run ended before all members had taken all steps. An early stop and the end of
+            a time limit do not make it partial.
+        reason: why it is partial, or that the time limit ended it; else empty.
+        seconds: wall time of the optimisation.
+        unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
+        blend: how the members' mean and the initial output are combined, as in `Optim.blend`.
+        blend_tolerance: of ``agreement``.
+        blend_scale: of ``detail``, a share of the shorter side.
+        sky: (1,1,H,W) bool, where the photo shows sky; None if it was not detected.
+        sky_given: whether the caller gave the sky mask.
+        fit: the plan that the run followed; None if it followed the preset.
+    """
+
+    predicts: Predicts
+    initial: Tensor
+    members: Tensor
+    initial_depth: Tensor
+    member_depths: Tensor
+    offsets: Tensor
+    history: dict[str, list[list[float]]]
+    steps_done: list[int]
+    members_per_batch: int
+    invariance: Invariance = "affine"
+    partial: bool = False
+    reason: str = ""
+    seconds: float = 0.0
+    unit: float = 1.0
+    blend: Blend = "none"
+    blend_tolerance: float = 0.1
+    blend_scale: float = 0.125
+    sky: Tensor | None = None
+    sky_given: bool = False
+    fit: Plan | None = None
+
+    @property
+    def refined(self) -> Tensor:
+        """The ensemble's result, (1,1,H,W): the members' mean, or its blend with the initial output."""
+        return self._blended(self.initial, self.members.mean(dim=0, keepdim=True))
+
+    @property
+    def refined_depth(self) -> Tensor:
+        """The mean of the members' relative depths, (1,1,H,W), blended as `refined` is."""
+        return self._blended(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
+
+    @cached_property
+    def blend_weight(self) -> Tensor:
+        """The members' share w in ``refined = initial + w (mean - initial)``, (1,1,H,W) in [0, 1].
+
+        `ops.statistics.agreement_weight` under ``blend: agreement``, 1 everywhere under any other.
+        """
+        if self.blend == "agreement":
+            return agreement_weight(self.initial, self.members, self.blend_tolerance)
+        return torch.ones_like(self.initial)
+
+    def _blended(self, initial: Tensor, mean: Tensor) -> Tensor:
+        if self.blend == "none":
+            return mean
+        change = mean - initial
+        if self.blend == "detail":
+            return initial + detail(change, self.blend_scale)
+        return initial + self.blend_weight * change
+
+    @property
+    def uncertainty(self) -> Tensor:
+        """Standard deviation of the members' raw outputs, (1,1,H,W); 0 for a single member."""
+        return self.members.std(dim=0, correction=0, keepdim=True)

@@ -1,0 +1,303 @@
+"""Measure a prediction under an evaluation protocol: resize, align, compute the metrics, average them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from redepth.contracts import Invariance, Predicts
+from redepth.data.datasets import Sample
+from redepth.errors import ConfigError, InputError
+from redepth.metrics import (
+    Aligned,
+    Method,
+    align,
+    boundary_metrics,
+    depth_means,
+    has_edges,
+    metrics_of,
+    normal_metrics,
+    pooled,
+)
+from redepth.ops.geometry import normals_from_depth, resize
+from redepth.protocols.preparation import sample_label
+from redepth.protocols.schema import EvaluationProtocol, Region
+
+_AFFINE = {
+    "disparity": ("affine-disparity", "affine-disparity-then-depth"),
+    "depth": ("affine-depth", "affine-disparity-then-depth"),
+}
+"""The alignments that find the scale and shift of a prediction of disparity or of depth."""
+
+
+@dataclass(frozen=True)
+class ImageMetrics:
+    """The metrics of one image, as plain numbers.
+
+    Attributes:
+        image: name of the image.
+        protocol: name of the protocol.
+        protocol_sha256: its `EvaluationProtocol.sha256`; rows with different hashes are not comparable.
+        metrics: name -> value.
+        means: the input of `redepth.metrics.metrics_of`, kept so that images can be pooled by pixel.
+        pixels: number of pixels that were measured.
+        clipped: share of them whose aligned depth was clipped.
+        alignment: fitted scales and shifts.
+        height: of the picture that was measured.
+        width: of the picture that was measured.
+        unit: of ``rmse`` and ``sq_rel``.
+    """
+
+    image: str
+    protocol: str
+    protocol_sha256: str
+    metrics: dict[str, float]
+    means: dict[str, float]
+    pixels: int
+    clipped: float
+    alignment: dict[str, float]
+    height: int
+    width: int
+    unit: str
+
+    def record(self) -> dict[str, Any]:
+        """Return the row as a dictionary for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ImageMetrics:
+        """Read a row from its JSON.
+
+        Raises:
+            InputError: if a field is missing.
+        """
+        names = [field.name for field in fields(cls)]
+        missing = [name for name in names if name not in record]
+        if missing:
+            raise InputError(f"not a result row: it has no {', '.join(missing)}")
+        return cls(**{name: record[name] for name in names})
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A row with the arrays that it was computed from, float64, of the row's height and width.
+
+    Attributes:
+        row: the numbers.
+        depth: (H, W) aligned and clipped depth.
+        truth: (H, W) true depth, 0 where unknown.
+        mask: (H, W) bool, the pixels that were measured.
+    """
+
+    row: ImageMetrics
+    depth: Tensor
+    truth: Tensor
+    mask: Tensor
+
+
+# --- one image ------------------------------------------------------------------------------------
+
+
+def evaluate(
+    protocol: EvaluationProtocol,
+    raw: ArrayLike | Tensor,
+    sample: Sample,
+    *,
+    predicts: Predicts = "disparity",
+    invariance: Invariance = "affine",
+) -> ImageMetrics:
+    """Return the row of one image: `measure` without its arrays."""
+    return measure(protocol, raw, sample, predicts=predicts, invariance=invariance).row
+
+
+def measure(
+    protocol: EvaluationProtocol,
+    raw: ArrayLike | Tensor,
+    sample: Sample,
+    *,
+    predicts: Predicts = "disparity",
+    invariance: Invariance = "affine",
+) -> Measurement:
+    """Measure a prediction against a sample that `prepare` returned.
+
+    Args:
+        protocol: how to measure.
+        raw: (h, w), a model's output for the prepared photo, at any size.
+        sample: the prepared sample.
+        predicts: whether the prediction is disparity or depth.
+        invariance: ``affine`` or ``metric``.
+
+    Raises:
+        InputError: naming image and protocol: nothing to measure, a prediction that is not finite, a sample
+            that was not prepared, or an alignment that an affine-invariant prediction does not allow.
+    """
+    name = sample_label(protocol, sample)
+    method = protocol.alignment.disparity if predicts == "disparity" else protocol.alignment.depth
+    if invariance == "affine" and method not in _AFFINE[predicts]:
+        raise InputError(
+            f"{name}: the prediction is {predicts} up to scale and shift, which the alignment '{method}' "
+            f"cannot find; use {' or '.join(_AFFINE[predicts])}, or a metric model"
+        )
+    _check_sample(protocol, sample, name)
+    prediction, truth = _at_one_size(protocol, _as_map(raw, name), sample.depth())
+    mask = _measured(protocol, truth)
+    aligned = _aligned(protocol, prediction, truth, mask, method, predicts, name)
+    means = depth_means(aligned.depth, truth, mask, names=[name])
+    metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
+    metrics |= _boundaries_and_normals(protocol, sample, aligned.depth, truth, mask, name)
+    row = ImageMetrics(
+        image=sample.name,
+        protocol=protocol.name,
+        protocol_sha256=protocol.sha256,
+        metrics=_numbers(metrics),
+        means=_numbers(means),
+        pixels=int(means["pixels"]),
+        clipped=float(aligned.clipped),
+        alignment=_numbers(aligned.parameters),
+        height=truth.shape[0],
+        width=truth.shape[1],
+        unit=sample.unit,
+    )
+    return Measurement(row, aligned.depth, truth, mask)
+
+
+def _check_sample(protocol: EvaluationProtocol, sample: Sample, name: str) -> None:
+    size = sample.truth.shape
+    if sample.mask is not None and sample.mask.shape != size:
+        raise InputError(f"{name}: the mask is {sample.mask.shape} and the ground truth {size}")
+    crop = protocol.crop
+    if crop is not None and size != (crop.height, crop.width):
+        raise InputError(
+            f"{name}: the ground truth is {size[0]} x {size[1]} and the crop {crop.height} x {crop.width}; "
+            "give the sample that redepth.protocols.prepare returns, and a prediction for its photo"
+        )
+
+
+def _aligned(
+    protocol: EvaluationProtocol,
+    prediction: Tensor,
+    truth: Tensor,
+    mask: Tensor,
+    method: Method,
+    predicts: Predicts,
+    name: str,
+) -> Aligned:
+    clip_to_range = protocol.alignment.clip == "range"
+    return align(
+        prediction,
+        truth,
+        mask,
+        method,
+        predicts=predicts,
+        near=protocol.range.near if clip_to_range else None,
+        far=protocol.range.far if clip_to_range else None,
+        trim=protocol.alignment.trim,
+        names=[name],
+    )
+
+
+def _as_map(raw: ArrayLike | Tensor, name: str) -> Tensor:
+    values = raw.detach().cpu() if isinstance(raw, Tensor) else torch.from_numpy(np.array(raw))
+    if values.dim() != 2 or values.numel() == 0:
+        raise InputError(f"{name}: a prediction must be (H, W), got {tuple(values.shape)}")
+    return values.double()
+
+
+def _at_one_size(protocol: EvaluationProtocol, raw: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    resolution = protocol.resolution
+    if resolution == "truth":
+        height, width = truth.shape
+    elif resolution == "prediction":
+        height, width = raw.shape
+    else:
+        height, width = resolution.height, resolution.width
+    corners = protocol.interpolation == "bilinear-corners"
+    prediction = resize(raw[None, None], height, width, align_corners=corners)[0, 0]
+    return prediction, _nearest(truth, height, width)
+
+
+def _nearest(values: Tensor, height: int, width: int) -> Tensor:
+    """Sample (H, W) at another size; known and unknown depth must not be interpolated."""
+    if values.shape == (height, width):
+        return values
+    return F.interpolate(values[None, None], size=(height, width), mode="nearest")[0, 0]
+
+
+def _measured(protocol: EvaluationProtocol, truth: Tensor) -> Tensor:
+    """Return the pixels where the truth is known, in range and in the region."""
+    near, far = protocol.range.near, protocol.range.far
+    mask = truth > (0.0 if near is None else near)
+    if far is not None:
+        mask &= truth < far
+    if protocol.region is not None:
+        mask &= _inside(protocol.region, *truth.shape)
+    return mask
+
+
+def _inside(region: Region, height: int, width: int) -> Tensor:
+    """Return the mask of a region, (H, W) bool."""
+    rows, columns = (height, width) if region.unit == "fraction" else (1, 1)
+    top, bottom = int(region.top * rows), int(region.bottom * rows)
+    left, right = int(region.left * columns), int(region.right * columns)
+    inside = torch.zeros(height, width, dtype=torch.bool)
+    inside[top:bottom, left:right] = True
+    return inside
+
+
+def _boundaries_and_normals(
+    protocol: EvaluationProtocol, sample: Sample, depth: Tensor, truth: Tensor, mask: Tensor, name: str
+) -> dict[str, Tensor]:
+    """Measure boundaries and normals if the protocol includes them and the image has them."""
+    metrics: dict[str, Tensor] = {}
+    if "boundaries" in protocol.measures and has_edges(truth, mask):
+        metrics |= boundary_metrics(depth, truth, mask, names=[name])
+    if "normals" in protocol.measures and sample.normals is not None and sample.camera is not None:
+        predicted = normals_from_depth(depth[None, None], sample.camera)[0]
+        true = torch.from_numpy(np.ascontiguousarray(sample.normals)).permute(2, 0, 1).double()
+        true = torch.stack([_nearest(part, *depth.shape) for part in true])
+        if bool((mask & torch.isfinite(true).all(0) & (true != 0).any(0)).any()):
+            metrics |= normal_metrics(predicted, true, mask, names=[name])
+    return metrics
+
+
+def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+# --- over a data set ------------------------------------------------------------------------------
+
+
+def average(protocol: EvaluationProtocol, rows: Sequence[ImageMetrics]) -> dict[str, float]:
+    """Return the metrics over a data set, averaged by image or by pixel as the protocol says.
+
+    Normals and boundaries are averaged over the images that have them, always by image.
+
+    Raises:
+        ConfigError: if a row is of another protocol.
+        InputError: without rows.
+    """
+    if not rows:
+        raise InputError(f"no result under protocol {protocol.name} to average")
+    others = sorted({row.protocol for row in rows if row.protocol_sha256 != protocol.sha256})
+    if others:
+        raise ConfigError(
+            f"rows of another protocol ({', '.join(others)}) cannot be averaged under {protocol.name} "
+            f"{protocol.sha256[:12]}"
+        )
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    result = {}
+    for name in names:
+        values = [row.metrics[name] for row in rows if name in row.metrics]
+        result[name] = math.fsum(values) / len(values)
+    if protocol.averaging == "pixel":
+        means = {name: torch.tensor([row.means[name] for row in rows]).double() for name in rows[0].means}
+        result |= _numbers(metrics_of(pooled(means), silog_lambda=protocol.silog_lambda))
+    return result

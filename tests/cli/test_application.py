@@ -1,0 +1,56 @@
+"""The command itself: entry point, help, version, debug logs, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from importlib.metadata import entry_points
+
+import pytest
+
+from redepth import __version__, cli
+from tests.support.command import ENVIRONMENT, call
+
+
+def test_the_installed_script_is_this_command() -> None:
+    (script,) = entry_points(group="console_scripts", name="redepth")
+    assert script.load() is cli.main
+    assert call("--version").out.strip() == __version__
+    helped = call("--help")
+    assert helped.code == 0
+    for command in ("refine", "list", "show", "doctor"):
+        assert command in helped.out
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import redepth",
+        "import redepth; dir(redepth); redepth.__version__",
+        "import sys; sys.argv = ['redepth', '--help']; from redepth.cli import main; main()",
+        "import sys; sys.argv = ['redepth', 'refine', '--help']; from redepth.cli import main; main()",
+    ],
+)
+def test_nothing_heavy_is_imported_for(code: str) -> None:
+    heavy = {"torch", "numpy", "PIL", "transformers", "diffusers", "huggingface_hub", "matplotlib", "trimesh"}
+    report = f"import atexit, sys; atexit.register(lambda: print('HEAVY', *({heavy} & set(sys.modules))))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{report}\n{code}"], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "HEAVY"
+
+
+def test_the_import_and_the_help_are_quick() -> None:
+    def best_of_three(*arguments: str) -> float:
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], env=ENVIRONMENT, check=True, capture_output=True)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    bare = best_of_three("-c", "pass")
+    assert best_of_three("-c", "import redepth") < bare + 0.2
+    assert best_of_three("-m", "redepth", "--help") < bare + 0.5

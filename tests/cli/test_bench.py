@@ -1,0 +1,41 @@
+"""The bench commands: what they print; `tests/bench` has the runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from redepth import bench as benchmark
+from redepth.bench import Summary
+from redepth.cli import bench
+from tests.support.command import call
+
+
+def test_ctrl_c_says_that_the_finished_rows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "run_benchmark", interrupted)
+    done = call("bench", "synthetic", "--limit", "1", "--preset", "smoke", "--out", tmp_path)
+    assert done.code == 130
+    line = f"error: interrupted; what is done is kept in {tmp_path}, the same command goes on from there"
+    assert done.complaints[-1] == line
+
+
+def test_a_second_preset_of_one_name_keeps_what_was_written(tmp_path: Path) -> None:
+    changed = tmp_path / "changed.yaml"
+    changed.write_text("extends: smoke\nname: smoke\noptim: {steps: 1}\n")
+    presets = bench._presets(["smoke", str(changed)], ["optim.members=1"])
+    assert list(presets) == ["smoke", str(changed)]
+    assert [preset.optim.steps for preset in presets.values()] == [3, 1]
+
+
+def test_a_change_that_is_unknown_is_a_dash() -> None:
+    unknown = Summary("a", 0.0, 1.0, float("nan"), float("nan"), float("nan"), 0.5, 2)
+    known = Summary("b", 2.0, 1.0, -50.0, -60.0, -40.0, 1.0, 2)
+    table = bench._table("title", [unknown, known], before="initial", after="refined")
+    columns = [list(column.cells) for column in table.columns]
+    assert columns[3] == ["-", "-50.0 %"]
+    assert columns[4] == ["-", "-60.0 to -40.0 %"]

@@ -1,0 +1,75 @@
+"""Which photos there are, what belongs to them, and where their results go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from redepth import io
+from redepth.errors import InputError
+from tests.support.image_files import assert_one_line
+
+
+def test_find_photos_expands_in_order_without_duplicates(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "c.webp", "notes.txt", ".hidden.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "sub.jpg").mkdir()
+    (tmp_path / "sub.jpg" / "d.tif").touch()
+    a, b, c, d = (tmp_path / n for n in ("a.png", "b.JPG", "c.webp", "sub.jpg/d.tif"))
+    assert io.find_photos([tmp_path]) == [a, b, c]
+    assert io.find_photos([c, str(tmp_path), tmp_path / "sub.jpg" / ".." / "a.png"]) == [c, a, b]
+    assert io.find_photos([tmp_path / "*"]) == [a, b, c]
+    assert io.find_photos([tmp_path / "**" / "*.*"]) == [a, b, c, d]
+    assert io.find_photos([tmp_path / "?.[pw]*"]) == [a, c]
+
+
+def test_find_photos_keeps_a_missing_file_and_a_literal_bracket(tmp_path: Path) -> None:
+    bracket = tmp_path / "a[1].jpg"
+    bracket.touch()
+    missing = tmp_path / "missing.jpg"
+    assert io.find_photos([missing, bracket]) == [missing, bracket]
+
+
+def test_find_photos_names_what_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    for path in (tmp_path, tmp_path / "*.jpg", tmp_path / "*.txt"):
+        with pytest.raises(InputError) as error:
+            io.find_photos([path])
+        assert_one_line(error, path, ".jpg")
+    with pytest.raises(InputError, match="no photo given"):
+        io.find_photos([])
+
+
+def test_output_folders_are_distinct_and_stable() -> None:
+    photos = [
+        "x/a.jpg",
+        "y/a.png",
+        "A.webp",
+        "a-2.jpg",
+        "b.c.jpg",
+        "caf\u00e9.jpg",
+        "cafe\u0301.jpg",
+    ]
+    names = [folder.name for folder in io.output_folders(photos, "out")]
+    assert names == ["a", "a-2", "A-3", "a-2-2", "b.c", "caf\u00e9", "cafe\u0301-2"]
+    assert len({name.casefold() for name in names}) == len(names)
+    for count in range(len(photos)):
+        shorter = io.output_folders(photos[:count], "out")
+        assert shorter == io.output_folders(photos, "out")[:count]
+    assert io.output_folders(["a.jpg"], Path("out")) == [Path("out/a")]
+
+
+def test_a_companion_is_the_file_given_or_that_of_the_photos_name(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name in ("a.png", "b.npy", "twice.png", "twice.npy", ".hidden.png"):
+        (folder / name).touch()
+    (folder / "e").mkdir()
+    photos = [Path(name) for name in ("x/a.jpg", "b.jpg", "twice.jpg", "none.jpg", "e.jpg")]
+    assert io.companions(photos, folder, "mask") == {photos[0]: folder / "a.png", photos[1]: folder / "b.npy"}
+    assert io.companions(photos[:1], tmp_path / "any.png", "mask") == {photos[0]: tmp_path / "any.png"}
+    with pytest.raises(
+        InputError, match=r"any\.png: a mask belongs to one photo, 5 were given; give a folder"
+    ):
+        io.companions(photos, tmp_path / "any.png", "mask")

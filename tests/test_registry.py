@@ -1,0 +1,60 @@
+"""The registry: schemas from constructors, missing packages, contracts."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import pytest
+
+from redepth.errors import ConfigError, MissingDependencyError
+from redepth.registry import Registry, options_schema
+
+
+class Anything(Protocol):
+    """A contract that asks for nothing."""
+
+
+def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
+    class Odd:
+        def __init__(self, model_size: int, *args: Any, free=None, **kwargs: Any) -> None: ...  # type: ignore[no-untyped-def]
+
+    class Bare: ...
+
+    assert list(options_schema(Odd).model_fields) == ["model_size", "free"]
+    assert not options_schema(Bare).model_fields
+    registry = Registry("thing", "redepth.things", Anything)
+    registry.register("odd")(Odd)
+    with pytest.raises(ConfigError, match=r"thing\.model_size: field required"):
+        registry.check("odd", {})
+    assert registry.check("odd", {"model_size": "3"}) == {"model_size": 3, "free": None}
+    with pytest.raises(ConfigError, match=r"unknown key 'thing\.fre'; did you mean 'free'"):
+        registry.check("odd", {"model_size": 3, "fre": 1})
+
+
+def test_a_component_whose_package_is_missing_says_what_to_install() -> None:
+    registry = Registry("thing", "redepth.things", Anything)
+    registry.add("far", "redepth.nowhere:Far", "one", needs=(("no_such_module", "far"),))
+    assert registry.entries()["far"].missing() == ["far"]
+    with pytest.raises(MissingDependencyError, match=r'pip install "redepth\[far\]"'):
+        registry.get("far")
+    registry.add("lost", "redepth.nowhere:Lost", "one")
+    with pytest.raises(ConfigError, match=r"'lost'.*cannot import redepth\.nowhere:Lost"):
+        registry.get("lost")
+    registry.add("function", "redepth.pipeline:refine", "one")
+    with pytest.raises(ConfigError, match="not a class"):
+        registry.get("function")
+
+
+def test_a_class_that_does_not_follow_the_contract_is_refused_by_what_it_lacks() -> None:
+    class Speaks(Protocol):
+        tone: str
+
+        def speak(self) -> str: ...
+
+    class Mute:
+        tone = "none"
+
+    registry = Registry("voice", "redepth.voices", Speaks)
+    registry.register("mute")(Mute)
+    with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks asks for"):
+        registry.check("mute", {})
