@@ -45,7 +45,7 @@ def stepped(height: int = 24, width: int = 32) -> Tensor:
     return depth
 
 
-def lit(*turns: tuple[float, float], batch: int = 1, direction: Any = (0.3, 0.2, 0.93)) -> Illumination:
+def lit(*turns: tuple[float, float], batch: int = 1, direction: Any = (-0.3, -0.2, 0.93)) -> Illumination:
     """One light, the same for each viewpoint; turns are in degrees about the x and the y axis."""
     size = (batch, max(len(turns), 1))
     unit = shading.normalize(torch.tensor(direction)).expand(*size, 3)
