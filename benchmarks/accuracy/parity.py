@@ -2,7 +2,7 @@
 
     python -m benchmarks.accuracy.parity
 
-It measures all and writes docs/results/parity.json and docs/parity.md.
+It measures every comparison and writes docs/results/parity.json and docs/parity.md.
 
 ``MEASURES`` maps each comparison to a function that returns its relative error, and to its bound, which
 ``tests/benchmarks/test_parity.py`` checks.
@@ -245,10 +245,11 @@ def main() -> None:
     lines = [
         "# Parity with the authors' implementation",
         "",
-        "Relative errors (norm of the difference over the norm of the recorded array) against inputs and",
-        "outputs recorded from it on the CPU in float32, on checkpoints of a few channels with random",
-        "weights. Written by `python -m benchmarks.accuracy.parity`; the tests hold each row to its",
-        "bound (`tests/benchmarks/test_parity.py`).",
+        "We recorded inputs and outputs of the authors' implementation, on the CPU in float32, on checkpoints",
+        "of a few channels with random weights. The table compares redepth with these recordings. The relative",
+        "error is the norm of the difference divided by the norm of the recorded array.",
+        "`python -m benchmarks.accuracy.parity` writes this page. `tests/benchmarks/test_parity.py` checks each",
+        "row against its bound.",
         "",
         "| what | relative error | bound |",
         "| --- | --- | --- |",
