@@ -17,7 +17,7 @@ from redepth.errors import RedepthError
 
 app = typer.Typer(
     name="redepth",
-    help="Refine the depth of a photo at test time: re-light it, and optimise it under a 2D diffusion prior.",
+    help="Refine the depth of a photo at test time: re-light it and score it with a 2D diffusion prior.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +41,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Show debug logs, such as the traceback of a failed photo."),
+        typer.Option("--verbose", "-v", help="Print the debug log, with the traceback of each failed photo."),
     ] = False,
 ) -> None:
     """Handle the options that precede a command."""

@@ -46,27 +46,34 @@ def bench_default(ctx: typer.Context) -> None:
 
 @app.command("run")
 def bench_run(
-    dataset: Annotated[str, typer.Argument(help="`redepth list datasets`.")] = "motorcycle",
+    dataset: Annotated[str, typer.Argument(help="Data set; see `redepth list datasets`.")] = "motorcycle",
     root: options.DatasetRoot = None,
-    presets: Annotated[list[str] | None, typer.Option("--preset", help="Name or file; repeat.")] = None,
+    presets: Annotated[
+        list[str] | None,
+        typer.Option("--preset", help="Preset name or YAML file; repeat. Default: embedded."),
+    ] = None,
     overrides: options.Overrides = None,
-    protocol: Annotated[str | None, typer.Option(help="Name or file; the data set's own without it.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Protocol name or YAML file; by default the data set's own.")
+    ] = None,
     reader_options: options.ReaderOptions = None,
-    split: Annotated[Path | None, typer.Option(help="File of image names, one a line.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Folder of the run.")] = None,
+    split: Annotated[Path | None, typer.Option(help="File of image names, one per line.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only the first N images.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run; by default out/bench/DATASET.")
+    ] = None,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
     prompt: Annotated[
-        str | None, typer.Option(help="Condition the prior on this for every photo, instead of captions.")
+        str | None, typer.Option(help="Prompt for the prior, the same for every photo; replaces captions.")
     ] = None,
     seed: options.Seed = 0,
-    arrays: Annotated[bool, typer.Option("--arrays", help="Also keep every image's maps.")] = False,
+    arrays: Annotated[bool, typer.Option("--arrays", help="Also store the maps of every image.")] = False,
     fresh: options.Fresh = False,
 ) -> None:
-    """Refine and measure every image; a run that was killed goes on where it stopped."""
+    """Refine and measure every image; the same command resumes a killed run."""
     from redepth import bench as benchmark
 
     reader = options.reader_options(root, reader_options or [])

@@ -69,7 +69,7 @@ def resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"interrupted; what is done is kept in {folder}, the same command goes on from there")
+        complain(f"interrupted; finished tasks are kept in {folder}, and the same command resumes the run")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

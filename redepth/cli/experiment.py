@@ -20,27 +20,30 @@ if TYPE_CHECKING:
 
 def experiment(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="targets, ensemble, prior, renderer, shift or cost.")
+        str, typer.Argument(metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift or cost.")
     ],
     preset: options.PresetName = "embedded",
     overrides: options.Overrides = None,
-    images: Annotated[int, typer.Option(help="Scenes of each split, or images.")] = 16,
+    images: Annotated[int, typer.Option(help="Number of scenes per split, or of images.")] = 16,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder; by default out/experiments/NAME.")
+        Path | None, typer.Option("--out", help="Folder of the results; by default out/experiments/NAME.")
     ] = None,
-    arms: Annotated[list[str] | None, typer.Option("--arm", help="Only this arm; repeat.")] = None,
+    arms: Annotated[
+        list[str] | None, typer.Option("--arm", help="Run only this arm; repeat for more.")
+    ] = None,
     splits: Annotated[
-        list[str] | None, typer.Option("--split", help="Split of the synthetic scenes; repeat.")
+        list[str] | None, typer.Option("--split", help="Split of the synthetic scenes; repeat for more.")
     ] = None,
     strengths: Annotated[
-        list[float] | None, typer.Option("--strength", help="Strength of its shift, 0 to 1; repeat.")
+        list[float] | None,
+        typer.Option("--strength", help="Strength of the shift, 0 to 1; repeat for more."),
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the synthetic scenes in pixels.")] = 96,
-    dataset: Annotated[str, typer.Option(help="Another data set, `redepth list datasets`.")] = "synthetic",
+    dataset: Annotated[str, typer.Option(help="Data set; see `redepth list datasets`.")] = "synthetic",
     root: options.DatasetRoot = None,
     reader_options: options.ReaderOptions = None,
     tuning: Annotated[
-        bool, typer.Option("--tuning", help="Take the images that settings are tuned on.")
+        bool, typer.Option("--tuning", help="Use the images on which settings are tuned.")
     ] = False,
     seed: options.Seed = 0,
     workers: options.Workers = 1,
@@ -48,7 +51,7 @@ def experiment(
     device: options.Device = "auto",
     fresh: options.Fresh = False,
 ) -> None:
-    """Run one of the paper's studies: arms side by side on the same images, lights and seeds."""
+    """Run one of the paper's studies: compare settings on the same images, lights and seeds."""
     from redepth.experiments import planning, run
 
     planned = planning.plan(

@@ -14,9 +14,9 @@ from redepth.literals import FamilyName
 
 
 def list_families(
-    family: Annotated[FamilyName | None, typer.Argument(help="One family; all without it.")] = None,
+    family: Annotated[FamilyName | None, typer.Argument(help="Family to list; by default all.")] = None,
 ) -> None:
-    """List presets and components, those of other packages included; one family with what each lacks here."""
+    """List presets and components, also of other packages; with a family, what each still needs here."""
     if family is None:
         for name in get_args(FamilyName):
             console.out.print(_table(name))
@@ -31,7 +31,7 @@ def _list_family(name: str) -> None:
     cures = {check.what: check.cure for check in checks.family(name)}
     console.out.print(_table(name, cures))
     if any(cures.values()):
-        console.out.print("redepth doctor says how to get what is missing.", highlight=False)
+        console.out.print("redepth doctor shows how to install what is missing.", highlight=False)
 
 
 def _table(name: str, cures: dict[str, str] | None = None) -> Table:
@@ -69,6 +69,6 @@ def show(
     preset: Annotated[str, typer.Argument(help="Preset name or YAML file.")] = "re-depth-anything",
     overrides: options.Overrides = None,
 ) -> None:
-    """Print a preset as it would run: parents merged, overrides applied, every default written out."""
+    """Print a preset in full: parents merged, overrides applied, every default written out."""
     # Plain write: rich would wrap long lines, and the output is meant to be saved as a file.
     sys.stdout.write(options.resolved_preset(preset, overrides or []).to_yaml())

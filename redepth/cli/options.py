@@ -29,24 +29,29 @@ def _device(name: str) -> str:
 PresetName = Annotated[str, typer.Option("--preset", help="Preset name or YAML file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override, such as optim.members=3."),
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Override a setting, such as optim.members=3; repeat."
+    ),
 ]
 Device = Annotated[
     str,
     typer.Option(
         metavar="auto|cpu|cuda|cuda:N|mps",
         callback=_device,
-        help="Where to compute; workers on cuda are spread over all GPUs.",
+        help="Device; with cuda, workers are spread over all GPUs.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random streams.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes, one model copy each.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Workers = Annotated[int, typer.Option(min=1, help="Worker processes, each with its own copy of the models.")]
 RayAddress = Annotated[
-    str | None, typer.Option("--ray", help="Ray cluster: its address, auto, or local to start one here.")
+    str | None,
+    typer.Option("--ray", help="Run on a Ray cluster: its address, auto, or local to start one here."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the results that the folder holds.")]
-DatasetRoot = Annotated[Path | None, typer.Option("--root", help="Folder of the official download.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete earlier results in the folder and start again.")]
+DatasetRoot = Annotated[
+    Path | None, typer.Option("--root", help="Folder of the data set's official download.")
+]
 ReaderOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="Option of the data set's reader, KEY=VALUE; repeat."),

@@ -24,44 +24,51 @@ if TYPE_CHECKING:
 
 
 def refine(
-    photos: Annotated[list[str], typer.Argument(metavar="PHOTO|FOLDER|GLOB...")],
+    photos: Annotated[
+        list[str],
+        typer.Argument(metavar="PHOTO|FOLDER|GLOB...", help="Photos, folders of photos, or patterns."),
+    ],
     preset: options.PresetName = "re-depth-anything",
     overrides: options.Overrides = None,
-    prompt: Annotated[str | None, typer.Option(help="Condition the prior on this for every photo.")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt for the prior, the same for every photo.")
+    ] = None,
     caption: Annotated[
         CaptionerChoice | None,
-        typer.Option(help="Model that writes the prompt of each photo; by default the preset's."),
+        typer.Option(help="Captioner that writes a prompt for each photo; by default the preset's."),
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("out"),
     seed: options.Seed = 0,
     device: options.Device = "auto",
     budget: Annotated[
         str | None,
-        typer.Option(help="Time that each photo may take, such as 60s or 2m: fewer members, then steps."),
+        typer.Option(help="Time limit per photo, such as 60s or 2m: reduces members first, then steps."),
     ] = None,
-    vram: Annotated[str | None, typer.Option(help="Memory of the GPU that may be used, such as 8GB.")] = None,
+    vram: Annotated[str | None, typer.Option(help="Limit of GPU memory, such as 8GB.")] = None,
     gt: Annotated[
         Path | None,
         typer.Option(help="Ground truth of the photo: npy, npz, pfm, 16-bit png, tiff."),
     ] = None,
-    gt_kind: Annotated[Predicts, typer.Option(help="What --gt holds.")] = "depth",
-    mask: Annotated[Path | None, typer.Option(help="Where to measure: picture or npy.")] = None,
+    gt_kind: Annotated[Predicts, typer.Option(help="Kind of map in --gt.")] = "depth",
+    mask: Annotated[
+        Path | None, typer.Option(help="Where to measure against --gt: picture (white) or npy.")
+    ] = None,
     depth: Annotated[
         Path | None,
-        typer.Option(help="Refine this map of another tool; for several photos, a folder of maps."),
+        typer.Option(help="Refine this depth map of another tool; for several photos, a folder of maps."),
     ] = None,
-    predicts: Annotated[MapKind | None, typer.Option(help="What --depth holds.")] = None,
+    predicts: Annotated[MapKind | None, typer.Option(help="Kind of map in --depth.")] = None,
     sky_mask: Annotated[
         Path | None,
         typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
     ] = None,
     max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse photos with more pixels than this.")
+        int, typer.Option(min=1, help="Reject photos with more pixels than this.")
     ] = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Of several photos, also refine those done.")
+        bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
 ) -> None:
     """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
@@ -136,7 +143,7 @@ class Results:
             console.warn(f"{path}: {warning}")
         if result.reason:
             self.interrupted |= result.interrupted
-            self.fail(path, f"{result.reason}; what was done is kept, marked partial")
+            self.fail(path, f"{result.reason}; the finished steps are kept, marked partial")
 
 
 def run(request: RefineRequest) -> int:
@@ -154,7 +161,7 @@ def run(request: RefineRequest) -> int:
                 results.add(done)
         except KeyboardInterrupt:
             if not results.interrupted:
-                console.complain("interrupted; photos that are done are kept")
+                console.complain("interrupted; finished photos are kept")
             results.interrupted = True
     if results.refined:
         console.out.print(_summary(results.refined, folders))
@@ -204,7 +211,7 @@ def _left(request: RefineRequest, results: Results) -> list[Photo]:
     left = [photo for photo in photos if not is_done(photo, request.settings)]
     if len(left) < len(photos):
         done = len(photos) - len(left)
-        console.out.print(f"{done} of {len(photos)} photos are done already (--fresh does them again)")
+        console.out.print(f"{done} of {len(photos)} photos are done already (--fresh refines them again)")
     return left
 
 
@@ -294,7 +301,7 @@ def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
 def _ground_truth(path: Path | None, kind: Predicts, mask: Path | None, photos: int) -> GroundTruth | None:
     if path is None:
         if mask is not None:
-            raise ConfigError("--mask says where to measure: it needs --gt")
+            raise ConfigError("--mask says where to measure against ground truth: give --gt too")
         return None
     if photos != 1:
         raise ConfigError(f"--gt belongs to one photo, {photos} were given")
