@@ -252,7 +252,7 @@ def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
 
 def _prompt_overrides(prompt: str | None, caption: CaptionerChoice | None) -> list[str]:
     if prompt is not None and caption is not None:
-        raise ConfigError("--prompt and --caption exclude each other: the prompt is given, or it is written")
+        raise ConfigError("give either --prompt or --caption, not both")
     if prompt is not None:
         return ["prompt.captioner=none"]
     return [] if caption is None else [f"prompt.captioner={caption}"]

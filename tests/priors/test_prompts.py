@@ -224,7 +224,7 @@ def test_the_command_line_shows_and_records_captions(real_photos: dict[str, Path
 
 def test_a_wrong_way_to_a_prompt_is_one_line(real_photos: dict[str, Path], tmp_path: Path) -> None:
     for arguments, words in (
-        (("--prompt", "x", "--caption", "blip"), "--prompt and --caption exclude each other"),
+        (("--prompt", "x", "--caption", "blip"), "give either --prompt or --caption, not both"),
         (
             ("--caption", "blip"),
             "no captions by blip: the weights of 'Salesforce/blip-image-captioning-base'",

@@ -106,5 +106,5 @@ def test_the_list_of_priors_says_what_each_lacks_here(monkeypatch: pytest.Monkey
     for name in names:
         assert "the weights of '" in rows[name]
     assert "nothing more" in rows["pixel-diffusion"]
-    assert "redepth doctor says how" in done.out
+    assert "redepth doctor shows how" in done.out
     assert "to run it here" not in call("list").out
