@@ -56,7 +56,7 @@ def list_components(family: str) -> dict[str, str]:
 def resolve(preset: Preset) -> Preset:
     """Check every component's options and write its defaults out.
 
-    A preset that this function has returned is returned as it is.
+    A preset that this function has returned before is returned unchanged.
 
     Raises:
         ConfigError: naming the key, what is wrong with it and the nearest valid one.
@@ -131,7 +131,7 @@ class Components:
         renderer: needs no weights.
         prior: on the device once it is loaded.
         objectives: name -> (weight, objective).
-        captioner: writes prompts, and loads itself for that; None where the preset has none.
+        captioner: writes prompts, loads itself when needed; None if the preset has none.
     """
 
     preset: Preset

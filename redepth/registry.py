@@ -203,7 +203,7 @@ class Registry:
         if missing:
             raise ConfigError(
                 f"{self.family} '{name}' lacks {', '.join(missing)}, which "
-                f"{self.contract.__module__}.{self.contract.__name__} asks for"
+                f"{self.contract.__module__}.{self.contract.__name__} requires"
             )
         return checked
 

@@ -11,7 +11,7 @@ from redepth.registry import Registry, options_schema
 
 
 class Anything(Protocol):
-    """A contract that asks for nothing."""
+    """A contract without members."""
 
 
 def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
@@ -89,5 +89,5 @@ def test_a_class_that_does_not_follow_the_contract_is_refused_by_what_it_lacks()
 
     registry = Registry("voice", "redepth.voices", Speaks)
     registry.register("mute")(Mute)
-    with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks asks for"):
+    with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks requires"):
         registry.check("mute", {})

@@ -66,7 +66,7 @@ def bench_run(
     arrays: Annotated[bool, typer.Option("--arrays", help="Also keep every image's maps.")] = False,
     fresh: options.Fresh = False,
 ) -> None:
-    """Refine and measure every image; a run that was killed goes on where it stopped."""
+    """Refine and measure every image; a run that was killed resumes where it stopped."""
     from redepth import bench as benchmark
 
     reader = options.reader_options(root, reader_options or [])

@@ -93,7 +93,7 @@ def resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain(f"interrupted; what is done is kept in {folder}, the same command goes on from there")
+        complain(f"interrupted; finished work is kept in {folder}, the same command resumes it")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

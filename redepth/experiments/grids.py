@@ -24,7 +24,7 @@ class Arm:
         overrides: overrides of the preset, ``key.path=value``.
         teacher: if a `Teacher` replaces the prior, how far its surface lies from the initial prediction (0)
             to the truth (1); None keeps the preset's prior.
-        parts: sizes of disjoint parts of the ensemble; each is an arm of its own with the name ``N = size``.
+        parts: sizes of disjoint parts of the ensemble; each is a separate arm with the name ``N = size``.
         factor: the factor of `FACTORS` that the arm varies.
         extra: whether the arm runs only when it is named on the command line.
         obstacle: why the preset cannot have this arm; empty if it can.

@@ -155,9 +155,9 @@ def open_scenes(split: str, strength: float | None, count: int, size: int, seed:
 
 
 def differences(there: Study, here: Study) -> Iterator[str]:
-    """Yield in words why a study cannot resume in another's folder.
+    """Yield the reasons why a study cannot resume in another's folder.
 
-    More or other arms of the same preset are no reason: only arms that both studies have must agree.
+    More or other arms of the same preset are allowed: only arms that both studies have must agree.
     """
     for name in ("experiment", "dataset", "tuning", "seed"):
         if getattr(there, name) != getattr(here, name):

@@ -66,14 +66,14 @@ class ICLight(StableDiffusion):
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({"in_channels": 8})
 
     def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
-        found = super()._locate()
+        sources = super()._locate()
         self._light = checkpoints.Source(self.light_checkpoint, self.light_revision)
         if self.weights == "trained":
             offline, files = self.local_files_only, (self.light_file,)
             self._light = checkpoints.locate(
                 self.light_checkpoint, self.light_revision, files, local_files_only=offline
             )
-        return found
+        return sources
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
         """Return the extended UNet with its offsets added, on the CPU, in float32."""
@@ -85,8 +85,8 @@ class ICLight(StableDiffusion):
 
     def _add(self, unet: nn.Module, offsets: dict[str, Tensor]) -> None:
         weights = unet.state_dict()
-        odd = {k for k in weights if k in offsets and weights[k].shape != offsets[k].shape}
-        if differing := sorted(weights.keys() ^ offsets.keys() | odd):
+        misshapen = {k for k in weights if k in offsets and weights[k].shape != offsets[k].shape}
+        if differing := sorted(weights.keys() ^ offsets.keys() | misshapen):
             raise WeightsError(
                 f"'{self.light_checkpoint}/{self.light_file}': {len(differing)} of its offsets do not fit "
                 f"the UNet of '{self.checkpoint}', such as {differing[0]}: take the offsets of form fc or "

@@ -106,8 +106,8 @@ class PixelDiffusion(DiffusionPrior):
 
     def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
-        found = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
-        unet, schedule = next(found, FOLDERS[0])
+        present = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
+        unet, schedule = next(present, FOLDERS[0])
         files = [_path(unet, "config.json"), _path(schedule, "scheduler_config.json")]
         if self.weights == "trained":
             files.append(_path(unet, "diffusion_pytorch_model.safetensors"))
@@ -138,7 +138,7 @@ class PixelDiffusion(DiffusionPrior):
         return layout
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
-        """Take a model that is already in memory."""
+        """Use a model that is already in memory."""
         rule = RULES[self.score]
         conditional = model.layout.relighting and self.condition_on != "nothing"
         if rule.contrast and not conditional:
@@ -226,8 +226,8 @@ def cut_window(picture: Tensor, size: int, view: str, scale: float, top: float, 
     """
     height, width = picture.shape[-2:]
     short = min(height, width)
-    own = min(size, short)
-    side = {"own-scale": own, "whole": short}.get(view, own + int(scale * (short - own + 1)))
+    smallest = min(size, short)
+    side = {"own-scale": smallest, "whole": short}.get(view, smallest + int(scale * (short - smallest + 1)))
     y, x = int(top * (height - side + 1)), int(left * (width - side + 1))
     window = picture[:, y : y + side, x : x + side]
     if side == size:

@@ -20,7 +20,7 @@ def test_ctrl_c_says_that_the_finished_rows_are_kept(tmp_path: Path, monkeypatch
     monkeypatch.setattr(benchmark, "run_benchmark", interrupted)
     done = call("bench", "synthetic", "--limit", "1", "--preset", "smoke", "--out", tmp_path)
     assert done.code == 130
-    line = f"error: interrupted; what is done is kept in {tmp_path}, the same command goes on from there"
+    line = f"error: interrupted; finished work is kept in {tmp_path}, the same command resumes it"
     assert done.complaints[-1] == line
 
 

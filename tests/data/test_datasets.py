@@ -98,7 +98,7 @@ def test_a_constructor_touches_nothing(name: str) -> None:
 @pytest.mark.parametrize("image", ["one", "a/b/c/d/e", "../../x", "a//b"])
 def test_a_name_of_another_kind_is_refused(name: str, image: str, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=rf"'{re.escape(image)}' is no image of this data set; names look like"
+        InputError, match=rf"'{re.escape(image)}' is not an image of this data set; names look like"
     ):
         build(name, tmp_path).load(image)
 
@@ -369,7 +369,7 @@ def test_nyu_mat(tmp_path: Path) -> None:
     filled = build("nyuv2", tmp_path, depth="filled").load("0003")
     np.testing.assert_array_equal(filled.truth, arrays["depths"][2])
     for name in ("0000", "0004", "2", "x"):
-        with pytest.raises(InputError, match="names run from 0001 to 0003"):
+        with pytest.raises(InputError, match="images, 0001 to 0003"):
             dataset.load(name)
 
 
@@ -384,7 +384,7 @@ def test_nyu_exports_count_from_1_and_from_0(tmp_path: Path) -> None:
     assert dataset.names() == ["0009", "0046"]
     for name in dataset.names():
         np.testing.assert_array_equal(dataset.load(name).truth, values / np.float32(1000))
-    with pytest.raises(InputError, match="'0045' is no image of this data set; did you mean '0046'"):
+    with pytest.raises(InputError, match="'0045' is not an image of this data set; did you mean '0046'"):
         dataset.load("0045")
     assert len(lines(build("nyuv2", tmp_path, depth="filled"))) == 1
     grey16(tmp_path / "test" / "kitchen_0004" / "filled_0009.png", values + 1)
@@ -593,7 +593,7 @@ def test_folder_pairs_by_the_wildcards(tmp_path: Path) -> None:
     assert lines(dataset) == [
         f"{tmp_path / 'rgb' / 'lonely.png'}: no truth for 'lonely'; expected d/*_depth.png"
     ]
-    with pytest.raises(InputError, match="'lonely' is no image of this data set"):
+    with pytest.raises(InputError, match="'lonely' is not an image of this data set"):
         dataset.load("lonely")
 
 
