@@ -520,7 +520,7 @@ def test_motorcycle_is_the_quarter_of_the_benchmark(motorcycle_disparity: Path) 
     assert not sample.truth[~known].any()
     assert sample.pixels().shape == (500, 741, 3)
     assert 2 < sample.truth[known].min() < sample.truth[known].max() < 5.1
-    with pytest.raises(InputError, match="'bike' is no image"):
+    with pytest.raises(InputError, match="'bike' is not an image"):
         dataset.load("bike")
 
 
@@ -663,7 +663,7 @@ def test_synthetic_scenes_depend_on_their_own_seed_alone() -> None:
     truth = torch.from_numpy(sample.truth)[None, None]
     expected = normals_from_depth(truth, sample.camera)[0].permute(1, 2, 0)
     np.testing.assert_allclose(sample.normals, expected, atol=1e-6)
-    with pytest.raises(InputError, match="'mid-8' is no image"):
+    with pytest.raises(InputError, match="'mid-8' is not an image"):
         dataset.load("mid-8")
     with pytest.raises(ConfigError, match="split"):
         REGISTRY.build("synthetic", {"split": "narrow"})
@@ -727,6 +727,6 @@ def test_a_data_set_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
             return []
 
     with pytest.raises(
-        ConfigError, match=r"lacks load, names, which redepth.data.datasets.base.Dataset asks for"
+        ConfigError, match=r"lacks load, names, which redepth.data.datasets.base.Dataset requires"
     ):
         REGISTRY.build("half", {})
