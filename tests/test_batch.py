@@ -30,6 +30,7 @@ def written(folder: Path) -> dict[str, int]:
     return {p.parent.name: p.stat().st_mtime_ns for p in sorted(folder.glob("*/run.json"))}
 
 
+@pytest.mark.slow
 def test_a_second_call_does_only_what_is_left(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
     assert refine(tmp_path, real_photos)[0] == 0
     first = written(tmp_path)
@@ -46,6 +47,7 @@ def test_a_second_call_does_only_what_is_left(tmp_path: Path, real_photos: Mappi
         assert all(time != before[name] for name, time in written(tmp_path).items())
 
 
+@pytest.mark.slow
 def test_one_photo_is_refined_whenever_it_is_asked_for(
     tmp_path: Path, real_photos: Mapping[str, Path]
 ) -> None:
@@ -91,6 +93,7 @@ def test_photos_are_kept_up_to_a_size_and_lose_nothing(
     assert [photo.decoded is not None for photo in results if photo] == [True, False, True, False]
 
 
+@pytest.mark.slow
 def test_a_photo_that_is_not_kept_gives_the_same_result(
     tmp_path: Path, real_photos: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_papers_script_runs_with_another_preset(tmp_path: Path, real_photos: Mapping[str, Path]) -> None:
     printed = run(tmp_path, str(EXAMPLES / "re_depth.py"), str(real_photos["coins"]), "coins", "smoke")
     assert "smoke: 2 members of 3 steps" in printed
@@ -34,6 +35,7 @@ def test_the_custom_renderer_is_used(tmp_path: Path, real_photos: Mapping[str, P
     assert used[0]["losses"] != used[1]["losses"]
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_every_renderer_that_runs_here(tmp_path: Path) -> None:
     run(tmp_path, str(EXAMPLES / "renderer_gallery.py"), "--size", "64")
     assert {p.name for p in (tmp_path / "out" / "gallery").iterdir()} == {

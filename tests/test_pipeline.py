@@ -56,6 +56,7 @@ def test_the_papers_preset_runs_through_its_real_classes(paper: redepth.Refineme
     assert set(paper.outcome.history) == {"prior", "smoothness", "total"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["smoke", "embedded"])
 def test_a_preset_gives_on_a_device_what_it_gives_on_a_cpu(preset: str, device: torch.device) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -150,6 +151,7 @@ def test_arrays_that_are_no_photo_are_refused(pixels: Any, message: str) -> None
         pipeline.refine(pixels)
 
 
+@pytest.mark.slow
 def test_uint8_and_float_photos_are_the_same_photo() -> None:
     pipeline = redepth.Pipeline("re-depth-anything", overrides=[*TINY_PAPER, "optim.steps=1"], device="cpu")
     eight = np.rint(array() * 255).astype(np.uint8)
@@ -234,6 +236,7 @@ class FromDepth(DepthAnything):
     predicts = "depth"
 
 
+@pytest.mark.slow
 def test_a_model_that_predicts_depth_is_refined_measured_drawn_and_saved(tmp_path: Path) -> None:
     pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
     checkpoint = str(GOLDEN / "tiny-random-depth-anything")
@@ -324,6 +327,7 @@ def test_a_sky_mask_of_another_size_is_refused_before_anything_is_loaded(
         redepth.refine(array(), "smoke", sky_mask=np.zeros((60, 90, 3), np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what other C libraries do is theirs")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
     """Counted in a process of its own: pages that are mapped while large tensors come and go."""

@@ -117,6 +117,7 @@ def refusal(*overrides: str) -> str:
 # --- an installed package -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_installed_renderer_is_listed_and_used(
     site: Path, real_photos: dict[str, Path], tmp_path: Path
 ) -> None:

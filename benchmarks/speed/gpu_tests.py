@@ -91,7 +91,7 @@ def tests(part: Part) -> None:
 
 def kernel_tests(part: Part) -> None:
     """The tests of kernels, which run on a GPU if there is one."""
-    run_tests(part, "not slow and not gpu", *(f"tests/ops/test_{name}.py" for name in KERNEL_TESTS))
+    run_tests(part, "not gpu", *(f"tests/ops/test_{name}.py" for name in KERNEL_TESTS))
 
 
 def compiled_tests(part: Part) -> None:

@@ -115,6 +115,7 @@ COMMAND = ["bench", "synthetic", "--limit", "3", "--preset", "smoke", "--threads
 SETTINGS = [part for override in SMALL for part in ("--set", override)]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_table(
     finished: tuple[bench.Run, Path], tmp_path: Path
 ) -> None:
@@ -196,6 +197,7 @@ def test_a_partial_refinement_is_no_row(
     assert [path.stem for path in tmp_path.glob("images/*/*.json")] == run.images[:1]
 
 
+@pytest.mark.slow
 def test_captions_are_written_once_for_all_photos_and_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +235,7 @@ def test_compare_pairs_images_and_refuses_another_protocol(
     assert call("bench", "compare", folder, tmp_path / "b").code == 0
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_on_the_default_photo(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     done = call("bench", "--out", tmp_path, "--preset", "smoke", "--arrays", *SETTINGS)

@@ -45,6 +45,7 @@ def test_a_part_that_fails_or_takes_too_long_ends_with_its_children(tmp_path: Pa
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_command_stores_rows_log_and_tables(tmp_path: Path) -> None:
     done = subprocess.run(
         [*COMMAND, "--parts", "rates,shading", "--out", str(tmp_path)],
@@ -61,6 +62,7 @@ def test_the_command_stores_rows_log_and_tables(tmp_path: Path) -> None:
     assert "matrix product" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_its_rows(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     with (tmp_path / "output").open("w") as output:

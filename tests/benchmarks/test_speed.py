@@ -279,6 +279,7 @@ def test_counted_operations_grow_with_the_members() -> None:
     assert three == pytest.approx(3 * one)
 
 
+@pytest.mark.slow
 def test_a_command_is_timed_with_its_memory_and_a_failure_is_an_error() -> None:
     seconds, peak = bench_refine.run_command("--version")
     assert seconds > 0

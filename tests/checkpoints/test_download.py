@@ -249,6 +249,7 @@ def test_a_damaged_file_that_is_no_link_is_got_anew_once_it_is_deleted(
 # --- the next run ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["offline", "stopped"])
 def test_the_next_run_needs_no_hub(
     online: Hub, home: Path, coins: Path, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch

@@ -105,6 +105,7 @@ def test_what_arrives_damaged_is_refused_and_what_had_been_left_is_got_anew(onli
     assert online.starts(UNET) == [1000, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["truncated", "header"])
 def test_a_damaged_file_in_the_cache_is_named_and_got_anew(
     online: Hub, home: Path, damage: str, coins: Path, tmp_path: Path

@@ -45,6 +45,7 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("list", "rendererz").code == 2
 
 
+@pytest.mark.slow
 def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -241,6 +241,7 @@ def test_the_default_preset_offline_says_what_to_do_before_weights_are_read(
     one_line(done, "depth-anything/Depth-Anything-V2-Small-hf", "--preset embedded", "hf download")
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_costs_no_other_photo(
     real_photos: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -256,6 +257,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_other_photo(
 # --- ground truth ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ground_truth_gives_metrics_and_one_member_no_spread(
     real_photos: dict[str, Path], motorcycle_disparity: Path, tmp_path: Path
 ) -> None:
@@ -429,6 +431,7 @@ def test_ctrl_c_before_the_first_step_keeps_the_photos_before(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["coins"]
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_ends_its_own_photo_alone(
     real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,7 @@ def test_the_encoder_leaves_the_device_and_comes_back(
 # --- refinement -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
 @pytest.mark.parametrize("name", ALL)
 def test_a_supported_parameterization_refines_and_another_is_refused(
@@ -236,6 +237,7 @@ def test_a_supported_parameterization_refines_and_another_is_refused(
         assert all(p.grad is None for p in model.encoder_parameters().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [True, False], ids=["channels last", "channels first"])
 @pytest.mark.parametrize("name", SPLIT_FAMILIES)
 def test_batched_decoders_are_the_decoders_one_by_one(

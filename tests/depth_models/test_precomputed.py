@@ -182,6 +182,7 @@ def test_metric_depth_from_a_file_comes_out_in_metres(real_photos: dict[str, Pat
     assert {"depth.png", "normals.png", "comparison.png", "points.ply"} <= {p.name for p in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_folder_of_maps_serves_several_photos(real_photos: dict[str, Path], tmp_path: Path) -> None:
     stored(tmp_path / "coins.npy", relief(303, 384))
     stored(tmp_path / "moon.npy", relief(512, 512))

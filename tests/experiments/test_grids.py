@@ -40,6 +40,7 @@ def test_every_arm_is_a_valid_preset_and_the_reference_is_one(name: str, base: P
         assert not arms[grid.reference].extra
 
 
+@pytest.mark.slow
 def test_a_target_that_the_preset_gives_no_rate_keeps_the_papers_ratio() -> None:
     named = EMBEDDED.optim.model_copy(update={"learning_rates": LearningRates(embeddings=2e-2)})
     silent = EMBEDDED.model_copy(update={"optim": named})

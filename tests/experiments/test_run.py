@@ -81,6 +81,7 @@ def test_a_finished_experiment_does_nothing_again_and_a_damaged_row_is_made_agai
     assert [path.stat().st_mtime_ns for path in paths[2:]] == times
 
 
+@pytest.mark.slow
 def test_more_arms_go_on_in_a_folder_and_another_experiment_is_refused(
     finished: tuple[Study, Path, list[ArmResult]], tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ COMMAND += [part for override in TINY for part in ("--set", override)]
 COMMAND += [part for arm in ARMS for part in ("--arm", arm)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_inside_a_refinement_keeps_the_rows_before_and_the_command_goes_on(
     finished: tuple[Study, Path, list[ArmResult]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +174,7 @@ def test_ctrl_c_inside_a_refinement_keeps_the_rows_before_and_the_command_goes_o
     ]
 
 
+@pytest.mark.slow
 def test_parts_of_one_ensemble_are_the_runs_of_fewer_members(tmp_path: Path) -> None:
     """Members have independent random numbers: a run of one member is the first part of size 1."""
     study = make("ensemble", images=1)

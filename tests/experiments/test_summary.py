@@ -87,6 +87,7 @@ def test_draws_count_as_one_image_and_their_spread_is_that_of_the_mean() -> None
     assert cell.spread == pytest.approx(10)
 
 
+@pytest.mark.slow
 def test_a_value_that_all_rows_share_is_in_the_title_and_others_are_in_a_column() -> None:
     title, head, lines = table(study(), summarize(study(), rows()))
     assert "on relief, images a set: 6" in title

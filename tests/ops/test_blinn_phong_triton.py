@@ -147,6 +147,7 @@ def test_strips_and_rows_of_programs_meet(height: int, width: int, small_program
     compare(inputs(height, width, invalid=0.1))
 
 
+@pytest.mark.slow
 def test_the_smallest_normals_are_damped_as_the_twins() -> None:
     """In a tall image |c| is small enough for the 1e-8 that is added to it to show."""
     compare(inputs(130, 2), tolerance=0.3 * TOLERANCE)
@@ -286,6 +287,7 @@ def far_apart(tensor: Tensor) -> Tensor:
     return wide.as_strided(tensor.shape, strides).copy_(tensor)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shading_triton.INTERPRETED, reason="a GPU takes the memory between the pictures too")
 def test_lights_beyond_the_range_of_32_bits() -> None:
     """64 lights of 3371 x 3371 pixels are so many elements; `test_gpu` has them."""
@@ -306,6 +308,7 @@ def test_half_precision(dtype: torch.dtype, tolerance: float, width: int) -> Non
     compare(given, out_dtype=dtype, tolerance=tolerance)
 
 
+@pytest.mark.slow
 def test_the_same_to_the_bit_in_every_run() -> None:
     given = inputs(6, 62, batch=2, lights=2, invalid=0.1)
     first, second = (run(shading_triton.relight_blinn_phong, given) for _ in range(2))
@@ -465,6 +468,7 @@ def check(found: dict[str, dict[str, int]]) -> None:
         assert (usage["vectors"] > 0) == ("'paired': False" not in kernel), (kernel, usage)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler is there on Linux only")
 def test_compiled_code_spills_nothing(tmp_path: Path) -> None:
     found = compiled(tmp_path, [(90, {}), (80, {})])

@@ -115,6 +115,7 @@ def test_the_kernels_agree_with_their_twin(shape: tuple[int, ...], groups: int, 
     compare(inputs(shape), groups, silu=silu)
 
 
+@pytest.mark.slow
 @BOTH_WAYS
 @pytest.mark.parametrize(("shape", "groups"), SHAPES[:4])
 @pytest.mark.parametrize("own", [True, False])
@@ -259,6 +260,7 @@ def test_a_second_derivative_is_an_error() -> None:
 # --- as operators ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silu", [True, False])
 def test_the_operators_follow_the_rules_of_torch(silu: bool) -> None:
     given = {k: v.to(DEVICE) for k, v in inputs((2, 8, 4, 5)).items()}
@@ -391,6 +393,7 @@ def check(found: dict[str, dict[str, int]]) -> None:
         assert usage["wide"] > 0 or "_join" in kernel or "_whole" in kernel, (kernel, usage)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="triton's assembler exists on Linux only")
 def test_compiled_code_spills_nothing(tmp_path: Path) -> None:
     shapes = (1, 128, 512, 512), (2, 1280, 16, 16)

@@ -136,6 +136,7 @@ def no_numbers_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(owner, name, checked(getattr(owner, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameterization", ["embeddings+decoder", "full", "low-rank"])
 @pytest.mark.parametrize("family", ["pixel", "latent"])
 @pytest.mark.parametrize("stopping", [False, True])
@@ -243,6 +244,7 @@ def exhaust(refiner: Refiner, stage: str, memory: Memory, monkeypatch: pytest.Mo
         patch(torch.optim.AdamW, "step", lambda optimizer: len(optimizer.param_groups[0]["params"][0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["decode", "shade", "prior", "backward", "optimizer"])
 @pytest.mark.parametrize("good", [0, 2])
 def test_memory_that_runs_out_at_any_stage_halves_the_members(
@@ -358,6 +360,7 @@ def executed(family: str, **how: Any) -> Tensor:
     return picture.grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["pixel", "latent"])
 @pytest.mark.parametrize(
     "how",
@@ -459,6 +462,7 @@ def test_compiled_networks_score_the_same(family: str) -> None:
     assert relative_error(executed(family, compile=True), executed(family)) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoders", ["loop", "batched"])
 @pytest.mark.parametrize("parameterization", ["embeddings", "embeddings+decoder"])
 def test_a_decoder_is_one_graph_for_all_members_and_steps(
@@ -548,6 +552,7 @@ def test_a_step_launches_a_bounded_number_of_operators() -> None:
     assert sum(five.values()) < 1.3 * sum(one.values())
 
 
+@pytest.mark.slow
 def test_a_member_adds_only_the_operators_of_its_decoder() -> None:
     """Gradients are stacked, checked and applied once for all members; batched decoders add nothing."""
 

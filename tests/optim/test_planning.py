@@ -60,6 +60,7 @@ def test_with_enough_time_the_preset_runs_unchanged() -> None:
     assert outcome.seconds == pytest.approx(4 * 1 + 4 * 2 + 4 * 2)  # trials of one and three members, and all
 
 
+@pytest.mark.slow
 def test_too_little_time_takes_fewer_members_and_the_overrides_repeat_the_run() -> None:
     outcome, took = run_within(Costly(fixed=0.0, each=1.0), "90s", members=5, steps=20, schedule="cosine")
     fit = outcome.fit
@@ -135,6 +136,7 @@ def test_members_run_one_by_one_where_they_are_slower_together() -> None:
     assert [trial.members for trial in outcome.fit.trials] == [1, 3]
 
 
+@pytest.mark.slow
 def test_a_trial_takes_a_small_share_of_the_time() -> None:
     prior = Costly(fixed=0.0, each=1.0)
     outcome, _ = run_within(prior, "100s", members=50, steps=1000)

@@ -76,6 +76,7 @@ def same(actual: Outcome, expected: Outcome) -> bool:
     return torch.equal(actual.members, expected.members) and actual.history == expected.history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", ["target", "latent"])
 @pytest.mark.parametrize("more", [{}, {"early_stop": {"enabled": True, "window": 2}}])
 def test_replayed_steps_are_the_eager_ones(
@@ -96,6 +97,7 @@ def test_replayed_steps_are_the_eager_ones(
     assert same(actual, expected)
 
 
+@pytest.mark.slow
 def test_each_group_of_members_has_a_graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"steps": STEPS, "members_per_batch": 2}
     actual = with_graphs(monkeypatch, **settings).run(photo())
@@ -114,6 +116,7 @@ def test_the_next_step_does_not_change_earlier_reports(monkeypatch: pytest.Monke
         )
 
 
+@pytest.mark.slow
 def test_an_upcast_prior_is_captured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"steps": 3 * EAGER_STEPS, "parameterization": "depth"}
     actual = with_graphs(monkeypatch, Narrow(EAGER_STEPS + 2, False), **settings).run(photo(), seed=2)
@@ -127,6 +130,7 @@ def test_draws_read_on_the_host_keep_the_steps_eager(monkeypatch: pytest.MonkeyP
     assert same(actual, eager(tiny_prior(), steps=STEPS).run(photo()))
 
 
+@pytest.mark.slow
 def test_draws_of_another_order_or_kind_give_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recorded run may hold its tensors in another order, or hold more of them from some step on."""
     recorded: list[StepDraws] = []
@@ -144,6 +148,7 @@ def test_draws_of_another_order_or_kind_give_the_same_steps(monkeypatch: pytest.
     assert same(actual, expected)
 
 
+@pytest.mark.slow
 def test_a_group_leaves_no_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the garbage collector: memory that is freed late is missing when memory runs out."""
     alive: list[weakref.ref[Any]] = []
@@ -180,6 +185,7 @@ def test_steps_that_cannot_be_captured_stay_eager_with_a_warning(
     assert same(actual, eager(steps=STEPS).run(photo()))
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_a_capture_halves_the_members(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -54,6 +54,7 @@ def test_the_frozen_model_is_in_eval_mode_and_gets_no_gradient(prior: StableDiff
         assert not any(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_rows_are_scored_independently(prior: StableDiffusion) -> None:
     pictures = torch.cat([photo(seed=s) for s in range(2)])
     condition = prior.condition(pictures[:1], "a tiger")

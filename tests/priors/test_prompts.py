@@ -98,6 +98,7 @@ def test_a_caption_is_written_once_and_no_part_of_a_path(
     assert (first.origin["cached"], again.origin["cached"]) == (False, True)
 
 
+@pytest.mark.slow
 def test_a_caption_belongs_to_pixels_captioner_weights_and_precision(cache: Path, tmp_path: Path) -> None:
     folder = copy_of("blip", tmp_path)
 
@@ -116,6 +117,7 @@ def test_a_caption_belongs_to_pixels_captioner_weights_and_precision(cache: Path
     assert count(name="blip2", where=tiny("blip2")) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["", "[]", '{"text": 3}', "\0"])
 def test_a_damaged_entry_is_ignored_and_written_anew(cache: Path, damage: str) -> None:
     first = captioner("blip").captions([array()])[0]
@@ -187,6 +189,7 @@ def test_the_run_goes_on_without_only_if_that_was_said(
 # --- in a run -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_presets_captioner_writes_what_no_one_gave(real_photos: dict[str, Path]) -> None:
     overrides = ["prompt.captioner=blip2", f"prompt.checkpoint={tiny('blip2')}", "optim.steps=1"]
     pipeline = redepth.Pipeline("smoke", overrides=overrides)
@@ -201,6 +204,7 @@ def test_the_presets_captioner_writes_what_no_one_gave(real_photos: dict[str, Pa
     assert redepth.refine(real_photos["coins"], "smoke", prompt="", overrides=free).prompt == ""
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_and_records_captions(real_photos: dict[str, Path], tmp_path: Path) -> None:
     photos = (real_photos["coins"], real_photos["moon"])
     settings = ("--preset", "smoke", "-s", "optim.steps=1", "--out", tmp_path / "out")

@@ -88,6 +88,7 @@ FAMILIES = {
 CASES += [(kind, score) for kind, scores in FAMILIES.items() for score in scores]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "score"), CASES)
 def test_a_few_steps_change_the_depth_the_same_way_each_time(kind: str, score: str) -> None:
     prior = make_prior(kind, score)
@@ -110,6 +111,7 @@ def test_members_together_are_members_one_by_one(kind: str, score: str, device: 
     assert float((together.members - alone.members).norm()) < (0.01 if device.type == "cpu" else 0.1) * change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "score"), [case for case in CASES if case[1] != "vsd"])
 def test_rows_are_scored_independently(kind: str, score: str, device: torch.device) -> None:
     prior = make_prior(kind, score, device, dtype="float32")
@@ -126,6 +128,7 @@ def test_rows_are_scored_independently(kind: str, score: str, device: torch.devi
         assert relative_error(pictures.grad[own], alone.grad) < (1e-3 if device.type == "cpu" else 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["latent", *(kind for kind in FAMILIES if kind != "ddpm")])
 def test_in_half_precision_the_gradient_points_the_same_way(
@@ -194,6 +197,7 @@ def test_vsd_without_its_package_says_so_before_anything_is_loaded(monkeypatch: 
         type(prior)(checkpoint=prior.checkpoint).ensure_available()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:Already found a `peft_config`")
 def test_vsd_leaves_the_frozen_model_as_it_was() -> None:
     pytest.importorskip("peft")

@@ -299,6 +299,7 @@ def test_backend_auto_says_once_what_it_takes(caplog: pytest.LogCaptureFixture) 
 
 
 # The interpreter's numpy warns of log2(0), whose result is not used.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*encountered in log2:RuntimeWarning")
 @pytest.mark.parametrize("options", [{}, OPTIONS["coloured"], OPTIONS["shading-only"]])
 def test_the_triton_backend_gives_the_same_picture_and_gradient(

@@ -67,6 +67,7 @@ def test_all_executors_give_the_same(resources: Resources) -> None:
     assert [done.item for done in found] == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_failure_is_an_outcome_and_the_rest_runs(resources: Resources) -> None:
     found = outcomes(executor(resources).run(partial(make_adder, 0), [2, 3, 4, 5]))
     assert [done.error for done in found] == ["", "three is not liked", "KeyError: 'four'", ""]
@@ -74,6 +75,7 @@ def test_a_failure_is_an_outcome_and_the_rest_runs(resources: Resources) -> None
     assert isinstance(found[3].result, float)
 
 
+@pytest.mark.slow
 def test_each_process_makes_one_worker(resources: Resources, tmp_path: Path) -> None:
     list(executor(resources).run(partial(make_adder, 0, tmp_path), list(range(10, 20))))
     assert 1 <= len(list(tmp_path.iterdir())) <= resources.workers
@@ -96,6 +98,7 @@ def make_interrupted() -> Callable[[int], int]:
     return work
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_after_what_was_running(resources: Resources) -> None:
     found: list[Done[int, int]] = []
     with pytest.raises(KeyboardInterrupt):
@@ -134,6 +137,7 @@ def test_the_terminals_ctrl_c_reaches_workers_and_ends_the_run(tmp_path: Path) -
     assert err == ""
 
 
+@pytest.mark.slow
 def test_a_stopped_executor_starts_nothing_more(resources: Resources) -> None:
     runner = executor(resources)
     found = []
@@ -150,6 +154,7 @@ def test_the_traceback_of_a_failure_is_logged_for_debugging(caplog: pytest.LogCa
     assert [info[0] for info in failures] == [InputError, KeyError]
 
 
+@pytest.mark.slow
 def test_processes_log_what_this_one_would(capfd: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("redepth.runtime.executors")
     logger.setLevel("DEBUG")
@@ -173,6 +178,7 @@ def make_mortal(folder: Path, deaths: int) -> Callable[[int], int]:
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deaths", "error"), [(1, ""), (99, "its process died")])
 def test_a_killed_process_is_replaced_and_its_input_tried_again(
     tmp_path: Path, deaths: int, error: str
@@ -188,11 +194,13 @@ def make_nothing() -> Callable[[int], int]:
     raise RedepthError("no weights here")
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_be_made_says_why(resources: Resources) -> None:
     with pytest.raises(RedepthError, match="no weights here"):
         list(executor(resources).run(make_nothing, [1, 2]))
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named() -> None:
     ray = pytest.importorskip("ray")
     if ray.is_initialized():
@@ -217,6 +225,7 @@ def told(workers: int, gpus: int, inputs: int) -> list[tuple[int, int, str | Non
     return [done.result for done in executor(resources).run(fake_gpus.make_teller, list(range(inputs)))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visible", [None, "5,3"])
 def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
     visible: str | None, monkeypatch: pytest.MonkeyPatch
@@ -236,6 +245,7 @@ def test_processes_are_spread_over_the_gpus_that_the_user_has_left(
         assert sorted(by_process.values()) == [0, 0, 1]
 
 
+@pytest.mark.slow
 def test_without_gpus_togpu_share_a_process_keeps_the_device_it_is_told() -> None:
     assert {gpu for _, gpu, _ in told(workers=2, gpus=0, inputs=4)} == {0}
 

@@ -213,6 +213,7 @@ def agree(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolera
     return all(relative_error(a, b) < tolerance for a, b in zip(actual, expected, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 @pytest.mark.parametrize("kernels", [True, False])
 def test_fused_norms_change_nothing(
@@ -301,6 +302,7 @@ def test_a_shared_activation_is_not_fused() -> None:
         assert relative_error(block(x, time), expected) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [latent_unet, encoder])
 def test_the_additions_of_a_residual_block_are_fused(make: Callable[[], Network]) -> None:
     """No convolution of a block adds its bias, nothing is divided, and results differ by rounding only."""

@@ -224,6 +224,7 @@ PRIORS = ["latent", "sd 2.1", "xl", "sd 3", "sd 3, t5", "ic-light", "tiny vae", 
 PIXEL_PRIORS = ["pixel", "pixel, unconditional", "ddpm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*PRIORS, *PIXEL_PRIORS])
 def test_every_prior_takes_a_step_without_waiting(kind: str, gpu: PretendedGPU) -> None:
     """In float16, to which ``dtype: auto`` resolves on a GPU."""
@@ -236,6 +237,7 @@ RULE_CASES = [("pixel", score) for score in PIXEL]
 RULE_CASES += [("latent", score) for score in LATENT if score not in PIXEL] + [("sd 3", "rfds")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "score"), RULE_CASES)
 def test_every_rule_takes_a_step_without_waiting(kind: str, score: str, gpu: PretendedGPU) -> None:
     if score == "vsd":
@@ -269,6 +271,7 @@ def test_learnable_parameters_are_made_on_the_device(parameterization: str, gpu:
         loop.new_group(range(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optim",
     [
@@ -299,6 +302,7 @@ RENDERED = [(name, light) for name in SHADED for light in ("plain", "coloured", 
 RENDERED += [("blinn-phong", light) for light in LIGHT if ("blinn-phong", light) not in RENDERED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "light"), RENDERED)
 def test_every_renderer_takes_a_step_without_waiting(name: str, light: str, gpu: PretendedGPU) -> None:
     options = {"lights": 2, **LIGHT[light]} | ({"backend": "torch"} if name == "blinn-phong" else {})
@@ -336,6 +340,7 @@ WAITING = {
 """Synchronisation inside another package, with its reason."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", marked([*FAMILIES, "marigold"]))
 @pytest.mark.parametrize(
     "parameterization", ["embeddings+decoder", pytest.param("full", marks=pytest.mark.slow)]

@@ -77,6 +77,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_training_of_another_length_is_refused(tmp_path: Path) -> None:
     command = ["depth", "--runs", str(tmp_path), "--until", "1", "--samples"]
     run(*command, "64")
@@ -113,6 +114,7 @@ def test_every_attention_of_the_networks_reads_normalised_features() -> None:
         assert all(attention.group_norm is not None for attention in attentions)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_trained_model(tmp_path: Path) -> None:
     run("depth", "--until", "1", "--runs", str(tmp_path))
     run("finetune", "--until", "1", "--runs", str(tmp_path))
@@ -140,6 +142,7 @@ def test_composites_of_both_sizes_go_with_their_lights() -> None:
     assert sizes == {2, 8}
 
 
+@pytest.mark.slow
 def test_the_loss_of_other_pictures_falls_within_the_first_steps() -> None:
     model = training.build_prior(0)
     step = training.prior_steps(model, seeded(), 8, CPU)
