@@ -71,7 +71,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all photos of a batch.
+    """The settings that all photos of a batch share.
 
     Attributes:
         preset: resolved.
@@ -138,7 +138,7 @@ class Display(Protocol):
     """Shows the progress of a batch."""
 
     def activity(self, what: str) -> AbstractContextManager[None]:
-        """Show what is done within this context, such as loading a preset."""
+        """Return a context that shows an activity, such as loading a preset."""
 
     def steps(self, photo: Photo) -> AbstractContextManager[OnStep | None]:
         """Return a context with the function that shows a step. Only work in this process calls it."""

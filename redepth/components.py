@@ -5,16 +5,17 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 from weakref import WeakValueDictionary
 
 import torch
+from pydantic import AfterValidator
 
 from redepth import depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer
 from redepth.data import datasets
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, RedepthError
 from redepth.literals import FamilyName
 from redepth.optim import objectives
 from redepth.optim.limits import check_memory_limit
@@ -55,7 +56,7 @@ def list_components(family: str) -> dict[str, str]:
 def resolve(preset: Preset) -> Preset:
     """Check every component's options and write its defaults out.
 
-    A preset that this function has returned is returned as it is.
+    A preset that this function has returned before is returned unchanged.
 
     Raises:
         ConfigError: naming the key, what is wrong with it and the nearest valid one.
@@ -77,6 +78,28 @@ def resolve(preset: Preset) -> Preset:
 def is_resolved(preset: Preset) -> bool:
     """Return whether `resolve` has returned this very object."""
     return _resolved.get(id(preset)) is preset
+
+
+def with_current_names(preset: Preset) -> Preset:
+    """Return the preset of a stored record with its components' options under their current names."""
+    sections = {
+        "depth_model": (depth_models.REGISTRY, preset.depth_model),
+        "renderer": (renderers.REGISTRY, preset.renderer),
+        "prior": (priors.REGISTRY, preset.prior),
+    }
+    update = {}
+    for section, (registry, component) in sections.items():
+        try:
+            options = registry.with_current_names(component.name, component.options, warn=False)
+        except RedepthError:  # a record can be read where its component is not installed
+            continue
+        if options != component.options:
+            update[section] = Component.model_validate({"name": component.name, **options})
+    return preset.model_copy(update=update) if update else preset
+
+
+StoredPreset = Annotated[Preset, AfterValidator(with_current_names)]
+"""The type of a preset in a stored record, which may have options under their former names."""
 
 
 def _checked(registry: Registry, component: Component) -> Component:
@@ -108,7 +131,7 @@ class Components:
         renderer: needs no weights.
         prior: on the device once it is loaded.
         objectives: name -> (weight, objective).
-        captioner: writes prompts, and loads itself for that; None where the preset has none.
+        captioner: writes prompts, loads itself when needed; None if the preset has none.
     """
 
     preset: Preset

@@ -37,8 +37,9 @@ class Features:
     """The output of an encoder and input of its decoder.
 
     Attributes:
-        maps: the intermediate embeddings W, each ``(B, tokens, channels)`` or, with a grid of its own,
-            ``(B, channels, rows, columns)``. They may be learnable. Empty for a model that has no split.
+        maps: the intermediate embeddings W, each ``(B, tokens, channels)`` or
+            ``(B, channels, rows, columns)``, with another grid. They may be learnable. Empty for a model that
+            has no split.
         constants: further inputs of the decoder that are never optimised (class tokens), batch first.
         grid: rows and columns of the token grid of the maps ``(B, tokens, channels)``.
         size: height and width of the encoded image if they differ from the grid times the patch: the decoder
@@ -95,7 +96,7 @@ class Draw:
         return self.map(lambda values: values[rows])
 
     def as_member(self) -> Self:
-        """Add the member axis in front: (lights, ...) to (1, lights, ...)."""
+        """Add a leading member axis: (lights, ...) to (1, lights, ...)."""
         return self.map(lambda values: values[None])
 
     @classmethod
@@ -148,7 +149,7 @@ class Material:
 class Illumination(Draw):
     """Light and material of one step; `of` makes one.
 
-    ``tensors`` also holds what else a renderer draws, under names of its own.
+    ``tensors`` also holds any further draws of a renderer, under names that it chooses.
     """
 
     @classmethod
@@ -369,8 +370,8 @@ class Execution:
 class BatchesDecoders(Protocol):
     """A depth model that can decode each row of its features with its own decoder weights, in one call.
 
-    If ``batches_decoders`` is true, the ``parameters`` of `DepthModel.decode` may have the batch axis in
-    front, (B, ...) each: row i is decoded with weights i.
+    If ``batches_decoders`` is true, the ``parameters`` of `DepthModel.decode` may have a leading batch
+    axis, (B, ...) each: row i is decoded with weights i.
     """
 
     batches_decoders: bool

@@ -1,4 +1,4 @@
-"""Errors that a user can fix; the command line prints them as one line and exits with 2."""
+"""Errors that a user can fix: the command line prints them as one line and exits with 2. And a warning."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ class MissingDependencyError(RedepthError, ImportError):
 
 class WeightsError(RedepthError):
     """A checkpoint is missing, unreachable, corrupted or of another class."""
+
+
+class RenamedOptionWarning(DeprecationWarning):
+    """An option is set by its former name, which the next release refuses."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

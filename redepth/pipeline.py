@@ -158,7 +158,7 @@ class Pipeline:
         return write_captions(self._captioner, photos, max_pixels)
 
     def _describe(self) -> dict[str, Any]:
-        """Return what the run record says about the components, the machine and the software."""
+        """Return the run record's entries about the components, the machine and the software."""
         cuda = self.device.type == "cuda"
         return {
             "depth_model": self.refiner.depth_model.describe(),
@@ -220,7 +220,7 @@ def refine(
 
 
 def decode(photo: str | Path | ArrayLike | DecodedPhoto, max_pixels: int = io.MAX_PIXELS) -> DecodedPhoto:
-    """Read a photo from its file, or check an array; a decoded photo is returned as it is.
+    """Read a photo from its file, or check an array; a decoded photo is returned unchanged.
 
     Raises:
         InputError: if it cannot be read or used.

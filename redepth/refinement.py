@@ -58,7 +58,7 @@ class GroundTruth:
         for name, array in (("ground truth", self.values), ("mask", self.mask)):
             if array is not None:
                 io.check_size(name, array.shape, height, width)
-        # The metrics of the ground truth itself: what would make them fail later fails now.
+        # Measure the ground truth against itself, so that an unusable one fails here.
         depth = self.depth
         evaluate(depth, depth, self._mask, predicts="depth")
 
@@ -199,7 +199,7 @@ class Refinement:
         from redepth import viz
 
         truth = self.ground_truth
-        # The comparison shows disparity, whatever the model predicts: near is bright.
+        # The comparison shows disparity for every kind of model: near is bright.
         before, after = (
             raw if self.predicts == "disparity" else _inverted(raw) for raw in (self.initial, self.refined)
         )

@@ -2,6 +2,9 @@
 
 A component's options are the typed keyword arguments of its constructor. A pydantic model built from that
 signature checks them (names, types, ranges) before any weights are loaded.
+
+A class declares renamed options in ``renamed_options: ClassVar[dict[str, str]]``, former name -> current one.
+The registry accepts the former names, with a `RenamedOptionWarning`, for one release.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import importlib.util
 import inspect
 import logging
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from importlib.metadata import entry_points
@@ -20,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from typing_extensions import get_protocol_members
 
-from redepth.errors import ConfigError, MissingDependencyError, RedepthError, nearest
+from redepth.errors import ConfigError, MissingDependencyError, RedepthError, RenamedOptionWarning, nearest
 
 C = TypeVar("C", bound=type)
 log = logging.getLogger(__name__)
@@ -171,6 +176,8 @@ class Registry:
     ) -> dict[str, Any]:
         """Return the options of a component with defaults filled in and types coerced.
 
+        An option that is set by its former name is returned under its current one, with a warning.
+
         Args:
             name: of the component.
             options: the options that are set.
@@ -182,8 +189,9 @@ class Registry:
         """
         component = self.get(name)
         schema = options_schema(component)
+        current = self.with_current_names(name, options, where=where)
         try:
-            checked = schema(**{**self.entries()[name].defaults, **options}).model_dump()
+            checked = schema(**{**self.entries()[name].defaults, **current}).model_dump()
             # Constructors are light; they check options that depend on each other.
             built = component(**checked)
         except ValidationError as error:
@@ -195,9 +203,38 @@ class Registry:
         if missing:
             raise ConfigError(
                 f"{self.family} '{name}' lacks {', '.join(missing)}, which "
-                f"{self.contract.__module__}.{self.contract.__name__} asks for"
+                f"{self.contract.__module__}.{self.contract.__name__} requires"
             )
         return checked
+
+    def with_current_names(
+        self, name: str, options: Mapping[str, Any], *, where: str = "", warn: bool = True
+    ) -> dict[str, Any]:
+        """Return the options of a component, each under its current name.
+
+        Args:
+            name: of the component.
+            options: the options that are set.
+            where: the section's key in messages; the family by default.
+            warn: whether a former name gives a `RenamedOptionWarning`.
+
+        Raises:
+            ConfigError: if an option is set by both of its names.
+        """
+        current_names: Mapping[str, str] = getattr(self.get(name), "renamed_options", {})
+        section = where or self.family
+        for former, current in current_names.items():
+            if former not in options:
+                continue
+            if current in options:
+                raise ConfigError(
+                    f"{section}.{former} is the former name of {section}.{current}, and both are set: "
+                    f"remove {section}.{former}"
+                )
+            if warn:
+                message = f"{section}.{former} is deprecated, use its new name {section}.{current}"
+                warnings.warn(message, RenamedOptionWarning, stacklevel=_level_of_caller())
+        return {current_names.get(option, option): value for option, value in options.items()}
 
     def build(self, name: str, options: Mapping[str, Any]) -> Any:
         """Check the options and construct the component."""
@@ -280,6 +317,15 @@ def _constraints(metadata: Sequence[Any], annotation: Any) -> Iterator[Any]:
 
 def _path(target: str | type) -> str:
     return target if isinstance(target, str) else f"{target.__module__}:{target.__qualname__}"
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel``, seen from the calling function, of the nearest caller outside of redepth."""
+    package = __name__.partition(".")[0]
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _distribution(point: Any) -> str:

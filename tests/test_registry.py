@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import pytest
 
-from redepth.errors import ConfigError, MissingDependencyError
+from redepth.errors import ConfigError, MissingDependencyError, RenamedOptionWarning
 from redepth.registry import Registry, options_schema
 
 
 class Anything(Protocol):
-    """A contract that asks for nothing."""
+    """A contract without members."""
 
 
 def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
@@ -29,6 +29,39 @@ def test_a_schema_is_the_constructor_s_keyword_arguments() -> None:
     assert registry.check("odd", {"model_size": "3"}) == {"model_size": 3, "free": None}
     with pytest.raises(ConfigError, match=r"unknown key 'thing\.fre'; did you mean 'free'"):
         registry.check("odd", {"model_size": 3, "fre": 1})
+
+
+class Lamp:
+    """A component with a renamed option."""
+
+    renamed_options: ClassVar[dict[str, str]] = {"watts": "power"}
+
+    def __init__(self, *, power: float = 1.0) -> None:
+        self.power = power
+
+
+def lamps() -> Registry:
+    registry = Registry("lamp", "redepth.lamps", Anything)
+    registry.register("lamp")(Lamp)
+    return registry
+
+
+def test_the_former_name_of_an_option_works_with_a_warning() -> None:
+    with pytest.warns(RenamedOptionWarning, match=r"^lamp\.watts is deprecated, .* lamp\.power$") as caught:
+        assert lamps().check("lamp", {"watts": "3"}) == {"power": 3.0}
+    assert [warning.filename for warning in caught] == [__file__]
+    assert issubclass(RenamedOptionWarning, DeprecationWarning)
+    with pytest.warns(RenamedOptionWarning, match=r"room\.watts"):
+        lamps().check("lamp", {"watts": 3}, where="room")
+    with pytest.warns(RenamedOptionWarning):
+        assert lamps().build("lamp", {"watts": 3}).power == 3
+    assert lamps().with_current_names("lamp", {"watts": 3}, warn=False) == {"power": 3}
+    assert lamps().check("lamp", {"power": 3}) == {"power": 3.0}
+
+
+def test_both_names_of_an_option_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lamp\.watts is the former name of lamp\.power, and both are set"):
+        lamps().check("lamp", {"watts": 3, "power": 3})
 
 
 def test_a_component_whose_package_is_missing_says_what_to_install() -> None:
@@ -56,5 +89,5 @@ def test_a_class_that_does_not_follow_the_contract_is_refused_by_what_it_lacks()
 
     registry = Registry("voice", "redepth.voices", Speaks)
     registry.register("mute")(Mute)
-    with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks asks for"):
+    with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks requires"):
         registry.check("mute", {})

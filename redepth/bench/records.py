@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from redepth.config import Preset
+from redepth.components import StoredPreset
 from redepth.data.datasets import Dataset
 from redepth.protocols import EvaluationProtocol, open_dataset
 
@@ -41,7 +41,7 @@ class Run(BaseModel):
     options: dict[str, Any]
     images: list[str]
     protocol: EvaluationProtocol
-    presets: dict[str, Preset]
+    presets: dict[str, StoredPreset]
     prompt: str | None = None
     seed: int = 0
 

@@ -57,7 +57,7 @@ def cached_snapshot(repository: str, revision: str | None) -> Path | None:
 
 
 def unknown_files(repository: str, commit: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the files of which the cache knows neither the content nor that the commit lacks them."""
+    """Return the files that are not cached and that the cache does not record as absent from the commit."""
     from huggingface_hub import try_to_load_from_cache
 
     return tuple(n for n in names if try_to_load_from_cache(repository, n, revision=commit) is None)

@@ -56,7 +56,7 @@ def shards(name: str, index: Path) -> list[str]:
         index: the file.
 
     Raises:
-        WeightsError: it cannot be read, is no index, or names a file outside its own folder.
+        WeightsError: it cannot be read, is not an index, or names a file outside its own folder.
     """
     try:
         files = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -64,7 +64,7 @@ def shards(name: str, index: Path) -> list[str]:
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         valid = False
     if not valid:
-        raise WeightsError(f"'{index}' is no index of weights: {repair_advice(index.resolve())}")
+        raise WeightsError(f"'{index}' is not an index of weights: {repair_advice(index.resolve())}")
     parts = sorted(set(files))
     outside = first_outside(parts)
     if outside is not None:

@@ -82,9 +82,9 @@ def listing(repository: str, revision: str | None) -> Listing:
     except Exception as error:
         at = f" at revision '{revision}'" if revision else ""
         problem = reason(error)
-        # A server that is no hub, such as the login page of a network, answers with HTML.
+        # A server that is not a hub, such as the login page of a network, answers with HTML.
         if any(isinstance(link, json.JSONDecodeError) for link in chain(error)):
-            problem = "the server that answered is no hub: check the network and HF_ENDPOINT"
+            problem = "the server that answered is not a hub: check the network and HF_ENDPOINT"
         raise WeightsError(f"checkpoint '{repository}'{at}: {problem}") from error
 
 

@@ -1,4 +1,4 @@
-"""Translate errors of the hub's libraries to one line that says what to do, and tell transient ones apart."""
+"""Translate errors of the hub's libraries to one line with advice, and recognise transient errors."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # The plan for a time or memory limit is one line at level INFO; it is shown without --verbose.
     logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
+    console.show_renamed_options()
     try:
         app()
     except RedepthError as error:

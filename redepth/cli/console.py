@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from redepth.errors import RenamedOptionWarning
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -36,6 +39,27 @@ def complain(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning as one line."""
     _line("[bold yellow]warning:[/] ", message)
+
+
+def show_renamed_options() -> None:
+    """Print each warning about an option's former name once, as one line; Python hides or wraps them."""
+    show_other = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, RenamedOptionWarning):
+            warn(str(message))
+        else:
+            show_other(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    warnings.simplefilter("once", RenamedOptionWarning)
 
 
 def _line(kind: str, message: str) -> None:

@@ -25,7 +25,7 @@ def list_families(
 
 
 def _list_family(name: str) -> None:
-    """List one family. Whether its components run is tried: that imports them and may ask the hub."""
+    """List one family, with a check of each component: it imports the component and may query the hub."""
     from redepth.cli import checks
 
     cures = {check.what: check.cure for check in checks.family(name)}
@@ -35,7 +35,7 @@ def _list_family(name: str) -> None:
 
 
 def _table(name: str, cures: dict[str, str] | None = None) -> Table:
-    """Make the table of a family; with the cures, it has a column that says what is missing here."""
+    """Make the table of a family; ``cures`` adds a column with what is missing on this machine."""
     from redepth.components import list_components
 
     licences = _licences(name)

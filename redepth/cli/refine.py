@@ -132,7 +132,7 @@ class Results:
         self.failed += 1
 
     def add(self, done: Done[Photo, Refined]) -> None:
-        """Take the outcome of a refinement and print what is wrong with it."""
+        """Add the outcome of a refinement and print its problems."""
         path, result = done.item.path, done.result
         if result is None:
             self.interrupted |= done.interrupted

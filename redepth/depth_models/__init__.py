@@ -1,4 +1,4 @@
-"""Depth backbones: a frozen encoder and a decoder over its intermediate embeddings, or a finished map."""
+"""Depth models: a frozen encoder with a decoder over its intermediate embeddings, or a finished map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the depth networks of transformers share: options, preprocessing, loading, the split in two halves."""
+"""The base class of the depth networks: options, preprocessing, loading, the split into two halves."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 OUTPUT_MAP = frozenset({"depth", "low-rank"})
-"""The parameterizations of a model without a split: its output is all that can be refined."""
+"""The parameterizations of a model without encoder and decoder: only its output can be refined."""
 
 SPLIT = OUTPUT_MAP | {"embeddings+decoder", "embeddings", "decoder", "full"}
-"""Those of a model with one."""
+"""The parameterizations of a model that is split into encoder and decoder."""
 
 PREPROCESSOR = "preprocessor_config.json"
 
@@ -47,16 +47,16 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its pictures.
+    """How a network's input is made from a photo.
 
     Attributes:
-        mean: taken from sRGB [0, 1], per channel.
-        std: what that is divided by.
+        mean: mean per channel, which is subtracted from sRGB [0, 1].
+        std: standard deviation per channel, which the difference is divided by.
         target: height and width that ``rule`` aims at, in pixels.
-        multiple: of which both sides must be, in pixels.
-        rule: see `ops.geometry.network_size`; ``stretch`` gives the network exactly ``target`` and lets
-            the photo's aspect ratio go, while the refined image keeps it.
-        align_corners: of the resizing.
+        multiple: both sides must be multiples of this, in pixels.
+        rule: see `ops.geometry.network_size`; ``stretch`` resizes the network's input to exactly ``target``
+            and changes its aspect ratio; the refined image keeps the photo's.
+        align_corners: whether resizing aligns the centres of the corner pixels.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -67,24 +67,24 @@ class Preprocessing:
     align_corners: bool = False
 
     def updated(self, config: Mapping[str, Any]) -> Self:
-        """Return a copy with what a checkpoint's ``preprocessor_config.json`` says."""
-        found: dict[str, Any] = {}
+        """Return a copy with the settings of a checkpoint's ``preprocessor_config.json``."""
+        settings: dict[str, Any] = {}
         if config.get("do_normalize", True):
-            found |= {k: tuple(config[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in config}
+            settings |= {k: tuple(config[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in config}
         else:
-            found |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+            settings |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
         size = config.get("size")
         if isinstance(size, int):
-            found["target"] = (size, size)
+            settings["target"] = (size, size)
         elif isinstance(size, Mapping) and {"height", "width"} <= size.keys():
-            found["target"] = (int(size["height"]), int(size["width"]))
+            settings["target"] = (int(size["height"]), int(size["width"]))
         if "keep_aspect_ratio" in config:
-            found["rule"] = "minimal" if config["keep_aspect_ratio"] else "stretch"
+            settings["rule"] = "minimal" if config["keep_aspect_ratio"] else "stretch"
         multiple = config.get("ensure_multiple_of") or config.get("size_divisor")
-        # Where any size would do for the processor, the network still has its patches.
+        # A processor that accepts any size does not change the network's patches: keep their multiple.
         if isinstance(multiple, int) and multiple > 1:
-            found["multiple"] = multiple
-        return replace(self, **found)
+            settings["multiple"] = multiple
+        return replace(self, **settings)
 
     def image_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the (height, width) at which a photo is refined."""
@@ -95,27 +95,27 @@ class Preprocessing:
         )
 
     def normalised(self, image: Tensor) -> Tensor:
-        """Take mean and standard deviation out of sRGB [0, 1]."""
+        """Normalise sRGB [0, 1] by mean and standard deviation."""
         mean, std = (constant(values, image).view(1, -1, 1, 1) for values in (self.mean, self.std))
         return (image - mean) / std
 
 
 @dataclass(kw_only=True, eq=False)
 class Backbone:
-    """A frozen encoder and a decoder cut out of one network; the halves' modules do the network's work.
+    """A network that is split into a frozen encoder and a decoder.
 
-    A family is a dataclass over this one: it names its ``model_type``, its transformers class and its
-    preprocessing, and cuts the network in `halves`.
+    A family of networks is a subclass: it sets ``model_type``, the transformers class and the preprocessing,
+    and splits the network in `halves`.
 
     Args:
         checkpoint: hub id, short name (`redepth list depth-models`), local folder or ``embedded:NAME``.
         revision: commit, tag or branch of the hub repository.
         longer_side: the image's size under ``resize_rule`` (its longer side for upper_bound and
-            stretch), in pixels; None is what the checkpoint's own preprocessing says.
-        resize_rule: see `Preprocessing`; None is what the checkpoint's own preprocessing says.
+            stretch), in pixels; None takes it from the checkpoint's preprocessing.
+        resize_rule: see `Preprocessing`; None takes it from the checkpoint's preprocessing.
         antialias: whether photos are low-pass filtered when they are shrunk.
         scale: s of `ops.geometry.relative_depth`; ``auto`` takes it from each photo's first prediction.
-        margin: m of the same.
+        margin: m of `ops.geometry.relative_depth`.
     """
 
     supports: ClassVar[frozenset[str]] = SPLIT
@@ -142,26 +142,26 @@ class Backbone:
         self._decoder: nn.Module = nn.Identity()
         self._device = torch.device("cpu")
         self.batches_decoders = False
-        """See `contracts.BatchesDecoders`; what `tune` has come to."""
+        """See `contracts.BatchesDecoders`; set by `tune`."""
         self._commit: str | None = None
         self._defaults_for: tuple[str, ...] = ()
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut the network: modules from pixels to `Features` and from `Features` to the raw output."""
+        """Split the network: a module from pixels to `Features`, one from `Features` to the raw output."""
         raise NotImplementedError
 
     def inspect(self, config: Mapping[str, Any]) -> None:
-        """Look at a checkpoint's ``config.json`` before its weights are read. Raises WeightsError."""
-        found = config.get("model_type")
-        if found != self.model_type:
-            other = _NAMES.get(str(found))
+        """Check a checkpoint's ``config.json`` before its weights are read. Raises WeightsError."""
+        model_type = config.get("model_type")
+        if model_type != self.model_type:
+            other = _NAMES.get(str(model_type))
             hint = f"choose depth_model.name={other}" if other else "choose another checkpoint"
             raise WeightsError(
-                f"'{self.checkpoint}' is a '{found}' checkpoint, not {type(self).__name__}: {hint}"
+                f"'{self.checkpoint}' is a '{model_type}' checkpoint, not {type(self).__name__}: {hint}"
             )
 
     def ensure_available(self) -> None:
-        """Raise WeightsError now if the weights cannot be had."""
+        """Raise WeightsError if the weights are unavailable."""
         self._locate()
 
     def load(self, device: torch.device) -> Self:
@@ -174,10 +174,10 @@ class Backbone:
         self.inspect(source.json("config.json"))
         library = getattr(importlib.import_module("transformers"), self.library_class)
         model = source.model(library, None, dtype=torch.float32)
-        # A checkpoint may go without; the family's stands then.
-        own = source.json(PREPROCESSOR) if source.holds(PREPROCESSOR) else {}
+        # A checkpoint without preprocessor settings keeps the family's.
+        preprocessor = source.json(PREPROCESSOR) if source.holds(PREPROCESSOR) else {}
         self._commit, self._defaults_for = source.commit, source.defaults_for()
-        self.use(model.eval().requires_grad_(False).to(device), device, own)
+        self.use(model.eval().requires_grad_(False).to(device), device, preprocessor)
         return self
 
     def _locate(self) -> checkpoints.Source:
@@ -185,12 +185,13 @@ class Backbone:
         return checkpoints.locate(self.checkpoint, self.revision, files, optional=self.optional_files)
 
     def _source(self) -> checkpoints.Source:
-        # A folder is read file by file, so that a checkpoint of another kind is said to be that.
+        # A local folder is read file by file: the error about a checkpoint of another kind comes before the
+        # error about missing files.
         folder = checkpoints.Source(self.checkpoint, self.revision)
         return folder if folder.is_local else self._locate()
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
-        """Take a frozen network that is already in memory, and its preprocessor's settings."""
+        """Use a frozen network that is already in memory, and its preprocessor's settings."""
         # The decoder's convolutions run about twice as fast in this layout, on the CPU and on the GPU.
         model.to(memory_format=torch.channels_last)
         self._encoder, self._decoder = self.halves(model)
@@ -198,23 +199,23 @@ class Backbone:
         self.preprocessing = self._chosen(self.preprocessing.updated(preprocessor or {}))
 
     def tune(self, how: Execution) -> None:
-        """Execute the decoder in this way from now on; it has a way back, so it becomes no CUDA graph."""
+        """Set how the decoder is executed. It has a backward pass, so it is not captured as a CUDA graph."""
         execute(self._decoder, how)
-        # One kernel for all members is what a GPU wants; on a CPU a member's own maps stay in the cache.
-        wanted = how.decoders == "batched" or (how.decoders == "auto" and self._device.type == "cuda")
-        self.batches_decoders = wanted and take_rows(self._decoder)
+        # On a GPU one kernel for all members is faster. On a CPU the maps of a single member fit the cache.
+        batched = how.decoders == "batched" or (how.decoders == "auto" and self._device.type == "cuda")
+        self.batches_decoders = batched and take_rows(self._decoder)
 
     def _chosen(self, preprocessing: Preprocessing) -> Preprocessing:
-        """Let the options stand above what a checkpoint says."""
+        """Apply the options, which take precedence over the checkpoint's settings."""
         if self.resize_rule is not None:
             preprocessing = replace(preprocessing, rule=self.resize_rule)
-        # A network that is given an exact size has to get it.
+        # With `stretch` the network needs exactly its own size.
         if self.longer_side is not None and preprocessing.rule != "stretch":
             preprocessing = replace(preprocessing, target=(self.longer_side, self.longer_side))
         return preprocessing
 
     def prepare(self, photo: Tensor) -> Tensor:
-        """Resize a photo (1,3,H,W) under the resize rule; its aspect ratio is kept but for the rounding."""
+        """Resize a photo (1,3,H,W) under the resize rule; rounding may change its aspect ratio slightly."""
         own = self.preprocessing
         height, width = own.image_size(*photo.shape[-2:])
         if own.rule == "stretch" and self.longer_side is not None:
@@ -226,10 +227,10 @@ class Backbone:
         )
 
     def pixels(self, image: Tensor) -> Tensor:
-        """Return what the network is given for an image (B,3,H,W) sRGB [0,1].
+        """Return the network's input for an image (B,3,H,W) sRGB [0,1].
 
         Raises:
-            ValueError: if the sides are no multiples of what the network needs.
+            ValueError: if the sides are not multiples of `Preprocessing.multiple`.
         """
         own = self.preprocessing
         height, width = image.shape[-2:]
@@ -245,7 +246,7 @@ class Backbone:
         """Run the encoder on (B,3,H,W) sRGB [0,1]; ``parameters`` replace its own.
 
         Raises:
-            ValueError: if the sides are no multiples of what the network needs.
+            ValueError: if the sides are not multiples of `Preprocessing.multiple`.
         """
         pixels = self.pixels(image)
         if parameters is None:
@@ -259,7 +260,8 @@ class Backbone:
     def decode(self, features: Features, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """Run the decoder: features to the raw output (B,1,H,W) >= 0; ``parameters`` replace its own.
 
-        Where ``batches_decoders`` is true they may have the rows of the features in front.
+        If ``batches_decoders`` is true, each parameter may have a leading dimension: one entry per row of the
+        features.
         """
         if parameters is None:
             raw = self._decoder(features)
@@ -280,7 +282,7 @@ class Backbone:
         return dict(self._decoder.named_parameters())
 
     def release_encoder(self) -> None:
-        """Move the encoder to the CPU; `encode` brings it back for the next photo."""
+        """Move the encoder to the CPU; `encode` moves it back for the next photo."""
         self._encoder.to("cpu")
 
     def describe(self) -> dict[str, Any]:
@@ -299,10 +301,10 @@ class Backbone:
 
 
 def without_class_token(states: Sequence[Tensor], grid: tuple[int, int]) -> Features:
-    """Make features of an encoder's states: class tokens are constants, all else may be learned.
+    """Make features from an encoder's states: class tokens are constants, the others can be optimized.
 
     Args:
-        states: (B, 1 + tokens, C) with the class token in front, or (B, C, rows, columns).
+        states: (B, 1 + tokens, C) with the class token first, or (B, C, rows, columns).
         grid: rows and columns of the tokens.
     """
     tokens = [s for s in states if s.dim() == 3]
@@ -311,7 +313,7 @@ def without_class_token(states: Sequence[Tensor], grid: tuple[int, int]) -> Feat
 
 
 class NeckAndHead(nn.Module):
-    """The two parts of the libraries' decoders: features fused across scales, and what reads them."""
+    """A decoder of transformers: the neck fuses features across scales, the head predicts from them."""
 
     def __init__(self, neck: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -320,6 +322,6 @@ class NeckAndHead(nn.Module):
 
 
 def with_class_token(features: Features) -> list[Tensor]:
-    """Return the states that `without_class_token` took apart."""
+    """Return the encoder's states, the inverse of `without_class_token`."""
     constants = iter(features.constants)
     return [torch.cat([next(constants), w], dim=1) if w.dim() == 3 else w for w in features.maps]

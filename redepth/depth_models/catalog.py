@@ -1,4 +1,4 @@
-"""The published depth models by short name: class, checkpoint, licence. Plain data, nothing is imported."""
+"""The published depth models by short name: class, checkpoint, licence. Plain data: it imports no network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 APACHE, MIT, NC, RAIL = "Apache-2.0", "MIT", "CC-BY-NC-4.0", "CreativeML OpenRAIL++-M"
 
-# The metric checkpoints' cards say less, or other things, than their family does: see docs/depth_models.md.
+# The metric checkpoints' model cards name no licence, or not their family's: see docs/depth_models.md.
 FAMILY_APACHE, FAMILY_NC = f"{APACHE} (the family's)", f"{NC} (the family's)"
 
 
@@ -22,12 +22,12 @@ class Published:
     Attributes:
         name: of the component.
         target: ``module:Class`` under ``redepth.depth_models``.
-        what: it is, for the listing.
-        predicts: likewise.
+        what: the model in words, for the listing.
+        predicts: its output in words, for the listing.
         checkpoint: hub id; empty where there are no weights.
         licence: of the weights.
-        millions: of parameters.
-        options: what else takes the place of the class's own defaults.
+        millions: number of parameters, in millions.
+        options: further options that replace defaults of the class.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Published:
 
     @property
     def summary(self) -> str:
-        """What it is and what it predicts, in a line."""
+        """The model and its output, as one line."""
         return f"{self.what}: {self.predicts}"
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """What takes the place of the class's own defaults."""
+        """The options that replace defaults of the class."""
         return ({"checkpoint": self.checkpoint} if self.checkpoint else {}) | dict(self.options)
 
 
@@ -163,7 +163,7 @@ CATALOG = (
         "prompt-depth-anything",
         _PROMPT,
         "Prompt Depth Anything Small (transformers)",
-        "depth, in metres where a coarse depth is its prompt",
+        "depth, in metres if a coarse depth is its prompt",
         "depth-anything/prompt-depth-anything-vits-hf",
         APACHE,
         25,
@@ -172,7 +172,7 @@ CATALOG = (
         "prompt-depth-anything-large",
         _PROMPT,
         "Prompt Depth Anything Large",
-        "depth, in metres where a coarse depth is its prompt",
+        "depth, in metres if a coarse depth is its prompt",
         "depth-anything/prompt-depth-anything-vitl-hf",
         APACHE,
         340,

@@ -28,14 +28,14 @@ def resize_position_embeddings(embeddings: Tensor, height: int, width: int, patc
     """Resize DINOv2's position embeddings to another input size as the original encoder does.
 
     The grid is resampled bicubically by the scale factors (rows + 0.1) / n and (columns + 0.1) / n,
-    where n x n is the trained grid, not by output size as transformers' port does; for photos that are
-    not square the two differ by 1.5 to 3 % in the features.
+    where n x n is the trained grid; transformers' port resamples by output size. For photos that are not
+    square the features differ by 1.5 to 3 %.
 
     Args:
         embeddings: (1, 1 + n*n, C), class token first.
-        height: of the input in pixels, a multiple of ``patch_size``.
-        width: likewise.
-        patch_size: in pixels.
+        height: height of the input in pixels, a multiple of ``patch_size``.
+        width: width of the input in pixels, a multiple of ``patch_size``.
+        patch_size: side of a patch in pixels.
 
     Returns:
         (1, 1 + rows*columns, C).
@@ -72,29 +72,29 @@ class DinoEncoder(nn.Module):
 
 
 class _Decoder(NeckAndHead):
-    """The library's neck and head, module by module, without the work that changes nothing.
+    """The neck and head of transformers, computed with less work.
 
-    Class tokens, which these networks were trained to ignore, are not put in front to be cut off again. A
-    fusion layer's projection is taken before its upsampling, not after: a 1 x 1 convolution and an
-    interpolation, whose weights add up to 1, commute, and there are a quarter of the pixels.
+    Class tokens, which these networks ignore, are not prepended and removed again. A fusion layer projects
+    before it upsamples, not after: a 1 x 1 convolution commutes with an interpolation, whose weights add up
+    to 1, and there are a quarter of the pixels.
     """
 
     def forward(self, features: Features) -> Tensor:
         rows, columns = features.grid
         neck: Any = self.neck
         head: Any = self.head
-        # Even where nothing is differentiated, torch says of a parameter's view that it requires a gradient,
-        # and its counter of operations believes that.
-        given = features.maps if torch.is_grad_enabled() else [w.detach() for w in features.maps]
+        # Without gradients a view of a parameter still has `requires_grad`, and torch's FLOP counter would
+        # count a backward pass: detach.
+        embeddings = features.maps if torch.is_grad_enabled() else [w.detach() for w in features.maps]
         states = [
             layer(tokens.transpose(1, 2).unflatten(2, (rows, columns)))
-            for layer, tokens in zip(neck.reassemble_stage.layers, given, strict=True)
+            for layer, tokens in zip(neck.reassemble_stage.layers, embeddings, strict=True)
         ]
         maps = [convolve(state) for convolve, state in zip(neck.convs, states, strict=True)]
-        sizes = [found.shape[-2:] for found in maps]
+        sizes = [x.shape[-2:] for x in maps]
         fused: list[Tensor] = []
         for i, layer in zip(reversed(range(len(maps))), neck.fusion_stage.layers, strict=True):
-            # The finest map has none to be resized to, and is doubled.
+            # Every map is resized to the next finer one; the finest has none and is doubled.
             size = sizes[i - 1] if i else tuple(2 * side for side in sizes[0])
             fused.append(_fuse(layer, maps[i], fused[-1] if fused else None, size))
         x = head.conv1(fused[head.head_in_index])
@@ -105,7 +105,7 @@ class _Decoder(NeckAndHead):
 
 
 def _fuse(layer: Any, fresh: Tensor, fused: Tensor | None, size: Sequence[int]) -> Tensor:
-    """Return a fusion layer's output: what is fused so far, which is as large as the fresh map, and that."""
+    """Return a fusion layer's output for the map fused so far and a fresh map of the same size."""
     x = fresh if fused is None else fused + layer.residual_layer1(fresh)
     return _upsample(layer.projection(layer.residual_layer2(x)), size)
 
@@ -120,7 +120,7 @@ def _upsample(x: Tensor, size: Sequence[int]) -> Tensor:
 class DepthAnything(Backbone):
     """Depth Anything V1/V2: affine-invariant disparity D = relu(decoder(W)), or depth in metres.
 
-    What it predicts follows from the checkpoint: the ones with "Metric" in their names give depth in metres.
+    The checkpoint decides: the ones with "Metric" in their names predict depth in metres.
 
     Args:
         checkpoint: hub id, short name, local folder or ``embedded:NAME`` of a transformers ``DepthAnything``.
@@ -128,9 +128,9 @@ class DepthAnything(Backbone):
         longer_side: the network input's size under ``resize_rule`` (its longer side for upper_bound),
             in pixels.
         resize_rule: see `ops.geometry.network_size`.
-        antialias: whether photos are low-pass filtered when they are shrunk. The paper's are not.
+        antialias: whether photos are low-pass filtered when they are shrunk; not in the paper.
         scale: s of z = (s + tanh o) / (D + m); None is the paper's 7 for V2 Small, ``auto`` for all others.
-        margin: m of the same.
+        margin: m of that formula.
 
     Sources: Depth Anything V2 (arXiv 2406.09414); the split in W and theta is that of arXiv 2512.17908.
     """
@@ -150,12 +150,12 @@ class DepthAnything(Backbone):
             self.scale = V2_SMALL_SCALE if self.checkpoint == V2_SMALL else "auto"
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
-        """Take a frozen ``DepthAnythingForDepthEstimation`` that is already in memory."""
+        """Use a frozen ``DepthAnythingForDepthEstimation`` that is already in memory."""
         super().use(model, device, preprocessor)
         self.preprocessing = replace(self.preprocessing, multiple=int(model.config.patch_size))
         if model.config.depth_estimation_type == "metric":
             self.predicts, self.invariance = "depth", "metric"
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut between the backbone and the neck."""
+        """Split between the backbone and the neck."""
         return DinoEncoder(model.backbone, int(model.config.patch_size)), _Decoder(model.neck, model.head)

@@ -1,4 +1,4 @@
-"""Depth Anything 3 Mono through the optional package depth-anything-3, of which only the network is used."""
+"""Depth Anything 3 Mono through the optional package depth-anything-3; only its network is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from redepth.errors import MissingDependencyError, WeightsError
 
 PACKAGE = "depth_anything_3"
 INSTALL = 'pip install "redepth[da3]" && pip install --no-deps depth-anything-3'
-"""The package declares dozens of dependencies (numpy<2, open3d, ...); its network needs the extra's alone."""
+"""The package declares dozens of dependencies (numpy<2, open3d, ...); its network needs only the extra's."""
 
 
 class _Encoder(nn.Module):
@@ -34,7 +34,7 @@ class _Encoder(nn.Module):
         self.patch = patch_size
 
     def forward(self, pixels: Tensor) -> Features:
-        # Its inputs and states have an axis of views behind the batch; a photo is one view.
+        # The network's inputs and states have an axis of views after the batch; a photo is one view.
         states, _ = self.net(pixels[:, None])
         grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
         return Features(maps=tuple(tokens[:, 0] for tokens, _ in states), constants=(), grid=grid)
@@ -56,8 +56,8 @@ class _Decoder(nn.Module):
 class DepthAnything3(Backbone):
     """Depth Anything 3 Mono: affine-invariant depth, DINOv2 encoder and DPT head.
 
-    The head's sky mask is left alone, as in the paper's implementation: the sky's depth is what the depth
-    head says. The options are those of `Backbone`; the paper's settings are in the preset da3-mono-large.
+    The head's sky mask is not used, as in the paper's implementation: the sky has the depth that the depth
+    head predicts. The options are those of `Backbone`; the paper's settings are in the preset da3-mono-large.
 
     Source: Lin et al., arXiv 2511.10647.
     """
@@ -71,7 +71,7 @@ class DepthAnything3(Backbone):
     predicts: Predicts = field(init=False, default="depth")
 
     def ensure_available(self) -> None:
-        """Raise MissingDependencyError or WeightsError now if package or weights cannot be had."""
+        """Raise MissingDependencyError or WeightsError if the package or the weights are unavailable."""
         for module in (PACKAGE, "einops", "omegaconf", "addict"):
             if importlib.util.find_spec(module) is None:
                 raise MissingDependencyError(f"{module} is needed for depth-anything-3-mono: {INSTALL}")
@@ -94,12 +94,12 @@ class DepthAnything3(Backbone):
         return self
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Take the package's own two halves."""
+        """Wrap the package's encoder and head."""
         patch = int(model["head"].patch_size)
         return _Encoder(model["net"], patch), _Decoder(model["head"], patch)
 
     def _built(self, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
-        """Build backbone and head, with random weights, as a checkpoint's ``config.json`` says."""
+        """Build backbone and head, with random weights, from a checkpoint's ``config.json``."""
         name = str(config.get("model_name", "of another kind"))
         graph = config.get("config") or _shipped(name)
         if set(graph) - {"__object__"} != {"net", "head"}:
@@ -108,7 +108,7 @@ class DepthAnything3(Backbone):
                 "(DA3MONO) can be refined"
             )
         net, head = ({k: v for k, v in graph[part].items() if k != "__object__"} for part in ("net", "head"))
-        # It says on stdout what it builds.
+        # The package prints on stdout.
         with contextlib.redirect_stdout(io.StringIO()):
             try:
                 return _item("model.dinov2.dinov2", "DinoV2")(**net), _item("model.dpt", "DPT")(**head)

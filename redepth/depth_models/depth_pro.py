@@ -19,8 +19,8 @@ class _Encoder(nn.Module):
         super().__init__()
         self.encoder = model.depth_pro.encoder
         self.fov_model = model.fov_model if model.use_fov_model else None
-        # The field of view is read off a map that the neck makes. The neck is the other half's: held in a
-        # tuple it is no part of this module, which may leave the device.
+        # The field of view is estimated from a map of the neck, which belongs to the decoder. In a tuple the
+        # neck is not registered as a submodule: the encoder can be moved to the CPU without it.
         self._neck = (model.depth_pro.neck,)
 
     def forward(self, pixels: Tensor) -> Features:
@@ -50,14 +50,14 @@ class _Decoder(nn.Module):
 class DepthPro(Backbone):
     r"""Depth Pro: disparity in 1 / metres.
 
-    The network gives canonical inverse depth C of a picture as wide as its focal length, and the horizontal
-    field of view phi, so that inverse depth is
+    The network predicts canonical inverse depth C (of a picture as wide as its focal length) and the
+    horizontal field of view phi. Inverse depth is
 
     .. math:: D = C \, W / f = 2 \tan(\varphi / 2) \, C
 
-    phi is the encoder's estimate and not refined; a checkpoint without it gives C itself, of unknown scale.
-    The network sees every photo as a square of 1536 pixels, so a step costs much more than with other
-    models. The options are those of `Backbone`; ``longer_side`` is that of the refined image.
+    phi is estimated by the encoder and not refined; a checkpoint without it predicts C, of unknown scale.
+    Every photo is resized to a square of 1536 pixels, so a step costs much more than with other models. The
+    options are those of `Backbone`; ``longer_side`` is that of the refined image.
 
     Source: Bochkovskii et al., arXiv 2410.02073.
     """
@@ -73,14 +73,14 @@ class DepthPro(Backbone):
     )
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
-        """Take a frozen ``DepthProForDepthEstimation`` that is already in memory."""
+        """Use a frozen ``DepthProForDepthEstimation`` that is already in memory."""
         super().use(model, device, preprocessor)
         side = round(model.config.patch_size / min(model.config.scaled_images_ratios))
         self.preprocessing = replace(self.preprocessing, target=(side, side), rule="stretch")
         self.invariance = "metric" if model.use_fov_model else "affine"
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut between the encoder's six maps and the neck."""
+        """Split between the encoder's six maps and the neck."""
         return _Encoder(model), _Decoder(model)
 
     def at_image_size(self, raw: Tensor, height: int, width: int) -> Tensor:

@@ -22,7 +22,7 @@ MIDAS_ENCODERS = ("beit", "swinv2")
 
 
 class _Encoder(nn.Module):
-    """One of transformers' backbones, which gives token or feature maps as it is."""
+    """A backbone of transformers, which returns tokens or feature maps."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
@@ -42,16 +42,16 @@ class _ViTEncoder(nn.Module):
         self.vit = model.dpt
         self.hybrid = bool(model.config.is_hybrid)
         self.patch = int(model.config.patch_size)
-        self.taken = tuple(model.config.backbone_out_indices)
+        self.layers = tuple(model.config.backbone_out_indices)
 
     def forward(self, pixels: Tensor) -> Features:
         height, width = pixels.shape[-2:]
         if self.hybrid:
-            # It resizes its position embeddings to any input and yet refuses all but one size.
+            # The ViT resizes its position embeddings to any input, but checks for the configured size.
             self.vit.embeddings.image_size = (height, width)
         outputs = self.vit(pixels, output_hidden_states=True)
-        layers = outputs.hidden_states[1:]
-        states = [layers[i] for i in (self.taken[2:] if self.hybrid else self.taken)]
+        hidden = outputs.hidden_states[1:]
+        states = [hidden[i] for i in (self.layers[2:] if self.hybrid else self.layers)]
         if self.hybrid:
             states = [*outputs.intermediate_activations, *states]
         return without_class_token(states, (height // self.patch, width // self.patch))
@@ -66,8 +66,8 @@ class _Decoder(NeckAndHead):
 class DPT(Backbone):
     """DPT of MiDaS 3.0 and 3.1: affine-invariant disparity.
 
-    The published checkpoints squeeze every photo to a square; `resize_rule` ``minimal`` gives the network
-    the photo's aspect ratio instead, as MiDaS' own code does for all but Swin V2. The options are those
+    The published checkpoints resize every photo to a square; `resize_rule` ``minimal`` keeps the photo's
+    aspect ratio instead, as MiDaS' own code does for all but Swin V2. The options are those
     of `Backbone`.
 
     Source: Ranftl et al., arXiv 2103.13413; MiDaS 3.1, arXiv 2307.14460.
@@ -82,16 +82,16 @@ class DPT(Backbone):
     )
 
     def inspect(self, config: Mapping[str, Any]) -> None:
-        """Refuse other classes, and DPT networks that were not trained for disparity."""
+        """Check also that the DPT network was trained for disparity."""
         super().inspect(config)
         encoder = (config.get("backbone_config") or {}).get("model_type")
         if not config.get("is_hybrid") and encoder not in (None, *MIDAS_ENCODERS):
             raise WeightsError(
-                f"'{self.checkpoint}' is DPT over '{encoder}', none of MiDaS' (ViT, hybrid, BEiT, Swin V2): "
-                "choose another checkpoint"
+                f"'{self.checkpoint}' is DPT over '{encoder}', which is not an encoder of MiDaS "
+                "(ViT, hybrid, BEiT, Swin V2): choose another checkpoint"
             )
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut in front of the neck, which reassembles tokens to maps."""
+        """Split before the neck, which reassembles tokens to maps."""
         encoder = _ViTEncoder(model) if model.backbone is None else _Encoder(model.backbone)
         return encoder, _Decoder(model.neck, model.head)

@@ -1,4 +1,4 @@
-"""A file that belongs to a photo: one for all, or one of the photo's name in a folder."""
+"""The file that belongs to a photo: one file for all photos, or a folder with one per photo."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ SUFFIXES = (".npy", ".npz", ".exr", ".pfm", ".png", ".tif", ".tiff")
 
 
 class PhotoFile:
-    """Finds what belongs to a photo.
+    """Finds the file that belongs to a photo.
 
     Args:
-        given: a file, which stands for any photo, or a folder with a file per photo, of its stem.
-        what: the files hold, in messages.
+        location: a file, for any photo, or a folder with a file per photo that has the photo's stem.
+        what: the content of the files, in messages.
     """
 
-    def __init__(self, given: str | Path, what: str) -> None:
-        self._given = Path(given).expanduser()
+    def __init__(self, location: str | Path, what: str) -> None:
+        self._location = Path(location).expanduser()
         self._what = what
-        self._found: Path | None = None
+        self._path: Path | None = None
 
     @property
     def path(self) -> Path:
-        """The file of the photo that was named last. Raises InputError if there is none."""
-        if self._found is None:
+        """The file of the current photo. Raises InputError if there is none."""
+        if self._path is None:
             self.next_photo(None)
-        assert self._found is not None
-        return self._found
+        assert self._path is not None
+        return self._path
 
     def check(self) -> None:
         """Raise InputError if neither the file nor the folder exists."""
-        if not self._given.exists():
-            raise InputError(f"{self._given}: no such file or folder of {self._what}; check the path")
+        if not self._location.exists():
+            raise InputError(f"{self._location}: no such file or folder of {self._what}; check the path")
 
     def next_photo(self, source: Path | None) -> None:
-        """Say which photo comes next; None for one that is no file. Raises InputError if it has none."""
-        self._found = None
+        """Set the current photo, None for one without a file. Raises InputError if nothing belongs to it."""
+        self._path = None
         self.check()
-        if not self._given.is_dir():
-            self._found = self._given
+        if not self._location.is_dir():
+            self._path = self._location
             return
         if source is None:
             raise InputError(
-                f"{self._given}: a photo that is no file has no name to find its {self._what} by"
+                f"{self._location}: the photo is not a file, so it has no name to find its {self._what} by"
             )
-        candidates = [self._given / f"{source.stem}{suffix}" for suffix in SUFFIXES]
-        found = [path for path in candidates if path.is_file()]
-        if len(found) != 1:
+        candidates = [self._location / f"{source.stem}{suffix}" for suffix in SUFFIXES]
+        files = [path for path in candidates if path.is_file()]
+        if len(files) != 1:
             endings = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
-            there = ", ".join(path.name for path in found) or f"no {source.stem}.({endings})"
+            there = ", ".join(path.name for path in files) or f"no {source.stem}.({endings})"
             raise InputError(
-                f"{source}: {self._given} must hold one {self._what} of its name, there is {there}"
+                f"{source}: {self._location} must hold one {self._what} of its name, there is {there}"
             )
-        self._found = found[0]
+        self._path = files[0]

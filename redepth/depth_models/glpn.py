@@ -34,10 +34,11 @@ class _Decoder(nn.Module):
 
 @dataclass(kw_only=True, eq=False)
 class GLPN(Backbone):
-    """GLPN: depth in metres, a sigmoid times the greatest depth of its data set (10 rooms, 80 roads).
+    """GLPN: depth in metres, a sigmoid times the largest depth of its data set (10 rooms, 80 roads).
 
-    Its own preprocessing takes photos at any size, sides floored to multiples of 32, values in [0, 1]; here
-    ``longer_side`` bounds them, 640 as in NYU Depth. The other options are those of `Backbone`.
+    Its own preprocessing accepts photos of any size, floors the sides to multiples of 32, and gives values in
+    [0, 1]. Here ``longer_side`` limits the size, to 640 as in NYU Depth. The other options are those of
+    `Backbone`.
 
     Source: Kim et al., arXiv 2201.07436.
     """
@@ -55,5 +56,5 @@ class GLPN(Backbone):
     )
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut between the encoder's four maps and the decoder."""
+        """Split between the encoder's four maps and the decoder."""
         return _Encoder(model.glpn), _Decoder(model.decoder, model.head)

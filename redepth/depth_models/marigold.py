@@ -28,7 +28,7 @@ FILES = (
     "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors",
 )
-"""What is loaded of a pipeline's repository."""
+"""The files of a pipeline's repository that are loaded."""
 
 PIPELINE = "MarigoldDepthPipeline"
 
@@ -43,10 +43,10 @@ class Marigold(WholeModel):
     Args:
         checkpoint: hub id, short name or local folder of a diffusers ``MarigoldDepthPipeline``.
         revision: commit, tag or branch of the hub repository.
-        steps: of the diffusion; None is the checkpoint's own number.
-        ensemble: how many predictions are aligned and merged.
-        seed: of the noise.
-        near: added to depth, so that the nearest point does not lie in the camera; the shift is unknown.
+        steps: number of diffusion steps; None is the checkpoint's default.
+        ensemble: number of predictions that are aligned and merged.
+        seed: seed of the noise.
+        near: is added to depth, whose shift is unknown: without it the nearest point would have depth 0.
 
     Source: Ke et al., arXiv 2312.02145, 2505.09358.
     """
@@ -63,7 +63,7 @@ class Marigold(WholeModel):
         self._commit: str | None = None
 
     def ensure_available(self) -> None:
-        """Raise WeightsError now if the weights cannot be had."""
+        """Raise WeightsError if the weights are unavailable."""
         checkpoints.ensure_available(self.checkpoint, self.revision, FILES)
 
     def load(self, device: torch.device) -> Self:
@@ -73,10 +73,10 @@ class Marigold(WholeModel):
             WeightsError: missing, unreachable, corrupted or of another class.
         """
         source = checkpoints.locate(self.checkpoint, self.revision, FILES)
-        found = source.json("model_index.json").get("_class_name")
-        if found != PIPELINE:
+        class_name = source.json("model_index.json").get("_class_name")
+        if class_name != PIPELINE:
             raise WeightsError(
-                f"'{self.checkpoint}' is a '{found}', not a {PIPELINE}: choose another checkpoint"
+                f"'{self.checkpoint}' is a '{class_name}', not a {PIPELINE}: choose another checkpoint"
             )
         from diffusers import MarigoldDepthPipeline
 
@@ -86,7 +86,7 @@ class Marigold(WholeModel):
         return self
 
     def use(self, pipeline: Any, device: torch.device) -> None:
-        """Take a ``MarigoldDepthPipeline`` that is already in memory."""
+        """Use a ``MarigoldDepthPipeline`` that is already in memory."""
         pipeline.set_progress_bar_config(disable=True)
         pipeline.to(torch.float32)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -97,7 +97,7 @@ class Marigold(WholeModel):
     def predict(self, image: Tensor) -> Tensor:
         """Run the diffusion on an image (B,3,H,W)."""
         self._pipeline.to(self._device)
-        found = self._pipeline(
+        raw: Tensor = self._pipeline(
             image,
             num_inference_steps=self.steps,
             ensemble_size=self.ensemble,
@@ -105,14 +105,14 @@ class Marigold(WholeModel):
             generator=torch.Generator().manual_seed(self.seed),
             output_type="pt",
         ).prediction
-        return found + self.near if self.predicts == "depth" else found
+        return raw + self.near if self.predicts == "depth" else raw
 
     def release_encoder(self) -> None:
-        """Move the pipeline to the CPU; the next photo brings it back."""
+        """Move the pipeline to the CPU; `predict` moves it back for the next photo."""
         self._pipeline.to("cpu")
 
     def describe(self) -> dict[str, Any]:
-        """Return checkpoint, revision and how it was run."""
+        """Return checkpoint, revision and settings for the run record."""
         return {
             "checkpoint": self.checkpoint,
             "revision": self.revision,

@@ -1,4 +1,4 @@
-"""A map that another tool has made, read from a file and refined as it is."""
+"""A depth map of another tool, which is read from a file and refined."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from redepth.literals import MapKind
 from redepth.ops import geometry
 
 ASPECT_TOLERANCE = 0.05
-"""By how much a map's aspect ratio may differ from the photo's: networks round both sides to their patch."""
+"""Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Precomputed(WholeModel):
     """Disparity or depth from a file, at any resolution of the photo's aspect ratio.
 
-    The raw output is factor * stored number + offset. A 16-bit PNG that redepth wrote is decoded by the
-    scale and offset it carries; any other file gives its stored numbers. The other options are those of
+    The raw output is factor * stored number + offset. A 16-bit PNG of redepth is decoded with the scale and
+    offset in the file; the numbers of other files are used as they are stored. The other options are those of
     `WholeModel`.
 
     Args:
-        path: a file (npy, npz, pfm, exr, 16-bit png, tiff), or a folder with one per photo, of its name.
-        predicts: what the file holds: disparity or depth, both up to scale and shift, or depth in metres.
-        factor: multiplies the stored numbers, such as 0.001 where millimetres are stored.
-        offset: is added to them, for maps that reach 0 or below.
+        path: a file (npy, npz, pfm, exr, 16-bit png, tiff), or a folder with one per photo, of
+            the photo's name.
+        predicts: content of the file: disparity or depth, both up to scale and shift, or depth in metres.
+        factor: multiplies the stored numbers, such as 0.001 for millimetres.
+        offset: is added to the product, for maps with values of 0 or below.
     """
 
     path: str = ""
@@ -53,7 +54,7 @@ class Precomputed(WholeModel):
         self._file = PhotoFile(self.path, "map")
 
     def ensure_available(self) -> None:
-        """Raise InputError now if there is no such file or folder."""
+        """Raise InputError if there is no such file or folder."""
         if not self.path:
             raise InputError(
                 "precomputed needs depth_model.path: the file of the map, or a folder of them "
@@ -66,7 +67,7 @@ class Precomputed(WholeModel):
         return self
 
     def next_photo(self, source: Path | None) -> None:
-        """Say which photo's map comes next. Raises InputError if there is none."""
+        """Set the photo whose map is read next. Raises InputError if there is none."""
         self._file.next_photo(source)
 
     def predict(self, image: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ class Precomputed(WholeModel):
         return geometry.resize(raw, height, width, antialias=True).expand(len(image), -1, -1, -1)
 
     def describe(self) -> dict[str, Any]:
-        """Return where the maps come from."""
+        """Return path, factor and offset for the run record."""
         return {
             "path": str(Path(self.path).expanduser().resolve()),
             "factor": self.factor,
@@ -99,7 +100,7 @@ class Precomputed(WholeModel):
         if low < 0 or (low == 0 and self.predicts == "depth"):
             allowed = "greater than 0" if self.predicts == "depth" else "0 or greater"
             raise InputError(
-                f"{path}: {self.predicts} must be {allowed}, the least value is {low:g}; choose another "
+                f"{path}: {self.predicts} must be {allowed}, the lowest value is {low:g}; choose another "
                 "--predicts, or lift the map with depth_model.offset"
             )
         if low == high:
@@ -108,9 +109,8 @@ class Precomputed(WholeModel):
 
 def _stored(path: Path) -> NDArray[np.float32]:
     if path.suffix.lower() == ".png":
-        with suppress(
-            InputError
-        ):  # one that redepth did not write, or a bad one: the general reader says which
+        # For a PNG that redepth did not write, or a damaged one, the general reader decides.
+        with suppress(InputError):
             return io.load_disparity_png(path)
     return io.load_depth_map(path)
 

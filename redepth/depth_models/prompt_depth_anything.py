@@ -1,4 +1,4 @@
-"""Prompt Depth Anything through transformers: Depth Anything told a coarse depth, such as a phone's LiDAR."""
+"""Prompt Depth Anything through transformers: conditioned on a coarse depth, such as a phone's LiDAR."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class _Decoder(NeckAndHead):
 
 @dataclass(kw_only=True, eq=False)
 class PromptDepthAnything(Backbone):
-    """Prompt Depth Anything: depth in metres where a coarse depth is given, else up to scale and shift.
+    """Prompt Depth Anything: depth in metres if a coarse depth is given, else up to scale and shift.
 
     The other options are those of `Backbone`.
 
     Args:
         prompt_depth: a file of depth in any resolution (npy, npz, pfm, exr, 16-bit png, tiff), or a folder
-            with one per photo, of the photo's name. Without one the network predicts alone.
+            with one per photo, with the photo's name. Without one the network has no prompt.
         prompt_factor: multiplies the file's numbers to metres, such as 0.001 for millimetres.
 
     Source: Lin et al., arXiv 2412.14015.
@@ -62,22 +62,22 @@ class PromptDepthAnything(Backbone):
         self.invariance = "affine" if self._file is None else "metric"
 
     def ensure_available(self) -> None:
-        """Raise InputError now for a missing prompt, WeightsError if the weights cannot be had."""
+        """Raise InputError for a missing prompt, WeightsError if the weights are unavailable."""
         if self._file is not None:
             self._file.check()
         super().ensure_available()
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
-        """Take a frozen ``PromptDepthAnythingForDepthEstimation`` that is already in memory."""
+        """Use a frozen ``PromptDepthAnythingForDepthEstimation`` that is already in memory."""
         super().use(model, device, preprocessor)
         self.preprocessing = replace(self.preprocessing, multiple=int(model.config.patch_size))
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut between the backbone and the neck, which is where the prompt comes in."""
+        """Split between the backbone and the neck, which reads the prompt."""
         return DinoEncoder(model.backbone, int(model.config.patch_size)), _Decoder(model.neck, model.head)
 
     def next_photo(self, source: Path | None) -> None:
-        """Say which photo's prompt comes next. Raises InputError if there is none."""
+        """Set the photo whose prompt is read next. Raises InputError if there is none."""
         if self._file is not None:
             self._file.next_photo(source)
 
@@ -86,7 +86,7 @@ class PromptDepthAnything(Backbone):
 
         Raises:
             InputError: if the prompt cannot be read or used.
-            ValueError: if the sides are no multiples of the patch.
+            ValueError: if the sides are not multiples of the patch size.
         """
         features = super().encode(image, parameters)
         if self._file is None:

@@ -1,4 +1,4 @@
-"""What estimators without an encoder and a decoder share: they are refined through their output."""
+"""The base class of depth models that are not split into encoder and decoder: their output is refined."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from redepth.ops import geometry
 
 @dataclass(kw_only=True, eq=False)
 class WholeModel:
-    """An estimator whose output map is all that can be refined; `encode` makes it, `decode` hands it on.
+    """A depth model of which only the output map can be refined; `encode` predicts it, `decode` returns it.
 
     Args:
-        longer_side: of the refined image, in pixels.
+        longer_side: longer side of the refined image, in pixels.
         antialias: whether photos are low-pass filtered when they are shrunk.
         scale: s of `ops.geometry.relative_depth`; ``auto`` takes it from each photo's prediction.
-        margin: m of the same.
+        margin: m of `ops.geometry.relative_depth`.
     """
 
     supports: ClassVar[frozenset[str]] = OUTPUT_MAP
@@ -41,13 +41,13 @@ class WholeModel:
         raise NotImplementedError
 
     def prepare(self, photo: Tensor) -> Tensor:
-        """Resize a photo (1,3,H,W), its aspect ratio kept."""
+        """Resize a photo (1,3,H,W) and keep its aspect ratio."""
         height, width = geometry.network_size(*photo.shape[-2:], target=self.longer_side, multiple=1)
         return geometry.resize(photo, height, width, antialias=self.antialias)
 
     @torch.no_grad()
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
-        """Predict; the features are the output itself, and nothing of them is learnable."""
+        """Predict; the features are the output itself, as a constant."""
         raw = self.predict(image)
         height, width = raw.shape[-2:]
         return Features(maps=(), constants=(raw,), grid=(height, width))
@@ -57,16 +57,16 @@ class WholeModel:
         return features.constants[0]
 
     def encoder_parameters(self) -> dict[str, Tensor]:
-        """Return nothing: there are none to learn."""
+        """Return no parameters: only the output is refined."""
         return {}
 
     def decoder_parameters(self) -> dict[str, Tensor]:
-        """Return nothing: there are none to learn."""
+        """Return no parameters: only the output is refined."""
         return {}
 
     def release_encoder(self) -> None:
         """Do nothing: there is no encoder."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what a run record must name."""
+        """Return nothing for the run record."""
         return {}

@@ -1,4 +1,4 @@
-"""ZoeDepth through transformers: a MiDaS encoder and decoder with heads that count in metres."""
+"""ZoeDepth through transformers: a MiDaS encoder and decoder with heads for metric depth."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Decoder(nn.Module):
         states = with_class_token(features)
         if not self.votes:
             return self._depth(states, features.grid)
-        # The two heads are chosen between by one vote of the whole batch, whose rows must stay apart.
+        # The network chooses one of its two heads for a whole batch: run the rows one by one.
         rows = [self._depth([s[i : i + 1] for s in states], features.grid) for i in range(len(states[0]))]
         return torch.cat(rows)
 
@@ -58,10 +58,10 @@ class ZoeDepth(Backbone):
     r"""ZoeDepth: depth in metres.
 
     As published, the image is padded by reflection, by :math:`\lfloor 3 \sqrt{n / 2} \rfloor` pixels at both
-    ends of a side of n, and the padding is cut off the output. The other options are those of `Backbone`.
+    ends of a side of n pixels, and the output is cropped. The other options are those of `Backbone`.
 
     Args:
-        pad: whether to do so.
+        pad: whether to pad and crop.
 
     Source: Bhat et al., arXiv 2302.12288.
     """
@@ -80,16 +80,16 @@ class ZoeDepth(Backbone):
     )
 
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
-        """Take a frozen ``ZoeDepthForDepthEstimation`` that is already in memory."""
+        """Use a frozen ``ZoeDepthForDepthEstimation`` that is already in memory."""
         super().use(model, device, preprocessor)
         self.pad = self.pad and bool((preprocessor or {}).get("do_pad", True))
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
-        """Cut in front of the neck."""
+        """Split before the neck."""
         return _Encoder(model.backbone, int(model.patch_size)), _Decoder(model)
 
     def pixels(self, image: Tensor) -> Tensor:
-        """Pad the image and resize it to what the rule gives the padded one."""
+        """Pad the image, then resize and normalise it."""
         if not self.pad:
             return super().pixels(image)
         bottom, right = (padding(side) for side in image.shape[-2:])
@@ -99,7 +99,7 @@ class ZoeDepth(Backbone):
         return own.normalised(geometry.resize(padded, *size, align_corners=own.align_corners))
 
     def at_image_size(self, raw: Tensor, height: int, width: int) -> Tensor:
-        """Undo what `pixels` did: resize to the padded size and cut the padding off."""
+        """Undo the padding of `pixels`: resize to the padded size and crop."""
         if not self.pad:
             return super().at_image_size(raw, height, width)
         top, left = padding(height), padding(width)
@@ -108,5 +108,5 @@ class ZoeDepth(Backbone):
 
 
 def padding(side: int) -> int:
-    """Return by how many pixels a side is padded at either end."""
+    """Return the padding at either end of a side, in pixels."""
     return int(math.sqrt(side / 2) * PAD_FACTOR)

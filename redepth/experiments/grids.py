@@ -24,7 +24,7 @@ class Arm:
         overrides: overrides of the preset, ``key.path=value``.
         teacher: if a `Teacher` replaces the prior, how far its surface lies from the initial prediction (0)
             to the truth (1); None keeps the preset's prior.
-        parts: sizes of disjoint parts of the ensemble; each is an arm of its own with the name ``N = size``.
+        parts: sizes of disjoint parts of the ensemble; each is a separate arm with the name ``N = size``.
         factor: the factor of `FACTORS` that the arm varies.
         extra: whether the arm runs only when it is named on the command line.
         obstacle: why the preset cannot have this arm; empty if it can.
@@ -141,9 +141,9 @@ EMBEDDED_KIND = "pixel-diffusion"
 
 def _prior(preset: Preset) -> list[Arm]:
     name = preset.prior.name
-    no_tell = no_random = foreign = ""
-    if not _has(priors.REGISTRY, name, "tell"):
-        no_tell = f"the prior '{name}' is conditioned on neither photo nor light"
+    no_condition = no_random = foreign = ""
+    if not _has(priors.REGISTRY, name, "condition_on"):
+        no_condition = f"the prior '{name}' is conditioned on neither photo nor light"
     if not _has(priors.REGISTRY, name, "weights"):
         no_random = f"the prior '{name}' has no random weights"
     if name != EMBEDDED_KIND:
@@ -158,8 +158,8 @@ def _prior(preset: Preset) -> list[Arm]:
         Arm("smoothness only", ("optim.prior_weight=0",)),
         Arm("oracle", teacher=1.0),
         Arm("imperfect teacher", teacher=0.5),
-        Arm("told the photo only", ("prior.tell=photo",), extra=True, obstacle=no_tell),
-        Arm("told nothing", ("prior.tell=nothing",), extra=True, obstacle=no_tell),
+        Arm("told the photo only", ("prior.condition_on=photo",), extra=True, obstacle=no_condition),
+        Arm("told nothing", ("prior.condition_on=nothing",), extra=True, obstacle=no_condition),
         Arm("no guidance", ("prior.guidance_scale=1",), extra=True),
     ]
 
@@ -175,11 +175,11 @@ def _renderer(preset: Preset) -> list[Arm]:
     The prior's light condition is trained on Blinn-Phong's lights; the lights of other renderers may have
     another meaning.
     """
-    if _has(priors.REGISTRY, preset.prior.name, "tell"):
-        photo_only, obstacle = ["prior.tell=photo"], ""
+    if _has(priors.REGISTRY, preset.prior.name, "condition_on"):
+        photo_only, obstacle = ["prior.condition_on=photo"], ""
     else:
         photo_only, obstacle = [], f"the prior '{preset.prior.name}' is not conditioned on the light"
-    reference = (*_as_renderer(preset.renderer, "blinn-phong"), "prior.tell=photo+light")
+    reference = (*_as_renderer(preset.renderer, "blinn-phong"), "prior.condition_on=photo+light")
     arms = [Arm(REFERENCE_RENDERER, reference, obstacle=obstacle)]
     for name in renderers.REGISTRY.entries():
         try:

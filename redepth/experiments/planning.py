@@ -63,7 +63,7 @@ def plan(
         arms: only these arms, extra arms included; all arms that are not extra without it.
         splits: splits of the synthetic scenes, instead of the experiment's.
         strengths: strengths of their shifts, instead of the experiment's.
-        size: side of the synthetic scenes; a preset with embedded weights sees them at this size.
+        size: side of the synthetic scenes; a preset with embedded weights refines them at this size.
         dataset: name of the data set.
         options: options of its reader, as JSON can hold them; synthetic scenes take only the options above.
         tuning: take the images that settings are tuned on: synthetic scenes with other seeds, of other data
@@ -73,7 +73,7 @@ def plan(
     Raises:
         ConfigError: an unknown experiment, arm, split or preset, a wrong option, no arm that can run.
         InputError: a data set without images.
-        WeightsError: the preset's own weights cannot be had.
+        WeightsError: the weights of the preset are unavailable.
     """
     grid = experiment(name)
     if images < 1:
@@ -119,7 +119,7 @@ def base_preset(preset: str, overrides: Sequence[str] = (), *, size: int | None 
     Args:
         preset: name or YAML file.
         overrides: overrides of the preset.
-        size: side of the synthetic scenes: a preset with an embedded depth model sees them at this size,
+        size: side of the synthetic scenes: a preset with an embedded depth model refines them at this size,
             unless an override sets ``depth_model.longer_side``. None is for other data sets.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from redepth.config import Preset
+from redepth.components import StoredPreset
 from redepth.config.hashing import preset_sha256
 from redepth.data.datasets import REGISTRY, Dataset
 from redepth.experiments.grids import Experiment, experiment
@@ -52,7 +52,7 @@ class ArmRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    preset: Preset
+    preset: StoredPreset
     teacher: float | None = None
     parts: tuple[int, ...] = ()
     factor: str = ""
@@ -92,7 +92,7 @@ class Study(BaseModel):
     dataset: str
     sets: list[SceneSet]
     protocol: EvaluationProtocol
-    base: Preset
+    base: StoredPreset
     arms: dict[str, ArmRun]
     skipped: dict[str, str] = {}
     tuning: bool = False
@@ -155,9 +155,9 @@ def open_scenes(split: str, strength: float | None, count: int, size: int, seed:
 
 
 def differences(there: Study, here: Study) -> Iterator[str]:
-    """Yield in words why a study cannot resume in another's folder.
+    """Yield the reasons why a study cannot resume in another's folder.
 
-    More or other arms of the same preset are no reason: only arms that both studies have must agree.
+    More or other arms of the same preset are allowed: only arms that both studies have must agree.
     """
     for name in ("experiment", "dataset", "tuning", "seed"):
         if getattr(there, name) != getattr(here, name):

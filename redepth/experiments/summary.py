@@ -199,7 +199,7 @@ COLUMNS: Mapping[str, Column] = {
 def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[list[str]]]:
     """Return title, headings and rows of the table.
 
-    A single set of scenes and a number of images that all rows share stand in the title, else in a column.
+    A single set of scenes and a number of images that all rows share are in the title, else in a column.
     """
     columns: list[Column] = [("arm", lambda c: c.arm)]
     shared = []

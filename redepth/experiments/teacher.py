@@ -1,4 +1,4 @@
-"""A prior that knows the true surface, or one near it: an upper bound of what the loop can gain."""
+"""A prior with access to the true surface, or one near it: an upper bound of the gain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Read photos, depth maps and masks, and write results.
 
 Every writer is atomic: a file is whole or absent. Importing this package needs numpy and Pillow only. A
-file that cannot be used raises `InputError` with one line: which file, what is wrong and what to do.
+file that cannot be used raises `InputError` with one line: the file, the problem and the remedy.
 """
 
 from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png

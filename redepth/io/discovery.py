@@ -19,7 +19,7 @@ def find_photos(inputs: Sequence[StrPath]) -> list[Path]:
     """Expand files, folders and glob patterns to photos.
 
     Args:
-        inputs: a file is taken whatever its suffix; a folder gives the photos directly in it,
+        inputs: a file is taken with any suffix; a folder gives the photos directly in it,
             sorted by name, without hidden files; a pattern (``*``, ``?``, ``[...]``, ``**``) gives
             the photos it matches, sorted.
 

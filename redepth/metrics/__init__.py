@@ -1,6 +1,6 @@
 """Metrics against ground truth: depth, normals and boundaries; alignment before them, statistics after them.
 
-`align` is a step of its own: it brings a prediction to the ground truth's units and reports what it clipped.
+`align` is a separate step: it brings a prediction to the ground truth's units and reports what it clipped.
 The metrics take aligned depth and never align by themselves. All of them take one image (H, W) or a batch
 (..., H, W), with ground truth for each image or one for all; they measure where a mask is true, accumulate in
 float64, and return a tensor of one value per image. `redepth.protocols` defines the alignment, the range and

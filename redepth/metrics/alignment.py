@@ -51,7 +51,7 @@ def align(
 
     With p the prediction as depth, d the prediction as disparity and t the true depth:
 
-    - ``none``: p as it is (a metric prediction).
+    - ``none``: p unchanged (a metric prediction).
     - ``median``: s p, s = median(t) / median(p).
     - ``scale``: s p, s the least-squares scale of p to t.
     - ``affine-depth``: a p + b, least squares to t.
@@ -65,9 +65,9 @@ def align(
     Args:
         prediction: (..., H, W) raw; finite inside the mask.
         truth: (H, W) or (..., H, W) depth; unknown where <= 0 or not finite.
-        mask: likewise, bool, where to align and to measure; None is wherever the truth is known.
+        mask: same shapes, bool, where to align and to measure; None is wherever the truth is known.
         method: one of the above.
-        predicts: what the prediction is.
+        predicts: kind of the prediction.
         near: lower limit that aligned depth is clipped to. With None, depth that is not positive becomes the
             least ground truth inside the mask, because the metrics need its logarithm.
         far: upper limit. With None, infinite depth becomes the greatest ground truth inside the mask.

@@ -12,7 +12,7 @@ from redepth.errors import InputError
 
 
 def win_rate(before: Sequence[float], after: Sequence[float], *, lower_is_better: bool = True) -> float:
-    """Return the share of images that improved; a tie is no win.
+    """Return the share of images that improved; a tie is not a win.
 
     Raises:
         InputError: there are no images, ``before`` and ``after`` differ in length, or a value is not finite.

@@ -40,7 +40,7 @@ def boundary_metrics(
     Args:
         prediction: (..., H, W) aligned depth, finite and > 0 inside the mask.
         truth: (H, W) or (..., H, W) depth.
-        mask: likewise, bool. Only pixels with known ground truth count; None is all of them.
+        mask: same shapes, bool. Only pixels with known ground truth count; None is all of them.
         ratios: each > 1.
         tolerance: in pixels, >= 0.
         names: of the images, for messages.

@@ -35,7 +35,8 @@ def depth_metrics(
     Args:
         prediction: (..., H, W) aligned depth, finite and > 0 inside the mask.
         truth: (H, W) or (..., H, W) depth.
-        mask: likewise, bool. Only pixels with known ground truth (finite and > 0) count; None is all of them.
+        mask: same shapes, bool. Only pixels with known ground truth (finite and > 0) count; None is all
+            of them.
         silog_lambda: 1 is the scale-invariant error of the KITTI benchmark and of the paper, 0.5 the training
             loss of Eigen et al.; papers differ.
         names: of the images, for messages.

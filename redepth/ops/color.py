@@ -18,7 +18,7 @@ def linear_to_srgb(image: Tensor, floor: float = 1e-3) -> Tensor:
 
 
 def luma(image: Tensor) -> Tensor:
-    """Return the brightness as it is seen, 0.2126 R + 0.7152 G + 0.0722 B of sRGB values, (B, 1, H, W).
+    """Return the perceived brightness, 0.2126 R + 0.7152 G + 0.0722 B of sRGB values, (B, 1, H, W).
 
     Source: the weights of ITU-R BT.709, on gamma-encoded values.
     """

@@ -1,7 +1,7 @@
 r"""The end of a residual block, out = a + b + bias_c, in one pass over memory.
 
-In eager torch the bias of the block's last convolution is a pass of its own, and so is the sum. On the way
-back the cotangent goes to both a and b as it is.
+In eager torch the bias of the block's last convolution takes one pass and the sum another. In the backward
+pass the cotangent goes to both a and b unchanged.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def sky_mask(image: Tensor, raw: Tensor, predicts: Literal["disparity", "depth"]
     Args:
         image: (1, 3, h, w) sRGB in [0, 1], any size.
         raw: (1, 1, H, W) the depth model's prediction, finite.
-        predicts: what ``raw`` is.
+        predicts: kind of ``raw``.
 
     Returns:
         (1, 1, H, W) bool; no sky for a constant prediction, which does not show what is far.

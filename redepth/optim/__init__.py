@@ -1,1 +1,1 @@
-"""Test-time optimisation: what is learnable, what is minimised, and the loop."""
+"""Test-time optimisation: the parameters, the objectives and the loop."""

@@ -32,9 +32,9 @@ def tune(
 
     Args:
         optim: settings; ``performance`` says how to execute, ``steps`` whether a graph pays.
-        device: of the networks.
+        device: device of the networks.
         depth_model: tuned if it is `Tunable`.
-        prior: likewise.
+        prior: tuned if it is `Tunable`.
         renderer: one whose ``waits`` is true reads numbers from the device in each step, so its steps
             cannot become graphs.
 

@@ -36,17 +36,17 @@ class ICLight(StableDiffusion):
     """A re-lighting prior: an SD 1.5 UNet whose first convolution also reads the photo's latents.
 
     The published weights are offsets, to be added to the weights of an SD 1.5 UNet (in float32, before it
-    is cast) whose first convolution was widened from 4 to 8 channels by zeros. The photo, fitted and padded
-    like the re-lit picture, is encoded to the posterior's mode. Every branch, also the unconditional one, has
-    these latents beside the noisy ones, as in the published inference; the model's behaviour without a photo
-    is not known. So guidance and the contrast of ``csd`` are between texts, and thereby lights.
+    is cast) whose first convolution was extended from 4 to 8 channels with zeros. The photo, fitted and
+    padded like the re-lit picture, is encoded to the posterior's mode. Every branch, also the unconditional
+    one, has these latents beside the noisy ones, as in the published inference; the model's behaviour without
+    a photo is not known. So guidance and the contrast of ``csd`` are between texts, and thereby lights.
 
     Args:
         light_checkpoint: hub id or local folder of the offsets.
         light_file: name of the file of the offsets, of the form with text and foreground (``fc``, ``fcon``).
         light_revision: commit, tag or branch of their repository.
-        tell: ``photo+light`` appends to the prompt where the light comes from (``light from the left``, the
-            nearest of `LIGHTS`); ``photo`` leaves it out.
+        condition_on: ``photo+light`` appends to the prompt where the light comes from (``light from the
+            left``, the nearest of `LIGHTS`); ``photo`` leaves it out.
 
     The other options are those of `latent.LatentDiffusion`; guidance is that of the published inference.
 
@@ -60,32 +60,33 @@ class ICLight(StableDiffusion):
     light_checkpoint: str = "lllyasviel/ic-light"
     light_file: Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")] = "iclight_sd15_fc.safetensors"
     light_revision: str | None = None
-    tell: Literal["photo+light", "photo"] = "photo+light"
+    condition_on: Literal["photo+light", "photo"] = "photo+light"
 
+    renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({"in_channels": 8})
 
     def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
-        found = super()._locate()
+        sources = super()._locate()
         self._light = checkpoints.Source(self.light_checkpoint, self.light_revision)
         if self.weights == "trained":
             offline, files = self.local_files_only, (self.light_file,)
             self._light = checkpoints.locate(
                 self.light_checkpoint, self.light_revision, files, local_files_only=offline
             )
-        return found
+        return sources
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
-        """Return the widened UNet with its offsets added, on the CPU, in float32."""
+        """Return the extended UNet with its offsets added, on the CPU, in float32."""
         unet = super().load_denoiser(cls, torch.float32)
         if self.weights == "random":
             return unet
-        self._add(_widened(unet), self._light.tensors(self.light_file))
+        self._add(_extended(unet), self._light.tensors(self.light_file))
         return unet
 
     def _add(self, unet: nn.Module, offsets: dict[str, Tensor]) -> None:
         weights = unet.state_dict()
-        odd = {k for k in weights if k in offsets and weights[k].shape != offsets[k].shape}
-        if differing := sorted(weights.keys() ^ offsets.keys() | odd):
+        misshapen = {k for k in weights if k in offsets and weights[k].shape != offsets[k].shape}
+        if differing := sorted(weights.keys() ^ offsets.keys() | misshapen):
             raise WeightsError(
                 f"'{self.light_checkpoint}/{self.light_file}': {len(differing)} of its offsets do not fit "
                 f"the UNet of '{self.checkpoint}', such as {differing[0]}: take the offsets of form fc or "
@@ -108,7 +109,7 @@ class ICLight(StableDiffusion):
         """Return the texts of each branch: one per light if the prior is conditioned on the light."""
 
         def with_lights(branch: Branch, text: str) -> tuple[str, ...]:
-            if branch not in RELIT or self.tell == "photo":
+            if branch not in RELIT or self.condition_on == "photo":
                 return (text,)
             return tuple(f"{text}, light {light}" if text else f"light {light}" for light in LIGHTS)
 
@@ -130,7 +131,7 @@ class ICLight(StableDiffusion):
     def describe(self) -> dict[str, Any]:
         """Return also the source of the offsets."""
         light = {f"light_{name}": value for name, value in self._light.describe().items()}
-        return super().describe() | light | {"light_file": self.light_file, "tell": self.tell}
+        return super().describe() | light | {"light_file": self.light_file, "condition_on": self.condition_on}
 
 
 def light_index(direction: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ def light_index(direction: Tensor) -> Tensor:
     return torch.where(towards > math.cos(FRONTAL), 0, nearest)
 
 
-def _widened(unet: Any) -> Any:
+def _extended(unet: Any) -> Any:
     """Let the first convolution read twice the channels, the new ones with zero weights."""
     old = unet.conv_in
     shape = (2 * old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding)

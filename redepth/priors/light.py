@@ -17,6 +17,6 @@ def light_direction(illumination: Illumination) -> Tensor:
     if "direction" not in illumination.tensors:
         raise ConfigError(
             "the prior is conditioned on the light, and the renderer does not draw direction: set "
-            "prior.tell=photo, or choose another renderer"
+            "prior.condition_on=photo, or choose another renderer"
         )
     return illumination.direction

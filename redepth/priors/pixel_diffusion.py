@@ -49,7 +49,7 @@ class PixelDiffusion(DiffusionPrior):
         view: side of the scored window, at a random place: ``own-scale`` the model's own size in pixels
             of the picture; ``whole`` the picture's shorter side, resampled to the model's size;
             ``multiscale`` uniform between the two.
-        tell: the conditions of a relighting model.
+        condition_on: the inputs that a relighting model is conditioned on.
         weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
         random_seed: seed of random weights.
     """
@@ -63,10 +63,11 @@ class PixelDiffusion(DiffusionPrior):
     revision: str | None = None
     local_files_only: bool = False
     view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
-    tell: Literal["photo+light", "photo", "nothing"] = "photo+light"
+    condition_on: Literal["photo+light", "photo", "nothing"] = "photo+light"
     weights: Literal["trained", "random"] = "trained"
     random_seed: int = 0
 
+    renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
 
@@ -105,8 +106,8 @@ class PixelDiffusion(DiffusionPrior):
 
     def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
-        found = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
-        unet, schedule = next(found, FOLDERS[0])
+        present = (f for f in FOLDERS if self._source.holds(_path(f[0], "config.json")))
+        unet, schedule = next(present, FOLDERS[0])
         files = [_path(unet, "config.json"), _path(schedule, "scheduler_config.json")]
         if self.weights == "trained":
             files.append(_path(unet, "diffusion_pytorch_model.safetensors"))
@@ -137,9 +138,9 @@ class PixelDiffusion(DiffusionPrior):
         return layout
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
-        """Take a model that is already in memory."""
+        """Use a model that is already in memory."""
         rule = RULES[self.score]
-        conditional = model.layout.relighting and self.tell != "nothing"
+        conditional = model.layout.relighting and self.condition_on != "nothing"
         if rule.contrast and not conditional:
             raise WeightsError(
                 f"score: {self.score} compares predictions with and without conditions, and "
@@ -171,13 +172,13 @@ class PixelDiffusion(DiffusionPrior):
         self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> dict[Branch, Tensor]:
         """Predict with conditions (``text``, ``source``) and without; equal for an unconditional model."""
-        if not self._model.layout.relighting or self.tell == "nothing":
+        if not self._model.layout.relighting or self.condition_on == "nothing":
             return dict.fromkeys(branches, self._run(noisy, timestep))
         count = len(noisy)
         photo = inputs.condition.tensors["photo"].expand(count, -1, -1, -1)
         photo = self._windows(photo, inputs.noise) * 2 - 1
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
-        if self.tell == "photo+light":
+        if self.condition_on == "photo+light":
             light = light_vector(inputs.illumination)
         # All predictions in one batch.
         flags = torch.cat([noisy.new_full((count,), float(name != "uncond")) for name in branches])
@@ -225,8 +226,8 @@ def cut_window(picture: Tensor, size: int, view: str, scale: float, top: float, 
     """
     height, width = picture.shape[-2:]
     short = min(height, width)
-    own = min(size, short)
-    side = {"own-scale": own, "whole": short}.get(view, own + int(scale * (short - own + 1)))
+    smallest = min(size, short)
+    side = {"own-scale": smallest, "whole": short}.get(view, smallest + int(scale * (short - smallest + 1)))
     y, x = int(top * (height - side + 1)), int(left * (width - side + 1))
     window = picture[:, y : y + side, x : x + side]
     if side == size:

@@ -115,7 +115,7 @@ class Captioner:
         self.dtype = self._chosen(dtype)
         self.fallback = fallback
         self.problem = ""
-        """Reason why there are no captions; empty as long as none is known."""
+        """Reason why there are no captions; empty without a problem."""
         self._loaded: tuple[Any, Any] | None = None
 
     def ensure_available(self) -> None:
@@ -123,7 +123,7 @@ class Captioner:
 
         Raises:
             WeightsError: under ``fallback`` ``error``: missing, unreachable or pickled.
-            MissingDependencyError: likewise, a package.
+            MissingDependencyError: under ``fallback`` ``error``: a package is not installed.
         """
         with self._falling_back():
             self._locate()
@@ -133,7 +133,7 @@ class Captioner:
 
         Raises:
             WeightsError: as `ensure_available` does, or the weights are corrupted or of another class.
-            MissingDependencyError: likewise.
+            MissingDependencyError: as `ensure_available` does.
         """
         try:
             return [self._prompt(photo) for photo in photos]

@@ -70,8 +70,8 @@ def select(
     """Return the images to measure, and the protocol pinned to them.
 
     Args:
-        protocol: which names a shipped list, or how many images there must be.
-        dataset: the data set, where it says what is there.
+        protocol: its split names a shipped list of images or their number.
+        dataset: the data set; its `names` are the images that are present.
         listed: the user's list; None is the protocol's.
         partial: measure the images that are present, even if some are missing. The protocol that is returned
             is then pinned to this part of the split, and its results are not comparable with the whole.

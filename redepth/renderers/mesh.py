@@ -61,9 +61,9 @@ class Mesh(Glossy):
     normals: they are those of the faces around a vertex and never span a cut. Pixels without a triangle show
     the unlit albedo at their place in the photo: the photo itself, or the grey of ``shading-only``.
 
-    With ``max_rotation`` each light has a viewpoint of its own: the scene is turned about the point at median
+    With ``max_rotation`` each light has another viewpoint: the scene is turned about the point at median
     depth on the optical axis, about an axis in the image plane. The light stays with the camera, so
-    ``direction`` says how the picture is lit, as without rotation. Shadows are those of the unturned scene,
+    ``direction`` is relative to the picture, as without rotation. Shadows are those of the unturned scene,
     cast by the light turned back; they are part of the texture. An orthographic camera takes relative depth
     for a distance in half picture heights: points far from the median depth move far.
 
@@ -110,7 +110,7 @@ class Mesh(Glossy):
         surface = mesh.grid_mesh(depth, self._camera, cut=self.cut)
         albedo, light = self.albedo(image_linear).expand(len(depth), -1, -1, -1), illumination
         if "rotation" in illumination.tensors:
-            # Each light has a viewpoint of its own: from here on a batch of B * L pictures with one light.
+            # Each light has another viewpoint: from here on a batch of B * L pictures with one light.
             light = illumination.map(lambda values: values.flatten(0, 1)[:, None])
             depth, albedo = (x.repeat_interleave(lights, 0) for x in (depth, albedo))
             surface = self._turned(surface.repeat(lights), depth, light)

@@ -35,7 +35,7 @@ Make = Callable[[], Worker[T, R]]
 DEATHS = 2
 """How often an input that may have killed its process is tried again."""
 
-INTERRUPTED = "interrupted before it had a result; nothing of it is kept"
+INTERRUPTED = "interrupted before it had a result; no part of it is kept"
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Inline(Executor):
 
 
 class Processes(Executor):
-    """In several fresh processes of this machine, each with its share of the threads or its own GPU."""
+    """Runs in fresh processes of this machine, each with a share of the threads or one GPU."""
 
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
@@ -164,7 +164,7 @@ class Processes(Executor):
                 yield from self._alone(make, index, item)
 
     def _alone(self, make: Make[T, R], index: int, item: T) -> Iterator[Done[T, R]]:
-        """Run an input during which a process died in a pool of its own, to see whether it is to blame."""
+        """Run an input alone in a pool: a process died while it ran, and it may not be the cause."""
         for _ in range(DEATHS):
             if self._stopped:
                 yield Done(index, item, error=INTERRUPTED, interrupted=True)
@@ -380,7 +380,7 @@ def _attempt(worker: Worker[T, R], index: int, item: T) -> Done[T, R]:
         return Done(index, item, result=worker(item))
     except KeyboardInterrupt:
         return Done(index, item, error=INTERRUPTED, interrupted=True)
-    except Exception as error:  # whatever goes wrong with one input, the others run
+    except Exception as error:  # an error of one input must not stop the others
         log.debug("input %d failed", index, exc_info=True)
         text = " ".join(str(error).split()) or type(error).__name__
         if not isinstance(error, RedepthError):

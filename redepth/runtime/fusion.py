@@ -1,6 +1,6 @@
 """Fusion in diffusers' networks: norms, sums and gated units in fewer passes over memory, shared prefixes.
 
-The code of diffusers stays as it is: the ``forward`` or the attention processor of a module is replaced, and
+The code of diffusers is not changed: the ``forward`` or the attention processor of a module is replaced, and
 can be restored.
 """
 

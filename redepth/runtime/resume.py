@@ -66,7 +66,7 @@ def load_identity(path: Path, kind: type[M], what: str) -> M:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path.parent} is no folder of a {what}: {path.name}: {reason}") from None
+        raise InputError(f"{path.parent} is not the folder of a {what}: {path.name}: {reason}") from None
 
 
 def row_path(folder: Path, task: Task) -> Path:
@@ -106,7 +106,7 @@ def run_tasks(
         on_done: called after each task with its outcome, how many have ended, and how many there are.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C. A task that it ended is no failure.
+        KeyboardInterrupt: after Ctrl-C. A task that it ended does not count as failed.
     """
     failures: dict[Task, str] = {}
     total = len(finished) + len(left)

@@ -230,7 +230,7 @@ def test_compare_pairs_images_and_refuses_another_protocol(
     bench.run_benchmark(make_run(2), tmp_path / "c", ONE_THREAD)
     with pytest.raises(ConfigError, match="different protocols: the number of images is 3"):
         list(bench.compare(folder, tmp_path / "c"))
-    with pytest.raises(InputError, match=r"is no folder of a benchmark run: bench\.json"):
+    with pytest.raises(InputError, match=r"is not the folder of a benchmark run: bench\.json"):
         list(bench.compare(folder, tmp_path / "nothing"))
     assert call("bench", "compare", folder, tmp_path / "b").code == 0
 

@@ -189,12 +189,12 @@ def test_an_index_that_is_none_is_one_line(online: Hub, tmp_path: Path, content:
     message = complaint(checkpoints.locate("owner/odd", None, ["model.safetensors"]).path)
     # It is in the cache now, where the next run finds it.
     blob = (snapshot("owner/odd", COMMIT) / index.name).resolve()
-    assert message.endswith(f"{index.name}' is no index of weights: delete '{blob}' and run again")
+    assert message.endswith(f"{index.name}' is not an index of weights: delete '{blob}' and run again")
     repository_folder("owner/odd").joinpath("refs").mkdir(exist_ok=True)
     repository_folder("owner/odd").joinpath("refs", "main").write_text(COMMIT)
     assert complaint(lambda: checkpoints.locate("owner/odd", None, ["model.safetensors"])) == message
     message = complaint(lambda: checkpoints.locate(str(index.parent), None, ["model.safetensors"]))
-    assert message == f"'{index}' is no index of weights: replace '{index}' by an intact copy"
+    assert message == f"'{index}' is not an index of weights: replace '{index}' by an intact copy"
 
 
 def test_the_hubs_internal_errors_are_retried_and_then_reported(online: Hub) -> None:
@@ -218,7 +218,7 @@ def test_a_limit_of_requests(online: Hub) -> None:
 def test_what_answers_and_is_no_hub(online: Hub) -> None:
     online.faults.statuses = [200]
     assert complaint(source) == (
-        f"checkpoint '{SD}': the server that answered is no hub: check the network and HF_ENDPOINT"
+        f"checkpoint '{SD}': the server that answered is not a hub: check the network and HF_ENDPOINT"
     )
 
 

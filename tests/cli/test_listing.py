@@ -15,6 +15,16 @@ from redepth.renderers import REGISTRY as RENDERERS
 from tests.support.command import call, one_line
 
 
+def test_the_former_name_of_an_option_is_one_line_on_stderr() -> None:
+    former = call("show", "smoke", "--set", "prior.tell=photo")
+    assert former.code == 0
+    (line,) = former.err.splitlines()
+    assert line == "warning: prior.tell is deprecated, use its new name prior.condition_on"
+    assert former.out == call("show", "smoke", "--set", "prior.condition_on=photo").out
+    both = ("--set", "prior.tell=photo", "--set", "prior.condition_on=photo")
+    one_line(call("show", "smoke", *both), "prior.tell", "former name", "prior.condition_on")
+
+
 def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     done = call("list")
     assert done.code == 0

@@ -98,7 +98,7 @@ def test_a_constructor_touches_nothing(name: str) -> None:
 @pytest.mark.parametrize("image", ["one", "a/b/c/d/e", "../../x", "a//b"])
 def test_a_name_of_another_kind_is_refused(name: str, image: str, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=rf"'{re.escape(image)}' is no image of this data set; names look like"
+        InputError, match=rf"'{re.escape(image)}' is not an image of this data set; names look like"
     ):
         build(name, tmp_path).load(image)
 
@@ -369,7 +369,7 @@ def test_nyu_mat(tmp_path: Path) -> None:
     filled = build("nyuv2", tmp_path, depth="filled").load("0003")
     np.testing.assert_array_equal(filled.truth, arrays["depths"][2])
     for name in ("0000", "0004", "2", "x"):
-        with pytest.raises(InputError, match="names run from 0001 to 0003"):
+        with pytest.raises(InputError, match="images, 0001 to 0003"):
             dataset.load(name)
 
 
@@ -384,7 +384,7 @@ def test_nyu_exports_count_from_1_and_from_0(tmp_path: Path) -> None:
     assert dataset.names() == ["0009", "0046"]
     for name in dataset.names():
         np.testing.assert_array_equal(dataset.load(name).truth, values / np.float32(1000))
-    with pytest.raises(InputError, match="'0045' is no image of this data set; did you mean '0046'"):
+    with pytest.raises(InputError, match="'0045' is not an image of this data set; did you mean '0046'"):
         dataset.load("0045")
     assert len(lines(build("nyuv2", tmp_path, depth="filled"))) == 1
     grey16(tmp_path / "test" / "kitchen_0004" / "filled_0009.png", values + 1)
@@ -520,7 +520,7 @@ def test_motorcycle_is_the_quarter_of_the_benchmark(motorcycle_disparity: Path) 
     assert not sample.truth[~known].any()
     assert sample.pixels().shape == (500, 741, 3)
     assert 2 < sample.truth[known].min() < sample.truth[known].max() < 5.1
-    with pytest.raises(InputError, match="'bike' is no image"):
+    with pytest.raises(InputError, match="'bike' is not an image"):
         dataset.load("bike")
 
 
@@ -593,7 +593,7 @@ def test_folder_pairs_by_the_wildcards(tmp_path: Path) -> None:
     assert lines(dataset) == [
         f"{tmp_path / 'rgb' / 'lonely.png'}: no truth for 'lonely'; expected d/*_depth.png"
     ]
-    with pytest.raises(InputError, match="'lonely' is no image of this data set"):
+    with pytest.raises(InputError, match="'lonely' is not an image of this data set"):
         dataset.load("lonely")
 
 
@@ -663,7 +663,7 @@ def test_synthetic_scenes_depend_on_their_own_seed_alone() -> None:
     truth = torch.from_numpy(sample.truth)[None, None]
     expected = normals_from_depth(truth, sample.camera)[0].permute(1, 2, 0)
     np.testing.assert_allclose(sample.normals, expected, atol=1e-6)
-    with pytest.raises(InputError, match="'mid-8' is no image"):
+    with pytest.raises(InputError, match="'mid-8' is not an image"):
         dataset.load("mid-8")
     with pytest.raises(ConfigError, match="split"):
         REGISTRY.build("synthetic", {"split": "narrow"})
@@ -727,6 +727,6 @@ def test_a_data_set_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
             return []
 
     with pytest.raises(
-        ConfigError, match=r"lacks load, names, which redepth.data.datasets.base.Dataset asks for"
+        ConfigError, match=r"lacks load, names, which redepth.data.datasets.base.Dataset requires"
     ):
         REGISTRY.build("half", {})

@@ -93,11 +93,11 @@ def test_a_map_of_another_resolution_is_resized_and_offset_and_factor_apply(tmp_
     [
         (relief(64, 48), {}, "the map is 48 x 64, the photo has the shape of 64 x 48"),
         (np.where(relief() > 4, np.nan, relief()), {}, "of 3072 values are not finite; fill the holes first"),
-        (relief() - 1.5, {}, r"disparity must be 0 or greater, the least value is -0\.\d+"),
+        (relief() - 1.5, {}, r"disparity must be 0 or greater, the lowest value is -0\.\d+"),
         (
             relief() - relief().min(),
             {"predicts": "depth"},
-            "depth must be greater than 0, the least value is 0",
+            "depth must be greater than 0, the lowest value is 0",
         ),
         (np.full((48, 64), 2.0, dtype=np.float32), {}, r"the map is constant \(2\)"),
         (np.zeros((48, 64, 3), dtype=np.float32), {}, r"give numbers \(H, W\)"),
@@ -145,7 +145,7 @@ def test_a_folder_holds_one_map_for_each_photo(tmp_path: Path) -> None:
     stored(tmp_path / "b.png", relief())
     with pytest.raises(InputError, match=r"there is b\.npy, b\.png"):
         model.next_photo(Path("b.jpeg"))
-    with pytest.raises(InputError, match="a photo that is no file has no name"):
+    with pytest.raises(InputError, match="the photo is not a file, so it has no name"):
         model.next_photo(None)
 
 

@@ -74,12 +74,12 @@ def test_all_renderers_share_lights_and_the_condition_of_the_prior() -> None:
     base = resolve(load_preset("embedded", ["renderer.lights=3", "renderer.min_elevation=20"]))
     presets = resolved("renderer", base)
     reference = presets.pop(experiment("renderer").reference)
-    assert reference.prior.options["tell"] == "photo+light"
+    assert reference.prior.options["condition_on"] == "photo+light"
     assert {"lambert", "ggx", "spherical-harmonics", "blinn-phong"} <= set(presets)
     for preset in presets.values():
         assert preset.renderer.options["lights"] == 3
         assert preset.renderer.options["min_elevation"] == 20
-        assert preset.prior.options["tell"] == "photo"
+        assert preset.prior.options["condition_on"] == "photo"
 
 
 def test_an_arm_that_a_preset_cannot_have_has_an_obstacle() -> None:

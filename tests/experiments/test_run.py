@@ -108,6 +108,16 @@ def test_more_arms_go_on_in_a_folder_and_another_experiment_is_refused(
     assert len(rows) == len(list(copy.glob("images/*/*.json"))) == 3
 
 
+def test_a_stored_study_is_read_with_the_current_names_of_options() -> None:
+    study = make()
+    former = study.model_dump_json().replace('"condition_on"', '"tell"')
+    assert former != study.model_dump_json()
+    assert Study.model_validate_json(former) == study
+    unknown = study.model_dump()
+    unknown["base"]["prior"]["name"] = "of-a-package-that-is-not-installed"
+    assert Study.model_validate(unknown).base.prior.options == study.base.prior.options
+
+
 def test_a_failed_scene_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, load = make(arms=["trained"]), Synthetic.load
     bad = study.sets[0].images[0]

@@ -77,7 +77,7 @@ def test_without_offsets_it_is_stable_diffusion_whatever_the_photo(tmp_path: Pat
     lit = light("from the left")
     expected = predicted(plain, photo(), lit, "text", "uncond")
     for seen in (photo(), photo(seed=1)):
-        found = predicted(prior(folder, tell="photo"), seen, lit, "text", "uncond")
+        found = predicted(prior(folder, condition_on="photo"), seen, lit, "text", "uncond")
         assert all(relative_error(found[k], expected[k]) < 1e-5 for k in expected)
 
 
@@ -88,7 +88,7 @@ def test_photo_and_light_matter_and_each_row_is_told_its_own() -> None:
         alone = predicted(model, photo(), light(name), "text", "uncond")
         assert relative_error(both["text"][i : i + 1], alone["text"]) < 1e-5
     assert relative_error(both["text"][0], both["text"][1]) > 1e-4
-    # The unconditioned branch is told the photo and no light.
+    # The unconditional branch is conditioned on the photo, not on the light.
     assert torch.allclose(both["uncond"][0], both["uncond"][1], atol=1e-6)
     other = predicted(model, photo(seed=1), light(*names), "text", "uncond")
     assert all(relative_error(both[k], other[k]) > 1e-3 for k in both)
@@ -120,7 +120,7 @@ def test_texts() -> None:
     assert texts["uncond"] == ("",)
     assert texts["source"] == ("a cat",)
     assert ICLight().texts("")["text"][1] == "light from the left"
-    assert ICLight(tell="photo").texts("a tiger")["text"] == ("a tiger",)
+    assert ICLight(condition_on="photo").texts("a tiger")["text"] == ("a tiger",)
 
 
 def test_random_weights_have_the_form_and_need_no_offsets(tmp_path: Path) -> None:
@@ -156,5 +156,5 @@ def test_a_renderer_without_directions_says_what_to_set() -> None:
     model = prior()
     inputs = StepInputs(model.condition(photo(), "a"), Illumination(), model.draw(1, seeded()))
     noisy = torch.zeros(1, 4, 8, 8)
-    with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.tell=photo"):
+    with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.condition_on=photo"):
         model.predict(noisy, torch.tensor([400]), inputs, ("text",))

@@ -144,10 +144,10 @@ def test_the_light_vector_has_the_frame_of_the_checkpoints() -> None:
 
 def test_a_renderer_without_a_direction_is_enough_unless_the_light_is_a_condition() -> None:
     relit = photo(40, 50)
-    for tell in ("photo", "nothing"):
-        prior = tiny_prior(tell=tell)
+    for condition_on in ("photo", "nothing"):
+        prior = tiny_prior(condition_on=condition_on)
         loss = prior(relit, prior.condition(relit, ""), Illumination(), prior.draw(1, seeded()))
         assert torch.isfinite(loss).all()
     prior = tiny_prior()
-    with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.tell=photo"):
+    with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.condition_on=photo"):
         prior(relit, prior.condition(relit, ""), Illumination(), prior.draw(1, seeded()))

@@ -226,7 +226,7 @@ def test_an_unconditional_model_is_refused_for_a_rule_of_contrast() -> None:
     with pytest.raises(WeightsError, match="csd compares predictions with and without conditions"):
         tiny_prior(relighting=False, score="csd")
     with pytest.raises(WeightsError, match="csd compares"):
-        tiny_prior(tell="nothing", score="csd")
+        tiny_prior(condition_on="nothing", score="csd")
 
 
 @pytest.mark.parametrize("score", ["nfsd", "sds-bridge"])

@@ -245,7 +245,7 @@ def test_every_rule_takes_a_step_without_waiting(kind: str, score: str, gpu: Pre
     take_steps(gpu, refiner_on(make_prior(kind, score, GPU, dtype="float32", clip=1.0)))
 
 
-@pytest.mark.parametrize("options", [{"view": "whole"}, {"view": "multiscale"}, {"tell": "nothing"}])
+@pytest.mark.parametrize("options", [{"view": "whole"}, {"view": "multiscale"}, {"condition_on": "nothing"}])
 def test_options_of_pixel_priors_take_a_step_without_waiting(
     options: dict[str, Any], gpu: PretendedGPU
 ) -> None:

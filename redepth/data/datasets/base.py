@@ -126,13 +126,13 @@ def split_name(name: str, parts: int, example: str) -> list[str]:
     """Return the parts of an image's name. Raises InputError unless there are as many as in the example."""
     words = name.split("/")
     if len(words) != parts or not all(words) or ".." in words:
-        raise InputError(f"'{name}' is no image of this data set; names look like '{example}'")
+        raise InputError(f"'{name}' is not an image of this data set; names look like '{example}'")
     return words
 
 
 def unknown_name(name: str, names: Sequence[str]) -> InputError:
     """Return the error for a name that a data set does not have."""
-    return InputError(f"'{name}' is no image of this data set{nearest(name, names)}")
+    return InputError(f"'{name}' is not an image of this data set{nearest(name, names)}")
 
 
 def read_grey16(path: Path, source: str) -> NDArray[np.uint16]:
@@ -154,7 +154,7 @@ def read_grey16(path: Path, source: str) -> NDArray[np.uint16]:
 
 
 def stored_pixels(path: Path, source: str) -> Array:
-    """Read a photo as it is stored, (H, W, 3) in [0, 1], without applying its EXIF orientation.
+    """Read a photo as stored, (H, W, 3) in [0, 1], without applying its EXIF orientation.
 
     This is for data sets whose ground truth belongs to the stored pixels.
 

@@ -78,9 +78,9 @@ class Nyuv2:
         with self._open() as file:
             count = len(file["images"])
             if not re.fullmatch(r"\d{4}", name) or not 1 <= int(name) <= count:
-                raise InputError(f"'{name}' is no image of this data set; names run from 0001 to {count:04}")
+                raise InputError(f"'{name}' is not one of this data set's images, 0001 to {count:04}")
             index = int(name) - 1
-            # MATLAB stores columns first: (3, 640, 480) and (640, 480) of what is (480, 640).
+            # MATLAB stores columns first: a photo of 480 x 640 is (3, 640, 480), its depth (640, 480).
             photo = np.asarray(file["images"][index]).transpose(2, 1, 0)
             truth = np.asarray(file["rawDepths" if self.depth == "raw" else "depths"][index]).T
         pixels = photo.astype(np.float32) / np.float32(255)

@@ -110,7 +110,7 @@ def read_dpt(path: Path) -> Array:
     content = path.read_bytes()
     magic, width, height = struct.unpack("<fii", content[:12]) if len(content) >= 12 else (0.0, 0, 0)
     if magic != MAGIC:
-        raise InputError(f"{path}: does not start with {MAGIC}, so it is no .dpt (or big-endian)")
+        raise InputError(f"{path}: does not start with {MAGIC}, so it is not a .dpt file, or big-endian")
     if width <= 0 or height <= 0 or len(content) != 12 + 4 * width * height:
         raise InputError(f"{path}: {len(content)} bytes do not hold {width} x {height} floats; copy it again")
     return np.frombuffer(content, "<f4", offset=12).reshape(height, width).astype(np.float32)

@@ -17,7 +17,7 @@ one picture. All other passes are three launches:
 - The third writes the result.
 
 An addend is a number for each channel, such as the bias of the convolution before, or a UNet's embedding of
-the time step. It needs no pass of its own because it only shifts the mean of a channel.
+the time step. It needs no separate pass because it only shifts the mean of a channel.
 
 The mean of the chunk's first rows is subtracted before squares are summed, and chunks are joined by their
 means, so a mean that is large compared to the deviation costs no digits. All sums are float32.

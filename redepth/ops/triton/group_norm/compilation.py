@@ -10,7 +10,7 @@ from triton.compiler import ASTSource
 from redepth.ops.triton.group_norm import backward, forward, launch
 
 FLOAT32_ARGUMENTS = ("partial", "mean", "rstd", "plain", "along")
-"""Pointers to float32, whatever the dtype of the pictures."""
+"""Pointers to float32, for any dtype of the pictures."""
 
 
 def ahead_of_time(
