@@ -54,7 +54,7 @@ def list_components(family: str) -> dict[str, str]:
 
 
 def resolve(preset: Preset) -> Preset:
-    """Check every component's options and write its defaults out.
+    """Check a preset with every component's options, and write the components' defaults out.
 
     A preset that this function has returned before is returned unchanged.
 
@@ -64,6 +64,8 @@ def resolve(preset: Preset) -> Preset:
     """
     if is_resolved(preset):
         return preset
+    # A copy with changed values (`model_copy`) has not been validated.
+    preset = load_preset(preset.model_dump())
     update = {
         "depth_model": _checked(depth_models.REGISTRY, preset.depth_model),
         "renderer": _checked(renderers.REGISTRY, preset.renderer),

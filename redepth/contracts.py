@@ -171,10 +171,16 @@ class Illumination(Draw):
 
     @property
     def material(self) -> Material:
-        """The material under each light; matte if the renderer draws none."""
+        """The material under each light; matte if the renderer draws none.
+
+        Raises:
+            ValueError: if the renderer draws a part of it alone.
+        """
         drawn = {f.name: self.tensors[f.name] for f in fields(Material) if f.name in self.tensors}
-        if "diffuse" not in drawn:
+        if not drawn:
             return Material.matte(self.direction.shape[:-1], self.direction.device)
+        if missing := [name for name in ("diffuse", "specular", "shininess") if name not in drawn]:
+            raise ValueError(f"the renderer draws {', '.join(drawn)} but not {', '.join(missing)}")
         return Material(**drawn)
 
 

@@ -349,3 +349,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         return int(done.stdout)
 
     assert pages("yes") < 0.1 * pages("no")
+
+
+def test_a_changed_copy_of_a_preset_is_validated() -> None:
+    """pydantic's `model_copy` does not."""
+    preset = redepth.load_preset("smoke")
+    changed = preset.model_copy(update={"optim": preset.optim.model_copy(update={"steps": -5})})
+    with pytest.raises(ConfigError, match="steps"):
+        resolve(changed)

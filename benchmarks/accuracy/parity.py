@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor
 
 from redepth.config import Optim, Term
@@ -259,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

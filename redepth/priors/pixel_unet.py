@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from redepth.contracts import Illumination
 from redepth.ops.geometry import half_turn
-from redepth.priors.light import light_direction
+from redepth.priors.light import light_direction, light_material
 
 LIGHT_CHANNELS = 8
 LAYOUT_FILE = "redepth.json"
@@ -51,9 +51,9 @@ def light_vector(illumination: Illumination) -> Tensor:
         illumination: of N pictures, flattened.
 
     Raises:
-        ConfigError: if the renderer draws no direction.
+        ConfigError: if the renderer draws no direction, or a part of a material alone.
     """
-    direction, material = light_direction(illumination), illumination.material
+    direction, material = light_direction(illumination), light_material(illumination)
     values = [
         half_turn(direction),
         material.diffuse[:, None],

@@ -151,3 +151,11 @@ def test_a_renderer_without_a_direction_is_enough_unless_the_light_is_a_conditio
     prior = tiny_prior()
     with pytest.raises(ConfigError, match=r"does not draw direction: set prior\.condition_on=photo"):
         prior(relit, prior.condition(relit, ""), Illumination(), prior.draw(1, seeded()))
+
+
+def test_a_part_of_a_material_alone_is_refused() -> None:
+    """Matte values in its place would condition the prior on another surface."""
+    prior, relit = tiny_prior(), photo(40, 50)
+    light = Illumination({"direction": torch.tensor([[0.0, 0.0, 1.0]]), "shininess": torch.ones(1)})
+    with pytest.raises(ConfigError, match="draws shininess but not diffuse, specular: draw a whole"):
+        prior(relit, prior.condition(relit, ""), light, prior.draw(1, seeded()))
