@@ -23,7 +23,7 @@ test: $(STAMP) ## run the default tests (no slow ones, no GPU)
 
 # pytest exits with 5 when it collects no test. That is no failure of the code, but is said aloud.
 test-slow: $(STAMP) ## run the slow tests
-	@rc=0; $(PY) -m pytest -q -m slow || rc=$$?; \
+	@rc=0; $(PY) -m pytest -q -m "slow and not gpu and not pytorch3d" || rc=$$?; \
 	if [ $$rc -eq 5 ]; then echo "make test-slow: there are no slow tests, so none were run"; rc=0; fi; \
 	exit $$rc
 
