@@ -144,7 +144,7 @@ class Components:
     captioner: Captioner | None
 
     def load(self, device: torch.device) -> Components:
-        """Load the weights of the depth model and of the prior.
+        """Load the weights of the depth model and of the prior, in place: one record serves one device.
 
         Raises:
             WeightsError: if they are corrupted or of another class.
