@@ -62,7 +62,7 @@ def resolve(preset: Preset) -> Preset:
         ConfigError: naming the key, what is wrong with it and the nearest valid one.
         MissingDependencyError: if a component needs a package that is not installed.
     """
-    if is_resolved(preset):
+    if _resolved.get(id(preset)) is preset:
         return preset
     # A copy with changed values (`model_copy`) has not been validated.
     preset = load_preset(preset.model_dump())
@@ -75,11 +75,6 @@ def resolve(preset: Preset) -> Preset:
     resolved = preset.model_copy(update=update)
     _resolved[id(resolved)] = resolved
     return resolved
-
-
-def is_resolved(preset: Preset) -> bool:
-    """Return whether `resolve` has returned this very object."""
-    return _resolved.get(id(preset)) is preset
 
 
 def with_current_names(preset: Preset) -> Preset:

@@ -259,7 +259,7 @@ def write_captions(
 
 def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, overrides: Sequence[str]) -> Preset:
     if isinstance(preset, Preset):
-        if components.is_resolved(preset) and not overrides:
+        if not overrides:
             return preset
         preset = preset.model_dump()
     return load_preset(preset, overrides)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from redepth.data.scenes import photographs, relief
 from redepth.data.scenes.canvas import Canvas, rms_slope
@@ -166,14 +168,13 @@ def test_normals_are_those_of_the_surface() -> None:
 
 def test_jpeg_agrees_with_an_encoder() -> None:
     """Against Pillow's at full chroma resolution, whose chroma table is coarser: grey pictures."""
-    io, image = pytest.importorskip("io"), pytest.importorskip("PIL.Image")
     grey = drawn("texture").image[:, :1].expand(-1, 3, -1, -1).double()
     ours = photographs.jpeg(grey, torch.full((4, 1, 1), 30.0, dtype=torch.float64))
     for picture, compressed in zip(grey, ours, strict=True):
         buffer = io.BytesIO()
         pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-        image.fromarray(pixels).save(buffer, "JPEG", quality=30, subsampling=0)
-        theirs = torch.tensor(list(image.open(buffer).convert("L").tobytes())).view(48, 64) / 255
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=30, subsampling=0)
+        theirs = torch.tensor(list(Image.open(buffer).convert("L").tobytes())).view(48, 64) / 255
         assert (compressed[0] - theirs).abs().mean() < 2 / 255
 
 

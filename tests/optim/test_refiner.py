@@ -19,6 +19,7 @@ from redepth.optim.outcome import Outcome, StepReport
 from redepth.optim.parameterizations import PARAMETERIZATIONS, check_supported
 from redepth.optim.refiner import Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
+from tests.priors.test_rules_on_models import latent_prior
 from tests.support.helpers import (
     CPU,
     GOLDEN,
@@ -28,6 +29,7 @@ from tests.support.helpers import (
     make_refiner,
     photo,
     relative_error,
+    seeded,
     tiny_depth_model,
     tiny_prior,
 )
@@ -520,3 +522,20 @@ def test_blending_detail_keeps_the_low_frequencies_of_the_initial_depth() -> Non
 def test_a_single_member_is_the_blended_result() -> None:
     outcome = make_refiner(members=1, blend="agreement").run(photo())
     assert torch.allclose(outcome.refined, outcome.members)
+
+
+@pytest.mark.slow
+def test_rounding_grows_at_rates_that_show_and_stays_small_at_tame_ones() -> None:
+    """What `TAME` rests on: comparisons between devices would compare this growth otherwise."""
+
+    def error(**rates: Any) -> float:
+        settings: dict[str, Any] = {"steps": 24, "schedule": "cosine", **rates}
+        noise = 1e-7 * torch.randn(photo().shape, generator=seeded())
+        exact, changed = (
+            make_refiner(latent_prior("sds", dtype="float32", device=CPU), **settings).run(picture)
+            for picture in (photo(), photo() + noise)
+        )
+        return change_error(changed, exact)
+
+    assert error() > 0.2
+    assert error(learning_rates=TAME) < 0.02
