@@ -157,7 +157,7 @@ def test_ctrl_c_inside_a_refinement_keeps_the_rows_before_and_the_command_goes_o
     monkeypatch.setattr(Refiner, "step", pressed)
     done = call(*COMMAND, "--out", tmp_path)
     assert done.code == 130
-    assert "is kept" in done.err
+    assert "finished tasks are kept" in done.err
     assert len(list(tmp_path.glob("images/*/*.json"))) == 2
     monkeypatch.undo()
     done = call(*COMMAND, "--out", tmp_path)
