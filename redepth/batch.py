@@ -34,6 +34,10 @@ KEPT_BYTES = 256 * 2**20
 """Size of all decoded photos that are kept from their check on: seven of 12 megapixels. The first is kept at
 any size."""
 
+BYTES_PER_PIXEL = 30
+"""Room that the files of a photo take at most, apart from a few megabytes: three maps of 4 bytes, one of 2,
+normals of 3, and points of 15 where each pixel is one."""
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
@@ -307,6 +311,8 @@ class _Worker:
 
     def __call__(self, photo: Photo) -> Refined:
         decoded = photo.decoded or _decode(photo, self.settings.max_pixels)
+        height, width = decoded.photo.pixels.shape[:2]
+        io.require_room(photo.folder, BYTES_PER_PIXEL * height * width)
         with self.display.steps(photo) as on_step:
             result = self.pipeline.refine(
                 decoded.photo,

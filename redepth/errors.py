@@ -26,6 +26,10 @@ class WeightsError(RedepthError):
     """A checkpoint is missing, unreachable, corrupted or of another class."""
 
 
+class OutputError(RedepthError, OSError):
+    """A result cannot be written; the message names the file and what hinders."""
+
+
 class RenamedOptionWarning(DeprecationWarning):
     """An option is set by its former name, which the next release refuses."""
 

@@ -67,6 +67,12 @@ def run_benchmark(
     return results, failures
 
 
+def finished_rows(run: Run, folder: Path) -> list[Result]:
+    """Return the rows of a run that its folder holds."""
+    tasks = [(preset, image) for preset in run.presets for image in run.images]
+    return list(read_rows(folder, tasks, Result).values())
+
+
 def differences(a: Run, b: Run) -> list[str]:
     """Return in words each difference between two runs."""
     words = difference(a.protocol, b.protocol)

@@ -7,15 +7,30 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from redepth import __version__
 from redepth.cli import bench, console, doctor, experiment, listing, refine
 from redepth.errors import RedepthError
+from redepth.runtime import signals
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands. Ctrl-C, terminate or hang-up ends any of them with one line and the shell's exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            console.complain("interrupted")
+            raise typer.Exit(signals.exit_code()) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="redepth",
     help="Refine the depth of a photo at test time: re-light it and score it with a 2D diffusion prior.",
     no_args_is_help=True,
@@ -31,7 +46,8 @@ def main() -> None:
     logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     console.show_renamed_options()
     try:
-        app()
+        with signals.caught():
+            app()
     except RedepthError as error:
         console.complain(str(error))
         sys.exit(console.EXIT_ERROR)

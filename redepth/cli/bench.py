@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth.cli import console, options
+from redepth.cli.output import results_folder
+from redepth.errors import OutputError
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -88,20 +90,29 @@ def bench_run(
         seed=seed,
     )
     where = folder or Path("out/bench") / dataset
-    options.check_writable(where)
     resources = options.resources(workers, ray, threads, device)
-    with console.resumable(where), console.task_progress(len(run.images) * len(run.presets)) as on_done:
-        results, failures = benchmark.run_benchmark(
-            run, where, resources, device=device, fresh=fresh, keep_arrays=arrays, on_done=on_done
-        )
+    total = len(run.images) * len(run.presets)
+    unwritten = False
+    with results_folder(where), console.resumable_tasks(where, total) as on_done:
+        try:
+            results, failures = benchmark.run_benchmark(
+                run, where, resources, device=device, fresh=fresh, keep_arrays=arrays, on_done=on_done
+            )
+        except OutputError as problem:
+            # The rows are written, the tables made of them are not.
+            console.complain(str(problem))
+            results, failures, unwritten = benchmark.finished_rows(run, where), {}, True
     for (preset, image), error in failures.items():
         console.complain(f"{image} ({preset}): {error}")
     if results:
         for preset, rows in benchmark.summarize(run.protocol, results).items():
             title = f"{dataset}, {preset}, protocol {run.protocol.name}"
             console.out.print(_table(title, rows, before="initial", after="refined"))
-        console.out.print(Text(f"report: {where / 'report.html'}"))
+        if not unwritten:
+            console.out.print(Text(f"report: {where / 'report.html'}"))
     console.exit_if_failed(len(failures), len(failures) + len(results))
+    if unwritten:
+        raise typer.Exit(console.EXIT_ERROR)
 
 
 @app.command("compare")

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth.errors import RenamedOptionWarning
+from redepth.runtime import signals
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from redepth.priors.prompts import Prompt
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 out = Console()
 err = Console(stderr=True)
@@ -85,16 +85,6 @@ def exit_if_failed(failed: int, total: int) -> None:
     if failed:
         complain(f"{failed} of {total} failed; the same command tries them again")
         raise typer.Exit(EXIT_ERROR)
-
-
-@contextmanager
-def resumable(folder: Path) -> Iterator[None]:
-    """End with exit code 130 after Ctrl-C, and say that the finished tasks are kept."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain(f"interrupted; finished tasks are kept in {folder}, and the same command resumes the run")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 # --- progress -------------------------------------------------------------------------------------
@@ -184,8 +174,31 @@ class PhotoDisplay:
 
 
 @contextmanager
-def task_progress(total: int) -> Iterator[Callable[[Any, int, int], None]]:
-    """Show on stderr how many tasks are done, the last one's SI-log before and after, and the time left."""
+def resumable_tasks(folder: Path, total: int) -> Iterator[Callable[[Any, int, int], None]]:
+    """Show on stderr how many tasks are done, the last one's SI-log before and after, and the time left.
+
+    After Ctrl-C, terminate or hang-up the command ends with the signal's exit code, and says what is kept.
+    """
+    ended = 0
+
+    def count(done: Any, of_total: int, total: int) -> None:
+        nonlocal ended
+        ended = of_total
+        show(done, of_total, total)
+
+    try:
+        with _task_progress(total) as show:
+            yield count
+    except KeyboardInterrupt:
+        tasks = f"{ended} of {total} tasks have ended; " if ended else ""
+        complain(
+            f"interrupted; {tasks}finished tasks are kept in {folder}, and the same command resumes the run"
+        )
+        raise typer.Exit(signals.exit_code()) from None
+
+
+@contextmanager
+def _task_progress(total: int) -> Iterator[Callable[[Any, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +10,12 @@ import typer
 from rich.text import Text
 
 from redepth.cli import console, options
+from redepth.cli.output import results_folder
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
     from redepth.experiments.run import ArmResult
     from redepth.experiments.study import Study
-    from redepth.runtime.resume import Task
 
 
 def experiment(
@@ -52,7 +52,7 @@ def experiment(
     fresh: options.Fresh = False,
 ) -> None:
     """Run one of the paper's studies: compare settings on the same images, lights and seeds."""
-    from redepth.experiments import planning, run
+    from redepth.experiments import output, planning, run
 
     planned = planning.plan(
         name,
@@ -69,30 +69,28 @@ def experiment(
         seed=seed,
     )
     where = folder or Path("out/experiments") / (f"{name}-tuning" if tuning else name)
-    options.check_writable(where)
     for arm, reason in planned.skipped.items():
         console.warn(f"skipped: {arm}: {reason}")
     resources = options.resources(workers, None, threads, device)
-    with console.resumable(where), console.task_progress(len(planned.tasks())) as on_done:
+    with results_folder(where), console.resumable_tasks(where, len(planned.tasks())) as on_done:
         rows, failures = run.run_study(planned, where, resources, device=device, fresh=fresh, on_done=on_done)
     for (arm, scene), error in failures.items():
         console.complain(f"{scene} ({arm}): {error}")
     if rows:
-        _print_summary(planned, rows, failures, where)
+        _print_summary(planned, rows)
+        output.write(planned, rows, failures, where)
+        console.out.print(Text(f"rows, summary and plot: {where}"))
     console.exit_if_failed(len(failures), len(planned.tasks()))
 
 
-def _print_summary(
-    study: Study, rows: Sequence[ArmResult], failures: Mapping[Task, str], folder: Path
-) -> None:
-    """Write the summary of a study to its folder and print its table."""
-    from redepth.experiments import output, summary
+def _print_summary(study: Study, rows: Sequence[ArmResult]) -> None:
+    """Print the table of a study."""
+    from redepth.experiments import summary
 
-    title, headings, lines = summary.table(study, output.write(study, rows, failures, folder))
+    title, headings, lines = summary.table(study, summary.summarize(study, rows))
     table = console.table(title, *headings)
     for line in lines:
         table.add_row(*map(Text, line))
     console.out.print(table)
     for arm, reason in study.skipped.items():
         console.out.print(Text(f"skipped: {arm}: {reason}"))
-    console.out.print(Text(f"rows, summary and plot: {folder}"))

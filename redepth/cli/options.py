@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,12 +102,3 @@ def reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--option {option}: give KEY=VALUE")
         values[key] = yaml.safe_load(value)
     return values
-
-
-def check_writable(folder: Path) -> None:
-    """Raise ConfigError now if results could not be written to a folder later."""
-    nearest = next((p for p in (folder, *folder.parents) if p.exists()), folder)
-    if not nearest.is_dir():
-        raise ConfigError(f"--out {folder}: '{nearest}' is not a folder; choose another one")
-    if not os.access(nearest, os.W_OK):
-        raise ConfigError(f"--out {folder}: '{nearest}' cannot be written to; choose another one")

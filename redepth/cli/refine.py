@@ -13,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth.cli import console, options
+from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, RedepthError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
+from redepth.runtime import signals
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -89,8 +91,8 @@ def refine(
         resources=options.resources(workers, ray, None, device),
         fresh=fresh,
     )
-    options.check_writable(folder)
-    raise typer.Exit(run(request))
+    with results_folder(folder):
+        raise typer.Exit(run(request))
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def run(request: RefineRequest) -> int:
 
 def _exit_code(results: Results, total: int) -> int:
     if results.interrupted:
-        return console.EXIT_INTERRUPTED
+        return signals.exit_code()
     if not results.failed:
         return 0
     if total > 1:

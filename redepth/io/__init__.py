@@ -13,6 +13,8 @@ from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
 from redepth.io.write import (
     atomic_path,
+    remove_leftovers,
+    require_room,
     save_disparity_png,
     save_jpeg,
     save_json,
@@ -38,6 +40,8 @@ __all__ = [
     "load_mask",
     "load_photo",
     "output_folders",
+    "remove_leftovers",
+    "require_room",
     "save_disparity_png",
     "save_jpeg",
     "save_json",

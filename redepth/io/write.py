@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, PngImagePlugin
 
-from redepth.errors import InputError
+from redepth.errors import InputError, OutputError
 from redepth.io.files import StrPath
+
+_TEMPORARY = ".redepth-"
+_SPARE = 2**22
+_LEFTOVER = re.compile(r"\.redepth-[0-9a-f]{32}(\.\w+)?")
 
 
 @contextmanager
@@ -25,21 +32,74 @@ def atomic_path(path: StrPath) -> Iterator[Path]:
 
     Yields a path in the same folder, with the same suffix, that the caller writes to. On success it
     is flushed to the disk and replaces ``path`` in one step; on an error it is removed and an
-    existing ``path`` is left as it was. Missing parent folders are created.
+    existing ``path`` is left as it was. Missing parent folders are created. A process that is killed
+    leaves the temporary file; `remove_leftovers` removes it.
 
     Raises:
-        OSError: the folder cannot be created or written to, or the disk is full.
+        OutputError: the folder cannot be created or written to, or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:40]}-{uuid.uuid4().hex[:12]}{path.suffix}")
+    temporary = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _output_error(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # A folder that is gone, or a disk that is gone, has its own error already.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise OutputError unless the disk has room for files of this size: better before the work than after.
+
+    Args:
+        folder: of the files; it need not exist.
+        size: in bytes; a few megabytes are added.
+    """
+    free = _free(folder)
+    if free is not None and free < size + _SPARE:
+        raise OutputError(
+            f"{folder}: the disk is full: {free / 2**20:.0f} MiB are free, and the results take up to "
+            f"{(size + _SPARE) / 2**20:.0f} MiB; make room and run again"
+        )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed runs left in a folder of results and in the folders inside.
+
+    The caller holds the lock of the folder: nobody else writes there now.
+    """
+    for pattern in ("", "*/", "images/*/"):
+        for path in folder.glob(f"{pattern}{_TEMPORARY}*"):
+            if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
+
+
+def _free(path: Path) -> int | None:
+    """Return the free bytes of the disk that a path is on, or None if the system does not tell."""
+    try:
+        nearest = next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
+        return shutil.disk_usage(nearest).free
+    except (OSError, StopIteration):
+        return None
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    """Say which file cannot be written and why; numpy's error for a full disk has no number."""
+    free = _free(path)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and (free or 0) < 2**20)
+    if full:
+        left = "" if free is None else f", {free / 2**20:.0f} MiB are free"
+        return OutputError(f"{path}: cannot be written: the disk is full{left}; make room and run again")
+    why = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return OutputError(f"{path}: cannot be written: {why}")
 
 
 def save_npy(path: StrPath, array: ArrayLike) -> None:

@@ -4,17 +4,21 @@ import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.runtime import cluster
 from redepth.runtime.executors import Done, Resources, executor, gpu_share
 from tests.support import fake_gpus
 
@@ -103,17 +107,18 @@ def test_ctrl_c_ends_the_run_after_what_was_running(resources: Resources) -> Non
     found: list[Done[int, int]] = []
     with pytest.raises(KeyboardInterrupt):
         found.extend(executor(resources).run(make_interrupted, [2, *range(10, 30)]))
-    found.sort(key=lambda done: done.index)
-    assert found[0].interrupted
-    assert "interrupted" in found[0].error
-    assert all(done.result == done.item for done in found[1:])
-    assert len(found) <= resources.workers
+    (when,) = [place for place, done in enumerate(found) if done.index == 0]
+    assert found[when].interrupted
+    assert "interrupted" in found[when].error
+    assert all(done.result == done.item for done in found if done.index != 0)
+    assert len(found) - when <= resources.workers
 
 
-def test_the_terminals_ctrl_c_reaches_workers_and_ends_the_run(tmp_path: Path) -> None:
-    """What was running gives what it has, no further input starts, and nobody prints a traceback."""
+@contextmanager
+def two_patient_workers(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program with an input in each of two processes."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.patient_worker", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.patient_worker", str(folder)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -124,17 +129,46 @@ def test_the_terminals_ctrl_c_reaches_workers_and_ends_the_run(tmp_path: Path) -
     )
     try:
         deadline = time.monotonic() + 120
-        while len(list(tmp_path.iterdir())) < 2:
+        while len(list(folder.iterdir())) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        yield process
     finally:
         process.kill()
-    *outcomes, last = out.splitlines()
-    assert sorted(outcomes) == ["0 partial False", "1 None True"]
-    assert last == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all", "code"),
+    [
+        (signal.SIGINT, True, 130),
+        pytest.param(signal.SIGTERM, False, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, True, 129, marks=pytest.mark.slow),
+    ],
+    ids=["ctrl-c of a terminal", "terminate", "terminate to the group", "hang-up"],
+)
+def test_a_signal_reaches_workers_and_ends_the_run(
+    tmp_path: Path, number: int, to_all: bool, code: int
+) -> None:
+    """What was running gives what it has, no further input starts, and nobody prints a traceback."""
+    with two_patient_workers(tmp_path) as process:
+        (os.killpg if to_all else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    *found, last = out.splitlines()
+    assert sorted(found) == ["0 partial False", "1 None True"]
+    assert last == f"interrupted {code}"
     assert err == ""
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_program_that_is_killed(tmp_path: Path) -> None:
+    with two_patient_workers(tmp_path) as process:
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len([worker for worker in workers if "spawn_main" in " ".join(worker.cmdline())]) == 2
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
 
 
 @pytest.mark.slow
@@ -148,7 +182,7 @@ def test_a_stopped_executor_starts_nothing_more(resources: Resources) -> None:
 
 
 def test_the_traceback_of_a_failure_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG", "redepth.runtime.executors"):
+    with caplog.at_level("DEBUG", "redepth.runtime.work"):
         list(executor(KINDS["inline"]).run(partial(make_adder, 0), [3, 4, 5]))
     failures = [r.exc_info for r in caplog.records if r.exc_info is not None]
     assert [info[0] for info in failures] == [InputError, KeyError]
@@ -156,7 +190,7 @@ def test_the_traceback_of_a_failure_is_logged_for_debugging(caplog: pytest.LogCa
 
 @pytest.mark.slow
 def test_processes_log_what_this_one_would(capfd: pytest.CaptureFixture[str]) -> None:
-    logger = logging.getLogger("redepth.runtime.executors")
+    logger = logging.getLogger("redepth.runtime.work")
     logger.setLevel("DEBUG")
     try:
         list(executor(KINDS["processes"]).run(partial(make_adder, 0), [4, 5]))
@@ -179,15 +213,54 @@ def make_mortal(folder: Path, deaths: int) -> Callable[[int], int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("deaths", "error"), [(1, ""), (99, "its process died")])
-def test_a_killed_process_is_replaced_and_its_input_tried_again(
-    tmp_path: Path, deaths: int, error: str
+@pytest.mark.parametrize(("deaths", "error"), [(1, ""), (99, "killed its worker twice")])
+def test_a_killed_worker_is_replaced_and_its_input_tried_again(
+    resources: Resources, tmp_path: Path, deaths: int, error: str
 ) -> None:
-    found = outcomes(executor(KINDS["processes"]).run(partial(make_mortal, tmp_path, deaths), [0, 1, 2, 3]))
+    if resources.kind == "inline":
+        pytest.skip("there is no other process to kill")
+    found = outcomes(executor(resources).run(partial(make_mortal, tmp_path, deaths), [0, 1, 2, 3]))
     assert [done.index for done in found] == [0, 1, 2, 3]
     assert found[1].error.startswith(error)
     assert (found[1].result == 1) == (not error)
     assert [done.result for done in found if done.index != 1] == [0, 2, 3]
+
+
+def make_deadly(folder: Path) -> Callable[[int], int]:
+    """A worker whose process is killed by each multiple of 3; it notes what it was given."""
+
+    def work(given: int) -> int:
+        (folder / f"{given}-{time.time_ns()}").touch()
+        if given % 3 == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return given
+
+    return work
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_however_often_workers_die_other_inputs_run_once(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if kind == "ray":
+        request.getfixturevalue("local_ray")
+    found = outcomes(executor(KINDS[kind]).run(partial(make_deadly, tmp_path), list(range(14))))
+    assert [done.result for done in found] == [None if i % 3 == 0 else i for i in range(14)]
+    given = [int(path.name.split("-")[0]) for path in tmp_path.iterdir()]
+    assert sorted(given) == sorted([*range(14), *range(0, 14, 3)])
+
+
+def make_stillborn() -> Callable[[int], int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.slow
+def test_processes_that_die_while_they_load_end_the_run() -> None:
+    """With ten inputs: none of them is at fault, and each try may take minutes."""
+    with pytest.raises(RedepthError, match="died while they loaded the models"):
+        list(executor(KINDS["processes"]).run(make_stillborn, list(range(10))))
 
 
 def make_nothing() -> Callable[[int], int]:
@@ -200,13 +273,20 @@ def test_a_worker_that_cannot_be_made_says_why(resources: Resources) -> None:
         list(executor(resources).run(make_nothing, [1, 2]))
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_named() -> None:
-    ray = pytest.importorskip("ray")
-    if ray.is_initialized():
-        ray.shutdown()
-    with pytest.raises(ConfigError, match=r"no Ray cluster at 'auto'.*ray start --head"):
-        list(executor(Resources(ray="auto")).run(partial(make_adder, 0), [1]))
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense", "127.0.0.1:99999"])
+def test_a_cluster_that_is_not_there_is_named_at_once(address: str) -> None:
+    with pytest.raises(ConfigError, match=rf"no Ray cluster at '{address}'.*ray start --head"):
+        cluster.check(address)
+
+
+def test_a_cluster_that_never_answers_is_given_up_after_a_time_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=rf"{address}': it does not answer within 0.2 s"):
+            cluster.check(address)
 
 
 def test_threads_aregpu_shared_out() -> None:

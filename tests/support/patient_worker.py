@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from redepth.runtime import signals
 from redepth.runtime.executors import Resources, executor
 
 
@@ -27,7 +28,13 @@ def make_patient(folder: Path) -> Callable[[int], str]:
 
 
 def main() -> None:
-    """Run four inputs in two processes and print the outcomes."""
+    """Run four inputs in two processes and print the outcomes, and the exit code of an interruption."""
+    with signals.caught():
+        run()
+
+
+def run() -> None:
+    """Print each outcome as it comes."""
     outcomes = executor(Resources(workers=2, threads=1)).run(
         partial(make_patient, Path(sys.argv[1])), range(4)
     )
@@ -35,7 +42,7 @@ def main() -> None:
         for done in outcomes:
             print(done.item, done.result, done.interrupted)
     except KeyboardInterrupt:
-        print("interrupted")
+        print("interrupted", signals.exit_code())
 
 
 if __name__ == "__main__":
