@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from PIL import Image, PngImagePlugin
 
 from redepth.errors import InputError
 from redepth.io.files import StrPath
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -70,7 +73,10 @@ def save_json(path: StrPath, value: Any) -> None:
     Raises:
         TypeError: a value has no JSON form.
     """
-    text = json.dumps(_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
+    value = _jsonable(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if _SURROGATE.search(text):  # of a file name that is not UTF-8
+        text = json.dumps(value, indent=2, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
