@@ -7,9 +7,8 @@ when they are refined, so that the memory does not grow with their number.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,9 @@ from redepth.refinement import RECORD, GroundTruth, Refinement
 from redepth.runtime.allocator import keep_freed_memory
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Executor, Make, Resources, executor
-from redepth.runtime.resume import Identity, why_again
+from redepth.runtime.resume import Identity, first_difference, read_record, why_again
+
+log = logging.getLogger(__name__)
 
 KEPT_BYTES = 256 * 2**20
 """Size of all decoded photos that are kept from their check on: seven of 12 megapixels. The first is kept at
@@ -188,16 +189,11 @@ def why_refine(photo: Photo, settings: Settings) -> str | None:
     written. The reason is empty where there is no result, or no photo any more.
     """
     try:
-        record = json.loads((photo.folder / RECORD).read_text(encoding="utf-8"))
-    except OSError:
-        return ""
-    except ValueError:
-        return f"{RECORD} is damaged"
-    if not os.path.isfile(photo.path):
-        return ""
-    try:
+        record = read_record(photo.folder / RECORD)
+        if record is None or not os.path.isfile(photo.path):
+            return ""
         changes = list(_changed_settings(record, settings))
-    except (KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{RECORD} is damaged"
     if changes:
         return "; ".join(changes)
@@ -210,23 +206,14 @@ def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator
         yield "it was ended early"
     preset = settings.preset.model_dump(mode="json")
     if record["preset"] != preset:
-        yield f"another preset ({_first_difference(record['preset'], preset)})"
+        yield f"another preset ({first_difference(record['preset'], preset)})"
     if record["seed"] != settings.seed:
-        yield f"seed {record['seed']} was used, it is {settings.seed} now"
+        yield first_difference(record["seed"], settings.seed, "seed")
     if settings.prompt is None:
         if record["prompt_origin"]["from"] == "user":
             yield "the prompt is not given any more"
     elif record["prompt"] != settings.prompt:
         yield "another prompt"
-
-
-def _first_difference(old: Any, new: Any, where: str = "") -> str:
-    """Return the key and the values of the first difference of two settings."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        key = next(key for key in (*old, *new) if old.get(key) != new.get(key))
-        return _first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
-    before, after = (textwrap.shorten(str(value), 40) for value in (old, new))
-    return f"{where}: {before} was used, it is {after} now"
 
 
 def _identity(photo: Photo, preset: Preset, shared: Mapping[str, str] | None = None) -> Identity:
@@ -253,6 +240,7 @@ def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Phot
             decoded = _decode(photo, max_pixels)
             decoded = replace(decoded, photo=_as_uint8(decoded.photo))
         except Exception as error:  # such as MemoryError
+            log.debug("%s failed", photo.path, exc_info=True)
             yield Done(index, photo, error=one_line(error))
             continue
         if index == 0 or decoded.nbytes <= room:
@@ -349,6 +337,7 @@ def _captions(photos: Sequence[Photo], captioner: Captioner | None, max_pixels: 
     except (WeightsError, MissingDependencyError):
         raise
     except Exception as error:  # of one photo
+        log.debug("captioning failed", exc_info=True)
         if len(photos) == 1:
             return [one_line(error)]
     return [caption for photo in photos for caption in _captions([photo], captioner, max_pixels)]

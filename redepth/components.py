@@ -265,6 +265,8 @@ def _chosen(preset: Preset) -> Iterator[tuple[str, type, dict[str, Any]]]:
 
 def _option_types(annotation: Any) -> tuple[type, ...]:
     """Return the classes that an annotation allows: the members of a union, without literals."""
+    if annotation is Any:
+        return (str,)
     if isinstance(annotation, type):
         return (annotation,)
     inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)

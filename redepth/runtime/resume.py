@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,11 +65,38 @@ class Identity(BaseModel):
         for name in sorted({*self.versions, *now.versions}):
             old, new = self.versions.get(name, "none"), now.versions.get(name, "none")
             if old != new:
-                yield f"{name} {old} was used, it is {new} now"
+                yield first_difference(old, new, name)
 
 
 INPUTS = {"depth_model.path": "the depth map", "depth_model.prompt_depth": "the prompt depth"}
 """The inputs whose names in messages are not those of the options."""
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return the record in a JSON file, None if there is no such file.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    except RecursionError:
+        record = None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no record")
+    return record
+
+
+def first_difference(old: Any, new: Any, where: str = "") -> str:
+    """Return in words the first setting that differs, as a dotted key with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            if old.get(key) != new.get(key):
+                return first_difference(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+    before, after = (textwrap.shorten(str(value), 40) for value in (old, new))
+    return f"{where} {before} was used, it is {after} now"
 
 
 def why_again(record: Mapping[str, Any], now: Identity, folder: Path) -> str:
@@ -152,7 +180,7 @@ def begin_row(folder: Path, task: Task) -> Path:
     record = _record(path)
     path.unlink(missing_ok=True)
     for name in map(str, record.get("files", ())):
-        if name.startswith(f"{path.stem}."):
+        if name.startswith(f"{path.stem}.") and io.is_safe_name(name):
             (path.parent / name).unlink(missing_ok=True)
     return path
 
@@ -164,10 +192,9 @@ def finish_row(path: Path, row: Mapping[str, Any], identity: Identity, files: It
 
 def _record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_record(path) or {}
+    except ValueError:
         return {}
-    return record if isinstance(record, dict) else {}
 
 
 def read_row(folder: Path, task: Task, kind: type[M]) -> M | None:
