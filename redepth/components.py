@@ -227,7 +227,8 @@ def named_files(preset: Preset, source: Path | None = None) -> dict[str, list[Pa
         The option, such as ``depth_model.path``, or ``the code of MODULE`` -> its files.
     """
     found = {}
-    for section, component, options in _chosen(preset):
+    for section, registry, component_name, options in _chosen(preset):
+        component = registry.get(component_name)
         schema = options_schema(component).model_fields
         for name, value in options.items():
             kinds = _option_types(schema[name].annotation) if name in schema else ()
@@ -242,8 +243,12 @@ def named_files(preset: Preset, source: Path | None = None) -> dict[str, list[Pa
 def component_versions(preset: Preset) -> dict[str, str]:
     """Return the versions of redepth and of the packages that a resolved preset's components are from."""
     found = {"redepth": __version__}
-    foreign = {name.partition(".")[0] for _, component, _ in _chosen(preset) for name in _modules(component)}
-    return found | {name: version(name) for module in sorted(foreign) for name in _distributions(module)}
+    for _, registry, name, _ in _chosen(preset):
+        if (distribution := registry.distribution(name)) is not None:
+            found |= dict([distribution])
+        for package in {module.partition(".")[0] for module in _modules(registry.get(name))}:
+            found |= {name: version(name) for name in _distributions(package)}
+    return found
 
 
 @cache
@@ -251,16 +256,16 @@ def _distributions(package: str) -> tuple[str, ...]:
     return tuple(packages_distributions().get(package, ()))
 
 
-def _chosen(preset: Preset) -> Iterator[tuple[str, type, dict[str, Any]]]:
-    """Yield each component of a preset: its section, its class, its options."""
+def _chosen(preset: Preset) -> Iterator[tuple[str, Registry, str, dict[str, Any]]]:
+    """Yield each component of a preset: its section, its family, its name, its options."""
     for section, registry, component in (
         ("depth_model", depth_models.REGISTRY, preset.depth_model),
         ("renderer", renderers.REGISTRY, preset.renderer),
         ("prior", priors.REGISTRY, preset.prior),
     ):
-        yield section, registry.get(component.name), component.options
+        yield section, registry, component.name, component.options
     for name, term in preset.optim.objectives.items():
-        yield f"optim.objectives.{name}", objectives.REGISTRY.get(name), term.options
+        yield f"optim.objectives.{name}", objectives.REGISTRY, name, term.options
 
 
 def _option_types(annotation: Any) -> tuple[type, ...]:

@@ -61,7 +61,7 @@ def run_benchmark(
     finished = done_rows(folder, tasks, Result, lambda task: identity(task[1], run.presets[task[0]]))
     left = [task for task in tasks if task not in finished]
     prompts = _prompts(run, left, device)
-    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, prompts)
+    make = partial(_make_worker, run, folder, device, keep_arrays, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     results = [finished[task] for task in tasks if task in finished]
     if results:
@@ -156,10 +156,10 @@ def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome)
 
 
 def _make_worker(
-    run: str, folder: str, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+    run: Run, folder: Path, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
 ) -> Callable[[Task], Result]:
     """Return a worker that refines one image; a preset's models are loaded at its first image."""
-    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays, prompts)
+    return _Worker(run, folder, device, keep_arrays, prompts)
 
 
 class _Worker:

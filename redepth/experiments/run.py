@@ -119,7 +119,7 @@ def run_study(
     tasks = study.tasks()
     finished = done_rows(folder, tasks, StoredResults, _identify(study))
     left = [task for task in tasks if task not in finished]
-    make = partial(_make_worker, study.model_dump_json(), str(folder), device, _prompts(study, left, device))
+    make = partial(_make_worker, study, folder, device, _prompts(study, left, device))
     failures = run_tasks(make, left, finished, resources, on_done)
     return [row for task in tasks if task in finished for row in finished[task].rows], failures
 
@@ -144,10 +144,10 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
 
 
 def _make_worker(
-    study: str, folder: str, device: str, prompts: Mapping[str, str]
+    study: Study, folder: Path, device: str, prompts: Mapping[str, str]
 ) -> Callable[[Task], StoredResults]:
     """Return a worker that runs one arm on one scene; an arm's models are loaded at its first scene."""
-    return _Worker(Study.model_validate_json(study), Path(folder), device, prompts)
+    return _Worker(study, folder, device, prompts)
 
 
 class _Worker:

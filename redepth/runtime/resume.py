@@ -155,8 +155,9 @@ def load_identity(path: Path, kind: type[M], what: str) -> M:
         InputError: if the folder holds none.
     """
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        # Not by pydantic's own reader, which refuses the name of a folder that is not UTF-8.
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path.parent} is not the folder of a {what}: {path.name}: {reason}") from None
 
