@@ -22,7 +22,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from redepth.errors import ConfigError, RedepthError, one_line
+from redepth.errors import ConfigError, RedepthError
 from redepth.registry import require
 
 T = TypeVar("T")
@@ -382,7 +382,10 @@ def _attempt(worker: Worker[T, R], index: int, item: T) -> Done[T, R]:
         return Done(index, item, error=INTERRUPTED, interrupted=True)
     except Exception as error:  # an error of one input must not stop the others
         log.debug("input %d failed", index, exc_info=True)
-        return Done(index, item, error=one_line(error))
+        text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, RedepthError):
+            text = f"{type(error).__name__}: {text}"
+        return Done(index, item, error=text)
 
 
 def _use_threads(threads: int | None) -> None:
