@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,6 +102,11 @@ class Settings:
     seed: int = 0
     prompt: str | None = None
     max_pixels: int = io.MAX_PIXELS
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The versions that a result depends on."""
+        return components.component_versions(self.preset)
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ def why_refine(photo: Photo, settings: Settings) -> str | None:
         return f"{RECORD} is damaged"
     if changes:
         return "; ".join(changes)
-    identity = _identity(photo.with_hashes(), settings.preset)
+    identity = _identity(photo.with_hashes(), settings)
     return why_again(record, identity, photo.folder) or None
 
 
@@ -216,10 +221,10 @@ def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator
         yield "another prompt"
 
 
-def _identity(photo: Photo, preset: Preset, shared: Mapping[str, str] | None = None) -> Identity:
-    """Return the identity of a refinement; ``shared`` are hashes that precede a change since."""
-    versions = components.component_versions(preset)
-    identity = Identity.of(components.named_files(preset, photo.path), versions, **photo.hashes)
+def _identity(photo: Photo, settings: Settings, shared: Mapping[str, str] | None = None) -> Identity:
+    """Return the identity of a refinement; ``shared`` are hashes that were taken earlier."""
+    files = components.named_files(settings.preset, photo.path)
+    identity = Identity.of(files, settings.versions, **photo.hashes)
     return identity.model_copy(update={"inputs": {**identity.inputs, **(shared or {})}})
 
 
@@ -384,7 +389,7 @@ class _Worker:
 
     def __call__(self, photo: Photo) -> Refined:
         hashed = photo if photo.hashes else photo.with_hashes()
-        identity = _identity(hashed, self.settings.preset, self.shared)
+        identity = _identity(hashed, self.settings, self.shared)
         decoded = photo.decoded or _decode(photo, self.settings.max_pixels)
         with self.display.steps(photo) as on_step:
             result = self.pipeline.refine(

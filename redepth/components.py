@@ -229,12 +229,8 @@ def named_files(preset: Preset, source: Path | None = None) -> dict[str, list[Pa
     found = {}
     for section, registry, component_name, options in _chosen(preset):
         component = registry.get(component_name)
-        schema = options_schema(component).model_fields
-        for name, value in options.items():
-            kinds = _option_types(schema[name].annotation) if name in schema else ()
-            if any(issubclass(kind, str | PurePath) for kind in kinds):
-                whole = any(issubclass(kind, PurePath) for kind in kinds)
-                found[f"{section}.{name}"] = _files_under(value, source, whole)
+        for name, is_path in _text_options(component).items():
+            found[f"{section}.{name}"] = _files_under(options.get(name), source, whole=is_path)
         found |= _source_files(component)
     found["prompt.checkpoint"] = _files_under(preset.prompt.checkpoint, None, whole=False)
     return {name: files for name, files in found.items() if files}
@@ -266,6 +262,18 @@ def _chosen(preset: Preset) -> Iterator[tuple[str, Registry, str, dict[str, Any]
         yield section, registry, component.name, component.options
     for name, term in preset.optim.objectives.items():
         yield f"optim.objectives.{name}", objectives.REGISTRY, name, term.options
+
+
+@cache
+def _text_options(component: type) -> dict[str, bool]:
+    """Return the options of a component that may be text or a path -> whether one may be a path."""
+    schema = options_schema(component).model_fields
+    kinds = {name: _option_types(field.annotation) for name, field in schema.items()}
+    return {
+        name: any(issubclass(kind, PurePath) for kind in types)
+        for name, types in kinds.items()
+        if any(issubclass(kind, str | PurePath) for kind in types)
+    }
 
 
 def _option_types(annotation: Any) -> tuple[type, ...]:

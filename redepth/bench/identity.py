@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,34 @@ def identify(sample: Sample, preset: Preset) -> Identity:
 
     The hash of a photo's file is taken here: call it before the file is decoded.
     """
-    return _identity(preset, _inputs(sample))
+    return _with_inputs(_of_preset(preset), _inputs(sample))
 
 
-def identities(load: Callable[[str], Sample]) -> Callable[[str, Preset], Identity]:
-    """Return the function from an image's name and a preset to the identity, which reads an image once.
+def identities(
+    load: Callable[[str], Sample], presets: Mapping[str, Preset]
+) -> Callable[[str, str], Identity]:
+    """Return the function from the names of a preset and of an image to the identity.
 
-    Raises:
-        InputError: when it is called with an image that cannot be read.
+    It reads an image once, and raises InputError if that is impossible.
     """
 
     @cache
     def inputs(image: str) -> dict[str, str]:
         return _inputs(load(image))
 
-    return lambda image, preset: _identity(preset, inputs(image))
+    @cache
+    def of_preset(name: str) -> Identity:
+        return _of_preset(presets[name])
+
+    return lambda preset, image: _with_inputs(of_preset(preset), inputs(image))
 
 
-def _identity(preset: Preset, inputs: dict[str, str]) -> Identity:
-    return Identity.of(named_files(preset), component_versions(preset), **inputs)
+def _of_preset(preset: Preset) -> Identity:
+    return Identity.of(named_files(preset), component_versions(preset))
+
+
+def _with_inputs(identity: Identity, inputs: Mapping[str, str]) -> Identity:
+    return identity.model_copy(update={"inputs": {**identity.inputs, **inputs}})
 
 
 def _inputs(sample: Sample) -> dict[str, str]:

@@ -57,8 +57,8 @@ def run_benchmark(
     """
     claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     tasks = [(preset, image) for preset in run.presets for image in run.images]
-    identity = identities(run.reader().load)
-    finished = done_rows(folder, tasks, Result, lambda task: identity(task[1], run.presets[task[0]]))
+    identity = identities(run.reader().load, run.presets)
+    finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
     left = [task for task in tasks if task not in finished]
     prompts = _prompts(run, left, device)
     make = partial(_make_worker, run, folder, device, keep_arrays, prompts)
@@ -123,7 +123,7 @@ def _photos(images: Sequence[str], load: Callable[[str], Sample], readable: list
     for image in images:
         try:
             pixels = load(image).pixels()
-        except RedepthError:
+        except Exception:
             continue
         readable.append(image)
         yield pixels

@@ -127,8 +127,12 @@ def run_study(
 def _identify(study: Study) -> Callable[[Task], Identity]:
     """Return the function that gives the identity of a task; it reads each scene once."""
     scenes = {scene.name: scene for scene in study.scenes()}
-    identity = identities(lambda name: study.reader(scenes[name].scenes).load(scenes[name].image))
-    return lambda task: identity(task[1], study.arms[task[0]].preset)
+
+    def load(name: str) -> Sample:
+        return study.reader(scenes[name].scenes).load(scenes[name].image)
+
+    identity = identities(load, {name: arm.preset for name, arm in study.arms.items()})
+    return lambda task: identity(*task)
 
 
 def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from redepth import io
-from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.errors import ConfigError, InputError
 from redepth.runtime.executors import Done, Make, Resources, executor
 
 M = TypeVar("M", bound=BaseModel)
@@ -228,7 +228,7 @@ def done_rows(
         path = row_path(folder, task)
         try:
             reason = why_again(_record(path), identify(task), path.parent)
-        except RedepthError:
+        except Exception:  # of an image that cannot be read any more
             continue
         if reason:
             log.warning("%s (%s): measured again: %s", task[1], task[0], reason)
