@@ -7,13 +7,14 @@ when they are refined, so that the memory does not grow with their number.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +22,17 @@ from numpy.typing import NDArray
 from redepth import components, io
 from redepth.components import Components
 from redepth.config import Preset
-from redepth.errors import RedepthError
+from redepth.errors import InputError, MissingDependencyError, WeightsError, one_line
 from redepth.optim.outcome import OnStep
 from redepth.pipeline import DecodedPhoto, Pipeline, decode, write_captions
 from redepth.priors.prompts import Captioner, Prompt
-from redepth.refinement import GroundTruth, Refinement
+from redepth.refinement import RECORD, GroundTruth, Refinement
 from redepth.runtime.allocator import keep_freed_memory
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Executor, Make, Resources, executor
+from redepth.runtime.resume import Identity, first_difference, read_record, why_again
+
+log = logging.getLogger(__name__)
 
 KEPT_BYTES = 256 * 2**20
 """Size of all decoded photos that are kept from their check on: seven of 12 megapixels. The first is kept at
@@ -63,6 +67,7 @@ class Photo:
         ground_truth: to measure against.
         decoded: its arrays, where they are kept in memory.
         prompt: conditions the prior.
+        hashes: of the photo and of its sky mask and ground truth, taken before they were read.
     """
 
     path: Path
@@ -71,6 +76,17 @@ class Photo:
     ground_truth: GroundTruth | None = None
     decoded: Decoded | None = None
     prompt: Prompt | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+
+    def with_hashes(self) -> Photo:
+        """Return the photo with its hashes."""
+        hashes = {"the photo": io.sha256_of(self.path)}
+        if self.sky_mask is not None:
+            hashes["the sky mask"] = io.sha256_of(self.sky_mask)
+        if self.ground_truth is not None:
+            hashes |= self.ground_truth.hashes
+            hashes["the kind of the ground truth"] = self.ground_truth.kind
+        return replace(self, hashes=hashes)
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,11 @@ class Settings:
     seed: int = 0
     prompt: str | None = None
     max_pixels: int = io.MAX_PIXELS
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The versions that a result depends on."""
+        return components.component_versions(self.preset)
 
 
 @dataclass(frozen=True)
@@ -169,28 +190,52 @@ class Silent:
 SILENT = Silent()
 
 
-def is_done(photo: Photo, settings: Settings) -> bool:
-    """Return whether the folder holds this refinement, complete: of this file, preset, seed and prompt."""
+def why_refine(photo: Photo, settings: Settings) -> str | None:
+    """Return None if the folder holds this refinement, complete; else why it does not, in words.
+
+    A refinement is done if its record names the same photo, preset, seed and prompt, the same contents of all
+    files that it was made from and the same versions of the components, and if its files are as they were
+    written. The reason is empty where there is no result, or no photo any more.
+    """
     try:
-        record = json.loads((photo.folder / "run.json").read_text(encoding="utf-8"))
-        same = (
-            photo.path.is_file()
-            and record["photo"]["source"] == str(photo.path.resolve())
-            and record["preset"] == settings.preset.model_dump(mode="json")
-            and record["seed"] == settings.seed
-            and not record["partial"]
-        )
-        if settings.prompt is None:
-            same_prompt = record["prompt_origin"]["from"] != "user"
-        else:
-            same_prompt = record["prompt"] == settings.prompt
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(same and same_prompt)
+        record = read_record(photo.folder / RECORD)
+        if record is None or not os.path.isfile(photo.path):
+            return ""
+        changes = list(_changed_settings(record, settings))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{RECORD} is damaged"
+    if changes:
+        return "; ".join(changes)
+    identity = _identity(photo.with_hashes(), settings)
+    return why_again(record, identity, photo.folder) or None
+
+
+def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator[str]:
+    if record["partial"]:
+        yield "it was ended early"
+    preset = settings.preset.model_dump(mode="json")
+    if record["preset"] != preset:
+        yield f"another preset ({first_difference(record['preset'], preset)})"
+    if record["seed"] != settings.seed:
+        yield first_difference(record["seed"], settings.seed, "seed")
+    if settings.prompt is None:
+        if record["prompt_origin"]["from"] == "user":
+            yield "the prompt is not given any more"
+    elif record["prompt"] != settings.prompt:
+        yield "another prompt"
+
+
+def _identity(photo: Photo, settings: Settings, shared: Mapping[str, str] | None = None) -> Identity:
+    """Return the identity of a refinement; ``shared`` are hashes that were taken earlier."""
+    files = components.named_files(settings.preset, photo.path)
+    identity = Identity.of(files, settings.versions, **photo.hashes)
+    return identity.model_copy(update={"inputs": {**identity.inputs, **(shared or {})}})
 
 
 def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Photo, Photo]]:
     """Decode each photo in full and check its sky mask and ground truth, before minutes of work.
+
+    Whatever is wrong with a photo, the next one is checked.
 
     Yields:
         The outcome of each check. The result is the photo, with its arrays as far as `KEPT_BYTES` allows.
@@ -198,16 +243,28 @@ def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Phot
     room = KEPT_BYTES
     for index, photo in enumerate(photos):
         try:
+            # The hashes first: a file that changes meanwhile differs from its hash in the next call.
+            checked = photo.with_hashes()
+            _check_folder(photo.folder)
             decoded = _decode(photo, max_pixels)
-        except RedepthError as error:
-            yield Done(index, photo, error=str(error))
+            decoded = replace(decoded, photo=_as_uint8(decoded.photo))
+        except Exception as error:  # such as MemoryError
+            log.debug("%s failed", photo.path, exc_info=True)
+            yield Done(index, photo, error=one_line(error))
             continue
-        decoded = replace(decoded, photo=_as_uint8(decoded.photo))
         if index == 0 or decoded.nbytes <= room:
             room -= decoded.nbytes
-            yield Done(index, photo, result=replace(photo, decoded=decoded))
+            yield Done(index, photo, result=replace(checked, decoded=decoded))
         else:
-            yield Done(index, photo, result=photo)
+            yield Done(index, photo, result=checked)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise InputError now if the result could not be written to its folder later."""
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise InputError(
+            f"{folder}: is not a folder that can be written to; move it away or choose another --out"
+        )
 
 
 def refine_photos(
@@ -219,11 +276,11 @@ def refine_photos(
     refinement. The rest of the work happens while the outcomes are read.
 
     Returns:
-        The outcome of each photo as it ends. After Ctrl-C no further photo is started; a photo that had taken
-        a step is written, marked partial; KeyboardInterrupt is raised in the end.
+        The outcome of each photo as it ends; first of those that cannot be captioned. After Ctrl-C no further
+        photo is started; a photo that had taken a step is written, marked partial; KeyboardInterrupt is
+        raised in the end.
 
     Raises:
-        InputError: if a photo to be captioned cannot be read any more.
         WeightsError: if weights are missing.
     """
     if resources.kind == "inline":
@@ -234,13 +291,18 @@ def refine_photos(
         make = partial(_make_worker, settings, settings.preset, SILENT)
         # Here, because a worker would load the captioner again for each photo.
         captioner = _captioner(settings)
-    return _outcomes(executor(resources), make, _with_prompts(photos, settings, captioner, display))
+    captioned = _with_prompts(photos, settings, captioner, display)
+    return _outcomes(executor(resources), make, captioned)
 
 
 def _outcomes(
-    runner: Executor, make: Make[Photo, Refined], photos: Sequence[Photo]
+    runner: Executor, make: Make[Photo, Refined], captioned: Sequence[Done[Photo, Photo]]
 ) -> Iterator[Done[Photo, Refined]]:
     interrupted = False
+    for failed in captioned:
+        if failed.result is None:
+            yield Done(failed.index, failed.item, error=failed.error)
+    photos = [done.result for done in captioned if done.result is not None]
     for done in runner.run(make, photos):
         if done.result is not None and done.result.interrupted:
             interrupted = True
@@ -258,17 +320,36 @@ def _captioner(settings: Settings) -> Captioner | None:
 
 def _with_prompts(
     photos: Sequence[Photo], settings: Settings, captioner: Captioner | None, display: Display
-) -> list[Photo]:
+) -> list[Done[Photo, Photo]]:
+    """Return each photo with its prompt, or why it has none."""
     if settings.prompt is not None:
-        prompts = [Prompt(settings.prompt)] * len(photos)
+        outcomes: list[Prompt | str] = [Prompt(settings.prompt)] * len(photos)
     else:
-        sources = [photo.path if photo.decoded is None else photo.decoded.photo for photo in photos]
         with display.activity("captioning"):
-            prompts = write_captions(captioner, sources, settings.max_pixels)
-    for photo, prompt in zip(photos, prompts, strict=True):
+            outcomes = _captions(photos, captioner, settings.max_pixels)
+    captioned: list[Done[Photo, Photo]] = []
+    for index, (photo, prompt) in enumerate(zip(photos, outcomes, strict=True)):
+        if isinstance(prompt, str):
+            captioned.append(Done(index, photo, error=prompt))
+            continue
         if settings.prompt is None and prompt.text:
             display.caption(photo, prompt)
-    return [replace(photo, prompt=prompt) for photo, prompt in zip(photos, prompts, strict=True)]
+        captioned.append(Done(index, photo, result=replace(photo, prompt=prompt)))
+    return captioned
+
+
+def _captions(photos: Sequence[Photo], captioner: Captioner | None, max_pixels: int) -> list[Prompt | str]:
+    """Return a caption of each photo, or the error."""
+    sources = [photo.path if photo.decoded is None else photo.decoded.photo for photo in photos]
+    try:
+        return [*write_captions(captioner, sources, max_pixels)]
+    except (WeightsError, MissingDependencyError):
+        raise
+    except Exception as error:  # of one photo
+        log.debug("captioning failed", exc_info=True)
+        if len(photos) == 1:
+            return [one_line(error)]
+    return [caption for photo in photos for caption in _captions([photo], captioner, max_pixels)]
 
 
 def _decode(photo: Photo, max_pixels: int) -> Decoded:
@@ -308,8 +389,11 @@ class _Worker:
     pipeline: Pipeline
     settings: Settings
     display: Display
+    shared: Mapping[str, str]
 
     def __call__(self, photo: Photo) -> Refined:
+        hashed = photo if photo.hashes else photo.with_hashes()
+        identity = _identity(hashed, self.settings, self.shared)
         decoded = photo.decoded or _decode(photo, self.settings.max_pixels)
         height, width = decoded.photo.pixels.shape[:2]
         io.require_room(photo.folder, BYTES_PER_PIXEL * height * width)
@@ -322,13 +406,16 @@ class _Worker:
                 ground_truth=photo.ground_truth,
                 sky_mask=decoded.sky,
             )
+        result = replace(result, identity=identity.model_dump())
         result.save(photo.folder)
         return Refined.of(result)
 
 
 def _make_worker(settings: Settings, preset: Preset | Components, display: Display) -> _Worker:
+    # Before they are loaded: weights in a folder, for example.
+    shared = Identity.of(components.named_files(settings.preset), {}).inputs
     with display.activity(f"loading preset {settings.preset.name}"):
         pipeline = Pipeline(preset, device=settings.device)
     if pipeline.device.type == "cpu":
         keep_freed_memory()
-    return _Worker(pipeline, settings, display)
+    return _Worker(pipeline, settings, display, shared)

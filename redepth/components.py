@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any, get_args
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, get_args, get_origin
 from weakref import WeakValueDictionary
 
 import torch
 from pydantic import AfterValidator
 
-from redepth import depth_models, priors, renderers
+from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer
 from redepth.data import datasets
@@ -21,7 +27,7 @@ from redepth.optim import objectives
 from redepth.optim.limits import check_memory_limit
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
-from redepth.registry import Registry
+from redepth.registry import Registry, options_schema
 
 FAMILIES: dict[str, Registry] = {
     "depth-models": depth_models.REGISTRY,
@@ -202,3 +208,120 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             installed[name] = "not installed as a package"
     return installed
+
+
+# --- what a result depends on ---------------------------------------------------------------------
+
+
+def named_files(preset: Preset, source: Path | None = None) -> dict[str, list[Path]]:
+    """Return the files that a resolved preset's options name, and the source of third-party components.
+
+    An option counts if it is text or a path and something exists under its value: a file; a folder with files
+    of the photo's stem, which are taken; or a checkpoint's folder, of which all files are taken. An option of
+    the type `Path` may also name any other folder, of which all files are taken.
+
+    Args:
+        preset: resolved.
+        source: the photo's file, if it has one.
+
+    Returns:
+        The option, such as ``depth_model.path``, or ``the code of MODULE`` -> its files.
+    """
+    found = {}
+    for section, registry, component_name, options in _chosen(preset):
+        component = registry.get(component_name)
+        for name, is_path in _text_options(component).items():
+            found[f"{section}.{name}"] = _files_under(options.get(name), source, whole=is_path)
+        found |= _source_files(component)
+    found["prompt.checkpoint"] = _files_under(preset.prompt.checkpoint, None, whole=False)
+    return {name: files for name, files in found.items() if files}
+
+
+def component_versions(preset: Preset) -> dict[str, str]:
+    """Return the versions of redepth and of the packages that a resolved preset's components are from."""
+    found = {"redepth": __version__}
+    for _, registry, name, _ in _chosen(preset):
+        if (distribution := registry.distribution(name)) is not None:
+            found |= dict([distribution])
+        for package in {module.partition(".")[0] for module in _modules(registry.get(name))}:
+            found |= {name: version(name) for name in _distributions(package)}
+    return found
+
+
+@cache
+def _distributions(package: str) -> tuple[str, ...]:
+    return tuple(packages_distributions().get(package, ()))
+
+
+def _chosen(preset: Preset) -> Iterator[tuple[str, Registry, str, dict[str, Any]]]:
+    """Yield each component of a preset: its section, its family, its name, its options."""
+    for section, registry, component in (
+        ("depth_model", depth_models.REGISTRY, preset.depth_model),
+        ("renderer", renderers.REGISTRY, preset.renderer),
+        ("prior", priors.REGISTRY, preset.prior),
+    ):
+        yield section, registry, component.name, component.options
+    for name, term in preset.optim.objectives.items():
+        yield f"optim.objectives.{name}", objectives.REGISTRY, name, term.options
+
+
+@cache
+def _text_options(component: type) -> dict[str, bool]:
+    """Return the options of a component that may be text or a path -> whether one may be a path."""
+    schema = options_schema(component).model_fields
+    kinds = {name: _option_types(field.annotation) for name, field in schema.items()}
+    return {
+        name: any(issubclass(kind, PurePath) for kind in types)
+        for name, types in kinds.items()
+        if any(issubclass(kind, str | PurePath) for kind in types)
+    }
+
+
+def _option_types(annotation: Any) -> tuple[type, ...]:
+    """Return the classes that an annotation allows: the members of a union, without literals."""
+    if annotation is Any:
+        return (str,)
+    if isinstance(annotation, type):
+        return (annotation,)
+    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return ()
+    return tuple(kind for part in inner for kind in _option_types(part))
+
+
+def _files_under(value: Any, source: Path | None, whole: bool) -> list[Path]:
+    if not isinstance(value, str | PurePath) or not str(value):
+        return []
+    path = os.path.expanduser(value)
+    if os.path.isfile(path):
+        return [Path(path)]
+    if not os.path.isdir(path):
+        return []
+    folder = Path(path)
+    with suppress(OSError):
+        return _files_in(folder, source, whole)
+    return []
+
+
+def _files_in(folder: Path, source: Path | None, whole: bool) -> list[Path]:
+    belonging = [file for file in folder.iterdir() if source is not None and file.stem == source.stem]
+    if files := [file for file in belonging if file.is_file()]:
+        return files
+    if whole or any((folder / name).is_file() for name in ("config.json", "model_index.json")):
+        return [file for file in folder.rglob("*") if file.is_file()]
+    return []
+
+
+def _modules(component: type) -> set[str]:
+    """Return the third-party modules that define a component or a base class of it."""
+    own = {"redepth", "torch", "builtins", "typing", "typing_extensions", "abc"}
+    return {base.__module__ for base in component.__mro__ if base.__module__.partition(".")[0] not in own}
+
+
+def _source_files(component: type) -> dict[str, list[Path]]:
+    found = {}
+    for name in _modules(component):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if path is not None:
+            found[f"the code of {name}"] = [Path(path)]
+    return found

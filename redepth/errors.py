@@ -38,3 +38,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest valid name, or an empty string."""
     matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says on one line, with its class unless it is a user's error."""
+    if isinstance(error, MemoryError):
+        return "not enough memory for it; free some, or give a smaller photo"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, RedepthError) else f"{type(error).__name__}: {text}"

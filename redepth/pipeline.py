@@ -139,7 +139,7 @@ class Pipeline:
             prompt=prompt.text,
             prompt_origin=prompt.origin,
             device=str(self.device),
-            source=None if decoded.source is None else str(decoded.source.resolve()),
+            source=None if decoded.source is None else io.as_text(decoded.source.resolve()),
             # Described anew: the prior's precision may have changed during the run.
             components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
@@ -168,7 +168,7 @@ class Pipeline:
                 "name": torch.cuda.get_device_name(self.device) if cuda else platform.machine(),
                 "threads": torch.get_num_threads(),
             },
-            "versions": components.versions(),
+            "versions": components.versions() | components.component_versions(self.preset),
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,14 @@ MEANINGS = {
 }
 
 
+RECORD = "run.json"
+RESULT_FILES = (
+    *(f"{kind}.{suffix}" for kind in ("disparity", "depth") for suffix in ("npy", "png")),
+    *("initial.npy", "uncertainty.npy", "normals.png", "comparison.png", "points.ply", RECORD),
+)
+"""All files that a result can have."""
+
+
 @dataclass(frozen=True)
 class GroundTruth:
     """The ground truth of a photo, for metrics.
@@ -47,11 +56,13 @@ class GroundTruth:
         values: (H, W), the photo's size; unknown where 0, negative or not finite.
         kind: whether the values are depth or disparity (in any unit).
         mask: (H, W) bool, where to measure; None is wherever it is known.
+        hashes: what identifies it in the run record, such as the SHA-256 of its file.
     """
 
     values: Array
     kind: Predicts = "depth"
     mask: NDArray[np.bool_] | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, height: int, width: int) -> None:
         """Raise InputError unless a photo of this size can be measured against it."""
@@ -95,6 +106,7 @@ class Refinement:
         components: checkpoints, revisions, precision, hardware, versions.
         timings: when the run began (UTC) and how long loading took.
         ground_truth: what it was measured against.
+        identity: hashes of the files that it was made from, and versions of what computed it.
     """
 
     photo: Array
@@ -108,6 +120,7 @@ class Refinement:
     components: dict[str, Any] = field(default_factory=dict)
     timings: dict[str, Any] = field(default_factory=dict)
     ground_truth: GroundTruth | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def predicts(self) -> Predicts:
@@ -212,7 +225,7 @@ class Refinement:
             self.normals_after,
             uncertainty=spread,
             ground_truth=None if truth is None else _inverted(truth.depth.numpy()),
-            title=Path(self.source).name if self.source else "refinement",
+            title=io.displayed(Path(self.source).name) if self.source else "refinement",
             subtitle=self._subtitle(),
         )
 
@@ -221,17 +234,23 @@ class Refinement:
         self.comparison().show()
 
     def save(self, folder: str | Path) -> Path:
-        """Write all files of the refinement to a folder, each atomically, and return the folder.
+        """Write all files of the refinement to a folder, as one transaction, and return the folder.
 
         ``{predicts}.npy``, ``{predicts}.png`` (16 bit), ``initial.npy``, ``uncertainty.npy``,
         ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``. Where the surface is so rough that
         every point would be removed as a flying pixel, there is no ``points.ply``: a warning is logged, and
         ``run.json`` holds ``points: 0``.
+
+        After an error or a kill at any moment the folder holds the old result or the new one, whole
+        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay.
         """
+        with io.replaced_folder(folder, _result_files(Path(folder)), RECORD) as new:
+            self._write(new)
+        return Path(folder)
+
+    def _write(self, folder: Path) -> None:
         from redepth import viz
 
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         io.save_npy(folder / f"{self.predicts}.npy", self.refined)
         io.save_npy(folder / "initial.npy", self.initial)
         io.save_npy(folder / "uncertainty.npy", self.uncertainty)
@@ -241,8 +260,9 @@ class Refinement:
         io.save_png(folder / "normals.png", normals)
         io.save_png(folder / "comparison.png", self.comparison())
         points = self._save_points(folder / "points.ply")
-        io.save_json(folder / "run.json", self.record() | {"png": encoding, "points": points})
-        return folder
+        # Last, because it names the other files with their hashes.
+        files = {"files": io.manifest(folder.iterdir())}
+        io.save_json(folder / RECORD, self.record() | {"png": encoding, "points": points} | files)
 
     def _save_points(self, path: Path) -> int:
         try:
@@ -281,6 +301,7 @@ class Refinement:
             "sky_mask": "given" if outcome.sky_given else "looked for",
             "diagnostics": {name: signature.record() for name, signature in self.diagnostics.items()},
             **self.components,
+            "identity": dict(self.identity),
             "preset": self.preset.model_dump(),
             "losses": outcome.history,
         }
@@ -328,6 +349,19 @@ class Refinement:
         height, width = self.photo.shape[:2]
         resized = geometry.resize(values.float(), height, width, align_corners=True)
         return resized[0, 0].numpy()
+
+
+def _result_files(folder: Path) -> list[str]:
+    """Return the names of the files in a folder that a result there replaces.
+
+    They are those that the record of the earlier result lists; without a record that can be read, all files
+    that a result can have.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        return [*map(str, record["files"]), RECORD]
+    except (OSError, ValueError, LookupError, TypeError):
+        return list(RESULT_FILES)
 
 
 def _display_normals(depth: Tensor) -> Array:

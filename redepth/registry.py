@@ -152,6 +152,14 @@ class Registry:
                 self._warn_once(f"{self.family} '{point.name}' of package {_distribution(point)}")
         return {**installed, **self._entries}
 
+    def distribution(self, name: str) -> tuple[str, str] | None:
+        """Return the name and the version of the package whose entry point a component is, if it is one."""
+        if name not in self._entries:
+            for point in entry_points(group=self.group, name=name):
+                if point.dist is not None:
+                    return point.dist.name, point.dist.version
+        return None
+
     def _warn_once(self, component: str) -> None:
         if component not in self._warned:
             self._warned.add(component)

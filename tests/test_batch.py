@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from redepth import batch, io
+from redepth import __version__, batch, components, io
 from redepth.batch import Photo
 from redepth.components import resolve
 from redepth.config import load_preset
+from redepth.errors import one_line
+from redepth.priors.prompts import Prompt
+from redepth.refinement import GroundTruth
+from redepth.registry import Entry
+from redepth.renderers import REGISTRY as RENDERERS
+from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.runtime.executors import Resources
+from redepth.runtime.resume import Identity
 from tests.support.command import Finished, call, spawn
+from tests.support.small_photos import write_depth, write_photo
 
 SMALL = ["--preset", "smoke", "--set", "optim.steps=1", "--set", "optim.members=1"]
 
@@ -151,3 +162,261 @@ def test_other_processes_write_the_same_and_a_bad_photo_stops_nothing(
         for record in records:
             del record["timings"]
         assert records[0] == records[1]
+
+
+# --- what is done already -------------------------------------------------------------------------
+
+
+@dataclass
+class Batch:
+    """A photo with its depth map, sky mask and ground truth, refined once."""
+
+    base: Path
+
+    @property
+    def photo(self) -> Photo:
+        depth = np.load(self.base / "truth.npy")
+        hashes = {"the ground truth": io.sha256_of(self.base / "truth.npy")}
+        truth = GroundTruth(depth, "depth", None, hashes)
+        return Photo(self.base / "a.png", self.base / "out" / "a", self.base / "sky.png", truth)
+
+    def settings(self, *overrides: str, **changes: Any) -> batch.Settings:
+        depth = ["depth_model.name=precomputed", f"depth_model.path={self.base / 'maps'}"]
+        depth += ["depth_model.predicts=depth", "optim.parameterization=low-rank"]
+        preset = resolve(load_preset("smoke", ["optim.steps=1", "optim.members=1", *depth, *overrides]))
+        return batch.Settings(preset, **({"device": "cpu", "prompt": "x"} | changes))
+
+    def refine(self, *overrides: str, **changes: Any) -> None:
+        settings = self.settings(*overrides, **changes)
+        checked = [done.result for done in batch.check_photos([self.photo], io.MAX_PIXELS)]
+        (outcome,) = batch.refine_photos([p for p in checked if p], settings, Resources())
+        assert outcome.error == ""
+
+    def why(self, *overrides: str, **changes: Any) -> str | None:
+        return batch.why_refine(self.photo, self.settings(*overrides, **changes))
+
+
+@pytest.fixture(scope="module")
+def refined_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("done")
+    write_photo(base / "a.png")
+    sky = np.zeros((40, 50), np.uint8)
+    sky[:10] = 255
+    Image.fromarray(sky).save(base / "sky.png")
+    write_depth(base / "truth.npy", seed=1)
+    write_depth(base / "maps" / "a.npy")
+    write_depth(base / "maps" / "b.npy")
+    Batch(base).refine()
+    return base
+
+
+@pytest.fixture
+def done(refined_once: Path, tmp_path: Path) -> Iterator[Batch]:
+    """A copy of the batch at the same paths."""
+    kept = shutil.copytree(refined_once, tmp_path / "kept")
+    yield Batch(refined_once)
+    shutil.rmtree(refined_once)
+    shutil.copytree(kept, refined_once)
+
+
+def test_nothing_changed_is_done(done: Batch) -> None:
+    assert done.why() is None
+    write_depth(done.base / "maps" / "b.npy", seed=9)
+    (done.base / "out" / "a" / "notes.txt").write_text("mine")
+    assert done.why() is None, "neither another photo's map nor the user's file matters"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a.png", "the photo changed"),
+        ("sky.png", "the sky mask changed"),
+        ("truth.npy", "the ground truth changed"),
+        ("maps/a.npy", "the depth map changed"),
+        ("out/a/depth.npy", "depth.npy was changed"),
+        ("out/a/points.ply", "points.ply was changed"),
+        ("out/a/run.json", "run.json is damaged"),
+    ],
+)
+def test_a_file_that_changed_is_named(name: str, reason: str, done: Batch) -> None:
+    path = done.base / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # of the same size
+    path.write_bytes(content)
+    assert done.why() == reason
+
+
+@pytest.mark.parametrize("name", ["initial.npy", "comparison.png"])
+def test_a_file_that_is_gone_or_empty_is_named(name: str, done: Batch) -> None:
+    path = done.base / "out" / "a" / name
+    path.write_bytes(b"")
+    assert done.why() == f"{name} was changed"
+    path.unlink()
+    assert done.why() == f"{name} is missing"
+
+
+def test_a_setting_that_changed_is_named(done: Batch) -> None:
+    assert done.why("optim.steps=2") == "another preset (optim.steps 1 was used, it is 2 now)"
+    assert done.why(seed=3) == "seed 0 was used, it is 3 now"
+    assert done.why(prompt="y") == "another prompt"
+    assert done.why(prompt=None) == "the prompt is not given any more"
+    without = replace(done.photo, sky_mask=None)
+    assert batch.why_refine(without, done.settings()) == "the sky mask is not used any more"
+    (done.base / "mask.png").write_bytes((done.base / "sky.png").read_bytes())
+    truth = replace(done.photo.ground_truth, hashes={**done.photo.ground_truth.hashes, "the mask": "1"})
+    masked = replace(done.photo, ground_truth=truth)
+    assert batch.why_refine(masked, done.settings()) == "the mask is new"
+    inverse = replace(done.photo, ground_truth=replace(done.photo.ground_truth, kind="disparity"))
+    assert batch.why_refine(inverse, done.settings()) == "the kind of the ground truth changed"
+
+
+def test_another_version_is_named(done: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(components, "__version__", "9.9")
+    assert done.why() == f"redepth {__version__} was used, it is 9.9 now"
+
+
+def test_records_that_are_old_or_nonsense_do_not_count(done: Batch) -> None:
+    path = done.base / "out" / "a" / "run.json"
+    record = json.loads(path.read_text())
+    for nonsense in ("[]", "{}", "null", "[" * 5000, '{"partial": false, "preset": []}', ""):
+        path.write_text(nonsense)
+        assert done.why() == "run.json is damaged"
+    io.save_json(path, record | {"partial": True})
+    assert done.why() == "it was ended early"
+    del record["identity"]
+    io.save_json(path, record)
+    assert done.why() == "its record does not say what it was made from"
+    path.unlink()
+    assert done.why() == ""
+
+
+def test_a_photo_that_is_replaced_after_its_check_is_not_done(done: Batch) -> None:
+    (checked,) = [outcome.result for outcome in batch.check_photos([done.photo], io.MAX_PIXELS)]
+    write_photo(done.base / "a.png", seed=7)
+    assert checked is not None
+    (outcome,) = batch.refine_photos([checked], done.settings(), Resources())
+    assert outcome.error == ""
+    assert done.why() == "the photo changed"
+
+
+def test_an_option_of_a_third_party_component_names_a_file(
+    done: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(kw_only=True, eq=False)
+    class Lit(BlinnPhong):
+        lamp: Path | None = None
+        folder: Path | None = None
+        note: str = ""
+
+    monkeypatch.setitem(RENDERERS._entries, "lit", Entry("lit", Lit))
+    base = done.base
+    write_depth(base / "lamps" / "one.npy")
+    (base / "lamp.txt").write_text("1")
+    preset: dict[str, Any] = {"extends": "smoke", "renderer": {"name": "lit", "lamp": str(base / "lamp.txt")}}
+    preset["renderer"] |= {"folder": str(base / "lamps"), "note": "n" * 5000}
+    found = components.named_files(resolve(load_preset(preset)))
+    assert found["renderer.lamp"] == [base / "lamp.txt"]
+    assert found["renderer.folder"] == [base / "lamps" / "one.npy"]
+    assert found["the code of tests.test_batch"] == [Path(__file__)]
+    assert "renderer.note" not in found
+
+
+def test_the_weights_in_a_folder_count(tmp_path: Path, golden: Path) -> None:
+    checkpoint = shutil.copytree(golden / "tiny-random-depth-anything", tmp_path / "checkpoint")
+    preset = resolve(load_preset("smoke", [f"depth_model.checkpoint={checkpoint}"]))
+    found = components.named_files(preset)
+    assert set(found) == {"depth_model.checkpoint"}
+    before = Identity.of(found, {})
+    with (checkpoint / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01" if file.read() != b"\x01" else b"\x02")
+    assert list(before.changes(Identity.of(found, {}))) == ["the file of depth_model.checkpoint changed"]
+
+
+def test_the_command_line_says_why_and_does_only_what_is_left(tmp_path: Path) -> None:
+    photos = [write_photo(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate("ab")]
+    settings = (*SMALL, "--device", "cpu", "--out", tmp_path / "out")
+    assert call("refine", *photos, *settings).code == 0
+    (tmp_path / "out" / "a" / "initial.npy").unlink()
+    write_photo(photos[1], seed=5)
+    again = call("refine", *photos, *settings)
+    assert again.code == 0, again
+    assert f"{photos[0]}: refined again: initial.npy is missing" in again.out
+    assert f"{photos[1]}: refined again: the photo changed" in again.out
+    last = call("refine", *photos, *settings)
+    assert "2 of 2 photos are done already" in last.out
+    assert "again:" not in last.out
+
+
+# --- whatever happens to one photo, the next one runs ---------------------------------------------
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("two\nlines"), RecursionError("deep")])
+def test_an_unexpected_error_of_one_photo_is_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [write_photo(tmp_path / f"{name}.png") for name in "ab"]
+    decode = batch.decode
+
+    def sometimes(path: Any, *args: Any) -> Any:
+        if path == photos[0]:
+            raise error
+        return decode(path, *args)
+
+    monkeypatch.setattr(batch, "decode", sometimes)
+    done = call("refine", *photos, *SMALL, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
+    (line,) = [line for line in done.complaints if str(photos[0]) in line]
+    assert one_line(error) in line
+    assert "Traceback" not in done.err
+
+
+def test_a_photo_that_cannot_be_captioned_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [
+        photo_of(write_photo(tmp_path / f"{name}.png", seed), tmp_path) for seed, name in enumerate("abc")
+    ]
+
+    class Captions:
+        def captions(self, pixels: Any) -> list[Prompt]:
+            return [self.caption(photo) for photo in pixels]
+
+        def caption(self, photo: Any) -> Prompt:
+            if np.array_equal(photo, io.load_photo(photos[1].path)):
+                raise MemoryError
+            return Prompt("relief", {"from": "blip"})
+
+    found = batch._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
+    assert found[1] == "not enough memory for it; free some, or give a smaller photo"
+    assert [prompt.text for prompt in (found[0], found[2]) if isinstance(prompt, Prompt)] == ["relief"] * 2
+    photos[2].path.unlink()
+    found = batch._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
+    assert "no such file" in str(found[2])
+
+
+def test_what_lies_in_the_way_is_found_before_the_weights_load(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    write_photo(tmp_path / "a.png")
+    (done,) = batch.check_photos([photo_of(tmp_path / "a.png", tmp_path)], io.MAX_PIXELS)
+    assert done.result is None
+    assert done.error.startswith(f"{tmp_path / 'a'}: is not a folder that can be written to")
+
+
+@pytest.mark.slow
+def test_names_that_the_locale_cannot_spell_and_a_notebooks_backend(tmp_path: Path) -> None:
+    names = [b"plain.png", "caf\u00e9.png".encode(), "\u6f22\u5b57.png".encode(), b"bad\xff.png"]
+    for name in names:
+        write_photo(tmp_path / "in" / os.fsdecode(name))
+    ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    strict = {"PYTHONIOENCODING": "ascii:strict"}
+    arguments = ("refine", tmp_path / "in", *SMALL, "--out", tmp_path / "out")
+    done = spawn(*arguments, extra=ascii_locale | notebook | strict)
+    assert done.code == 0, done
+    folders = sorted(os.fsencode(path.name) for path in (tmp_path / "out").iterdir())
+    assert folders == sorted(name.removesuffix(b".png") for name in names)
+    # The same photos, however the locale spells them.
+    done = call(*arguments)
+    assert "4 of 4 photos are done already" in done.out

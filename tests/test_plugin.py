@@ -114,6 +114,18 @@ def refusal(*overrides: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.usefixtures("plugin")
+def test_a_result_depends_on_the_version_and_the_code_of_a_plugin(site: Path) -> None:
+    preset = components.resolve(
+        redepth.load_preset({"extends": "smoke", "renderer": {"name": "my-renderer", "ambient": 0.2}})
+    )
+    assert components.component_versions(preset) == {"redepth": redepth.__version__, "my-renderers": "0.1"}
+    assert components.named_files(preset) == {"the code of my_renderers": [site / "my_renderers.py"]}
+    own = components.resolve(redepth.load_preset("smoke"))
+    assert components.component_versions(own) == {"redepth": redepth.__version__}
+    assert components.named_files(own) == {}
+
+
 # --- an installed package -------------------------------------------------------------------------
 
 

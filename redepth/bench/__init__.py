@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redepth.bench.comparison import compare
+from redepth.bench.identity import identify, identities
 from redepth.bench.records import Comparison, Result, Run, Summary
 from redepth.bench.run import captions, differences, finished_rows, measure_both, require_whole, run_benchmark
 from redepth.bench.tables import summarize, write_tables
@@ -16,6 +17,8 @@ __all__ = [
     "compare",
     "differences",
     "finished_rows",
+    "identify",
+    "identities",
     "measure_both",
     "require_whole",
     "run_benchmark",

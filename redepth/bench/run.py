@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from redepth import io
+from redepth.bench.identity import identify, identities
 from redepth.bench.pictures import image_pictures
 from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Run
 from redepth.bench.tables import write_tables
@@ -22,7 +23,7 @@ from redepth.protocols import EvaluationProtocol, Measurement, difference, measu
 from redepth.refinement import Refinement
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
-from redepth.runtime.resume import Task, claim, read_rows, row_path, run_tasks
+from redepth.runtime.resume import Task, begin_row, claim, done_rows, finish_row, read_rows, run_tasks
 
 PICTURE_WIDTH = 480
 
@@ -56,10 +57,11 @@ def run_benchmark(
     """
     claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     tasks = [(preset, image) for preset in run.presets for image in run.images]
-    finished = read_rows(folder, tasks, Result)
+    identity = identities(run.reader().load, run.presets)
+    finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
     left = [task for task in tasks if task not in finished]
     prompts = _prompts(run, left, device)
-    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, prompts)
+    make = partial(_make_worker, run, folder, device, keep_arrays, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     results = [finished[task] for task in tasks if task in finished]
     if results:
@@ -127,7 +129,7 @@ def _photos(images: Sequence[str], load: Callable[[str], Sample], readable: list
     for image in images:
         try:
             pixels = load(image).pixels()
-        except RedepthError:
+        except Exception:
             continue
         readable.append(image)
         yield pixels
@@ -160,10 +162,10 @@ def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome)
 
 
 def _make_worker(
-    run: str, folder: str, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+    run: Run, folder: Path, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
 ) -> Callable[[Task], Result]:
     """Return a worker that refines one image; a preset's models are loaded at its first image."""
-    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays, prompts)
+    return _Worker(run, folder, device, keep_arrays, prompts)
 
 
 class _Worker:
@@ -178,7 +180,9 @@ class _Worker:
     def __call__(self, task: Task) -> Result:
         preset, image = task
         started = time.perf_counter()
-        sample = prepare(self.run.protocol, self.dataset.load(image))
+        stored = self.dataset.load(image)
+        identity = identify(stored, self.run.presets[preset])
+        sample = prepare(self.run.protocol, stored)
         refinement = require_whole(
             self._pipeline(preset).refine(sample.pixels(), prompt=self.prompts[task], seed=self.run.seed)
         )
@@ -191,7 +195,13 @@ class _Worker:
             prompt=self.prompts[task],
             diagnostics=[signature.name for signature in refinement.flagged],
         )
-        self._write(task, result, refinement, measured, time.perf_counter() - started)
+        record = {
+            **result.model_dump(),
+            "seconds": time.perf_counter() - started,
+            "components": refinement.components,
+        }
+        path = begin_row(self.folder, task)
+        finish_row(path, record, identity, self._write(path, refinement, measured))
         return result
 
     def _pipeline(self, preset: str) -> Pipeline:
@@ -200,21 +210,16 @@ class _Worker:
             self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
         return self.pipelines[preset]
 
-    def _write(
-        self,
-        task: Task,
-        result: Result,
-        refinement: Refinement,
-        measured: Mapping[str, Measurement],
-        seconds: float,
-    ) -> None:
-        path = row_path(self.folder, task)
+    def _write(self, row: Path, refinement: Refinement, measured: Mapping[str, Measurement]) -> list[Path]:
+        """Write the files beside a row and return their paths."""
+        written = []
         for name, picture in image_pictures(refinement, measured, PICTURE_WIDTH).items():
-            io.save_jpeg(path.with_suffix(f".{name}.jpg"), picture)
+            written.append(row.with_suffix(f".{name}.jpg"))
+            io.save_jpeg(written[-1], picture)
         if self.keep_arrays:
             maps = {f"{when}_depth": m.depth.float().numpy() for when, m in measured.items()}
             truth = {"truth": measured["initial"].truth.float().numpy()}
             raw = {"initial_raw": refinement.outcome.initial, "members_raw": refinement.outcome.members}
-            io.save_npz(path.with_suffix(".npz"), {**maps, **truth, **{k: v.numpy() for k, v in raw.items()}})
-        # The row is written last: if it exists, all other files of the image exist too.
-        io.save_json(path, {**result.model_dump(), "seconds": seconds, "components": refinement.components})
+            written.append(row.with_suffix(".npz"))
+            io.save_npz(written[-1], {**maps, **truth, **{k: v.numpy() for k, v in raw.items()}})
+        return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,8 +197,9 @@ def _checked(request: RefineRequest, results: Results) -> list[Photo]:
 def _left(request: RefineRequest, results: Results) -> list[Photo]:
     """Return the photos that a former call has not refined already; print how many are done."""
     from redepth import io
-    from redepth.batch import Photo, is_done
+    from redepth.batch import Photo
 
+    io.recover(request.out)  # of a killed call
     photos = []
     for path, folder in zip(request.paths, io.output_folders(request.paths, request.out), strict=True):
         sky_mask = None if request.sky_masks is None else request.sky_masks.get(path)
@@ -207,14 +209,24 @@ def _left(request: RefineRequest, results: Results) -> list[Photo]:
             )
         else:
             photos.append(Photo(path, folder, sky_mask, request.truth))
-    # One photo is always refined. The record of a former run does not name its sky mask.
-    if len(request.paths) == 1 or request.fresh or request.sky_masks is not None:
+    # One photo is always refined.
+    if len(request.paths) == 1 or request.fresh:
         return photos
-    left = [photo for photo in photos if not is_done(photo, request.settings)]
+    left = [photo for photo in photos if _is_left(photo, request.settings)]
     if len(left) < len(photos):
         done = len(photos) - len(left)
         console.out.print(f"{done} of {len(photos)} photos are done already (--fresh refines them again)")
     return left
+
+
+def _is_left(photo: Photo, settings: Settings) -> bool:
+    """Return whether a photo is to be refined; print why, if it was refined before."""
+    from redepth.batch import why_refine
+
+    reason = why_refine(photo, settings)
+    if reason:
+        console.out.print(Text(f"{photo.path}: refined again: {reason}"), soft_wrap=True)
+    return reason is not None
 
 
 def _with_bar(
@@ -272,7 +284,7 @@ def _map_overrides(path: Path | None, kind: MapKind | None, photos: int) -> list
     if path is None or kind is None:
         kinds = "|".join(get_args(MapKind))
         raise ConfigError(f"--depth FILE|FOLDER and --predicts {kinds} go together")
-    if photos != 1 and path.is_file():
+    if photos != 1 and os.path.isfile(path):
         raise ConfigError(f"--depth {path} belongs to one photo, {photos} were given; give a folder of maps")
     return [
         "depth_model.name=precomputed",
@@ -310,7 +322,10 @@ def _ground_truth(path: Path | None, kind: Predicts, mask: Path | None, photos: 
     from redepth import io
     from redepth.refinement import GroundTruth
 
-    return GroundTruth(io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask))
+    # The hashes first: a file that changes meanwhile differs from its hash in the next call.
+    files = {"the ground truth": path, "the mask": mask}
+    hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
+    return GroundTruth(io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask), hashes)
 
 
 def _sky_masks(paths: Sequence[Path], given: Path | None) -> dict[Path, Path] | None:

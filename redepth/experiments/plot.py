@@ -11,6 +11,7 @@ from redepth import io
 from redepth.experiments.grids import FACTORS, Plot, preset_values
 from redepth.experiments.study import Study
 from redepth.experiments.summary import Cell
+from redepth.viz.library import import_matplotlib
 
 if TYPE_CHECKING:  # matplotlib takes a while to import
     from matplotlib.figure import Figure
@@ -33,12 +34,10 @@ _STYLE: dict[Any, Any] = {
 
 def draw(study: Study, cells: Sequence[Cell], path: Path) -> None:
     """Draw the figure of an experiment to a PNG; nothing if no cell has a change."""
-    import matplotlib
-
     shown = [cell for cell in cells if not math.isnan(cell.change.change)]
     if not shown:
         return
-    with matplotlib.rc_context(_STYLE):
+    with import_matplotlib().rc_context(_STYLE):
         figure = PLOTS[study.grid.plot](study, shown)
         with io.atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=DPI, format="png")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, measure_both, require_whole
+from redepth.bench import captions, identify, identities, measure_both, require_whole
 from redepth.data.datasets import Sample
 from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
@@ -22,7 +22,7 @@ from redepth.pipeline import Pipeline
 from redepth.protocols import Measurement, prepare
 from redepth.refinement import Refinement
 from redepth.runtime.executors import Done, Resources
-from redepth.runtime.resume import Task, claim, read_rows, row_path, run_tasks
+from redepth.runtime.resume import Identity, Task, begin_row, claim, done_rows, finish_row, run_tasks
 
 IDENTITY, KIND = "experiment.json", "experiment"
 PICTURED = 4
@@ -117,11 +117,22 @@ def run_study(
     """
     claim(folder / IDENTITY, study, lambda a, b: list(differences(a, b)), KIND, fresh=fresh)
     tasks = study.tasks()
-    finished = read_rows(folder, tasks, StoredResults)
+    finished = done_rows(folder, tasks, StoredResults, _identify(study))
     left = [task for task in tasks if task not in finished]
-    make = partial(_make_worker, study.model_dump_json(), str(folder), device, _prompts(study, left, device))
+    make = partial(_make_worker, study, folder, device, _prompts(study, left, device))
     failures = run_tasks(make, left, finished, resources, on_done)
     return [row for task in tasks if task in finished for row in finished[task].rows], failures
+
+
+def _identify(study: Study) -> Callable[[Task], Identity]:
+    """Return the function that gives the identity of a task; it reads each scene once."""
+    scenes = {scene.name: scene for scene in study.scenes()}
+
+    def load(name: str) -> Sample:
+        return study.reader(scenes[name].scenes).load(scenes[name].image)
+
+    identity = identities(load, {name: arm.preset for name, arm in study.arms.items()})
+    return lambda task: identity(*task)
 
 
 def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
@@ -137,10 +148,10 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
 
 
 def _make_worker(
-    study: str, folder: str, device: str, prompts: Mapping[str, str]
+    study: Study, folder: Path, device: str, prompts: Mapping[str, str]
 ) -> Callable[[Task], StoredResults]:
     """Return a worker that runs one arm on one scene; an arm's models are loaded at its first scene."""
-    return _Worker(Study.model_validate_json(study), Path(folder), device, prompts)
+    return _Worker(study, folder, device, prompts)
 
 
 class _Worker:
@@ -153,18 +164,20 @@ class _Worker:
     def __call__(self, task: Task) -> StoredResults:
         name, scene = task[0], self.scenes[task[1]]
         arm = self.study.arms[name]
-        sample = prepare(self.study.protocol, self.readers[scene.scenes.label].load(scene.image))
+        stored = self.readers[scene.scenes.label].load(scene.image)
+        identity = identify(stored, arm.preset)
+        sample = prepare(self.study.protocol, stored)
         refinement, peak = self._refine(name, arm, scene, sample)
         measured = [
             (part, measure_both(self.study.protocol, sample, part.refinement.outcome))
             for part in _parts(name, arm, refinement)
         ]
         rows = StoredResults(rows=[self._row(scene, part, both, peak) for part, both in measured])
-        path = row_path(self.folder, task)
+        path, files = begin_row(self.folder, task), []
         if self._is_pictured(scene):
-            io.save_npz(path.with_suffix(".npz"), _maps(refinement, measured[0][1]))
-        # The rows are written last: if they exist, all other files of the task exist too.
-        io.save_json(path, rows.model_dump())
+            files.append(path.with_suffix(".npz"))
+            io.save_npz(files[0], _maps(refinement, measured[0][1]))
+        finish_row(path, rows.model_dump(), identity, files)
         return rows
 
     def _refine(

@@ -7,10 +7,13 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.files import StrPath
+from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
 from redepth.io.images import MAX_PIXELS
 from redepth.io.mask import load_mask
+from redepth.io.names import as_text, displayed, hashed_name, is_safe_name
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
+from redepth.io.transaction import recover, replaced_folder
 from redepth.io.write import (
     atomic_path,
     remove_leftovers,
@@ -31,16 +34,24 @@ __all__ = [
     "MIN_SIDE",
     "PHOTO_SUFFIXES",
     "StrPath",
+    "as_text",
     "atomic_path",
     "check_size",
     "companions",
+    "damage",
+    "displayed",
     "find_photos",
+    "hashed_name",
+    "is_safe_name",
     "load_depth_map",
     "load_disparity_png",
     "load_mask",
     "load_photo",
+    "manifest",
     "output_folders",
+    "recover",
     "remove_leftovers",
+    "replaced_folder",
     "require_room",
     "save_disparity_png",
     "save_jpeg",
@@ -50,5 +61,7 @@ __all__ = [
     "save_png",
     "save_points",
     "save_text",
+    "sha256_of",
+    "sha256_of_files",
     "to_uint8",
 ]

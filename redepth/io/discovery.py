@@ -11,6 +11,7 @@ from pathlib import Path
 
 from redepth.errors import InputError
 from redepth.io.files import StrPath
+from redepth.io.names import as_text, hashed_name, is_safe_name
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif"})
 
@@ -40,9 +41,9 @@ def find_photos(inputs: Sequence[StrPath]) -> list[Path]:
 
 
 def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike `Path.is_dir`, False for a name that is too long
         candidates, problem = list(path.iterdir()), "the folder holds no photo"
-    elif glob.has_magic(str(path)) and not path.exists():
+    elif glob.has_magic(str(path)) and not os.path.exists(path):
         candidates = [Path(match) for match in glob.glob(str(path), recursive=True)]
         problem = "the pattern matches no photo"
     else:
@@ -100,22 +101,29 @@ def output_folders(photos: Sequence[StrPath], out: StrPath) -> list[Path]:
     photo, the folder gets ``-2``, ``-3`` and so on; the same photo gets the same folder again. Photos
     appended to the list leave the folders of the others unchanged. Names that differ only in case or in
     Unicode normal form count as the same, as they do on macOS and Windows.
+
+    A stem that is no safe name of a visible folder in ``out`` (such as ``..`` of ``...jpg``, or one that is
+    too long) becomes one (`hashed_name`).
     """
     taken: set[str] = set()
     folders = []
     for photo in photos:
-        folder, number = Path(out) / Path(photo).stem, 1
+        folder, number = _folder(out, Path(photo).stem), 1
         while _key(folder) in taken or _holds_another(folder, photo):
             number += 1
-            folder = Path(out) / f"{Path(photo).stem}-{number}"
+            folder = _folder(out, f"{Path(photo).stem}-{number}")
         taken.add(_key(folder))
         folders.append(folder)
     return folders
 
 
+def _folder(out: StrPath, name: str) -> Path:
+    return Path(out) / (name if is_safe_name(name) else hashed_name(name))
+
+
 def _key(folder: Path) -> str:
     """Return the folder's name as a file system compares it that ignores case and normal form."""
-    return unicodedata.normalize("NFC", folder.name).casefold()
+    return unicodedata.normalize("NFC", as_text(folder.name)).casefold()
 
 
 def _holds_another(folder: Path, photo: StrPath) -> bool:
@@ -124,4 +132,4 @@ def _holds_another(folder: Path, photo: StrPath) -> bool:
         source = json.loads((folder / "run.json").read_text(encoding="utf-8"))["photo"]["source"]
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    return bool(source != str(Path(photo).resolve()))
+    return bool(source != as_text(os.path.realpath(photo)))

@@ -24,6 +24,7 @@ from redepth.io.files import StrPath
 _TEMPORARY = ".redepth-"
 _SPARE = 2**22
 _LEFTOVER = re.compile(r"\.redepth-[0-9a-f]{32}(\.\w+)?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @contextmanager
@@ -130,7 +131,10 @@ def save_json(path: StrPath, value: Any) -> None:
     Raises:
         TypeError: a value has no JSON form.
     """
-    text = json.dumps(_jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
+    value = _jsonable(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if _SURROGATE.search(text):  # of a file name that is not UTF-8
+        text = json.dumps(value, indent=2, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

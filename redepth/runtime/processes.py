@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from redepth.errors import RedepthError
+from redepth.errors import RedepthError, one_line
 from redepth.runtime import signals
 from redepth.runtime.work import (
     INTERRUPTED,
@@ -25,7 +25,6 @@ from redepth.runtime.work import (
     Resources,
     T,
     attempt,
-    in_one_line,
     use_threads,
 )
 
@@ -182,7 +181,7 @@ def _serve(
         _decline(parent)
         return
     except Exception as error:
-        parent.send(error if isinstance(error, RedepthError) else RedepthError(in_one_line(error)))
+        parent.send(error if isinstance(error, RedepthError) else RedepthError(one_line(error)))
         return
     parent.send("ready")
     while True:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from redepth.errors import RedepthError
+from redepth.errors import one_line
 from redepth.runtime.signals import Interruptions, counted
 
 T = TypeVar("T")
@@ -205,13 +205,7 @@ def attempt(worker: Worker[T, R], index: int, item: T) -> Done[T, R]:
         return Done(index, item, error=INTERRUPTED, interrupted=True)
     except Exception as error:  # an error of one input must not stop the others
         log.debug("input %d failed", index, exc_info=True)
-        return Done(index, item, error=in_one_line(error))
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return an error's text on one line, with its type unless it is an error of this package."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if isinstance(error, RedepthError) else f"{type(error).__name__}: {text}"
+        return Done(index, item, error=one_line(error))
 
 
 def use_threads(threads: int | None) -> None:

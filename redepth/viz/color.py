@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from redepth.io import to_uint8
+from redepth.viz.library import import_matplotlib
 
 DISPARITY_CMAP = "inferno"
 DIFFERENCE_CMAP = "RdBu_r"
@@ -73,8 +74,7 @@ def colorize(
 @cache
 def colour_table(cmap: str) -> NDArray[np.uint8]:
     """Return the 256 colours of a matplotlib colour map, (256, 3)."""
-    import matplotlib
-
+    matplotlib = import_matplotlib()
     try:
         colour_map = matplotlib.colormaps[cmap]
     except KeyError:

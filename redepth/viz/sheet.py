@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from redepth.viz.color import colour_table
+from redepth.viz.library import import_matplotlib
 
 _NARROWEST_COLUMN = 250
 _INK, _SOFT_INK, _FRAME = "#1a1a1a", "#6b6b6b", "#d9d9d9"
@@ -47,10 +48,8 @@ class Style:
 
     def font(self, size: float, *, bold: bool = False) -> ImageFont.FreeTypeFont:
         """Return the typeface that comes with matplotlib, at ``size`` units."""
-        import matplotlib
-
         name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-        path = Path(matplotlib.get_data_path(), "fonts", "ttf", name)
+        path = Path(import_matplotlib().get_data_path(), "fonts", "ttf", name)
         # The basic engine draws the same on every machine; the other is not always installed.
         return ImageFont.truetype(str(path), round(size * self.unit), layout_engine=ImageFont.Layout.BASIC)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,31 @@ def test_a_finished_experiment_does_nothing_again_and_a_damaged_row_is_made_agai
     again, _ = run_study(study, copy, ONE_THREAD)
     assert numbers(again) == numbers(rows)
     assert [path.stat().st_mtime_ns for path in paths[2:]] == times
+
+
+def test_a_row_of_another_version_or_another_scene_is_made_again(
+    finished: tuple[Study, Path, list[ArmResult]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study, folder, rows = finished
+    copy, load = Path(shutil.copytree(folder, tmp_path / "copy")), Synthetic.load
+    changed = study.sets[0].images[1]
+
+    def otherwise(self: Synthetic, name: str) -> Any:
+        sample = load(self, name)
+        return replace(sample, truth=2 * sample.truth) if name == changed else sample
+
+    monkeypatch.setattr(Synthetic, "load", otherwise)
+    again, _ = run_study(study, copy, ONE_THREAD)
+    assert numbers(again)[::2] == numbers(rows)[::2]
+    words = [message.partition(": ")[2] for message in caplog.messages if "again" in message]
+    assert words == ["measured again: the ground truth changed"] * len(ARMS)
+    caplog.clear()
+    monkeypatch.setattr("redepth.components.__version__", "9.9")
+    run_study(study, copy, ONE_THREAD)
+    assert len([message for message in caplog.messages if "redepth 0" in message]) == len(rows)
 
 
 @pytest.mark.slow

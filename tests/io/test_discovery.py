@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,49 @@ def test_output_folders_are_distinct_and_stable() -> None:
         shorter = io.output_folders(photos[:count], "out")
         assert shorter == io.output_folders(photos, "out")[:count]
     assert io.output_folders(["a.jpg"], Path("out")) == [Path("out/a")]
+
+
+def test_no_folder_lies_outside_and_every_name_fits(tmp_path: Path) -> None:
+    names = [
+        "...jpg",
+        "..jpg",
+        ".hidden.jpg",
+        ".redepth-0.jpg",
+        "nul.jpg",
+        "x" * 251 + ".jpg",
+        "x" * 251 + ".png",
+    ]
+    names += [
+        "\u6f22" * 84 + "a.jp",
+        "a ..jpg",
+        "y" * 255,
+        "two\nlines.png",
+        os.fsdecode(b"bad\xff.jpg"),
+        "=.jpg",
+    ]
+    folders = io.output_folders(
+        [f"{place}/{name}" for place in ("p", "q") for name in names], tmp_path / "out"
+    )
+    for folder in folders:
+        assert folder.parent == tmp_path / "out"
+        folder.mkdir(parents=True)  # an error if one is there already
+    assert len(list((tmp_path / "out").iterdir())) == 2 * len(names)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_folder_is_that_of_its_photo_under_every_locale(tmp_path: Path) -> None:
+    photo = tmp_path / os.fsdecode("caf\u00e9.png".encode())
+    ascii_locale = str(tmp_path / "caf\u00e9.png".encode().decode("ascii", "surrogateescape"))
+    io.save_json(tmp_path / "out" / "caf\u00e9" / "run.json", {"photo": {"source": io.as_text(photo)}})
+    assert io.output_folders([photo], tmp_path / "out") == [tmp_path / "out" / "caf\u00e9"]
+    # The folder's name is the same bytes; here, under another locale, it is not there yet.
+    assert [io.as_text(f) for f in io.output_folders([ascii_locale], tmp_path / "out")] == [
+        str(tmp_path / "out" / "caf\u00e9")
+    ]
+
+
+def test_an_input_that_is_too_long_for_a_name_is_left_to_the_reader() -> None:
+    assert io.find_photos(["x" * 300 + ".png", "*" * 300 + "x"][:1]) == [Path("x" * 300 + ".png")]
 
 
 def test_a_companion_is_the_file_given_or_that_of_the_photos_name(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def _matches(root: Path, pattern: str) -> Files:
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match is None:
             continue
-        name = "/".join(part.strip("/") for part in match.groups() if part.strip("/"))
+        name = io.displayed("/".join(part.strip("/") for part in match.groups() if part.strip("/")))
         if name in files:
             raise InputError(f"{path} and {files[name]} would both be '{name}'; give a narrower pattern")
         files[name] = path
