@@ -4,10 +4,12 @@ Every writer is atomic: a file is whole or absent. Importing this package needs 
 file that cannot be used raises `InputError` with one line: the file, the problem and the remedy.
 """
 
-from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png
+from redepth.io.arrays import read_floats
+from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
-from redepth.io.files import StrPath
-from redepth.io.images import MAX_PIXELS
+from redepth.io.files import StrPath, damaged, open_regular
+from redepth.io.images import image_size
+from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit
 from redepth.io.mask import load_mask
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
@@ -31,14 +33,21 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "StrPath",
     "atomic_path",
+    "check_pixels",
     "check_size",
     "companions",
+    "damaged",
     "find_photos",
+    "image_size",
     "load_depth_map",
     "load_disparity_png",
+    "load_grey16",
     "load_mask",
     "load_photo",
+    "open_regular",
     "output_folders",
+    "pixel_limit",
+    "read_floats",
     "read_text",
     "save_disparity_png",
     "save_jpeg",

@@ -44,6 +44,11 @@ def damaged(path: Path, error: BaseException) -> InputError:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's text on one line."""
+    """Return an error's text, shortened, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return shortened(" ".join(text.split())) or type(error).__name__
+
+
+def shortened(text: str, length: int = 160) -> str:
+    """Cut what a file says of itself, which may have any length."""
+    return text if len(text) <= length else f"{text[:length]} ..."

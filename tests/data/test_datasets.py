@@ -18,6 +18,7 @@ from PIL import Image
 from redepth import io
 from redepth.data import datasets
 from redepth.data.datasets import REGISTRY, Sample
+from redepth.data.datasets import co3d as co3d_module
 from redepth.data.datasets import eth3d as eth3d_module
 from redepth.data.datasets import middlebury as middlebury_module
 from redepth.data.datasets import sintel as sintel_module
@@ -185,10 +186,10 @@ def test_kitti_depth_that_an_editor_reduced_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "val" / DRIVE / "proj_depth" / "groundtruth" / "image_02" / "0000000069.png"
     dataset = build("kitti", tmp_path)
     Image.fromarray(pixels()[..., 0]).save(path)
-    with pytest.raises(InputError, match=r"0000000069.png: has mode L, not 16-bit grey"):
+    with pytest.raises(InputError, match=r"0000000069.png: is 8-bit grey, not 16-bit grey"):
         dataset.load(f"{DRIVE}/0000000069")
     path.write_bytes(b"\x89PNG nothing")
-    with pytest.raises(InputError, match="damaged or of another format"):
+    with pytest.raises(InputError, match="not a readable image, or a damaged one"):
         dataset.load(f"{DRIVE}/0000000069")
     grey16(path, np.ones((3, 4), np.uint16))
     with pytest.raises(InputError, match=r"the truth is \(3, 4\) and the photo \(18, 24\)"):
@@ -246,7 +247,7 @@ def test_eth3d_depth_of_another_length_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1724 bytes are not 24 x 18 floats \(1728 bytes\)"):
         build("eth3d", tmp_path).load("pipes/DSC_0001")
     (tmp_path / "pipes" / "images" / "dslr_images" / "DSC_0001.JPG").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(InputError, match=r"DSC_0001.JPG: damaged"):
+    with pytest.raises(InputError, match=r"DSC_0001.JPG: not a readable image"):
         build("eth3d", tmp_path).load("pipes/DSC_0001")
 
 
@@ -325,20 +326,33 @@ def test_co3d_categories(tmp_path: Path) -> None:
     assert str(tmp_path / "bench" / "frame_annotations.jgz") in lines(dataset)[0]
 
 
-def test_co3d_annotations_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+def test_co3d_annotations_that_cannot_be_used_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "apple" / "frame_annotations.jgz"
     path.parent.mkdir()
     path.write_text("[]")
     with pytest.raises(InputError, match=r"frame_annotations.jgz: damaged"):
         build("co3d", tmp_path).names()
-    path.write_bytes(gzip.compress(b"[{"))
-    with pytest.raises(InputError, match=r"frame_annotations.jgz: damaged"):
-        build("co3d", tmp_path).names()
+    whole = gzip.compress(b"[]" * 1000)
+    for content in (b"[{", b"[" * 100_000, b"[1"):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(InputError, match=r"frame_annotations.jgz: (damaged|not CO3D)") as error:
+            build("co3d", tmp_path).names()
+        assert len(str(error.value)) < 400 + len(str(path))
+    for damaged in (whole[:-4], whole[:12] + b"\xff" * 4 + whole[16:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"frame_annotations.jgz: damaged"):
+            build("co3d", tmp_path).names()
     frame = co3d_frame(tmp_path, "12_34_56", 1)
     del frame["depth"]["scale_adjustment"]
     annotations(tmp_path, [frame])
     with pytest.raises(InputError, match="scale_adjustment"):
         build("co3d", tmp_path).load("apple/12_34_56/frame000001")
+    monkeypatch.setattr(co3d_module, "ANNOTATIONS_LIMIT", 10)
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="longer than 10 bytes when unpacked"):
+        build("co3d", tmp_path).names()
 
 
 # --- nyuv2 ----------------------------------------------------------------------------------------
@@ -397,7 +411,7 @@ def test_nyu_mat_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: pyt
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "nyu_depth_v2_labeled.mat"
     path.write_bytes(b"no HDF5")
-    with pytest.raises(InputError, match=r"nyu_depth_v2_labeled.mat: damaged or of another format"):
+    with pytest.raises(InputError, match=r"nyu_depth_v2_labeled.mat: damaged or truncated"):
         build("nyuv2", tmp_path).names()
     with h5py.File(path, "w") as file:
         file["images"] = np.zeros((1, 3, 4, 5), np.uint8)
@@ -565,11 +579,11 @@ def test_sintel_has_1064_frames() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not start with 202021.25"),
+        (b"", "the file is empty"),
         (dpt(numbers(), 1.0), "does not start with 202021.25"),
         (struct.pack(">fii", 202021.25, 24, 18), "big-endian"),
-        (dpt(numbers())[:-1], "1739 bytes do not hold 24 x 18 floats"),
-        (struct.pack("<fii", 202021.25, -1, 4), "do not hold -1 x 4"),
+        (dpt(numbers())[:-1], r"1727 bytes are not 24 x 18 floats \(1728 bytes\)"),
+        (struct.pack("<fii", 202021.25, -1, 4), "declares -1 x 4 pixels"),
     ],
 )
 def test_a_dpt_that_cannot_be_used_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
