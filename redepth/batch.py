@@ -78,7 +78,7 @@ class Settings:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         seed: of all random streams.
         prompt: of all photos; None: the preset's captioner writes one for each.
-        max_pixels: photos with more pixels are refused.
+        max_pixels: photos, masks and maps with more pixels are refused.
     """
 
     preset: Preset
@@ -314,6 +314,7 @@ class _Worker:
                 seed=self.settings.seed,
                 on_step=on_step,
                 ground_truth=photo.ground_truth,
+                max_pixels=self.settings.max_pixels,
                 sky_mask=decoded.sky,
             )
         result.save(photo.folder)

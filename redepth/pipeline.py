@@ -128,9 +128,11 @@ class Pipeline:
             (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        outcome = run_within_limits(
-            self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
-        )
+        # The depth model may read files of the photo, such as its map.
+        with io.pixel_limit(max_pixels):
+            outcome = run_within_limits(
+                self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+            )
         return Refinement(
             photo=pixels,
             outcome=outcome,
@@ -196,7 +198,7 @@ def refine(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         on_step: called after each step with a `StepReport`.
         ground_truth: to measure against.
-        max_pixels: refuse photos with more pixels than this.
+        max_pixels: refuse photos, and maps that the depth model reads, with more pixels than this.
         sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
 
     Raises:
@@ -215,6 +217,7 @@ def refine(
         seed=seed,
         on_step=on_step,
         ground_truth=ground_truth,
+        max_pixels=max_pixels,
         sky_mask=sky_mask,
     )
 

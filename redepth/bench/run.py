@@ -38,6 +38,7 @@ def run_benchmark(
     device: str = "auto",
     fresh: bool = False,
     keep_arrays: bool = False,
+    max_pixels: int = io.MAX_PIXELS,
     on_done: OnDone = lambda done, ended, total: None,
 ) -> tuple[list[Result], dict[Task, str]]:
     """Refine and measure the images that are left, write all files, and return rows and failures.
@@ -49,6 +50,8 @@ def run_benchmark(
         device: device of each worker.
         fresh: discard what the folder holds.
         keep_arrays: also write each image's maps.
+        max_pixels: refuse files of the data set with more pixels; it is no part of the run's identity,
+            because it changes no row.
         on_done: called after each image.
 
     Raises:
@@ -58,8 +61,9 @@ def run_benchmark(
     tasks = [(preset, image) for preset in run.presets for image in run.images]
     finished = read_rows(folder, tasks, Result)
     left = [task for task in tasks if task not in finished]
-    prompts = _prompts(run, left, device)
-    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, prompts)
+    with io.pixel_limit(max_pixels):
+        prompts = _prompts(run, left, device)
+    make = partial(_make_worker, run.model_dump_json(), str(folder), device, keep_arrays, max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     results = [finished[task] for task in tasks if task in finished]
     if results:
@@ -154,10 +158,11 @@ def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome)
 
 
 def _make_worker(
-    run: str, folder: str, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+    run: str, folder: str, device: str, keep_arrays: bool, max_pixels: int, prompts: Mapping[Task, str]
 ) -> Callable[[Task], Result]:
     """Return a worker that refines one image; a preset's models are loaded at its first image."""
-    return _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays, prompts)
+    worker = _Worker(Run.model_validate_json(run), Path(folder), device, keep_arrays, prompts)
+    return io.with_pixel_limit(worker, max_pixels)
 
 
 class _Worker:

@@ -70,6 +70,7 @@ def bench_run(
         str | None, typer.Option(help="Prompt for the prior, the same for every photo; replaces captions.")
     ] = None,
     seed: options.Seed = 0,
+    max_pixels: options.MaxPixels = 100_000_000,
     arrays: Annotated[bool, typer.Option("--arrays", help="Also store the maps of every image.")] = False,
     fresh: options.Fresh = False,
 ) -> None:
@@ -92,7 +93,14 @@ def bench_run(
     resources = options.resources(workers, ray, threads, device)
     with console.resumable(where), console.task_progress(len(run.images) * len(run.presets)) as on_done:
         results, failures = benchmark.run_benchmark(
-            run, where, resources, device=device, fresh=fresh, keep_arrays=arrays, on_done=on_done
+            run,
+            where,
+            resources,
+            device=device,
+            fresh=fresh,
+            keep_arrays=arrays,
+            max_pixels=max_pixels,
+            on_done=on_done,
         )
     for (preset, image), error in failures.items():
         console.complain(f"{image} ({preset}): {error}")

@@ -100,6 +100,7 @@ def run_study(
     *,
     device: str = "auto",
     fresh: bool = False,
+    max_pixels: int = io.MAX_PIXELS,
     on_done: OnDone = lambda done, ended, total: None,
 ) -> tuple[list[ArmResult], dict[Task, str]]:
     """Run the tasks that are left; return all rows, and the tasks (arm, scene) that failed with the reasons.
@@ -110,6 +111,7 @@ def run_study(
         resources: where the work runs; metrics do not depend on it, time and memory do.
         device: device of each worker.
         fresh: discard what the folder holds.
+        max_pixels: refuse files of the data set with more pixels; it is no part of the study.
         on_done: called after each task.
 
     Raises:
@@ -119,7 +121,9 @@ def run_study(
     tasks = study.tasks()
     finished = read_rows(folder, tasks, StoredResults)
     left = [task for task in tasks if task not in finished]
-    make = partial(_make_worker, study.model_dump_json(), str(folder), device, _prompts(study, left, device))
+    with io.pixel_limit(max_pixels):
+        prompts = _prompts(study, left, device)
+    make = partial(_make_worker, study.model_dump_json(), str(folder), device, max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     return [row for task in tasks if task in finished for row in finished[task].rows], failures
 
@@ -137,10 +141,11 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
 
 
 def _make_worker(
-    study: str, folder: str, device: str, prompts: Mapping[str, str]
+    study: str, folder: str, device: str, max_pixels: int, prompts: Mapping[str, str]
 ) -> Callable[[Task], StoredResults]:
     """Return a worker that runs one arm on one scene; an arm's models are loaded at its first scene."""
-    return _Worker(Study.model_validate_json(study), Path(folder), device, prompts)
+    worker = _Worker(Study.model_validate_json(study), Path(folder), device, prompts)
+    return io.with_pixel_limit(worker, max_pixels)
 
 
 class _Worker:

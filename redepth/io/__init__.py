@@ -9,7 +9,7 @@ from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png,
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.files import StrPath, damaged, open_regular
 from redepth.io.images import image_size
-from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit
+from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_limit
 from redepth.io.mask import load_mask
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
@@ -58,4 +58,5 @@ __all__ = [
     "save_points",
     "save_text",
     "to_uint8",
+    "with_pixel_limit",
 ]

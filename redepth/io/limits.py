@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeVar
 
 from redepth.errors import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MAX_PIXELS = 100_000_000
 
@@ -26,6 +30,16 @@ def pixel_limit(max_pixels: int) -> Iterator[None]:
         yield
     finally:
         _limit.reset(token)
+
+
+def with_pixel_limit(function: Callable[[T], R], max_pixels: int) -> Callable[[T], R]:
+    """Return a function that calls another one inside `pixel_limit`."""
+
+    def limited(argument: T) -> R:
+        with pixel_limit(max_pixels):
+            return function(argument)
+
+    return limited
 
 
 def check_pixels(path: Path, width: int, height: int, max_pixels: int | None = None) -> None:
