@@ -120,13 +120,13 @@ class Refined:
     @classmethod
     def of(cls, result: Refinement) -> Refined:
         """Sum up a refinement."""
-        span = float(result.initial.max() - result.initial.min())
+        span = float(np.nanmax(result.initial) - np.nanmin(result.initial))
         scores = [e.metrics["silog"] for e in result.evaluations.values()]
         return cls(
             size=(result.photo.shape[0], result.photo.shape[1]),
             members=len(result.outcome.members),
             steps=max(result.outcome.steps_done),
-            change=float(abs(result.refined - result.initial).mean()) / span if span else 0.0,
+            change=float(np.nanmean(abs(result.refined - result.initial))) / span if span else 0.0,
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",

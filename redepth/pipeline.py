@@ -19,7 +19,7 @@ from torch import Tensor
 from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
-from redepth.contracts import FollowsPhoto
+from redepth.contracts import FollowsPhoto, LeavesHoles
 from redepth.errors import ConfigError, InputError
 from redepth.optim.outcome import OnStep
 from redepth.optim.planning import run_within_limits
@@ -133,6 +133,7 @@ class Pipeline:
             outcome = run_within_limits(
                 self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
             )
+        holes = model.holes if isinstance(model, LeavesHoles) else None
         return Refinement(
             photo=pixels,
             outcome=outcome,
@@ -146,6 +147,7 @@ class Pipeline:
             components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
+            holes=holes,
         )
 
     def captions(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from redepth.bench.comparison import compare
 from redepth.bench.records import Comparison, Result, Run, Summary
-from redepth.bench.run import captions, differences, measure_both, require_whole, run_benchmark
+from redepth.bench.run import (
+    captions,
+    differences,
+    known_part,
+    measure_both,
+    require_whole,
+    run_benchmark,
+)
 from redepth.bench.tables import summarize, write_tables
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "captions",
     "compare",
     "differences",
+    "known_part",
     "measure_both",
     "require_whole",
     "run_benchmark",

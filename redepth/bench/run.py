@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -148,6 +149,14 @@ def require_whole(refinement: Refinement) -> Refinement:
     return refinement
 
 
+def known_part(sample: Sample, refinement: Refinement) -> Sample:
+    """Return a prepared image without the truth at pixels where the refined map had a hole."""
+    holes = refinement.unknown_at(*sample.truth.shape[-2:])
+    if holes is None:
+        return sample
+    return replace(sample, mask=~holes if sample.mask is None else sample.mask & ~holes)
+
+
 def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome) -> dict[str, Measurement]:
     """Measure the ``initial`` and the ``refined`` output of one prepared image."""
     outputs = {"initial": outcome.initial, "refined": outcome.refined}
@@ -181,7 +190,8 @@ class _Worker:
         refinement = require_whole(
             self._pipeline(preset).refine(sample.pixels(), prompt=self.prompts[task], seed=self.run.seed)
         )
-        measured = measure_both(self.run.protocol, sample, refinement.outcome)
+        known = known_part(sample, refinement)
+        measured = measure_both(self.run.protocol, known, refinement.outcome)
         result = Result(
             image=image,
             preset=preset,

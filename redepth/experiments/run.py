@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, measure_both, require_whole
+from redepth.bench import captions, known_part, measure_both, require_whole
 from redepth.data.datasets import Sample
 from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
@@ -160,8 +160,9 @@ class _Worker:
         arm = self.study.arms[name]
         sample = prepare(self.study.protocol, self.readers[scene.scenes.label].load(scene.image))
         refinement, peak = self._refine(name, arm, scene, sample)
+        known = known_part(sample, refinement)
         measured = [
-            (part, measure_both(self.study.protocol, sample, part.refinement.outcome))
+            (part, measure_both(self.study.protocol, known, part.refinement.outcome))
             for part in _parts(name, arm, refinement)
         ]
         rows = StoredResults(rows=[self._row(scene, part, both, peak) for part, both in measured])
