@@ -286,7 +286,7 @@ def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
     rejected = 0
     for name in inputs:
         try:
-            paths += io.find_photos([name])
+            paths += io.find_photos([name], warn=console.warn)
         except RedepthError as error:
             console.complain(str(error))
             rejected += 1
