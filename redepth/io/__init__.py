@@ -7,7 +7,7 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 from redepth.io.arrays import read_floats
 from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
-from redepth.io.files import StrPath, damaged, open_regular
+from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
 from redepth.io.images import image_size
 from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_limit
 from redepth.io.mask import load_mask
@@ -33,6 +33,7 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "StrPath",
     "atomic_path",
+    "check_name",
     "check_pixels",
     "check_size",
     "companions",
@@ -48,6 +49,7 @@ __all__ = [
     "output_folders",
     "pixel_limit",
     "read_floats",
+    "reason",
     "read_text",
     "save_disparity_png",
     "save_jpeg",

@@ -38,6 +38,16 @@ def open_regular(path: Path, *, may_be_empty: bool = False) -> BinaryIO:
     return file
 
 
+def check_name(path: Path) -> None:
+    """Raise InputError for a path that no file can have, as one that is too long; it need not exist."""
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{shortened(str(path))}: cannot be used ({reason(error)}); check the path"
+        ) from None
+
+
 def damaged(path: Path, error: BaseException) -> InputError:
     """Return the error for a file whose content cannot be decoded."""
     return InputError(f"{path}: damaged or truncated ({reason(error)}); copy or download it again")

@@ -99,7 +99,11 @@ def _matches(root: Path, pattern: str) -> Files:
     """
     expression = re.compile(_as_expression(pattern))
     files: Files = {}
-    for path in sorted(path for path in root.glob(pattern) if path.is_file()):
+    try:
+        paths = sorted(path for path in root.glob(pattern) if path.is_file())
+    except OSError as error:
+        raise InputError(f"{root}: {pattern[:80]} cannot be searched ({io.reason(error)})") from None
+    for path in paths:
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match is None:
             continue
