@@ -92,10 +92,12 @@ def read_exr(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
         raise MissingDependencyError(
             f'{path}: reading OpenEXR needs the package OpenEXR; run: pip install "redepth[exr]"'
         ) from None
-    channels = _headers(path, OpenEXR.File, max_pixels)
+    channels, parts = _headers(path, OpenEXR.File, max_pixels)
     group, alpha = _choose(path, channels)
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
+            if len(file.parts) != parts:  # a part that cannot be decoded is left out, with no exception
+                raise ValueError("a part cannot be decoded")
             stored = file.parts[group[0].part].channels
             arrays = [np.array(stored[channel.key].pixels) for channel in group]
             opacity = None if alpha is None else np.array(stored[alpha.key].pixels)
@@ -107,16 +109,17 @@ def read_exr(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
     return _displayed(path, group[0], values)
 
 
-def _headers(path: Path, open_file: Any, max_pixels: int | None) -> list[_Channel]:
-    """Return all channels, and check their number and size."""
+def _headers(path: Path, open_file: Any, max_pixels: int | None) -> tuple[list[_Channel], int]:
+    """Return all channels and the number of parts, and check number and size of the channels."""
     channels = []
     try:
         with open_file(str(path), separate_channels=True, header_only=True) as file:
+            parts = len(file.parts)
             for index, part in enumerate(file.parts):
                 header = part.header
                 data, display = (_Window.of(header[f"{kind}Window"]) for kind in ("data", "display"))
                 for channel in header["channels"]:
-                    inside = part.name() if len(file.parts) > 1 else ""
+                    inside = part.name() if parts > 1 else ""
                     full = channel.name if "." in channel.name or not inside else f"{inside}.{channel.name}"
                     layer, _, name = full.lower().rpartition(".")
                     channels.append(_Channel(index, channel.name, layer, name, data, display))
@@ -129,7 +132,7 @@ def _headers(path: Path, open_file: Any, max_pixels: int | None) -> list[_Channe
             check_pixels(path, window.width, window.height, max_pixels)
     numbers = sum(channel.data.width * channel.data.height for channel in channels)
     check_pixels(path, math.ceil(numbers / _NUMBERS_A_PIXEL), 1, max_pixels)
-    return channels
+    return channels, parts
 
 
 def _choose(path: Path, channels: Sequence[_Channel]) -> tuple[list[_Channel], _Channel | None]:

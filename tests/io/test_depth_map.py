@@ -209,6 +209,16 @@ def test_openexr_parts_windows_and_alpha(tmp_path: Path) -> None:
     ]
     exr.File(parts).write(str(tmp_path / "parts.exr"))
     np.testing.assert_array_equal(io.load_depth_map(tmp_path / "parts.exr"), Z)
+    # Where the pixels of a part are lost, those of the other are not taken for them.
+    both = {"left": {"Z": Z}, "Depth": {"Z": OTHER}}
+    exr.File([exr.Part({"name": name}, channels) for name, channels in both.items()]).write(
+        str(tmp_path / "damaged.exr")
+    )
+    content = (tmp_path / "damaged.exr").read_bytes()
+    for end in range(len(content) - 120, len(content), 7):
+        (tmp_path / "damaged.exr").write_bytes(content[:end])
+        with pytest.raises(InputError):
+            io.load_depth_map(tmp_path / "damaged.exr")
     alpha = (Z > 4).astype(np.float32)
     path = write_exr(tmp_path / "alpha.exr", {"Z": Z, "A": alpha})
     np.testing.assert_array_equal(io.load_depth_map(path), np.where(Z > 4, Z, np.nan))

@@ -644,7 +644,7 @@ def test_a_list_of_names_is_a_text_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names.txt: holds no image name"):
         read_names(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="not UTF-8|encoded as UTF-16"):
+    with pytest.raises(InputError, match=r"not UTF-8|encoded as UTF-16"):
         read_names(path)
     with pytest.raises(InputError, match="no such file"):
         read_names(tmp_path / "nowhere.txt")
