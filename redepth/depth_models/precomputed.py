@@ -103,6 +103,8 @@ class Precomputed(WholeModel):
         }
 
     def _check(self, path: Path, values: NDArray[np.float64]) -> None:
+        if not values.size:
+            raise InputError(f"{path}: holds no finite value; give another map")
         low, high = float(values.min()), float(values.max())
         if low < 0 or (low == 0 and self.predicts == "depth"):
             allowed = "greater than 0" if self.predicts == "depth" else "0 or greater"

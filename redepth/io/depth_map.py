@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from redepth.errors import InputError
 from redepth.io.arrays import as_map, grey_of_colour, read_numpy, read_pfm
 from redepth.io.exr import read_exr
 from redepth.io.files import StrPath
-from redepth.io.images import read_image
 from redepth.io.samples import Samples, read_samples
 
 _IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
@@ -82,17 +82,19 @@ def load_disparity_png(path: StrPath, *, max_pixels: int | None = None) -> NDArr
         InputError: the file is missing, damaged or too large, or lacks the scale and the offset.
     """
     path = Path(path)
-    picture = read_image(path, max_pixels)
+    samples = read_samples(path, max_pixels)
     try:
-        scale, offset = (float(picture.image.info[f"redepth:{key}"]) for key in ("scale", "offset"))
-        unknown = picture.image.info.get("redepth:unknown")
+        scale, offset = (float(samples.text[f"redepth:{key}"]) for key in ("scale", "offset"))
+        unknown = samples.text.get("redepth:unknown")
         unknown = None if unknown is None else int(unknown)
     except (KeyError, ValueError):
+        scale = offset = math.nan
+    if samples.bits != 16 or not math.isfinite(scale + offset):
         raise InputError(
-            f"{path}: carries no redepth:scale and redepth:offset, an editor may have dropped them;"
+            f"{path}: has no 16 bits with redepth:scale and redepth:offset, an editor may have dropped them;"
             " give the original file, or read the stored numbers with load_depth_map"
-        ) from None
-    stored = _grey(path, read_samples(path, max_pixels))
+        )
+    stored = _grey(path, samples)
     values = (stored.astype(np.float64) * scale + offset).astype(np.float32)
     if unknown is not None:
         values[stored == unknown] = np.nan

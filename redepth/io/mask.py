@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from redepth.errors import InputError
 from redepth.io.arrays import as_map, read_numpy
 from redepth.io.files import StrPath
 from redepth.io.samples import Samples, read_samples
-
-_GREY_WEIGHTS = np.array([299, 587, 114])
-"""Luminance of red, green and blue in thousandths, as Pillow weights them."""
 
 
 def load_mask(
@@ -53,7 +51,7 @@ def _selected(path: Path, samples: Samples) -> NDArray[np.bool_]:
         mask: NDArray[np.bool_] = values > threshold
     elif samples.lossy:
         # The luminance, because the hue of nearly black pixels is arbitrary.
-        mask = values @ _GREY_WEIGHTS > 1000 * threshold + 499
+        mask = np.asarray(Image.fromarray(values).convert("L")) > threshold
     else:
         mask = np.asarray(values.any(axis=-1))
     if samples.indices is not None and not np.array_equal(samples.indices > 0, mask):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Samples:
         bits: of a stored sample.
         lossy: whether the compression changes values, so that black is not exactly 0.
         indices: (H, W) entries of the palette, where the image has one.
+        text: what the file says besides, such as PNG text chunks.
     """
 
     values: NDArray[Any]
@@ -38,6 +40,7 @@ class Samples:
     bits: int = 8
     lossy: bool = False
     indices: NDArray[np.uint8] | None = None
+    text: Mapping[Any, Any] = field(default_factory=dict)
 
 
 def read_samples(path: Path, max_pixels: int | None = None) -> Samples:
@@ -51,6 +54,10 @@ def read_samples(path: Path, max_pixels: int | None = None) -> Samples:
         InputError: the file cannot be read as an image, or is in a colour space without grey values.
     """
     picture = read_image(path, max_pixels)
+    return replace(_samples(path, picture, max_pixels), text=picture.image.info)
+
+
+def _samples(path: Path, picture: Picture, max_pixels: int | None) -> Samples:
     image = picture.image
     lossy = _is_lossy(path, image)
     if picture.sixteen_bit_colour:

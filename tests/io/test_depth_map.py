@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from redepth import io
 from redepth.errors import InputError, MissingDependencyError
@@ -280,6 +280,16 @@ def test_bad_depth_maps(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             io.load_depth_map(tmp_path / name)
         assert_one_line(error, tmp_path / name, word)
+
+
+@pytest.mark.parametrize("offset", ["inf", "nan", "words"])
+def test_disparity_png_with_an_impossible_scale(tmp_path: Path, offset: str) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("redepth:scale", "1.0")
+    text.add_text("redepth:offset", offset)
+    Image.new("I;16", (20, 20)).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(InputError, match="redepth:scale"):
+        io.load_disparity_png(tmp_path / "a.png")
 
 
 def test_disparity_png_without_its_scale(tmp_path: Path) -> None:
