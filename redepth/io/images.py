@@ -75,6 +75,11 @@ _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 _PHOTOMETRIC = 262
 _WHITE_IS_ZERO = 0
+_BITS = 258
+_PLANAR = 284
+_SEPARATE = 2
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Pillow's modes of big-endian numbers, and the same in the machine's order."""
 _SCALED_BITS = {"L;2": 85, "L;4": 17}
 """Pillow's modes of 2 and 4 bits, and the factor by which it scales their samples to 8 bits."""
 
@@ -133,9 +138,12 @@ def read_image(
             check(image)
         try:
             found = _stored_mode(image)
+            _mend_byte_order(image, found)
             if stored:
                 _reinterpret(image, stored)
             image.load()
+            if has_deep_planes(image) and ";16" not in found:
+                raise separate_planes(path)
         except DECODE_ERRORS as error:
             raise damaged(path, error) from None
     _scale_transparency(image, found)
@@ -243,6 +251,27 @@ def _reinterpret(image: ImageFile.ImageFile, stored: str) -> None:
         arguments = (stored, *tile.args[1:]) if isinstance(tile.args, tuple) else stored
         tiles.append(tile._replace(args=arguments))
     image.tile = tiles
+
+
+def _mend_byte_order(image: ImageFile.ImageFile, stored: str) -> None:
+    """Take what libtiff has unpacked for numbers in this machine's order, as they are.
+
+    Pillow swaps the bytes of signed numbers and floats of a big-endian file once more.
+    """
+    if image.tile and image.tile[0].codec_name == "libtiff" and stored in _NATIVE:
+        _reinterpret(image, _NATIVE[stored])
+
+
+def has_deep_planes(image: Image.Image) -> bool:
+    """Return whether an image is a TIFF with its colours of more than 8 bits in separate planes."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS, 8)
+    return tags.get(_PLANAR) == _SEPARATE and max(bits if isinstance(bits, tuple) else (bits,), default=0) > 8
+
+
+def separate_planes(path: Path) -> InputError:
+    """Return the error for such an image where Pillow mixes up the bytes."""
+    return InputError(f"{path}: a TIFF of 16 bits in separate planes; save its colours together (contiguous)")
 
 
 def _scale_transparency(image: Image.Image, stored: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from redepth.errors import InputError
 from redepth.io.files import open_regular
-from redepth.io.images import Picture, read_image
+from redepth.io.images import Picture, has_deep_planes, read_image, separate_planes
 
 _LOSSY_FORMATS = frozenset({"JPEG", "MPO", "HEIF", "AVIF", "JPEG2000"})
 _LOSSY_TIFF = frozenset({"jpeg", "tiff_jpeg", "webp"})
@@ -119,6 +119,8 @@ def _sixteen_bit_colour(path: Path, picture: Picture, max_pixels: int | None) ->
         parts = np.asarray(read_image(path, max_pixels, stored="RGBA").image).astype(np.uint16)
         values, alpha = parts[..., 0] << 8 | parts[..., 1], parts[..., 2] << 8 | parts[..., 3]
         return Samples(values, alpha, 16)
+    if has_deep_planes(picture.image):
+        raise separate_planes(path)
     kind, order = stored.split(";")
     if kind not in ("RGB", "RGBA", "RGBX") or order not in ("16B", "16L", "16N"):
         raise InputError(

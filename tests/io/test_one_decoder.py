@@ -206,3 +206,40 @@ def test_black_is_exact_where_the_compression_is(tmp_path: Path, name: str, thre
     lossless = {} if threshold or not name.endswith("webp") else {"lossless": True}
     Image.fromarray(grey).convert("RGB").convert("L").save(tmp_path / name, **lossless)
     np.testing.assert_array_equal(io.load_mask(tmp_path / name), grey > threshold)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u1", "u2", "i2", "i4", "f4"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiffs_of_another_writer_keep_their_numbers(
+    tmp_path: Path, order: str, kind: str, compression: str | None
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = (RAMP % 251 + 1).astype(kind)
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, byteorder=order, compression=compression, photometric="minisblack"
+    )
+    np.testing.assert_array_equal(io.load_depth_map(tmp_path / "a.tif"), values)
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_colours_in_separate_planes_are_right_or_refused(
+    tmp_path: Path, kind: str, compression: str | None
+) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    values = (RAMP >> 8).astype(np.uint8) if kind == "u1" else RAMP
+    most = np.iinfo(kind).max
+    planes = np.stack([values, values, values])
+    tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression=compression)
+    if kind == "u2":
+        with pytest.raises(InputError, match="separate planes"):
+            io.load_depth_map(path)
+    else:
+        np.testing.assert_array_equal(io.load_depth_map(path), values)
+    if kind == "u2" and compression is None:
+        with pytest.raises(InputError, match="separate planes"):
+            io.load_photo(path)
+    else:
+        np.testing.assert_allclose(io.load_photo(path)[..., 0], values / most, atol=0.004)
