@@ -94,7 +94,7 @@ class Co3d:
         depth = pattern.view(np.float16).astype(np.float32) * np.float32(frame["depth"]["scale_adjustment"])
         mask = None
         if frame["depth"].get("mask_path"):
-            mask = io.load_mask(require_file(self.root / frame["depth"]["mask_path"], SOURCE))
+            mask = io.load_mask(require_file(self.root / str(frame["depth"]["mask_path"]), SOURCE))
         truth = np.where(np.isfinite(depth), depth, np.float32(0))
         return same_size(Sample(name, photo, truth, unit="relative", mask=mask), io.image_size(photo))
 
