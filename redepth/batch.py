@@ -98,7 +98,7 @@ class Settings:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         seed: of all random streams.
         prompt: of all photos; None: the preset's captioner writes one for each.
-        max_pixels: photos with more pixels are refused.
+        max_pixels: photos, masks and maps with more pixels are refused.
     """
 
     preset: Preset
@@ -145,13 +145,13 @@ class Refined:
     @classmethod
     def of(cls, result: Refinement) -> Refined:
         """Sum up a refinement."""
-        span = float(result.initial.max() - result.initial.min())
+        span = float(np.nanmax(result.initial) - np.nanmin(result.initial))
         scores = [e.metrics["silog"] for e in result.evaluations.values()]
         return cls(
             size=(result.photo.shape[0], result.photo.shape[1]),
             members=len(result.outcome.members),
             steps=max(result.outcome.steps_done),
-            change=float(abs(result.refined - result.initial).mean()) / span if span else 0.0,
+            change=float(np.nanmean(abs(result.refined - result.initial))) / span if span else 0.0,
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",
@@ -404,6 +404,7 @@ class _Worker:
                 seed=self.settings.seed,
                 on_step=on_step,
                 ground_truth=photo.ground_truth,
+                max_pixels=self.settings.max_pixels,
                 sky_mask=decoded.sky,
             )
         result = replace(result, identity=identity.model_dump())

@@ -330,6 +330,16 @@ class FollowsPhoto(Protocol):
         ...
 
 
+@runtime_checkable
+class LeavesHoles(Protocol):
+    """A depth model whose map has holes, which it fills so that the optimisation can run."""
+
+    @property
+    def holes(self) -> Tensor | None:
+        """The pixels of the last prediction that were filled, (1,1,h,w) bool, any size; None: no pixel."""
+        ...
+
+
 @dataclass(frozen=True)
 class Surface:
     """The inputs of an objective at one step, at network size.

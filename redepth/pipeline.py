@@ -19,7 +19,7 @@ from torch import Tensor
 from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
-from redepth.contracts import FollowsPhoto
+from redepth.contracts import FollowsPhoto, LeavesHoles
 from redepth.errors import ConfigError, InputError
 from redepth.optim.outcome import OnStep
 from redepth.optim.planning import run_within_limits
@@ -128,9 +128,12 @@ class Pipeline:
             (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        outcome = run_within_limits(
-            self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
-        )
+        # The depth model may read files of the photo, such as its map.
+        with io.pixel_limit(max_pixels):
+            outcome = run_within_limits(
+                self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+            )
+        holes = model.holes if isinstance(model, LeavesHoles) else None
         return Refinement(
             photo=pixels,
             outcome=outcome,
@@ -144,6 +147,7 @@ class Pipeline:
             components=self.components | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
+            holes=holes,
         )
 
     def captions(
@@ -196,7 +200,7 @@ def refine(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         on_step: called after each step with a `StepReport`.
         ground_truth: to measure against.
-        max_pixels: refuse photos with more pixels than this.
+        max_pixels: refuse photos, and maps that the depth model reads, with more pixels than this.
         sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
 
     Raises:
@@ -215,6 +219,7 @@ def refine(
         seed=seed,
         on_step=on_step,
         ground_truth=ground_truth,
+        max_pixels=max_pixels,
         sky_mask=sky_mask,
     )
 

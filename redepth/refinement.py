@@ -91,7 +91,8 @@ class Refinement:
     """A refined photo. Arrays are float32 at the photo's size.
 
     `predicts` and `invariance` say what ``initial``, ``refined`` and ``uncertainty`` hold. They are resized
-    as in the paper's code (bilinear, corners aligned). ``depth`` is relative depth, larger is farther.
+    as in the paper's code (bilinear, corners aligned). ``depth`` is relative depth, larger is farther. Where
+    the depth model's map had a hole (`unknown`), all of them are NaN.
 
     Attributes:
         photo: (H, W, 3) sRGB in [0, 1].
@@ -107,6 +108,7 @@ class Refinement:
         timings: when the run began (UTC) and how long loading took.
         ground_truth: what it was measured against.
         identity: hashes of the files that it was made from, and versions of what computed it.
+        holes: (1,1,h,w) bool, where the given map had none; any size.
     """
 
     photo: Array
@@ -121,6 +123,7 @@ class Refinement:
     timings: dict[str, Any] = field(default_factory=dict)
     ground_truth: GroundTruth | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+    holes: Tensor | None = None
 
     @property
     def predicts(self) -> Predicts:
@@ -163,20 +166,28 @@ class Refinement:
         return self._at_photo_size(self.outcome.refined_depth)
 
     @cached_property
+    def unknown(self) -> NDArray[np.bool_] | None:
+        """Where nothing is known because the depth model's map had a hole, (H, W); None: nowhere."""
+        return self.unknown_at(*self.photo.shape[:2])
+
+    @cached_property
     def normals_before(self) -> Array:
-        """Unit normals of the initial surface at network size, (h, w, 3), x right, y up, z to the viewer."""
-        return _display_normals(self.outcome.initial_depth)
+        """Unit normals of the initial surface at network size, (h, w, 3), x right, y up, z to the viewer.
+
+        NaN in holes.
+        """
+        return self._display_normals(self.outcome.initial_depth)
 
     @cached_property
     def normals_after(self) -> Array:
         """Unit normals of the refined surface at network size, (h, w, 3)."""
-        return _display_normals(self.outcome.refined_depth)
+        return self._display_normals(self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
         """Mean angle between the normals before and after, in degrees."""
         cosine = (self.normals_before * self.normals_after).sum(axis=-1)
-        return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+        return float(np.degrees(np.nanmean(np.arccos(np.clip(cosine, -1, 1)))))
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
@@ -184,8 +195,12 @@ class Refinement:
         truth = self.ground_truth
         if truth is None:
             return {}
+        mask = truth._mask
+        if self.unknown is not None:
+            known = torch.from_numpy(~self.unknown)
+            mask = known if mask is None else mask & known
         return {
-            name: evaluate(torch.from_numpy(raw), truth.depth, truth._mask, predicts=self.predicts)
+            name: evaluate(torch.from_numpy(np.nan_to_num(raw)), truth.depth, mask, predicts=self.predicts)
             for name, raw in (("initial", self.initial), ("refined", self.refined))
         }
 
@@ -298,6 +313,7 @@ class Refinement:
             "fit": None if outcome.fit is None else outcome.fit.record(),
             "timings": {**self.timings, "optimise_seconds": outcome.seconds},
             "scale_offsets": outcome.offsets.tolist(),
+            "unknown": self._unknown_record(),
             "sky_mask": "given" if outcome.sky_given else "looked for",
             "diagnostics": {name: signature.record() for name, signature in self.diagnostics.items()},
             **self.components,
@@ -348,7 +364,34 @@ class Refinement:
     def _at_photo_size(self, values: Tensor) -> Array:
         height, width = self.photo.shape[:2]
         resized = geometry.resize(values.float(), height, width, align_corners=True)
+        if self.unknown is not None:
+            resized = resized.masked_fill(torch.from_numpy(self.unknown), torch.nan)
         return resized[0, 0].numpy()
+
+    def unknown_at(self, height: int, width: int) -> NDArray[np.bool_] | None:
+        """Return `unknown` at another size: where half of a pixel or more is a hole."""
+        if self.holes is None:
+            return None
+        share = geometry.resize(self.holes.float(), height, width, antialias=True)
+        return (share >= 0.5)[0, 0].numpy()
+
+    def _unknown_record(self) -> dict[str, Any] | None:
+        if self.unknown is None:
+            return None
+        return {
+            "pixels": int(self.unknown.sum()),
+            "share": float(self.unknown.mean()),
+            "why": "the given map is not finite there; it was filled for the optimisation",
+        }
+
+    def _display_normals(self, depth: Tensor) -> Array:
+        unknown = self.unknown_at(*depth.shape[-2:])
+        if unknown is None:
+            return geometry.normals_from_depth(depth)[0].permute(1, 2, 0).numpy()
+        # What was filled must not tilt the normals beside a hole.
+        holes = torch.from_numpy(unknown)
+        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan))
+        return normals.masked_fill(holes, torch.nan)[0].permute(1, 2, 0).numpy()
 
 
 def _result_files(folder: Path) -> list[str]:
@@ -362,11 +405,6 @@ def _result_files(folder: Path) -> list[str]:
         return [*map(str, record["files"]), RECORD]
     except (OSError, ValueError, LookupError, TypeError):
         return list(RESULT_FILES)
-
-
-def _display_normals(depth: Tensor) -> Array:
-    normals = geometry.normals_from_depth(depth)
-    return normals[0].permute(1, 2, 0).numpy()
 
 
 def _resized_normals(normals: Array, height: int, width: int) -> Array:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from redepth.bench.comparison import compare
 from redepth.bench.identity import identify, identities
 from redepth.bench.records import Comparison, Result, Run, Summary
-from redepth.bench.run import captions, differences, finished_rows, measure_both, require_whole, run_benchmark
+from redepth.bench.run import (
+    captions,
+    differences,
+    finished_rows,
+    known_part,
+    measure_both,
+    require_whole,
+    run_benchmark,
+)
 from redepth.bench.tables import summarize, write_tables
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "finished_rows",
     "identify",
     "identities",
+    "known_part",
     "measure_both",
     "require_whole",
     "run_benchmark",

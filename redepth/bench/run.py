@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def run_benchmark(
     device: str = "auto",
     fresh: bool = False,
     keep_arrays: bool = False,
+    max_pixels: int = io.MAX_PIXELS,
     on_done: OnDone = lambda done, ended, total: None,
 ) -> tuple[list[Result], dict[Task, str]]:
     """Refine and measure the images that are left, write all files, and return rows and failures.
@@ -50,6 +52,8 @@ def run_benchmark(
         device: device of each worker.
         fresh: discard what the folder holds.
         keep_arrays: also write each image's maps.
+        max_pixels: refuse files of the data set with more pixels; it is no part of the run's identity,
+            because it changes no row.
         on_done: called after each image.
 
     Raises:
@@ -58,10 +62,11 @@ def run_benchmark(
     claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     tasks = [(preset, image) for preset in run.presets for image in run.images]
     identity = identities(run.reader().load, run.presets)
-    finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
-    left = [task for task in tasks if task not in finished]
-    prompts = _prompts(run, left, device)
-    make = partial(_make_worker, run, folder, device, keep_arrays, prompts)
+    with io.pixel_limit(max_pixels):
+        finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
+        left = [task for task in tasks if task not in finished]
+        prompts = _prompts(run, left, device)
+    make = partial(_make_worker, run, folder, device, keep_arrays, max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     results = [finished[task] for task in tasks if task in finished]
     if results:
@@ -152,6 +157,14 @@ def require_whole(refinement: Refinement) -> Refinement:
     return refinement
 
 
+def known_part(sample: Sample, refinement: Refinement) -> Sample:
+    """Return a prepared image without the truth at pixels where the refined map had a hole."""
+    holes = refinement.unknown_at(*sample.truth.shape[-2:])
+    if holes is None:
+        return sample
+    return replace(sample, mask=~holes if sample.mask is None else sample.mask & ~holes)
+
+
 def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome) -> dict[str, Measurement]:
     """Measure the ``initial`` and the ``refined`` output of one prepared image."""
     outputs = {"initial": outcome.initial, "refined": outcome.refined}
@@ -162,10 +175,10 @@ def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome)
 
 
 def _make_worker(
-    run: Run, folder: Path, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
+    run: Run, folder: Path, device: str, keep_arrays: bool, max_pixels: int, prompts: Mapping[Task, str]
 ) -> Callable[[Task], Result]:
     """Return a worker that refines one image; a preset's models are loaded at its first image."""
-    return _Worker(run, folder, device, keep_arrays, prompts)
+    return io.with_pixel_limit(_Worker(run, folder, device, keep_arrays, prompts), max_pixels)
 
 
 class _Worker:
@@ -186,7 +199,8 @@ class _Worker:
         refinement = require_whole(
             self._pipeline(preset).refine(sample.pixels(), prompt=self.prompts[task], seed=self.run.seed)
         )
-        measured = measure_both(self.run.protocol, sample, refinement.outcome)
+        known = known_part(sample, refinement)
+        measured = measure_both(self.run.protocol, known, refinement.outcome)
         result = Result(
             image=image,
             preset=preset,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -50,6 +51,8 @@ def main() -> None:
     # The plan for a time or memory limit is one line at level INFO; it is shown without --verbose.
     logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     console.show_renamed_options()
+    # What Pillow thinks of a file is no line for a user: a file is read, or refused with a reason.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with signals.caught():
             app()

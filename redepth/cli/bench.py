@@ -72,6 +72,7 @@ def bench_run(
         str | None, typer.Option(help="Prompt for the prior, the same for every photo; replaces captions.")
     ] = None,
     seed: options.Seed = 0,
+    max_pixels: options.MaxPixels = 100_000_000,
     arrays: Annotated[bool, typer.Option("--arrays", help="Also store the maps of every image.")] = False,
     fresh: options.Fresh = False,
 ) -> None:
@@ -96,7 +97,14 @@ def bench_run(
     with results_folder(where), console.resumable_tasks(where, total) as on_done:
         try:
             results, failures = benchmark.run_benchmark(
-                run, where, resources, device=device, fresh=fresh, keep_arrays=arrays, on_done=on_done
+                run,
+                where,
+                resources,
+                device=device,
+                fresh=fresh,
+                keep_arrays=arrays,
+                max_pixels=max_pixels,
+                on_done=on_done,
             )
         except OutputError as problem:
             # The rows are written, the tables made of them are not.

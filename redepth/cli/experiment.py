@@ -49,6 +49,7 @@ def experiment(
     workers: options.Workers = 1,
     threads: options.Threads = None,
     device: options.Device = "auto",
+    max_pixels: options.MaxPixels = 100_000_000,
     fresh: options.Fresh = False,
 ) -> None:
     """Run one of the paper's studies: compare settings on the same images, lights and seeds."""
@@ -73,7 +74,9 @@ def experiment(
         console.warn(f"skipped: {arm}: {reason}")
     resources = options.resources(workers, None, threads, device)
     with results_folder(where), console.resumable_tasks(where, len(planned.tasks())) as on_done:
-        rows, failures = run.run_study(planned, where, resources, device=device, fresh=fresh, on_done=on_done)
+        rows, failures = run.run_study(
+            planned, where, resources, device=device, fresh=fresh, max_pixels=max_pixels, on_done=on_done
+        )
     for (arm, scene), error in failures.items():
         console.complain(f"{scene} ({arm}): {error}")
     if rows:

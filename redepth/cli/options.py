@@ -48,6 +48,9 @@ RayAddress = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete earlier results in the folder and start again.")]
+MaxPixels = Annotated[
+    int, typer.Option(min=1, help="Refuse pictures, masks and maps with more pixels than this.")
+]
 DatasetRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder of the data set's official download.")
 ]

@@ -65,9 +65,7 @@ def refine(
         Path | None,
         typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
     ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Reject photos with more pixels than this.")
-    ] = 100_000_000,
+    max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
     fresh: Annotated[
@@ -79,7 +77,7 @@ def refine(
 
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
     paths, rejected = _find_photos(photos)
-    truth = _ground_truth(gt, gt_kind, mask, len(paths))
+    truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
     request = RefineRequest(
@@ -302,7 +300,7 @@ def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
     rejected = 0
     for name in inputs:
         try:
-            paths += io.find_photos([name])
+            paths += io.find_photos([name], warn=console.warn)
         except RedepthError as error:
             console.complain(str(error))
             rejected += 1
@@ -312,7 +310,9 @@ def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
     return io.find_photos(paths), rejected
 
 
-def _ground_truth(path: Path | None, kind: Predicts, mask: Path | None, photos: int) -> GroundTruth | None:
+def _ground_truth(
+    path: Path | None, kind: Predicts, mask: Path | None, photos: int, max_pixels: int
+) -> GroundTruth | None:
     if path is None:
         if mask is not None:
             raise ConfigError("--mask says where to measure against ground truth: give --gt too")
@@ -325,7 +325,10 @@ def _ground_truth(path: Path | None, kind: Predicts, mask: Path | None, photos: 
     # The hashes first: a file that changes meanwhile differs from its hash in the next call.
     files = {"the ground truth": path, "the mask": mask}
     hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
-    return GroundTruth(io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask), hashes)
+    with io.pixel_limit(max_pixels):
+        return GroundTruth(
+            io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask), hashes
+        )
 
 
 def _sky_masks(paths: Sequence[Path], given: Path | None) -> dict[Path, Path] | None:

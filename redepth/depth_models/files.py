@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from redepth.errors import InputError
@@ -18,7 +19,7 @@ class PhotoFile:
     """
 
     def __init__(self, location: str | Path, what: str) -> None:
-        self._location = Path(location).expanduser()
+        self._location = Path(os.path.expanduser(location))  # Path.expanduser fails for a user who is not
         self._what = what
         self._path: Path | None = None
 
@@ -32,14 +33,15 @@ class PhotoFile:
 
     def check(self) -> None:
         """Raise InputError if neither the file nor the folder exists."""
-        if not self._location.exists():
+        # Methods of Path raise errors for a name that is too long.
+        if not os.path.exists(self._location):
             raise InputError(f"{self._location}: no such file or folder of {self._what}; check the path")
 
     def next_photo(self, source: Path | None) -> None:
         """Set the current photo, None for one without a file. Raises InputError if nothing belongs to it."""
         self._path = None
         self.check()
-        if not self._location.is_dir():
+        if not os.path.isdir(self._location):
             self._path = self._location
             return
         if source is None:
@@ -47,7 +49,7 @@ class PhotoFile:
                 f"{self._location}: the photo is not a file, so it has no name to find its {self._what} by"
             )
         candidates = [self._location / f"{source.stem}{suffix}" for suffix in SUFFIXES]
-        files = [path for path in candidates if path.is_file()]
+        files = [path for path in candidates if os.path.isfile(path)]
         if len(files) != 1:
             endings = "|".join(suffix.removeprefix(".") for suffix in SUFFIXES)
             there = ", ".join(path.name for path in files) or f"no {source.stem}.({endings})"

@@ -20,7 +20,7 @@ from redepth.depth_models.files import PhotoFile
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
 from redepth.literals import MapKind
-from redepth.ops import geometry
+from redepth.ops import filters, geometry
 
 ASPECT_TOLERANCE = 0.05
 """Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
@@ -31,7 +31,8 @@ class Precomputed(WholeModel):
     """Disparity or depth from a file, at any resolution of the photo's aspect ratio.
 
     The raw output is factor * stored number + offset. A 16-bit PNG of redepth is decoded with the scale and
-    offset in the file; the numbers of other files are used as they are stored. The other options are those of
+    offset in the file; the numbers of other files are used as they are stored. Pixels that are not finite are
+    holes: they are filled for the optimisation, and unknown in the result. The other options are those of
     `WholeModel`.
 
     Args:
@@ -52,6 +53,7 @@ class Precomputed(WholeModel):
         if self.predicts == "metric-depth":
             self.predicts, self.invariance = "depth", "metric"
         self._file = PhotoFile(self.path, "map")
+        self._holes: Tensor | None = None
 
     def ensure_available(self) -> None:
         """Raise InputError if there is no such file or folder."""
@@ -70,18 +72,26 @@ class Precomputed(WholeModel):
         """Set the photo whose map is read next. Raises InputError if there is none."""
         self._file.next_photo(source)
 
+    @property
+    def holes(self) -> Tensor | None:
+        """Where the photo's map is not finite, (1,1,h,w) bool at the map's size; None: nowhere."""
+        return self._holes
+
     def predict(self, image: Tensor) -> Tensor:
-        """Read the photo's map and resize it to the image.
+        """Read the photo's map, fill its holes (`holes`) from around them, and resize it to the image.
 
         Raises:
-            InputError: unreadable, of another aspect ratio, not finite, constant, negative or 0 as depth.
+            InputError: unreadable, of another aspect ratio, constant, negative or 0 as depth.
         """
         path = self._file.path
         values = self.factor * _stored(path).astype(np.float64) + self.offset
-        self._check(path, values)
+        known = np.isfinite(values)
+        self._check(path, values[known])
         height, width = image.shape[-2:]
         _check_aspect(path, values.shape[1], values.shape[0], width, height)
-        raw = torch.from_numpy(values).to(image)[None, None]
+        inside = torch.from_numpy(known)[None, None]
+        self._holes = None if known.all() else ~inside
+        raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
         return geometry.resize(raw, height, width, antialias=True).expand(len(image), -1, -1, -1)
 
     def describe(self) -> dict[str, Any]:
@@ -93,15 +103,14 @@ class Precomputed(WholeModel):
         }
 
     def _check(self, path: Path, values: NDArray[np.float64]) -> None:
-        holes = int(values.size - np.isfinite(values).sum())
-        if holes:
-            raise InputError(f"{path}: {holes} of {values.size} values are not finite; fill the holes first")
+        if not values.size:
+            raise InputError(f"{path}: holds no finite value; give another map")
         low, high = float(values.min()), float(values.max())
         if low < 0 or (low == 0 and self.predicts == "depth"):
             allowed = "greater than 0" if self.predicts == "depth" else "0 or greater"
             raise InputError(
                 f"{path}: {self.predicts} must be {allowed}, the lowest value is {low:g}; choose another "
-                "--predicts, or lift the map with depth_model.offset"
+                "--predicts, or lift the map with depth_model.offset; where it is unknown, store NaN"
             )
         if low == high:
             raise InputError(f"{path}: the map is constant ({low:g}); there is no surface to refine")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, identify, identities, measure_both, require_whole
+from redepth.bench import captions, identify, identities, known_part, measure_both, require_whole
 from redepth.data.datasets import Sample
 from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
@@ -100,6 +100,7 @@ def run_study(
     *,
     device: str = "auto",
     fresh: bool = False,
+    max_pixels: int = io.MAX_PIXELS,
     on_done: OnDone = lambda done, ended, total: None,
 ) -> tuple[list[ArmResult], dict[Task, str]]:
     """Run the tasks that are left; return all rows, and the tasks (arm, scene) that failed with the reasons.
@@ -110,6 +111,7 @@ def run_study(
         resources: where the work runs; metrics do not depend on it, time and memory do.
         device: device of each worker.
         fresh: discard what the folder holds.
+        max_pixels: refuse files of the data set with more pixels; it is no part of the study.
         on_done: called after each task.
 
     Raises:
@@ -117,9 +119,11 @@ def run_study(
     """
     claim(folder / IDENTITY, study, lambda a, b: list(differences(a, b)), KIND, fresh=fresh)
     tasks = study.tasks()
-    finished = done_rows(folder, tasks, StoredResults, _identify(study))
-    left = [task for task in tasks if task not in finished]
-    make = partial(_make_worker, study, folder, device, _prompts(study, left, device))
+    with io.pixel_limit(max_pixels):
+        finished = done_rows(folder, tasks, StoredResults, _identify(study))
+        left = [task for task in tasks if task not in finished]
+        prompts = _prompts(study, left, device)
+    make = partial(_make_worker, study, folder, device, max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     return [row for task in tasks if task in finished for row in finished[task].rows], failures
 
@@ -148,10 +152,10 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
 
 
 def _make_worker(
-    study: Study, folder: Path, device: str, prompts: Mapping[str, str]
+    study: Study, folder: Path, device: str, max_pixels: int, prompts: Mapping[str, str]
 ) -> Callable[[Task], StoredResults]:
     """Return a worker that runs one arm on one scene; an arm's models are loaded at its first scene."""
-    return _Worker(study, folder, device, prompts)
+    return io.with_pixel_limit(_Worker(study, folder, device, prompts), max_pixels)
 
 
 class _Worker:
@@ -168,8 +172,9 @@ class _Worker:
         identity = identify(stored, arm.preset)
         sample = prepare(self.study.protocol, stored)
         refinement, peak = self._refine(name, arm, scene, sample)
+        known = known_part(sample, refinement)
         measured = [
-            (part, measure_both(self.study.protocol, sample, part.refinement.outcome))
+            (part, measure_both(self.study.protocol, known, part.refinement.outcome))
             for part in _parts(name, arm, refinement)
         ]
         rows = StoredResults(rows=[self._row(scene, part, both, peak) for part, both in measured])

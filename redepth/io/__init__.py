@@ -4,15 +4,18 @@ Every writer is atomic: a file is whole or absent. Importing this package needs 
 file that cannot be used raises `InputError` with one line: the file, the problem and the remedy.
 """
 
-from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png
+from redepth.io.arrays import read_floats
+from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
-from redepth.io.files import StrPath
+from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
-from redepth.io.images import MAX_PIXELS
+from redepth.io.images import image_size
+from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_limit
 from redepth.io.mask import load_mask
 from redepth.io.names import as_text, displayed, hashed_name, is_safe_name
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
+from redepth.io.text import read_text
 from redepth.io.transaction import recover, replaced_folder
 from redepth.io.write import (
     atomic_path,
@@ -36,19 +39,29 @@ __all__ = [
     "StrPath",
     "as_text",
     "atomic_path",
+    "check_name",
+    "check_pixels",
     "check_size",
     "companions",
     "damage",
+    "damaged",
     "displayed",
     "find_photos",
     "hashed_name",
+    "image_size",
     "is_safe_name",
     "load_depth_map",
     "load_disparity_png",
+    "load_grey16",
     "load_mask",
     "load_photo",
     "manifest",
+    "open_regular",
     "output_folders",
+    "pixel_limit",
+    "read_floats",
+    "read_text",
+    "reason",
     "recover",
     "remove_leftovers",
     "replaced_folder",
@@ -64,4 +77,5 @@ __all__ = [
     "sha256_of",
     "sha256_of_files",
     "to_uint8",
+    "with_pixel_limit",
 ]

@@ -1,99 +1,173 @@
-"""Read arrays of numbers from numpy, PFM and OpenEXR files, in the units of the file."""
+"""Read arrays of numbers from numpy and PFM files, in the units of the file.
+
+The size that a file declares is checked before memory is taken for it, and its length has to fit exactly: a
+byte too many or too few shifts all values.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from redepth.errors import InputError, MissingDependencyError
-from redepth.io.files import damaged, open_regular, reason
+from redepth.errors import InputError
+from redepth.io.files import open_regular, reason, shortened
+from redepth.io.limits import check_pixels
 
-_EXR_DEPTH_CHANNELS = ("depth", "disparity", "z", "y", "v")
-"""Names of the channel that holds the map, in lower case, the preferred one first."""
+_NUMBERS = "biuf"
+"""Kinds of numpy types that a map may have: bool, integers, floats."""
+
+# The white space before the numbers is one character, or, as some tools write it, ends in a line feed.
+_PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?[\d.]{1,40}(?:[eE][-+]?\d{1,3})?)(?=\s)")
+_PFM_HEADER_END = re.compile(rb"[ \t]*\r?\n|\s")
 
 
-def read_numpy(path: Path, keys: Sequence[str] = ()) -> NDArray[Any]:
+def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None = None) -> NDArray[Any]:
     """Read an ``.npy`` file, or one array of an ``.npz`` file.
 
     Args:
         path: the file.
         keys: names of the array in an ``.npz`` file that holds several, the preferred one first.
+        max_pixels: number of values beyond which the file is refused; None is the limit of `pixel_limit`.
 
     Raises:
-        InputError: the file is missing or damaged, or holds several arrays and none has such a name.
+        InputError: the file is missing or damaged, too large, longer or shorter than its header says, holds
+            other things than numbers, or several arrays of which none has such a name.
     """
     with open_regular(path) as file:
         try:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return np.asarray(loaded)
-            names = list(loaded.files)
-            preferred = [key for key in keys if key in names]
-            if preferred:
-                return np.asarray(loaded[preferred[0]])
-            if len(names) == 1:
-                return np.asarray(loaded[names[0]])
+            if file.read(2) != b"PK":
+                file.seek(0)
+                return _read_array(path, file, os.fstat(file.fileno()).st_size, max_pixels)
+            with zipfile.ZipFile(file) as archive:
+                entry = _choose(path, archive, keys)
+                with archive.open(entry) as stream:
+                    return _read_array(path, stream, entry.file_size, max_pixels)
+        except InputError:
+            raise
         except Exception as error:  # zipfile, zlib and numpy each raise their own on damaged bytes
             raise InputError(f"{path}: not numbers saved by numpy ({reason(error)}); save again") from None
+
+
+def _choose(path: Path, archive: zipfile.ZipFile, keys: Sequence[str]) -> zipfile.ZipInfo:
+    """Return the array with one of these names, or the only one."""
+    entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+    for key in keys:
+        if key in entries:
+            return entries[key]
+    if len(entries) == 1:
+        return next(iter(entries.values()))
     expected = " or ".join(map(repr, keys))
-    raise InputError(f"{path}: holds the arrays {sorted(names)}; name the map {expected}")
+    raise InputError(f"{path}: holds the arrays {shortened(str(sorted(entries)))}; name the map {expected}")
 
 
-def read_pfm(path: Path) -> NDArray[np.float32]:
-    """Read a PFM file of one channel; its scale gives the byte order only.
+def _read_array(path: Path, stream: IO[bytes], size: int, max_pixels: int | None) -> NDArray[Any]:
+    """Read one array of ``.npy`` format from a stream of a known size."""
+    shape, by_columns, dtype = _read_header(stream)
+    if dtype.hasobject:
+        raise InputError(f"{path}: holds Python objects, which need allow_pickle; save numbers")
+    if dtype.kind not in _NUMBERS:
+        raise InputError(f"{path}: has shape {shape}, type {shortened(str(dtype))}; give numbers (H, W)")
+    count = math.prod(shape)
+    sides = [side for side in shape if side != 1]
+    height, width = sides if len(sides) == 2 else (1, count)
+    check_pixels(path, width, height, max_pixels)
+    expected, found = count * dtype.itemsize, size - stream.tell()
+    # One more byte, so that a surplus shows; a compressed array is checked as a whole when it ends.
+    content = stream.read(expected + 1)
+    if not expected == found == len(content):
+        raise InputError(
+            f"{path}: holds {found} bytes of numbers in place of {expected}; copy or save it again"
+        )
+    values = np.frombuffer(content, dtype, count)
+    return values.reshape(shape, order="F" if by_columns else "C")
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, by_columns, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"version {version} of the format, which numbers do not need")
+    if any(side < 0 for side in shape):
+        raise ValueError(f"shape {shape}")
+    return shape, by_columns, dtype
+
+
+def read_pfm(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32]:
+    r"""Read a PFM file of one channel; its scale gives the byte order only.
+
+    The header may end in any one character of white space, in ``\r\n``, or in blanks and ``\n``. The length
+    of the file says which.
 
     Raises:
-        InputError: the file is missing or truncated, has colour channels, or is no PFM file.
+        InputError: the file is missing, too large, longer or shorter than its header says, has colour
+            channels, or is no PFM file.
     """
     with open_regular(path) as file:
-        content = file.read()
-    header = re.match(rb"P([fF])\s+(\d+)\s+(\d+)\s+([-+.\deE]+)\s", content)
+        head = file.read(512)
+        size = os.fstat(file.fileno()).st_size
+    header = _PFM_HEADER.match(head)
     if header is None:
         raise InputError(f"{path}: not a PFM file; it must start with Pf, width, height and scale")
     if header[1] == b"F":
         raise InputError(f"{path}: a colour PFM; give a map of one channel (Pf)")
     width, height = int(header[2]), int(header[3])
-    expected, size = 4 * width * height, len(content) - header.end()
-    if size < expected:
-        raise InputError(f"{path}: truncated, {size} of {expected} bytes; copy it again")
+    expected = 4 * width * height
+    start = size - expected
+    end = head[header.end() : max(start, 0)]
+    if start > header.end() and not (start <= len(head) and _PFM_HEADER_END.fullmatch(end)):
+        found = size - header.end() - 1
+        raise InputError(f"{path}: holds {found} of {expected} bytes, too many; write or copy it again")
+    if start <= header.end():
+        found = size - header.end() - 1
+        raise InputError(f"{path}: truncated, {found} of {expected} bytes; copy it again")
     order = "<" if header[4].startswith(b"-") else ">"
-    values = np.frombuffer(content, f"{order}f4", width * height, header.end())
     # PFM stores the bottom row first.
-    return values.reshape(height, width)[::-1].astype(np.float32)
+    return read_floats(path, height, width, start=start, order=order, max_pixels=max_pixels)[::-1]
 
 
-def read_exr(path: Path) -> NDArray[Any]:
-    """Read an OpenEXR file's only channel, or the one that is named depth, disparity, Z, Y or V.
+def read_floats(
+    path: Path,
+    height: int,
+    width: int,
+    *,
+    start: int = 0,
+    order: str = "<",
+    max_pixels: int | None = None,
+) -> NDArray[np.float32]:
+    """Read the float32 numbers that fill a file, (H, W), row by row.
+
+    Args:
+        path: the file.
+        height: number of rows.
+        width: numbers in a row.
+        start: bytes in front of the numbers.
+        order: ``<`` for little-endian numbers, ``>`` for big-endian ones.
+        max_pixels: as for `read_numpy`.
 
     Raises:
-        InputError: the file is missing or damaged, or has several channels and none has such a name.
-        MissingDependencyError: the package OpenEXR is not installed.
+        InputError: the file is missing, too large or of another length.
     """
-    with open_regular(path):
-        pass  # The OpenEXR package does not say why it cannot open a path.
-    try:
-        import OpenEXR
-    except ImportError:
-        raise MissingDependencyError(
-            f'{path}: reading OpenEXR needs the package OpenEXR; run: pip install "redepth[exr]"'
-        ) from None
-    try:
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
-    except Exception as error:  # it raises RuntimeError, ValueError and TypeError on damaged bytes
-        raise damaged(path, error) from None
-    if len(channels) == 1:
-        return next(iter(channels.values()))
-    by_name = {name.lower(): channel for name, channel in channels.items()}
-    for name in _EXR_DEPTH_CHANNELS:
-        if name in by_name:
-            return by_name[name]
-    raise InputError(f"{path}: holds the channels {sorted(channels)}; name the map's depth, Z or Y")
+    check_pixels(path, width, height, max_pixels)
+    with open_regular(path) as file:
+        found, expected = os.fstat(file.fileno()).st_size - start, 4 * height * width
+        if found != expected or not expected:
+            raise InputError(
+                f"{path}: {found} bytes are not {width} x {height} floats ({expected} bytes); copy it again"
+            )
+        file.seek(start)
+        values = np.frombuffer(file.read(), f"{order}f4", height * width)
+    return values.reshape(height, width).astype(np.float32)
 
 
 def as_map(path: Path, values: NDArray[Any]) -> NDArray[Any]:
@@ -107,6 +181,24 @@ def as_map(path: Path, values: NDArray[Any]) -> NDArray[Any]:
         values = values.reshape(1, 1)
     elif values.ndim > 2:
         values = values.reshape([n for n in shape if n != 1])
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf":
+    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in _NUMBERS:
         raise InputError(f"{path}: has shape {shape}, type {values.dtype}; give numbers (H, W)")
     return values
+
+
+def grey_of_colour(path: Path, what: str, channels: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the one channel of a grey map that was saved as colour.
+
+    Args:
+        path: the file, for messages.
+        what: its kind of colour, for messages.
+        channels: each (H, W).
+
+    Raises:
+        InputError: the channels differ.
+    """
+    first = channels[0]
+    for other in channels[1:]:
+        if not np.array_equal(first, other, equal_nan=first.dtype.kind == "f"):
+            raise InputError(f"{path}: has {what} with different channels; a depth map has one grey channel")
+    return first

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from redepth.errors import InputError
-from redepth.io.arrays import as_map, read_exr, read_numpy, read_pfm
+from redepth.io.arrays import as_map, grey_of_colour, read_numpy, read_pfm
+from redepth.io.exr import read_exr
 from redepth.io.files import StrPath
-from redepth.io.images import MAX_PIXELS, read_image
+from redepth.io.samples import Samples, read_samples
+
+_IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
 
 
-def load_depth_map(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+def load_depth_map(path: StrPath, *, max_pixels: int | None = None) -> NDArray[np.float32]:
     """Read a depth or disparity map, in the units of the file.
 
     Args:
         path: ``.npy``; ``.npz`` with one array, or with one named ``depth`` or ``disparity``;
-            ``.pfm`` (its scale gives the byte order only); ``.exr`` with one channel, or with one named
-            depth, disparity, Z, Y or V; or a grey PNG or TIFF, whose stored numbers are returned (divide
-            a KITTI PNG by 256 yourself).
+            ``.pfm`` (its scale gives the byte order only); ``.exr``, whose channel is chosen as in
+            `redepth.io.exr.read_exr`; or a grey PNG or TIFF, whose stored numbers are returned (divide
+            a KITTI PNG by 256 yourself). An image may be saved as colour if its channels are equal. It is
+            turned upright, as a photo is.
         max_pixels: as for `load_photo`.
 
     Returns:
-        (H, W); NaN and infinities, which mark unknown pixels in many data sets, are kept.
+        (H, W); NaN and infinities, which mark unknown pixels in many data sets, are kept. Transparent pixels
+        are NaN.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind or shape, or has no finite value.
+        InputError: the file is missing, damaged, too large, of another kind or shape, or has no finite value.
         MissingDependencyError: the file is OpenEXR and the package OpenEXR is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        values = read_numpy(path, ("depth", "disparity"))
+        values = read_numpy(path, ("depth", "disparity"), max_pixels=max_pixels)
     elif suffix == ".pfm":
-        values = read_pfm(path)
+        values = read_pfm(path, max_pixels=max_pixels)
     elif suffix == ".exr":
-        values = read_exr(path)
-    elif suffix in (".png", ".tif", ".tiff"):
-        values = np.asarray(_read_grey(path, max_pixels))
+        values = read_exr(path, max_pixels=max_pixels)
+    elif suffix in _IMAGE_SUFFIXES:
+        values = _grey(path, read_samples(path, max_pixels))
     else:
         raise InputError(f"{path}: not a depth map; give .npy, .npz, .pfm, .exr, .png or .tif")
     depth = as_map(path, values).astype(np.float32)
@@ -49,25 +55,50 @@ def load_depth_map(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np
     return depth
 
 
-def load_disparity_png(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+def load_grey16(path: StrPath, *, max_pixels: int | None = None) -> NDArray[np.uint16]:
+    """Read the integers of a 16-bit grey PNG, (H, W).
+
+    Raises:
+        InputError: the file is missing, damaged or too large, or was converted to 8 bits or to colour.
+    """
+    path = Path(path)
+    samples = read_samples(path, max_pixels)
+    if samples.values.dtype != np.uint16 or samples.values.ndim != 2:
+        bits = samples.values.dtype.itemsize * 8
+        kind = "grey" if samples.values.ndim == 2 else "colour"
+        raise InputError(
+            f"{path}: is {bits}-bit {kind}, not 16-bit grey; an editor has changed it, copy it again"
+        )
+    return samples.values
+
+
+def load_disparity_png(path: StrPath, *, max_pixels: int | None = None) -> NDArray[np.float32]:
     """Read back what `save_disparity_png` wrote.
 
     Returns:
-        (H, W), each value within scale / 2 of what was saved, plus float32 rounding.
+        (H, W), each value within scale / 2 of what was saved, plus float32 rounding; NaN where it is unknown.
 
     Raises:
-        InputError: the file is missing or damaged, or lacks the scale and the offset.
+        InputError: the file is missing, damaged or too large, or lacks the scale and the offset.
     """
     path = Path(path)
-    image = _read_grey(path, max_pixels)
+    samples = read_samples(path, max_pixels)
     try:
-        scale, offset = (float(image.info[f"redepth:{key}"]) for key in ("scale", "offset"))
+        scale, offset = (float(samples.text[f"redepth:{key}"]) for key in ("scale", "offset"))
+        unknown = samples.text.get("redepth:unknown")
+        unknown = None if unknown is None else int(unknown)
     except (KeyError, ValueError):
+        scale = offset = math.nan
+    if samples.bits != 16 or not math.isfinite(scale + offset):
         raise InputError(
-            f"{path}: carries no redepth:scale and redepth:offset, an editor may have dropped them;"
+            f"{path}: has no 16 bits with redepth:scale and redepth:offset, an editor may have dropped them;"
             " give the original file, or read the stored numbers with load_depth_map"
-        ) from None
-    return (np.asarray(image, dtype=np.float64) * scale + offset).astype(np.float32)
+        )
+    stored = _grey(path, samples)
+    values = (stored.astype(np.float64) * scale + offset).astype(np.float32)
+    if unknown is not None:
+        values[stored == unknown] = np.nan
+    return values
 
 
 def check_size(what: str, shape: tuple[int, ...], height: int, width: int) -> None:
@@ -77,11 +108,15 @@ def check_size(what: str, shape: tuple[int, ...], height: int, width: int) -> No
         raise InputError(f"the {what} is {size} and the photo {width} x {height}: they must be one size")
 
 
-def _read_grey(path: Path, max_pixels: int) -> Image.Image:
-    """Read an image of one channel."""
-
-    def check(image: Image.Image) -> None:
-        if image.mode not in ("L", "F") and not image.mode.startswith("I"):
-            raise InputError(f"{path}: has colour mode {image.mode}; a depth map has one grey channel")
-
-    return read_image(path, max_pixels, check)
+def _grey(path: Path, samples: Samples) -> NDArray[Any]:
+    """Return the numbers of one channel, NaN where they are transparent."""
+    if samples.bits < 8:
+        raise InputError(
+            f"{path}: has {samples.bits} bits a pixel, too few for a depth map; save 8 bits or more"
+        )
+    values = samples.values
+    if values.ndim == 3:
+        values = grey_of_colour(path, "colour mode RGB", list(np.moveaxis(values, -1, 0)))
+    if samples.alpha is None:
+        return values
+    return np.where(samples.alpha > 0, values, np.float32(np.nan))

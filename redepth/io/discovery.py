@@ -4,25 +4,97 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from redepth.errors import InputError
 from redepth.io.files import StrPath
+from redepth.io.images import RAW_SUFFIXES
 from redepth.io.names import as_text, hashed_name, is_safe_name
 
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif"})
+PHOTO_SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".png",
+        ".apng",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+    ]
+)
+UNREADABLE_SUFFIXES = RAW_SUFFIXES | frozenset(
+    [
+        ".hdr",
+        ".exr",
+        ".pfm",
+        ".psd",
+        ".psb",
+        ".xcf",
+        ".svg",
+        ".svgz",
+        ".eps",
+        ".ps",
+        ".ai",
+        ".pdf",
+        ".jxl",
+        ".jxr",
+        ".dds",
+        ".qoi",
+        ".ico",
+        ".icns",
+        ".pcx",
+        ".sgi",
+        ".rgb",
+        ".fits",
+        ".fit",
+        ".xpm",
+        ".xbm",
+        ".wmf",
+        ".emf",
+        ".cur",
+        ".kra",
+        ".ora",
+    ]
+)
+"""Endings of pictures that `load_photo` does not read: a folder's are named, not passed over in silence."""
+
+_NAMED = 5
+"""How many files a line names."""
+
+log = logging.getLogger(__name__)
 
 
-def find_photos(inputs: Sequence[StrPath]) -> list[Path]:
+def find_photos(inputs: Sequence[StrPath], *, warn: Callable[[str], object] = log.warning) -> list[Path]:
     """Expand files, folders and glob patterns to photos.
 
     Args:
         inputs: a file is taken with any suffix; a folder gives the photos directly in it,
             sorted by name, without hidden files; a pattern (``*``, ``?``, ``[...]``, ``**``) gives
             the photos it matches, sorted.
+        warn: is called with a line for each folder or pattern that also gives pictures in formats that
+            cannot be read.
 
     Returns:
         The photos in the order of the inputs, each once. A plain path that does not exist is kept:
@@ -35,12 +107,14 @@ def find_photos(inputs: Sequence[StrPath]) -> list[Path]:
         raise InputError("no photo given; name a file, a folder or a pattern")
     photos: dict[str, Path] = {}
     for path in inputs:
-        for photo in _expand(Path(path)):
+        for photo in _expand(Path(path), warn):
             photos.setdefault(os.path.realpath(photo), photo)
     return list(photos.values())
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path, warn: Callable[[str], object]) -> list[Path]:
+    if "\0" in str(path):
+        raise InputError("a path cannot hold a zero byte; check the spelling")
     if os.path.isdir(path):  # unlike `Path.is_dir`, False for a name that is too long
         candidates, problem = list(path.iterdir()), "the folder holds no photo"
     elif glob.has_magic(str(path)) and not os.path.exists(path):
@@ -48,16 +122,30 @@ def _expand(path: Path) -> list[Path]:
         problem = "the pattern matches no photo"
     else:
         return [path]
-    photos = sorted(candidate for candidate in candidates if _is_photo(candidate))
+    photos = _with_suffix(candidates, PHOTO_SUFFIXES)
+    others = _named(_with_suffix(candidates, UNREADABLE_SUFFIXES))
     if not photos:
+        there = f" that can be read, only {others}" if others else ""
         suffixes = " ".join(sorted(PHOTO_SUFFIXES))
-        raise InputError(f"{path}: {problem}; photos end in one of {suffixes}")
+        raise InputError(f"{path}: {problem}{there}; photos end in one of {suffixes}")
+    if others:
+        warn(f"{path}: {others} cannot be read and left out; convert to JPEG, PNG or TIFF")
     return photos
 
 
-def _is_photo(path: Path) -> bool:
-    visible = not path.name.startswith(".")
-    return visible and path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()
+def _with_suffix(paths: Sequence[Path], suffixes: frozenset[str]) -> list[Path]:
+    """Return the visible files with one of these endings, sorted."""
+    return sorted(
+        path
+        for path in paths
+        if not path.name.startswith(".") and path.suffix.lower() in suffixes and os.path.isfile(path)
+    )
+
+
+def _named(paths: Sequence[Path]) -> str:
+    """Return the names of the first files and the number of the others."""
+    names = [path.name for path in paths[:_NAMED]]
+    return ", ".join(names) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
 
 
 def companions(photos: Sequence[StrPath], path: StrPath, what: str) -> dict[Path, Path]:
@@ -75,7 +163,7 @@ def companions(photos: Sequence[StrPath], path: StrPath, what: str) -> dict[Path
         InputError: ``path`` is one file and there are several photos.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         if len(photos) != 1:
             raise InputError(
                 f"{path}: a {what} belongs to one photo, {len(photos)} were given; give a folder with a "
@@ -84,7 +172,7 @@ def companions(photos: Sequence[StrPath], path: StrPath, what: str) -> dict[Path
         return {Path(photos[0]): path}
     by_stem: dict[str, list[Path]] = {}
     for file in path.iterdir():
-        if not file.name.startswith(".") and file.is_file():
+        if not file.name.startswith(".") and os.path.isfile(file):
             by_stem.setdefault(file.stem, []).append(file)
     pairs = {}
     for photo in map(Path, photos):

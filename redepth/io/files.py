@@ -12,13 +12,14 @@ from redepth.errors import InputError
 StrPath = str | os.PathLike[str]
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file that has content.
+def open_regular(path: Path, *, may_be_empty: bool = False) -> BinaryIO:
+    """Open a regular file, by default one that has content.
 
     Raises:
-        InputError: the file is missing, empty, unreadable, a folder, or a pipe that would block.
+        InputError: the file is missing, empty, unreadable, a folder, or a pipe or device that would block.
     """
     try:
+        # Asked before it is opened, because opening a pipe waits for somebody to write into it.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise InputError(f"{path}: is a folder, not a file; name a file inside it")
@@ -31,10 +32,20 @@ def open_regular(path: Path) -> BinaryIO:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({reason(error)}); check the path") from None
-    if os.fstat(file.fileno()).st_size == 0:
+    if os.fstat(file.fileno()).st_size == 0 and not may_be_empty:
         file.close()
         raise InputError(f"{path}: the file is empty; copy or download it again")
     return file
+
+
+def check_name(path: Path) -> None:
+    """Raise InputError for a path that no file can have, as one that is too long; it need not exist."""
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{shortened(str(path))}: cannot be used ({reason(error)}); check the path"
+        ) from None
 
 
 def damaged(path: Path, error: BaseException) -> InputError:
@@ -43,6 +54,11 @@ def damaged(path: Path, error: BaseException) -> InputError:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's text on one line."""
+    """Return an error's text, shortened, on one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split()) or type(error).__name__
+    return shortened(" ".join(text.split())) or type(error).__name__
+
+
+def shortened(text: str, length: int = 160) -> str:
+    """Cut what a file says of itself, which may have any length."""
+    return text if len(text) <= length else f"{text[:length]} ..."

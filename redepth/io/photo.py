@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from redepth.errors import InputError
 from redepth.io.files import StrPath
-from redepth.io.images import DECODE_ERRORS, MAX_PIXELS, read_image
+from redepth.io.icc import PROFILE_ERRORS, grey_curve
+from redepth.io.images import Picture, read_image
+from redepth.io.samples import read_samples
 
 MIN_SIDE = 16
 MAX_ASPECT = 16
 
 
-def load_photo(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.float32]:
+def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = True) -> NDArray[np.float32]:
     """Read a photo as sRGB.
 
-    JPEG, PNG, WebP and TIFF, and HEIC where pillow-heif is installed. The EXIF orientation is
-    applied, an embedded ICC profile is converted to sRGB (a broken one is ignored), transparency is
-    composited over white, grey becomes three equal channels, and an animation gives its first
-    frame. 16-bit grey keeps its precision; 16-bit colour is reduced to 8 bits.
+    JPEG, PNG, WebP, TIFF, AVIF, BMP, GIF, PPM, TGA and JPEG 2000, and HEIC where pillow-heif is installed.
+    The EXIF orientation is applied, an embedded ICC profile is converted to sRGB (a broken one is ignored),
+    transparency is composited over white, grey becomes three equal channels, and an animation gives its
+    first frame. 16-bit grey keeps its precision; 16-bit colour is reduced to 8 bits.
 
     Args:
         path: the file; its content decides the format, not its suffix.
-        max_pixels: width times height beyond which the file is refused before it is decoded.
+        max_pixels: width times height beyond which the file is refused before it is decoded; by default 100
+            million, or the limit of `pixel_limit`.
+        upright: whether the EXIF orientation is applied. Some data sets have ground truth of the pixels as
+            they are stored.
 
     Returns:
         (H, W, 3) sRGB in [0, 1].
@@ -39,14 +45,12 @@ def load_photo(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.flo
         MissingDependencyError: the photo is HEIC and pillow-heif is not installed.
     """
     path = Path(path)
-    image = read_image(path, max_pixels, check=lambda image: _check_shape(path, *image.size))
-    # A damaged EXIF block is no reason to refuse intact pixels.
-    with suppress(*DECODE_ERRORS):
-        ImageOps.exif_transpose(image, in_place=True)
-    return _photo_array(path, image)
+    check = partial(_check_shape, path)
+    return _photo_array(path, read_image(path, max_pixels, check, upright=upright), max_pixels)
 
 
-def _check_shape(path: Path, width: int, height: int) -> None:
+def _check_shape(path: Path, image: Image.Image) -> None:
+    width, height = image.size
     short, long = sorted((width, height))
     if short < MIN_SIDE:
         raise InputError(
@@ -57,27 +61,41 @@ def _check_shape(path: Path, width: int, height: int) -> None:
         raise InputError(f"{path}: {width} x {height} is more elongated than {MAX_ASPECT}:1; crop it")
 
 
-def _photo_array(path: Path, image: Image.Image) -> NDArray[np.float32]:
+def _photo_array(path: Path, picture: Picture, max_pixels: int | None) -> NDArray[np.float32]:
+    image = picture.image
     if image.mode.startswith(("I", "F")):
-        grey = _high_precision_grey(path, image)
+        grey = _high_precision_grey(path, picture)
         return np.repeat(grey[..., None], 3, axis=2)
     try:
         rgb = _to_srgb(image)
     except ValueError:
         raise InputError(f"{path}: colour mode {image.mode} is not supported; save it as RGB") from None
-    if image.has_transparency_data:
-        alpha = image.convert("RGBA").getchannel("A")
+    alpha = _alpha(path, picture, max_pixels)
+    if alpha is not None:
         rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
     photo = np.array(rgb, dtype=np.float32)
     photo /= 255.0  # in place: a second copy of 100 megapixels would take another 1.2 GB
     return photo
 
 
-def _high_precision_grey(path: Path, image: Image.Image) -> NDArray[np.float32]:
+def _alpha(path: Path, picture: Picture, max_pixels: int | None) -> Image.Image | None:
+    """Return the opacity, or None for an opaque image."""
+    image = picture.image
+    if not image.has_transparency_data:
+        return None
+    if picture.sixteen_bit_colour and image.mode == "RGB":
+        # The transparent colour has 16 bits and the pixels have 8 left: only the file can tell them apart.
+        alpha = read_samples(path, max_pixels).alpha
+        return None if alpha is None else Image.fromarray(alpha)
+    return image.convert("RGBA").getchannel("A")
+
+
+def _high_precision_grey(path: Path, picture: Picture) -> NDArray[np.float32]:
     """Scale 16-bit grey by 65535; keep floats that already lie in [0, 1]."""
-    limit = 1.0 if image.mode == "F" else 65535.0
-    grey = np.asarray(image, dtype=np.float32)
-    low, high = grey.min(), grey.max()
+    image = picture.image
+    limit = 1.0 if image.mode == "F" else 2.0 ** (12 if picture.bits == 12 else 16) - 1
+    stored = np.asarray(image)
+    low, high = stored.min(), stored.max()
     # NaN fails both comparisons, so it is refused too.
     in_range = low >= 0.0 and high <= limit
     if not in_range:
@@ -85,7 +103,18 @@ def _high_precision_grey(path: Path, image: Image.Image) -> NDArray[np.float32]:
             f"{path}: grey values must lie in 0..{limit:g}, found {low:g}..{high:g}; "
             "export the photo as 8-bit or 16-bit"
         )
-    return grey / np.float32(limit)
+    grey = stored.astype(np.float32)
+    grey /= np.float32(limit)
+    curve = grey_curve(image.info.get("icc_profile"))
+    if curve is not None:
+        # In blocks of rows: an index for each of 100 megapixels would take gigabytes.
+        for start in range(0, len(grey), 256):
+            rows = grey[start : start + 256]
+            rows[:] = curve[np.rint(rows * 65535).astype(np.uint16)]
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[stored == transparent] = 1.0
+    return grey
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -96,7 +125,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         base = image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
     profile = image.info.get("icc_profile")
     if profile:
-        with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        with suppress(*PROFILE_ERRORS):
             converted = ImageCms.profileToProfile(
                 base, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )

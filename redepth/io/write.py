@@ -25,6 +25,8 @@ _TEMPORARY = ".redepth-"
 _SPARE = 2**22
 _LEFTOVER = re.compile(r"\.redepth-[0-9a-f]{32}(\.\w+)?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+UNKNOWN_PIXEL = 0
+"""The number of an unknown pixel in a 16-bit map that has some."""
 
 
 @contextmanager
@@ -186,39 +188,48 @@ def save_disparity_png(
     .. math:: \text{pixel} = \mathrm{round}((d - \text{offset}) / \text{scale}),
               \quad d \approx \text{pixel} \cdot \text{scale} + \text{offset}
 
-    The smallest value becomes 0 and the largest 65535; a constant map has scale 1 and pixels 0.
+    The smallest value becomes 0 and the largest 65535; a constant map has scale 1 and pixels 0. If a value is
+    NaN, unknown, pixels are 1 to 65535, and 0 is unknown.
 
     Args:
         path: the file to write.
-        disparity: (H, W), finite.
+        disparity: (H, W), finite or NaN.
         kind: what the values are; it is stored in the file.
 
     Returns:
         ``scale``, ``offset`` and ``kind``, which the file also carries as the PNG text chunks
-        ``redepth:scale``, ``redepth:offset`` and ``redepth:kind``.
+        ``redepth:scale``, ``redepth:offset`` and ``redepth:kind``; with unknown pixels also ``unknown``, the
+        number that stands for them.
 
     Raises:
-        InputError: a value is not finite.
+        InputError: a value is infinite, or none is finite.
         ValueError: ``disparity`` is not (H, W).
     """
     values = np.asarray(disparity, dtype=np.float64)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"disparity must be (H, W), got {values.shape}")
-    invalid = int(values.size - np.isfinite(values).sum())
-    if invalid:
+    known = ~np.isnan(values)
+    invalid = int(known.sum() - np.isfinite(values).sum())
+    if invalid or not known.any():
         raise InputError(
-            f"{path}: {invalid} of {values.size} pixels are not finite and have no 16-bit value; "
-            "save the map as .npy"
+            f"{path}: {invalid or values.size} of {values.size} pixels are not finite and have no 16-bit "
+            "value; save the map as .npy"
         )
-    offset = float(values.min())
-    scale = (float(values.max()) - offset) / 65535.0
+    complete = bool(known.all())
+    lowest = 0 if complete else 1
+    offset = float(values[known].min())
+    scale = (float(values[known].max()) - offset) / (65535.0 - lowest)
     if scale == 0:
         scale = 1.0
+    offset -= lowest * scale
     encoding: dict[str, float | str] = {"scale": scale, "offset": offset, "kind": kind}
+    if not complete:
+        encoding["unknown"] = UNKNOWN_PIXEL
     chunks = PngImagePlugin.PngInfo()
     for key, value in encoding.items():
         chunks.add_text(f"redepth:{key}", str(value))
-    pixels = np.rint((values - offset) / scale).astype(np.uint16)
+    pixels = np.rint((values - offset) / scale)
+    pixels[~known] = UNKNOWN_PIXEL
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
+        Image.fromarray(pixels.astype(np.uint16)).save(temporary, format="PNG", pnginfo=chunks)
     return encoding

@@ -57,3 +57,32 @@ def dilate(values: Tensor, radius: int) -> Tensor:
     side = 2 * radius + 1
     rows = F.max_pool2d(values, (side, 1), stride=1, padding=(radius, 0))
     return F.max_pool2d(rows, (1, side), stride=1, padding=(0, radius))
+
+
+def fill_holes(values: Tensor, known: Tensor) -> Tensor:
+    """Fill the unknown pixels of (B, C, H, W) smoothly from the known ones around them.
+
+    Known pixels are averaged over squares of 2 x 2, 4 x 4 and so on, until every square has one. An unknown
+    pixel takes the bilinear interpolation of the finest averages that exist around it, so that it lies
+    between the least and the greatest known value. Known pixels do not change.
+
+    Args:
+        values: anything at unknown pixels, NaN too.
+        known: (B, C, H, W) bool.
+
+    Raises:
+        ValueError: nothing is known.
+
+    Source: the pull-push algorithm of Gortler et al., The Lumigraph, SIGGRAPH 1996, without its blending.
+    """
+    if not bool(known.flatten(2).any(dim=2).all()):
+        raise ValueError("no pixel is known")
+    if bool(known.all()):
+        return values
+    weight = known.to(values.dtype)
+    clean = torch.where(known, values, torch.zeros((), dtype=values.dtype, device=values.device))
+    shares = F.avg_pool2d(weight, 2, ceil_mode=True)
+    sums = F.avg_pool2d(clean, 2, ceil_mode=True)
+    coarse = fill_holes(sums / shares.clamp_min(1e-30), shares > 0)
+    smooth = F.interpolate(coarse, size=values.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.where(known, values, smooth)

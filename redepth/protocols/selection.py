@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from redepth import io
 from redepth.data.datasets import REGISTRY, Dataset
 from redepth.errors import ConfigError, InputError
 from redepth.protocols.loading import PROTOCOLS
@@ -24,6 +25,7 @@ def open_dataset(protocol: EvaluationProtocol, name: str, options: Mapping[str, 
     Raises:
         ConfigError: the protocol belongs to another data set, or an option contradicts the protocol or is
             wrong.
+        InputError: a folder has a name that no folder can have.
         MissingDependencyError: if the reader needs a package that is not installed.
     """
     if protocol.dataset not in (None, name):
@@ -37,6 +39,9 @@ def open_dataset(protocol: EvaluationProtocol, name: str, options: Mapping[str, 
                 f"protocol {protocol.name} fixes {key}={fixed}, {key}={value} is another protocol"
             )
     dataset: Dataset = REGISTRY.build(name, {**options, **protocol.options})
+    for value in getattr(dataset, "__dict__", {}).values():
+        if isinstance(value, Path):
+            io.check_name(value)
     return dataset
 
 
@@ -46,11 +51,7 @@ def read_names(path: str | Path) -> list[str]:
     Raises:
         InputError: the file cannot be read, holds no name, or a name twice.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise InputError(f"{path}: cannot be read ({reason}); give a text file of image names") from None
+    lines = io.read_text(path).splitlines()
     names = [name for line in lines if (name := line.partition("#")[0].strip())]
     if not names:
         raise InputError(f"{path}: holds no image name")

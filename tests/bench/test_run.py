@@ -14,9 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from redepth import bench
+from redepth import bench, io
+from redepth.bench.records import RUN_FILE
 from redepth.errors import ConfigError, InputError
 from redepth.optim.loop import Interrupted
 from redepth.optim.refiner import Refiner
@@ -289,3 +291,25 @@ def test_the_report_is_one_page_that_works_in_a_browser(
     names = [n for line in done.stdout.split('<table class="sortable">')[1:] for n in [line]]
     order = [names[0].index(f"relief-{50000 + k}") for k in range(3)]
     assert order == sorted(order)
+
+
+def test_the_limit_of_pixels_reaches_the_data_set_and_is_no_part_of_the_run(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name, values in (
+        ("photos/a.png", None),
+        ("depth/a.npy", np.linspace(1, 2, 40 * 48, dtype=np.float32)),
+    ):
+        path = root / name
+        path.parent.mkdir(parents=True)
+        if values is None:
+            io.save_png(path, np.linspace(0, 1, 40 * 48 * 3).reshape(40, 48, 3))
+        else:
+            io.save_npy(path, values.reshape(40, 48))
+    options = {"root": str(root)}
+    protocol = load_protocol("redepth-paper")
+    pinned, names = select(protocol, open_dataset(protocol, "folder", options), partial=True)
+    run = make_run(1, dataset="folder", options=options, protocol=pinned).model_copy(update={"images": names})
+    _, failures = bench.run_benchmark(run, tmp_path / "out", ONE_THREAD, max_pixels=40 * 48 - 1)
+    assert "--max-pixels 1920" in failures["smoke", "a"]
+    # Without a limit in the way it would go on from there: the run is the same.
+    assert "max_pixels" not in (tmp_path / "out" / RUN_FILE).read_text()

@@ -218,6 +218,7 @@ def test_a_lone_bad_input_is_one_line(bad_files: dict[str, Path], tmp_path: Path
         (("--out", __file__), ("--out", "not a folder")),
         (("--mask", __file__), ("--mask", "--gt")),
         (("--gt", "nowhere.npy"), ("nowhere.npy", "no such file")),
+        (("--gt", "nowhere.npy" * 100), ("nowhere.npy", "cannot be opened", "too long")),
     ],
 )
 def test_a_wrong_setting_is_one_line(
@@ -306,6 +307,15 @@ def test_ground_truth_that_does_not_fit_is_refused_before_the_weights_load(
     one_line(call("refine", coins, *SMOKE, "--gt", tmp_path / "flat.npy"), str(coins), "constant")
     done = call("refine", coins, moto, *SMOKE, "--gt", motorcycle_disparity)
     one_line(done, "--gt belongs to one photo, 2 were given")
+    np.save(tmp_path / "large.npy", np.ones((400, 400)))
+    for role in (
+        ("--gt", "large.npy"),
+        ("--gt", "flat.npy", "--mask", "large.npy"),
+        ("--sky-mask", "large.npy"),
+    ):
+        files = [tmp_path / word if word.endswith(".npy") else word for word in role]
+        done = call("refine", coins, *SMOKE, *files, "--max-pixels", "120000")
+        one_line(done, "large.npy: 400 x 400 is 0.2 megapixels", "--max-pixels 160000")
 
 
 # --- the sky, and failure signatures --------------------------------------------------------------

@@ -18,6 +18,7 @@ from PIL import Image
 from redepth import io
 from redepth.data import datasets
 from redepth.data.datasets import REGISTRY, Sample
+from redepth.data.datasets import co3d as co3d_module
 from redepth.data.datasets import eth3d as eth3d_module
 from redepth.data.datasets import middlebury as middlebury_module
 from redepth.data.datasets import sintel as sintel_module
@@ -25,6 +26,7 @@ from redepth.data.datasets.base import require_some, unknown_name
 from redepth.data.datasets.middlebury import Calibration, read_calibration
 from redepth.errors import ConfigError, InputError, MissingDependencyError
 from redepth.ops.geometry import normals_from_depth
+from tests.support.image_files import png_bytes
 
 HEIGHT, WIDTH = 18, 24
 NEEDS_ROOT = {"kitti", "nyuv2", "eth3d", "diode", "middlebury-2014", "sintel", "co3d", "folder"}
@@ -168,6 +170,18 @@ def test_kitti(tmp_path: Path) -> None:
     assert dataset.load(names[2]).truth.shape == (HEIGHT, WIDTH)
 
 
+def test_kitti_photos_may_be_jpeg(tmp_path: Path) -> None:
+    values = kitti_frame(tmp_path, "0000000069")
+    folder = tmp_path / "2011_09_26" / DRIVE / "image_02" / "data"
+    (folder / "0000000069.png").unlink()
+    photo(folder / "0000000069.jpg")
+    dataset = build("kitti", tmp_path)
+    assert dataset.names() == [f"{DRIVE}/0000000069"]
+    sample = dataset.load(f"{DRIVE}/0000000069")
+    assert sample.photo == folder / "0000000069.jpg"
+    np.testing.assert_array_equal(sample.truth, values / np.float32(256))
+
+
 def test_kitti_photos_may_stand_apart(tmp_path: Path) -> None:
     kitti_frame(tmp_path / "depth", "0000000069")
     (tmp_path / "depth" / "2011_09_26").rename(tmp_path / "2011_09_26")
@@ -185,10 +199,10 @@ def test_kitti_depth_that_an_editor_reduced_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "val" / DRIVE / "proj_depth" / "groundtruth" / "image_02" / "0000000069.png"
     dataset = build("kitti", tmp_path)
     Image.fromarray(pixels()[..., 0]).save(path)
-    with pytest.raises(InputError, match=r"0000000069.png: has mode L, not 16-bit grey"):
+    with pytest.raises(InputError, match=r"0000000069.png: is 8-bit grey, not 16-bit grey"):
         dataset.load(f"{DRIVE}/0000000069")
     path.write_bytes(b"\x89PNG nothing")
-    with pytest.raises(InputError, match="damaged or of another format"):
+    with pytest.raises(InputError, match="not a readable image, or a damaged one"):
         dataset.load(f"{DRIVE}/0000000069")
     grey16(path, np.ones((3, 4), np.uint16))
     with pytest.raises(InputError, match=r"the truth is \(3, 4\) and the photo \(18, 24\)"):
@@ -246,7 +260,24 @@ def test_eth3d_depth_of_another_length_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1724 bytes are not 24 x 18 floats \(1728 bytes\)"):
         build("eth3d", tmp_path).load("pipes/DSC_0001")
     (tmp_path / "pipes" / "images" / "dslr_images" / "DSC_0001.JPG").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(InputError, match=r"DSC_0001.JPG: damaged"):
+    with pytest.raises(InputError, match=r"DSC_0001.JPG: not a readable image"):
+        build("eth3d", tmp_path).load("pipes/DSC_0001")
+
+
+def test_no_reader_opens_what_a_photo_must_not_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    def start(*arguments: object, **options: object) -> None:
+        raise AssertionError("Ghostscript is started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    eth3d_photo(tmp_path, "pipes", "DSC_0001")
+    path = tmp_path / "pipes" / "images" / "dslr_images" / "DSC_0001.JPG"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 18\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match=r"DSC_0001.JPG: PostScript is not supported"):
+        build("eth3d", tmp_path).load("pipes/DSC_0001")
+    path.write_bytes(png_bytes(100_000, 100_000))
+    with pytest.raises(InputError, match=r"DSC_0001.JPG: 100000 x 100000 is .* --max-pixels"):
         build("eth3d", tmp_path).load("pipes/DSC_0001")
 
 
@@ -325,20 +356,33 @@ def test_co3d_categories(tmp_path: Path) -> None:
     assert str(tmp_path / "bench" / "frame_annotations.jgz") in lines(dataset)[0]
 
 
-def test_co3d_annotations_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+def test_co3d_annotations_that_cannot_be_used_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "apple" / "frame_annotations.jgz"
     path.parent.mkdir()
     path.write_text("[]")
     with pytest.raises(InputError, match=r"frame_annotations.jgz: damaged"):
         build("co3d", tmp_path).names()
-    path.write_bytes(gzip.compress(b"[{"))
-    with pytest.raises(InputError, match=r"frame_annotations.jgz: damaged"):
-        build("co3d", tmp_path).names()
+    whole = gzip.compress(b"[]" * 1000)
+    for content in (b"[{", b"[" * 100_000, b"[1"):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(InputError, match=r"frame_annotations.jgz: (damaged|not CO3D)") as error:
+            build("co3d", tmp_path).names()
+        assert len(str(error.value)) < 400 + len(str(path))
+    for damaged in (whole[:-4], whole[:12] + b"\xff" * 4 + whole[16:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"frame_annotations.jgz: damaged"):
+            build("co3d", tmp_path).names()
     frame = co3d_frame(tmp_path, "12_34_56", 1)
     del frame["depth"]["scale_adjustment"]
     annotations(tmp_path, [frame])
     with pytest.raises(InputError, match="scale_adjustment"):
         build("co3d", tmp_path).load("apple/12_34_56/frame000001")
+    monkeypatch.setattr(co3d_module, "ANNOTATIONS_LIMIT", 10)
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="longer than 10 bytes when unpacked"):
+        build("co3d", tmp_path).names()
 
 
 # --- nyuv2 ----------------------------------------------------------------------------------------
@@ -397,7 +441,7 @@ def test_nyu_mat_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: pyt
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "nyu_depth_v2_labeled.mat"
     path.write_bytes(b"no HDF5")
-    with pytest.raises(InputError, match=r"nyu_depth_v2_labeled.mat: damaged or of another format"):
+    with pytest.raises(InputError, match=r"nyu_depth_v2_labeled.mat: damaged or truncated"):
         build("nyuv2", tmp_path).names()
     with h5py.File(path, "w") as file:
         file["images"] = np.zeros((1, 3, 4, 5), np.uint8)
@@ -405,6 +449,36 @@ def test_nyu_mat_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: pyt
         build("nyuv2", tmp_path).load("0001")
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "redepth\[bench\]"'):
+        build("nyuv2", tmp_path).names()
+
+
+def test_nyu_mat_that_is_damaged_anywhere_is_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    nyu_mat(tmp_path)
+    path = tmp_path / "nyu_depth_v2_labeled.mat"
+    content = path.read_bytes()
+    for length in range(8, len(content) - 1, len(content) // 12):
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match=r"labeled.mat: "):
+            build("nyuv2", tmp_path).load("0001")
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        for key in ("images", "depths", "rawDepths"):
+            file[key] = np.zeros((1, 3, 4, 5), np.uint8)
+    with pytest.raises(InputError, match="holds arrays of the shapes"):
+        build("nyuv2", tmp_path).names()
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        for key, shape in (("images", (1, 3, 10**5, 10**5)), ("depths", (1, 10**5, 10**5))):
+            file.create_dataset(key, shape, np.uint8, chunks=True)
+        file["rawDepths"] = file["depths"]
+    with pytest.raises(InputError, match="--max-pixels 10000000000"):
+        build("nyuv2", tmp_path).load("0001")
+    with h5py.File(path, "w") as file:
+        file.create_group("images")
+        file.create_group("depths")
+        file.create_group("rawDepths")
+    with pytest.raises(InputError, match="holds arrays of the shapes"):
         build("nyuv2", tmp_path).names()
 
 
@@ -565,11 +639,11 @@ def test_sintel_has_1064_frames() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not start with 202021.25"),
+        (b"", "the file is empty"),
         (dpt(numbers(), 1.0), "does not start with 202021.25"),
         (struct.pack(">fii", 202021.25, 24, 18), "big-endian"),
-        (dpt(numbers())[:-1], "1739 bytes do not hold 24 x 18 floats"),
-        (struct.pack("<fii", 202021.25, -1, 4), "do not hold -1 x 4"),
+        (dpt(numbers())[:-1], r"1727 bytes are not 24 x 18 floats \(1728 bytes\)"),
+        (struct.pack("<fii", 202021.25, -1, 4), "declares -1 x 4 pixels"),
     ],
 )
 def test_a_dpt_that_cannot_be_used_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
@@ -595,6 +669,19 @@ def test_folder_pairs_by_the_wildcards(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match="'lonely' is not an image of this data set"):
         dataset.load("lonely")
+
+
+def test_folder_refuses_ground_truth_of_another_orientation(tmp_path: Path) -> None:
+    upright = Image.Exif()
+    upright[0x0112] = 6
+    photo(tmp_path / "photos" / "a.png", exif=upright)
+    (tmp_path / "depth").mkdir()
+    np.save(tmp_path / "depth" / "a.npy", numbers())
+    with pytest.raises(InputError, match=r"a: the truth is \(18, 24\) and the photo \(24, 18\)"):
+        build("folder", tmp_path).load("a")
+    np.save(tmp_path / "depth" / "a.npy", numbers().T)
+    sample = build("folder", tmp_path).load("a")
+    assert sample.pixels().shape[:2] == sample.truth.shape
 
 
 def test_folder_with_subfolders_masks_and_disparity(tmp_path: Path) -> None:

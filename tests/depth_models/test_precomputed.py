@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from redepth import io
+from redepth.batch import Refined
 from redepth.depth_models import REGISTRY
 from redepth.depth_models.precomputed import Precomputed
 from redepth.errors import ConfigError, InputError
 from redepth.pipeline import Pipeline
+from redepth.refinement import GroundTruth
 from tests.support.command import Finished, call
 from tests.support.helpers import photo, relative_error
 from tests.support.tiny_depth_models import load, relief
@@ -92,7 +94,7 @@ def test_a_map_of_another_resolution_is_resized_and_offset_and_factor_apply(tmp_
     ("values", "options", "words"),
     [
         (relief(64, 48), {}, "the map is 48 x 64, the photo has the shape of 64 x 48"),
-        (np.where(relief() > 4, np.nan, relief()), {}, "of 3072 values are not finite; fill the holes first"),
+        (np.full((48, 64), np.nan), {}, "holds no finite value"),
         (relief() - 1.5, {}, r"disparity must be 0 or greater, the lowest value is -0\.\d+"),
         (
             relief() - relief().min(),
@@ -220,3 +222,65 @@ def test_arrays_have_no_name_but_one_file_serves_them(tmp_path: Path) -> None:
     assert np.abs(result.initial - relief()).max() < 1e-5
     with pytest.raises(ConfigError, match=r"depth_model\.predicts"):
         Pipeline("smoke", overrides=[*change, "depth_model.predicts=metres"])
+
+
+@pytest.mark.parametrize("name", ["map.npy", "map.png"])
+def test_holes_of_a_map_are_unknown_in_the_result_and_the_rest_is_as_without(
+    name: str, tmp_path: Path
+) -> None:
+    whole = relief()
+    holed = whole.copy()
+    holed[:10], holed[30:33, 40:50] = np.inf, np.nan
+    holes = ~np.isfinite(holed)
+    path = tmp_path / name
+    if name == "map.npy":
+        np.save(path, holed)
+    else:
+        io.save_disparity_png(path, np.where(holes, np.nan, holed))
+    change = ["depth_model.name=precomputed", "optim.parameterization=low-rank", "optim.steps=2"]
+    change += ["depth_model.longer_side=64", f"depth_model.path={path}", "depth_model.predicts=metric-depth"]
+    pixels = photo(48, 64)[0].permute(1, 2, 0).numpy()
+    truth = np.where(holes, 1e6, whole).astype(np.float32)
+    pipeline = Pipeline("smoke", overrides=change, device="cpu")
+    result = pipeline.refine(pixels, ground_truth=GroundTruth(truth))
+    for array in (result.initial, result.refined, result.uncertainty, result.depth):
+        np.testing.assert_array_equal(np.isnan(array), holes)
+    for normals in (result.normals_before, result.normals_after):
+        np.testing.assert_array_equal(np.isnan(normals).any(axis=-1), holes)
+    assert np.abs(result.initial - whole)[~holes].max() < 1e-3
+    assert bool(torch.isfinite(result.outcome.members).all())
+    # A truth of a million in the holes would show.
+    assert result.evaluations["initial"].metrics["abs_rel"] < 1e-3
+    assert np.isfinite(result.turn)
+    folder = result.save(tmp_path / "out")
+    np.testing.assert_array_equal(np.isnan(np.load(folder / "depth.npy")), holes)
+    np.testing.assert_array_equal(np.isnan(io.load_disparity_png(folder / "depth.png")), holes)
+    normals = np.asarray(Image.open(folder / "normals.png"))
+    assert (normals[:9] == 160).all()
+    assert not (normals[~holes] == 160).all(axis=-1).any()
+    run = json.loads((folder / "run.json").read_text())
+    assert run["unknown"]["pixels"] == int(holes.sum())
+    assert 0 < run["points"] <= int((~holes).sum())
+    summary = Refined.of(result)
+    assert 0 <= summary.change < 1
+    assert summary.silog is not None
+
+
+def test_the_limit_of_pixels_reaches_the_map(tmp_path: Path) -> None:
+    path = stored(tmp_path / "map.npy", relief())
+    change = ["depth_model.name=precomputed", "optim.parameterization=low-rank", "optim.steps=1"]
+    change += ["depth_model.longer_side=64", f"depth_model.path={path}"]
+    pixels = photo(48, 64)[0].permute(1, 2, 0).numpy()
+    pipeline = Pipeline("smoke", overrides=change, device="cpu")
+    with pytest.raises(InputError, match=r"map\.npy: 64 x 48 .* --max-pixels 3072"):
+        pipeline.refine(pixels, max_pixels=3071)
+
+
+def test_a_file_or_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    for name in ("x" * 300, "~nobody-of-this-name/a.npy", "a\0b"):
+        with pytest.raises(InputError) as error:
+            Precomputed(path=name).ensure_available()
+        assert "\n" not in str(error.value)
+    model = Precomputed(path=str(tmp_path))
+    with pytest.raises(InputError, match="must hold one map of its name"):
+        model.next_photo(Path("x" * 255 + ".jpg"))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io as io_bytes
+import os
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from redepth import io
 from redepth.errors import InputError, MissingDependencyError
-from tests.support.image_files import assert_one_line, depth_map, quadrants
+from tests.support.image_files import assert_one_line, depth_map, png_bytes, quadrants
 
 
 def write_pfm(path: Path, values: np.ndarray, order: str) -> None:
@@ -28,6 +32,102 @@ def test_pfm_round_trip(tmp_path: Path, order: str) -> None:
     loaded = io.load_depth_map(tmp_path / "a.pfm")
     np.testing.assert_array_equal(loaded, values)
     assert loaded.dtype == np.float32
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b" \n", b"\r", b" "])
+@pytest.mark.parametrize("separator", [b"\n", b"\r\n", b" "])
+def test_pfm_headers_of_all_line_ends_give_the_same_values(
+    tmp_path: Path, end: bytes, separator: bytes
+) -> None:
+    # The first byte of the first value, 0x0a or 0x20, could be taken for a part of the header.
+    for first in (b"\x0a\0\x80\x3f", b"\x20\x0a\0\x40"):
+        values = np.random.default_rng(0).uniform(1, 9, (20, 12)).astype("<f4")
+        content = bytearray(values[::-1].tobytes())
+        content[:4] = first
+        header = separator.join((b"Pf", b"12 20", b"-1.0")) + end
+        (tmp_path / "a.pfm").write_bytes(header + content)
+        expected = np.frombuffer(content, "<f4").reshape(20, 12)[::-1]
+        np.testing.assert_array_equal(io.load_depth_map(tmp_path / "a.pfm"), expected)
+
+
+@pytest.mark.parametrize("change", [-4, -1, 1, 2, 4])
+@pytest.mark.parametrize("name", ["a.pfm", "a.npy", "a.npz"])
+def test_a_length_that_does_not_fit_is_refused(tmp_path: Path, name: str, change: int) -> None:
+    values = np.full((20, 12), 2.5, np.float32)
+    if name == "a.pfm":
+        write_pfm(tmp_path / name, values, "<")
+        content = (tmp_path / name).read_bytes()
+    else:
+        np.save(tmp_path / "a.npy", values)
+        content = (tmp_path / "a.npy").read_bytes()
+    content = content[:change] if change < 0 else content + b"\n" * change
+    if name == "a.npz":
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("depth.npy", content)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        io.load_depth_map(tmp_path / name)
+    assert_one_line(error, tmp_path / name, "of 960 bytes" if name == "a.pfm" else "in place of 960")
+
+
+@pytest.mark.parametrize("number", [b"9" * 5000, b"12345678901", b"1e5", b"-5"])
+def test_pfm_headers_with_impossible_numbers_are_refused(tmp_path: Path, number: bytes) -> None:
+    for header in (b"Pf\n%b 5\n-1\n", b"Pf\n5 %b\n-1\n", b"Pf\n5 5\n%bx\n"):
+        (tmp_path / "a.pfm").write_bytes(header % number + bytes(100))
+        with pytest.raises(InputError) as error:
+            io.load_depth_map(tmp_path / "a.pfm")
+        assert_one_line(error, tmp_path / "a.pfm")
+        assert len(str(error.value)) < 200 + len(str(tmp_path))
+
+
+def test_the_declared_size_is_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    """Each of these files is small and declares 10^10 pixels or more."""
+    side = 100_000
+    head = io_bytes.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "<f8", "fortran_order": False, "shape": (side, side)}
+    )
+    (tmp_path / "a.npy").write_bytes(head.getvalue() + bytes(64))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("depth.npy", head.getvalue() + bytes(2**20))
+    (tmp_path / "a.pfm").write_bytes(f"Pf\n{side} {side}\n-1\n".encode())
+    os.truncate(tmp_path / "a.pfm", 20 + 4 * side * side)
+    (tmp_path / "a.png").write_bytes(png_bytes(side, side, 16, colour=0))
+    window = (np.array([0, 0], np.int32), np.array([side - 1, side - 1], np.int32))
+    paths = [tmp_path / name for name in ("a.npy", "a.npz", "a.pfm", "a.png")]
+    if importlib.util.find_spec("OpenEXR"):
+        paths.append(write_exr(tmp_path / "a.exr", {"Z": Z}, displayWindow=window))
+    for path in paths:
+        with pytest.raises(InputError) as error:
+            io.load_depth_map(path)
+        assert_one_line(error, path, "megapixels", "--max-pixels 10000000000")
+    for path in paths[:1] + paths[3:4]:
+        with pytest.raises(InputError, match="megapixels"):
+            io.load_mask(path)
+
+
+def test_the_limit_reaches_all_readers(tmp_path: Path) -> None:
+    values = np.ones((20, 30), np.float32)
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", values)
+    write_pfm(tmp_path / "a.pfm", values, "<")
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
+    reads = [(io.load_depth_map, path) for path in sorted(tmp_path.iterdir())]
+    reads += [(io.load_mask, tmp_path / name) for name in ("a.npy", "a.png")]
+    reads += [
+        (io.load_photo, tmp_path / "a.tif"),
+        (io.image_size, tmp_path / "a.png"),
+        (io.load_grey16, tmp_path / "a.png"),
+    ]
+    for read, path in reads:
+        read(path, max_pixels=600)
+        with pytest.raises(InputError, match="--max-pixels 600"):
+            read(path, max_pixels=599)
+        with io.pixel_limit(599), pytest.raises(InputError, match="--max-pixels 600"):
+            read(path)
+        read(path)
 
 
 def test_depth_map_formats(tmp_path: Path) -> None:
@@ -47,25 +147,90 @@ def test_sixteen_bit_depth_keeps_its_numbers(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(io.load_depth_map(tmp_path / name), values.astype(np.float32))
 
 
-def test_openexr_maps_give_the_channel_that_holds_depth(tmp_path: Path) -> None:
+Z = np.linspace(0, 9, 12, dtype=np.float32).reshape(3, 4)
+OTHER = np.ones_like(Z)
+
+
+def write_exr(path: Path, channels: dict[str, np.ndarray], **header: object) -> Path:
     exr = pytest.importorskip("OpenEXR")
-    values = np.linspace(0, 9, 12, dtype=np.float32).reshape(3, 4)
-    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
-    other = np.ones_like(values)
-    for number, channels in enumerate(
-        (
-            {"Z": values},
-            {"anything": values},
-            {"Z": values, "A": other},
-            {"Y": other, "depth.V": other, "Z": values},
-        )
-    ):
-        path = tmp_path / f"{number}.exr"
-        exr.File(header, channels).write(str(path))
-        assert np.array_equal(io.load_depth_map(path), values), channels
-    exr.File(header, {"RGB": np.stack([values] * 3, axis=-1)}).write(str(tmp_path / "rgb.exr"))
-    with pytest.raises(InputError, match=r"holds the channels \['B', 'G', 'R'\]"):
-        io.load_depth_map(tmp_path / "rgb.exr")
+    exr.File({"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage, **header}, channels).write(
+        str(path)
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        {"Z": Z},
+        {"anything": Z},
+        {"Z": Z, "A": OTHER},
+        {"Y": OTHER, "depth.V": OTHER, "Z": Z},
+        {"R": OTHER, "G": OTHER, "B": OTHER, "Z": Z},
+        {"R": Z, "G": Z, "B": Z, "A": OTHER},
+        {"ViewLayer.Depth.Z": Z, "ViewLayer.Combined.R": OTHER, "ViewLayer.Normal.Z": OTHER},
+        {"ViewLayer.Depth.V": Z, "ViewLayer.Mist.Z": OTHER, "V": OTHER, "U": OTHER},
+        {"View Layer.Depth.R": Z, "View Layer.Depth.G": Z, "View Layer.Depth.B": Z, "x.R": OTHER},
+        {"RenderLayer.Z": Z, "RenderLayer.R": OTHER, "N.X": OTHER, "N.Y": OTHER, "N.Z": OTHER},
+        {"render.depth": Z, "render.R": OTHER},
+    ],
+)
+def test_openexr_maps_give_the_channel_that_holds_depth(
+    tmp_path: Path, channels: dict[str, np.ndarray]
+) -> None:
+    path = write_exr(tmp_path / "a.exr", channels)
+    np.testing.assert_array_equal(io.load_depth_map(path), Z)
+
+
+@pytest.mark.parametrize(
+    ("channels", "problem"),
+    [
+        ({"R": Z, "G": Z, "B": OTHER}, "different channels"),
+        ({"X": OTHER, "Y": OTHER, "Z": OTHER}, "none is named as a map"),
+        ({"ViewLayer.Normal.X": Z, "ViewLayer.Normal.Y": Z, "ViewLayer.Normal.Z": Z}, "none is named"),
+        ({"a.Depth.Z": Z, "b.Depth.Z": OTHER}, "several could be the map"),
+        ({"ViewLayer.Mist.Z": Z, "ViewLayer.Combined.R": Z}, "none is named as a map"),
+    ],
+)
+def test_openexr_without_one_map_is_refused(
+    tmp_path: Path, channels: dict[str, np.ndarray], problem: str
+) -> None:
+    path = write_exr(tmp_path / "a.exr", channels)
+    with pytest.raises(InputError) as error:
+        io.load_depth_map(path)
+    assert_one_line(error, path, problem)
+
+
+def test_openexr_parts_windows_and_alpha(tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    parts = [
+        exr.Part({"name": "ViewLayer.Combined"}, {"R": OTHER}),
+        exr.Part({"name": "ViewLayer.Depth"}, {"Z": Z}),
+    ]
+    exr.File(parts).write(str(tmp_path / "parts.exr"))
+    np.testing.assert_array_equal(io.load_depth_map(tmp_path / "parts.exr"), Z)
+    # Where the pixels of a part are lost, those of the other are not taken for them.
+    both = {"left": {"Z": Z}, "Depth": {"Z": OTHER}}
+    exr.File([exr.Part({"name": name}, channels) for name, channels in both.items()]).write(
+        str(tmp_path / "damaged.exr")
+    )
+    content = (tmp_path / "damaged.exr").read_bytes()
+    for end in range(len(content) - 120, len(content), 7):
+        (tmp_path / "damaged.exr").write_bytes(content[:end])
+        with pytest.raises(InputError):
+            io.load_depth_map(tmp_path / "damaged.exr")
+    alpha = (Z > 4).astype(np.float32)
+    path = write_exr(tmp_path / "alpha.exr", {"Z": Z, "A": alpha})
+    np.testing.assert_array_equal(io.load_depth_map(path), np.where(Z > 4, Z, np.nan))
+    window = (np.array([0, 0], np.int32), np.array([5, 3], np.int32))
+    path = write_exr(tmp_path / "crop.exr", {"Z": Z}, displayWindow=window)
+    np.testing.assert_array_equal(
+        io.load_depth_map(path), np.pad(Z, ((0, 1), (0, 2)), constant_values=np.nan)
+    )
+
+
+def test_openexr_that_is_none_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("OpenEXR")
     (tmp_path / "words.exr").write_text("words")
     for name, word in (("words.exr", "damaged"), ("gone.exr", "no such file")):
         with pytest.raises(InputError) as error:
@@ -115,6 +280,16 @@ def test_bad_depth_maps(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             io.load_depth_map(tmp_path / name)
         assert_one_line(error, tmp_path / name, word)
+
+
+@pytest.mark.parametrize("offset", ["inf", "nan", "words"])
+def test_disparity_png_with_an_impossible_scale(tmp_path: Path, offset: str) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("redepth:scale", "1.0")
+    text.add_text("redepth:offset", offset)
+    Image.new("I;16", (20, 20)).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(InputError, match="redepth:scale"):
+        io.load_disparity_png(tmp_path / "a.png")
 
 
 def test_disparity_png_without_its_scale(tmp_path: Path) -> None:

@@ -117,3 +117,38 @@ def test_a_companion_is_the_file_given_or_that_of_the_photos_name(tmp_path: Path
         InputError, match=r"any\.png: a mask belongs to one photo, 5 were given; give a folder"
     ):
         io.companions(photos, tmp_path / "any.png", "mask")
+
+
+def test_formats_are_read_or_named(tmp_path: Path) -> None:
+    readable = ["a.avif", "b.bmp", "c.gif", "d.ppm", "e.pgm", "f.tga", "g.jp2", "h.jpeg", "i.heic"]
+    others = ["j.hdr", "k.psd", "l.DNG", "m.svg", "n.eps", "o.jxl", "p.pdf"]
+    for name in (*readable, *others, "notes.txt", "map.npy", ".hidden.hdr"):
+        (tmp_path / name).touch()
+    lines: list[str] = []
+    assert io.find_photos([tmp_path], warn=lines.append) == [tmp_path / name for name in readable]
+    assert lines == [
+        f"{tmp_path}: {', '.join(others[:5])} and 2 more cannot be read and left out; "
+        "convert to JPEG, PNG or TIFF"
+    ]
+    lines.clear()
+    assert io.find_photos([tmp_path / "[a-j].*"], warn=lines.append) == [tmp_path / n for n in readable]
+    assert lines[0].startswith(f"{tmp_path / '[a-j].*'}: j.hdr cannot be read")
+    with pytest.raises(InputError, match=r"matches no photo that can be read, only j\.hdr; photos end in"):
+        io.find_photos([tmp_path / "*.hdr"])
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 256 + ".jpg", "a\0b.jpg", "~nobody-of-this-name/a.jpg", "a\x1b\n.jpg"]
+)
+def test_names_that_cannot_be_are_kept_for_their_own_error(name: str, tmp_path: Path) -> None:
+    """The other photos still run; what is wrong with this one is said when it is read."""
+    if "\0" in name:
+        with pytest.raises(InputError, match="zero byte"):
+            io.find_photos([tmp_path / name])
+    else:
+        assert io.find_photos([tmp_path / name]) == [tmp_path / name]
+    assert io.companions([tmp_path / name], tmp_path, "mask") == {}
+    assert io.companions(["a.jpg"], tmp_path / name, "mask") == {Path("a.jpg"): tmp_path / name}
+    for read in (io.load_photo, io.load_mask, io.image_size, lambda path: io.load_depth_map(f"{path}.npy")):
+        with pytest.raises(InputError):
+            read(tmp_path / name)

@@ -23,7 +23,7 @@ def test_masks(tmp_path: Path) -> None:
     Image.fromarray(np.stack([mask * 255] * 3, -1).astype(np.uint8)).save(tmp_path / "rgb.png")
     Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "lossy.jpg")
     palette = Image.fromarray(mask.astype(np.uint8))
-    palette.putpalette([255, 255, 255, 0, 0, 0])
+    palette.putpalette([0, 0, 0, 3, 0, 0])
     palette.save(tmp_path / "palette.png")
     for path in sorted(tmp_path.iterdir()):
         loaded = io.load_mask(path)

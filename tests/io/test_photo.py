@@ -26,6 +26,12 @@ from tests.support.image_files import RED, assert_one_line, assert_quadrants, pn
         ("a.webp", "RGB", {"lossless": True}),
         ("a.tif", "RGB", {"compression": "tiff_lzw"}),
         ("cmyk.tiff", "CMYK", {}),
+        ("a.bmp", "RGB", {}),
+        ("a.gif", "P", {}),
+        ("a.ppm", "RGB", {}),
+        ("a.tga", "RGBA", {}),
+        ("a.jp2", "RGB", {}),
+        ("a.avif", "RGB", {"quality": 95}),
         ("named_png_but_jpeg.png", "RGB", {"format": "JPEG", "quality": 95, "subsampling": 0}),
     ],
 )

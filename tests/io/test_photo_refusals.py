@@ -69,10 +69,22 @@ def test_not_an_image(tmp_path: Path) -> None:
     assert_one_line(error, path, "not a readable image", "JPEG, PNG")
 
 
-@pytest.mark.parametrize(("suffix", "name"), [("gif", "GIF"), ("bmp", "BMP"), ("jp2", "JPEG 2000")])
-def test_unsupported_format_is_named(tmp_path: Path, suffix: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "content", "name"),
+    [
+        ("hdr", b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n", "Radiance HDR"),
+        ("exr", b"\x76\x2f\x31\x01", "OpenEXR"),
+        ("psd", b"8BPS", "Photoshop"),
+        ("jxl", b"\xff\x0a", "JPEG XL"),
+        ("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n", "PostScript"),
+        ("jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n", "PostScript"),
+        ("pdf", b"%PDF-1.7", "PDF"),
+        ("svg", b"<svg xmlns=", "SVG"),
+    ],
+)
+def test_unsupported_format_is_named(tmp_path: Path, suffix: str, content: bytes, name: str) -> None:
     path = tmp_path / f"a.{suffix}"
-    quadrants().save(path)
+    path.write_bytes(content)
     with pytest.raises(InputError) as error:
         io.load_photo(path)
     assert_one_line(error, path, name, "not supported")

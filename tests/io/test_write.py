@@ -111,7 +111,19 @@ def test_disparity_png_of_a_constant(tmp_path: Path) -> None:
     np.testing.assert_array_equal(io.load_disparity_png(tmp_path / "a.png"), np.full((4, 5), 2.5))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_unknown_pixels_of_a_disparity_png_stay_unknown(tmp_path: Path) -> None:
+    values = np.linspace(-3, 250, 1200, dtype=np.float32).reshape(30, 40)
+    values[:4], values[20, 30] = np.nan, np.nan
+    encoding = io.save_disparity_png(tmp_path / "a.png", values)
+    assert encoding["unknown"] == 0
+    loaded = io.load_disparity_png(tmp_path / "a.png")
+    np.testing.assert_allclose(loaded, values, atol=float(encoding["scale"]) / 2 + 1e-4)
+    np.testing.assert_array_equal(np.isnan(loaded), np.isnan(values))
+    with pytest.raises(InputError, match="1200 of 1200 pixels are not finite"):
+        io.save_disparity_png(tmp_path / "b.png", np.full_like(values, np.nan))
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
 def test_disparity_png_refuses_what_is_not_finite(tmp_path: Path, bad: float) -> None:
     values = depth_map()
     values[1, 1] = bad

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from redepth.ops.filters import dilate, gaussian_blur, gradient, length
+from redepth.ops.filters import dilate, fill_holes, gaussian_blur, gradient, length
 from tests.support.helpers import seeded
 
 
@@ -48,3 +48,22 @@ def test_growing_takes_the_largest_of_a_square(device: torch.device) -> None:
     assert float(grown_by_two[1, 0, 4, 5]) == float(values[1, 0, 2:7, 3:8].max())
     assert float(grown_by_two[0, 0, 0, 10]) == float(values[0, 0, :3, 8:].max())
     assert torch.equal(dilate(values, 0), values)
+
+
+def test_holes_are_filled_from_around_them(device: torch.device) -> None:
+    row, column = torch.arange(48.0)[:, None], torch.arange(64.0)
+    plane = (3 * column - 4 * row).expand(2, 3, 48, 64).clone().to(device)
+    known = torch.ones_like(plane, dtype=torch.bool)
+    known[..., 20:24, 30:34] = False
+    holed = plane.masked_fill(~known, torch.nan)
+    filled = fill_holes(holed, known)
+    assert torch.equal(filled[known], plane[known])
+    assert float((filled - plane)[~known].abs().max()) < 16
+    known[:, :, :40] = False
+    filled = fill_holes(plane.masked_fill(~known, torch.inf), known)
+    assert bool(torch.isfinite(filled).all())
+    assert float(filled.min()) == float(plane[known].min())
+    assert float(filled.max()) == float(plane[known].max())
+    assert fill_holes(plane, torch.ones_like(known)) is plane
+    with pytest.raises(ValueError, match="no pixel is known"):
+        fill_holes(plane, torch.zeros_like(known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -643,10 +644,22 @@ def test_a_list_of_names_is_a_text_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"names.txt: holds no image name"):
         read_names(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="it is not text"):
+    with pytest.raises(InputError, match=r"not UTF-8|encoded as UTF-16"):
         read_names(path)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no such file"):
         read_names(tmp_path / "nowhere.txt")
+    path.write_bytes(b"\xef\xbb\xbfa/1\r\nb/2\r\n")
+    assert read_names(path) == ["a/1", "b/2"]
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_names(endless)
+
+
+def test_a_folder_with_an_impossible_name_is_one_line() -> None:
+    for option in ({"root": "x" * 300}, {"root": "here", "photos": "y" * 300}):
+        with pytest.raises(InputError, match="too long"):
+            open_dataset(load_protocol("kitti-eigen"), "kitti", option)
 
 
 def test_a_protocol_fixes_options_of_its_reader(tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from redepth import io
 from redepth.contracts import Predicts
@@ -117,7 +117,7 @@ def require_some(names: Iterable[str], dataset: Dataset, where: Path) -> list[st
 
 def require_file(path: Path, source: str) -> Path:
     """Return the path. Raises InputError with the file's source if there is no such file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises an error for a name that is too long
         raise InputError(f"{path}: no such file; {source}")
     return path
 
@@ -141,37 +141,7 @@ def read_grey16(path: Path, source: str) -> NDArray[np.uint16]:
     Raises:
         InputError: the file is missing or damaged, or was converted to 8 bits or to colour.
     """
-    require_file(path, source)
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            values: NDArray[Any] = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise damaged(path, error) from None
-    if not mode.startswith("I"):
-        raise InputError(f"{path}: has mode {mode}, not 16-bit grey; an editor has changed it, copy it again")
-    return values.astype(np.uint16)
-
-
-def stored_pixels(path: Path, source: str) -> Array:
-    """Read a photo as stored, (H, W, 3) in [0, 1], without applying its EXIF orientation.
-
-    This is for data sets whose ground truth belongs to the stored pixels.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    require_file(path, source)
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise damaged(path, error) from None
-
-
-def damaged(path: Path, error: object) -> InputError:
-    """Return the error for a file whose content cannot be used."""
-    return InputError(f"{path}: damaged or of another format ({' '.join(str(error).split())}); copy it again")
+    return io.load_grey16(require_file(path, source))
 
 
 def same_size(sample: Sample, photo: tuple[int, int]) -> Sample:
@@ -180,12 +150,3 @@ def same_size(sample: Sample, photo: tuple[int, int]) -> Sample:
         if array is not None and array.shape[:2] != photo:
             raise InputError(f"{sample.name}: the {what} is {array.shape[:2]} and the photo {photo}")
     return sample
-
-
-def photo_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) from an image's header. Raises InputError if it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError) as error:
-        raise damaged(path, error) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from redepth import io
 from redepth.data.datasets.base import (
     Missing,
     Sample,
-    damaged,
-    photo_size,
     read_grey16,
     require_file,
     require_some,
@@ -26,6 +25,8 @@ from redepth.data.datasets.base import (
 from redepth.errors import InputError
 
 SOURCE = "CO3Dv2: https://github.com/facebookresearch/co3d (its download_dataset.py)"
+ANNOTATIONS_LIMIT = 2**30
+"""Largest size of a category's annotations when unpacked; the largest published one has about 0.3 GB."""
 EXAMPLE = "apple/110_13051_23361/frame000001"
 
 
@@ -93,9 +94,9 @@ class Co3d:
         depth = pattern.view(np.float16).astype(np.float32) * np.float32(frame["depth"]["scale_adjustment"])
         mask = None
         if frame["depth"].get("mask_path"):
-            mask = io.load_mask(require_file(self.root / frame["depth"]["mask_path"], SOURCE))
+            mask = io.load_mask(require_file(self.root / str(frame["depth"]["mask_path"]), SOURCE))
         truth = np.where(np.isfinite(depth), depth, np.float32(0))
-        return same_size(Sample(name, photo, truth, unit="relative", mask=mask), photo_size(photo))
+        return same_size(Sample(name, photo, truth, unit="relative", mask=mask), io.image_size(photo))
 
     def _present(self) -> list[str]:
         present = {path.parent.name for path in self.root.glob("*/frame_annotations.jgz")}
@@ -114,11 +115,14 @@ class Co3d:
 
 def _read_annotations(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            frames = json.load(file)
+        with io.open_regular(path) as file, gzip.open(file) as unpacked:
+            content = unpacked.read(ANNOTATIONS_LIMIT + 1)
+        if len(content) > ANNOTATIONS_LIMIT:
+            raise InputError(f"{path}: longer than {ANNOTATIONS_LIMIT} bytes when unpacked; copy it again")
+        frames = json.loads(content)
         return {_name(frame): frame for frame in frames if (frame.get("depth") or {}).get("path")}
-    except (OSError, EOFError, ValueError) as error:
-        raise damaged(path, error) from None
+    except (OSError, EOFError, ValueError, zlib.error, RecursionError) as error:
+        raise io.damaged(path, error) from None
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not CO3D frame annotations ({error!r} is missing); {SOURCE}") from None
 

@@ -9,7 +9,6 @@ from redepth import io
 from redepth.data.datasets.base import (
     Missing,
     Sample,
-    photo_size,
     require_file,
     require_some,
     same_size,
@@ -63,7 +62,7 @@ class Diode:
         photo = require_file(base.with_name(f"{base.name}.png"), SOURCE)
         truth = io.load_depth_map(require_file(base.with_name(f"{base.name}_depth.npy"), SOURCE))
         mask = io.load_mask(require_file(base.with_name(f"{base.name}_depth_mask.npy"), SOURCE))
-        return same_size(Sample(name, photo, truth, mask=mask), photo_size(photo))
+        return same_size(Sample(name, photo, truth, mask=mask), io.image_size(photo))
 
     def _kinds(self) -> list[str]:
         return [kind for kind in IMAGES if self.scenes in ("all", kind)]

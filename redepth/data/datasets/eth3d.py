@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
+from redepth import io
 from redepth.data.datasets.base import (
     Array,
     Missing,
@@ -13,7 +12,6 @@ from redepth.data.datasets.base import (
     require_file,
     require_some,
     split_name,
-    stored_pixels,
 )
 from redepth.errors import InputError
 
@@ -75,7 +73,7 @@ class Eth3d:
         """Read one photo; depth in metres, infinite where unknown."""
         scene, stem = split_name(name, 2, EXAMPLE)
         source = SOURCE.replace("SCENE", scene)
-        photo = stored_pixels(self._path(scene, "images", stem), source)
+        photo = io.load_photo(require_file(self._path(scene, "images", stem), source), upright=False)
         path = require_file(self._path(scene, "ground_truth_depth", stem), source)
         return Sample(name, photo, _read_raw(path, photo.shape[0], photo.shape[1]))
 
@@ -89,10 +87,7 @@ class Eth3d:
 
 def _read_raw(path: Path, height: int, width: int) -> Array:
     """Read depth, (H, W). Raises InputError if the file has another size."""
-    content = path.read_bytes()
-    if len(content) != 4 * height * width:
-        raise InputError(
-            f"{path}: {len(content)} bytes are not {width} x {height} floats ({4 * height * width} bytes); "
-            "copy it again (it belongs to the original, distorted photo)"
-        )
-    return np.frombuffer(content, "<f4").reshape(height, width).astype(np.float32)
+    try:
+        return io.read_floats(path, height, width)
+    except InputError as error:
+        raise InputError(f"{error} (it belongs to the original, distorted photo)") from None

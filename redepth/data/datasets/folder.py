@@ -11,7 +11,7 @@ from pydantic import Field
 
 from redepth import io
 from redepth.contracts import Predicts
-from redepth.data.datasets.base import Missing, Sample, Unit, require_some, unknown_name
+from redepth.data.datasets.base import Missing, Sample, Unit, require_some, same_size, unknown_name
 from redepth.errors import InputError
 
 Files = dict[str, Path]
@@ -79,7 +79,9 @@ class Folder:
             raise unknown_name(name, self._complete(files))
         truth = io.load_depth_map(files["truths"][name]) * np.float32(self.scale)
         mask = io.load_mask(files["masks"][name]) if "masks" in files else None
-        return Sample(name, files["photos"][name], truth, self.kind, self.unit, mask)
+        photo = files["photos"][name]
+        sample = Sample(name, photo, truth, self.kind, self.unit, mask)
+        return same_size(sample, io.image_size(photo))
 
     def _files(self) -> dict[str, Files]:
         return {kind: _matches(self.root, pattern) for kind, pattern in self.patterns.items()}
@@ -97,7 +99,11 @@ def _matches(root: Path, pattern: str) -> Files:
     """
     expression = re.compile(_as_expression(pattern))
     files: Files = {}
-    for path in sorted(path for path in root.glob(pattern) if path.is_file()):
+    try:
+        paths = sorted(path for path in root.glob(pattern) if path.is_file())
+    except OSError as error:
+        raise InputError(f"{root}: {pattern[:80]} cannot be searched ({io.reason(error)})") from None
+    for path in paths:
         match = expression.fullmatch(path.relative_to(root).as_posix())
         if match is None:
             continue

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from redepth import io
 from redepth.data.datasets.base import (
     Missing,
     Sample,
-    photo_size,
     read_grey16,
     require_file,
     require_some,
@@ -24,6 +25,8 @@ DEPTH = (
     "KITTI annotated depth maps, data_depth_annotated.zip: "
     "https://www.cvlibs.net/datasets/kitti/eval_depth.php?benchmark=depth_prediction"
 )
+SUFFIXES = (".png", ".jpg")
+"""Endings of the photos: the download has PNG, and a conversion to JPEG, a tenth of its size, is common."""
 EXAMPLE = "2011_09_26_drive_0002_sync/0000000069"
 
 
@@ -35,8 +38,8 @@ class Kitti:
         ROOT/2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png
         ROOT/{train,val}/2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png
 
-    ``train`` and ``val`` may also be in ``ROOT/data_depth_annotated``. The first and last 5 frames of a
-    drive have no depth map. 0 is unknown.
+    Photos may also be ``.jpg``. ``train`` and ``val`` may also be in ``ROOT/data_depth_annotated``. The first
+    and last 5 frames of a drive have no depth map. 0 is unknown.
 
     Args:
         root: the folder above.
@@ -66,7 +69,8 @@ class Kitti:
         for drive, folder in self._drives():
             photos = self._photo(drive, "0").parent
             # Two listings a drive: on a network disk a query for each of 93,000 frames would take minutes.
-            both = {path.stem for path in folder.glob("*.png")} & {path.stem for path in photos.glob("*.png")}
+            taken = {path.stem for suffix in SUFFIXES for path in photos.glob(f"*{suffix}")}
+            both = {path.stem for path in folder.glob("*.png")} & taken
             names += [f"{drive}/{frame}" for frame in both]
         return require_some(sorted(names), self, self.root)
 
@@ -77,10 +81,13 @@ class Kitti:
         candidates = [folder / f"{frame}.png" for folder in self._folders(drive)]
         path = next((path for path in candidates if path.is_file()), candidates[0])
         truth = read_grey16(path, DEPTH).astype(np.float32) / np.float32(256)
-        return same_size(Sample(name, photo, truth), photo_size(photo))
+        return same_size(Sample(name, photo, truth), io.image_size(photo))
 
     def _photo(self, drive: str, frame: str) -> Path:
-        return self.photos / drive[:10] / drive / self.camera / "data" / f"{frame}.png"
+        """Return the frame's photo: the first that there is, or the one of the official download."""
+        folder = self.photos / drive[:10] / drive / self.camera / "data"
+        paths = [folder / f"{frame}{suffix}" for suffix in SUFFIXES]
+        return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     def _folders(self, drive: str) -> Iterator[Path]:
         for base in (self.root, self.root / "data_depth_annotated"):

@@ -15,7 +15,6 @@ from redepth.data.datasets.base import (
     Array,
     Missing,
     Sample,
-    photo_size,
     require_file,
     require_some,
     same_size,
@@ -115,7 +114,9 @@ class Middlebury2014:
         disparity = io.load_depth_map(require_file(folder / "disp0.pfm", source))
         calibration = read_calibration(require_file(folder / "calib.txt", source))
         camera = calibration.camera(*disparity.shape)
-        return same_size(Sample(name, photo, calibration.depth(disparity), camera=camera), photo_size(photo))
+        return same_size(
+            Sample(name, photo, calibration.depth(disparity), camera=camera), io.image_size(photo)
+        )
 
     def _folder(self, scene: str) -> Path:
         return self.root / f"{scene}-{self.variant}"
@@ -161,7 +162,7 @@ class Motorcycle:
         photo = folder / "motorcycle_left.png"
         camera = self.CALIBRATION.camera(*disparity.shape)
         sample = Sample(name, photo, self.CALIBRATION.depth(disparity), camera=camera)
-        return same_size(sample, photo_size(photo))
+        return same_size(sample, io.image_size(photo))
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -170,7 +171,7 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         InputError: if a line is missing or is not a number.
     """
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = io.read_text(path, limit=2**16)
     number = r"([-+\d.eE]+)"
     patterns = {
         "cam0": rf"^cam0=\[{number} \S+ {number}; \S+ \S+ {number};",

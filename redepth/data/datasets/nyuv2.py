@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from redepth import io
 from redepth.data.datasets.base import (
     Missing,
     Sample,
-    damaged,
-    photo_size,
     read_grey16,
     require_some,
     same_size,
@@ -52,27 +54,27 @@ class Nyuv2:
 
     def check(self) -> list[Missing]:
         """Return one entry if there is neither the .mat nor an export."""
-        if (self.root / MAT).is_file() or self._exported():
+        if os.path.isfile(self.root / MAT) or self._exported():
             return []
         return [Missing(f"{self.root}: neither {MAT} nor rgb_*.png with {self.depth} depth", SOURCE)]
 
     def names(self) -> list[str]:
         """Return the numbers of the images."""
-        if (self.root / MAT).is_file():
+        if os.path.isfile(self.root / MAT):
             with self._open() as file:
                 return [f"{i + 1:04}" for i in range(len(file["images"]))]
         return require_some(sorted(self._exported()), self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one image; depth in metres."""
-        if (self.root / MAT).is_file():
+        if os.path.isfile(self.root / MAT):
             return self._from_mat(name)
         exported = self._exported()
         if name not in exported:
             raise unknown_name(name, require_some(exported, self, self.root))
         photo, path = exported[name]
         truth = read_grey16(path, SOURCE).astype(np.float32) / np.float32(1000)
-        return same_size(Sample(name, photo, truth), photo_size(photo))
+        return same_size(Sample(name, photo, truth), io.image_size(photo))
 
     def _from_mat(self, name: str) -> Sample:
         with self._open() as file:
@@ -86,18 +88,21 @@ class Nyuv2:
         pixels = photo.astype(np.float32) / np.float32(255)
         return same_size(Sample(name, pixels, truth.astype(np.float32)), pixels.shape[:2])
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """Open the .mat and check what it holds; whatever fails while it is read is an InputError too."""
         path = self.root / MAT
         h5py = require("h5py", "bench")
+        with io.open_regular(path):
+            pass  # h5py would wait for a pipe
         try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            raise damaged(path, error) from None
-        missing = [key for key in ("images", "depths", "rawDepths") if key not in file]
-        if missing:
-            file.close()
-            raise InputError(f"{path}: has no {', '.join(missing)}; {SOURCE}")
-        return file
+            with h5py.File(path, "r") as file:
+                _check_arrays(path, file)
+                yield file
+        except InputError:
+            raise
+        except Exception as error:  # h5py raises OSError, RuntimeError, KeyError and others on damaged bytes
+            raise io.damaged(path, error) from None
 
     def _exported(self) -> dict[str, tuple[Path, Path]]:
         """Return the photo and the depth file of each image of a PNG export."""
@@ -111,3 +116,16 @@ class Nyuv2:
                 if path.is_file():
                     pairs[f"{int(match[1]) + first:04}"] = (photo, path)
         return pairs
+
+
+def _check_arrays(path: Path, file: Any) -> None:
+    """Raise InputError unless the .mat holds photos and depths of one size."""
+    missing = [key for key in ("images", "depths", "rawDepths") if key not in file]
+    if missing:
+        raise InputError(f"{path}: has no {', '.join(missing)}; {SOURCE}")
+    shapes = {key: tuple(getattr(file[key], "shape", ())) for key in ("images", "depths", "rawDepths")}
+    count, *photo = shapes["images"] or (0,)
+    depth = (count, *photo[1:])
+    if len(photo) != 3 or photo[0] != 3 or not shapes["depths"] == shapes["rawDepths"] == depth:
+        raise InputError(f"{path}: holds arrays of the shapes {shapes}, not photos with depth; {SOURCE}")
+    io.check_pixels(path, photo[1], photo[2])

@@ -6,13 +6,11 @@ import struct
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from redepth import io
 from redepth.data.datasets.base import (
     Array,
     Missing,
     Sample,
-    photo_size,
     require_file,
     require_some,
     same_size,
@@ -95,7 +93,7 @@ class Sintel:
         scene, frame = split_name(name, 2, EXAMPLE)
         photo = require_file(self._photo(scene, frame), IMAGES)
         path = require_file(self.root / "training" / "depth" / scene / f"{frame}.dpt", DEPTH)
-        return same_size(Sample(name, photo, read_dpt(path)), photo_size(photo))
+        return same_size(Sample(name, photo, read_dpt(path)), io.image_size(photo))
 
     def _photo(self, scene: str, frame: str) -> Path:
         return self.root / "training" / self.render / scene / f"{frame}.png"
@@ -107,10 +105,11 @@ def read_dpt(path: Path) -> Array:
     Raises:
         InputError: for another magic number, or a length that does not fit the size.
     """
-    content = path.read_bytes()
-    magic, width, height = struct.unpack("<fii", content[:12]) if len(content) >= 12 else (0.0, 0, 0)
+    with io.open_regular(path) as file:
+        head = file.read(12)
+    magic, width, height = struct.unpack("<fii", head) if len(head) == 12 else (0.0, 0, 0)
     if magic != MAGIC:
         raise InputError(f"{path}: does not start with {MAGIC}, so it is not a .dpt file, or big-endian")
-    if width <= 0 or height <= 0 or len(content) != 12 + 4 * width * height:
-        raise InputError(f"{path}: {len(content)} bytes do not hold {width} x {height} floats; copy it again")
-    return np.frombuffer(content, "<f4", offset=12).reshape(height, width).astype(np.float32)
+    if width <= 0 or height <= 0:
+        raise InputError(f"{path}: declares {width} x {height} pixels; copy it again")
+    return io.read_floats(path, height, width, start=12)
