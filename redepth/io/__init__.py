@@ -11,6 +11,7 @@ from redepth.io.images import MAX_PIXELS
 from redepth.io.mask import load_mask
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
+from redepth.io.text import read_text
 from redepth.io.write import (
     atomic_path,
     save_disparity_png,
@@ -38,6 +39,7 @@ __all__ = [
     "load_mask",
     "load_photo",
     "output_folders",
+    "read_text",
     "save_disparity_png",
     "save_jpeg",
     "save_json",

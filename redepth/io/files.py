@@ -12,13 +12,14 @@ from redepth.errors import InputError
 StrPath = str | os.PathLike[str]
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file that has content.
+def open_regular(path: Path, *, may_be_empty: bool = False) -> BinaryIO:
+    """Open a regular file, by default one that has content.
 
     Raises:
-        InputError: the file is missing, empty, unreadable, a folder, or a pipe that would block.
+        InputError: the file is missing, empty, unreadable, a folder, or a pipe or device that would block.
     """
     try:
+        # Asked before it is opened, because opening a pipe waits for somebody to write into it.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise InputError(f"{path}: is a folder, not a file; name a file inside it")
@@ -31,7 +32,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise InputError(f"{path}: permission denied; make the file readable") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({reason(error)}); check the path") from None
-    if os.fstat(file.fileno()).st_size == 0:
+    if os.fstat(file.fileno()).st_size == 0 and not may_be_empty:
         file.close()
         raise InputError(f"{path}: the file is empty; copy or download it again")
     return file
