@@ -142,7 +142,7 @@ class DepthAnything(Backbone):
     longer_side: Annotated[int, Field(ge=28, le=4096)] = 518
     resize_rule: Rule = "upper_bound"
     antialias: bool = False
-    scale: Annotated[float, Field(gt=1)] | Literal["auto"] | None = None  # type: ignore[assignment]
+    scale: Annotated[float, Field(gt=1, le=1e6)] | Literal["auto"] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         super().__post_init__()

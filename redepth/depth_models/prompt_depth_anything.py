@@ -52,7 +52,7 @@ class PromptDepthAnything(Backbone):
 
     checkpoint: str = "depth-anything/prompt-depth-anything-vits-hf"
     prompt_depth: str | None = None
-    prompt_factor: Annotated[float, Field(gt=0)] = 1.0
+    prompt_factor: Annotated[float, Field(ge=1e-12, le=1e12)] = 1.0
     predicts: Predicts = field(init=False, default="depth")
     preprocessing: Preprocessing = field(init=False, default=Preprocessing(target=(756, 756)))
 

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
+from redepth.literals import MAX_SEED
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.scores import Branch
@@ -87,7 +88,7 @@ class LatentDiffusion(DiffusionPrior):
     vae_checkpoint: str | None = None
     vae_revision: str | None = None
     weights: Literal["trained", "random"] = "trained"
-    random_seed: int = 0
+    random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     negative_prompt: str = ""
     source_prompt: str = ""
     artefacts: str = ARTEFACTS

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError
+from redepth.literals import MAX_SEED
 from redepth.priors.distillation import DiffusionPrior, Fraction, StepInputs
 from redepth.priors.pixel_unet import (
     LAYOUT_FILE,
@@ -54,7 +55,7 @@ class PixelDiffusion(DiffusionPrior):
         random_seed: seed of random weights.
     """
 
-    guidance_scale: Annotated[float, Field(ge=0)] = 2.0
+    guidance_scale: Annotated[float, Field(ge=0, le=10_000)] = 2.0
     guidance_base: GuidanceBase = "uncond"
     weighting: Weighting = "x0"
     t_min: Fraction = 0.55
@@ -65,7 +66,7 @@ class PixelDiffusion(DiffusionPrior):
     view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
     condition_on: Literal["photo+light", "photo", "nothing"] = "photo+light"
     weights: Literal["trained", "random"] = "trained"
-    random_seed: int = 0
+    random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
     renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
