@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, cut
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -92,16 +92,21 @@ def reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]:
     """Return the options of a data set's reader as values that JSON can hold.
 
     Raises:
-        ConfigError: an option is not KEY=VALUE.
+        ConfigError: an option is not KEY=VALUE, its value is not YAML, or it is given twice.
     """
-    import yaml
+    from redepth.io.markup import parse_yaml
 
     values: dict[str, Any] = {} if root is None else {"root": str(root)}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise ConfigError(f"--option {option}: give KEY=VALUE")
-        values[key] = yaml.safe_load(value)
+            raise ConfigError(f"--option '{cut(option)}': give KEY=VALUE")
+        if key in values:
+            raise ConfigError(f"--option '{cut(key)}': given twice, or beside --root; give it once")
+        try:
+            values[key] = parse_yaml(value)
+        except ValueError as error:
+            raise ConfigError(f"--option '{cut(option)}': the value is not valid YAML: {error}") from None
     return values
 
 
