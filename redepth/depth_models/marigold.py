@@ -73,6 +73,11 @@ class Marigold(WholeModel):
         Raises:
             WeightsError: missing, unreachable, corrupted or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         source = checkpoints.locate(self.checkpoint, self.revision, FILES)
         class_name = source.json("model_index.json").get("_class_name")
         if class_name != PIPELINE:
@@ -84,7 +89,6 @@ class Marigold(WholeModel):
         pipeline = source.load(MarigoldDepthPipeline, None, use_safetensors=True)
         self._commit = source.commit
         self.use(pipeline, device)
-        return self
 
     def use(self, pipeline: Any, device: torch.device) -> None:
         """Use a ``MarigoldDepthPipeline`` that is already in memory."""

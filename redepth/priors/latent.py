@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing_extensions import Self
 
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
-from redepth.errors import WeightsError
+from redepth.errors import WeightsError, brief
 from redepth.literals import MAX_SEED
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, StepInputs
@@ -135,6 +136,11 @@ class LatentDiffusion(DiffusionPrior):
         Raises:
             WeightsError: missing, unreachable, corrupted, pickled or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         import diffusers
 
         self._device, self._dtype = device, self.precision(device)
@@ -148,7 +154,6 @@ class LatentDiffusion(DiffusionPrior):
         self._denoiser = _frozen(self._denoiser, device, self._dtype)
         self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
         self.set_up()
-        return self
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
         """Return the denoiser on the CPU; one of random weights is in float32."""
@@ -202,6 +207,7 @@ class LatentDiffusion(DiffusionPrior):
         cls = AutoencoderTiny if self.vae == "tiny" else AutoencoderKL
         own = self._vae_source is self._source
         vae = self._model(cls, "vae") if own else self._vae_source.model(cls, None)
+        _check_scale(vae.config, self.checkpoint)
         self._vae_dtype = self.vae_precision(vae.config)
         # The score needs the VAE's encoder alone.
         del vae.decoder
@@ -390,6 +396,17 @@ class LatentDiffusion(DiffusionPrior):
 def _frozen(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     # diffusers' own `to` warns of modules that have to stay in float32 even where, as here, there are none.
     return torch.nn.Module.to(model.eval().requires_grad_(False), device, dtype)
+
+
+def _check_scale(config: Mapping[str, Any], checkpoint: str) -> None:
+    """Raise WeightsError unless a VAE's latents have a scale, and a shift if there is one."""
+    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in (scale, shift))
+    if not numbers or not scale:
+        raise WeightsError(
+            f"'{checkpoint}': its VAE's scaling_factor {brief(scale)} and shift_factor {brief(shift)} must "
+            "be numbers, the first one not 0"
+        )
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
-from redepth.errors import WeightsError
+from redepth.errors import WeightsError, brief, cut
 from redepth.literals import MAX_SEED
 from redepth.priors.distillation import DiffusionPrior, Fraction, StepInputs
 from redepth.priors.pixel_unet import (
@@ -89,21 +89,26 @@ class PixelDiffusion(DiffusionPrior):
         Raises:
             WeightsError: missing, unreachable, corrupted, pickled or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
         self._source, (folder, schedule) = self._locate()
         name = _path(folder, "config.json")
-        class_name = self._source.json(name).get("_class_name")
+        class_name = str(self._source.json(name).get("_class_name"))
         known = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
         if class_name not in known:
-            raise WeightsError(f"'{self.checkpoint}/{name}' is of a '{class_name}', not {' or '.join(known)}")
+            found = brief(class_name)
+            raise WeightsError(f"'{self.checkpoint}/{name}' is of a {found}, not {' or '.join(known)}")
         if self.weights == "random":
             unet = self._source.random_model(known[class_name], folder, self.random_seed)
         else:
             unet = self._source.model(known[class_name], folder)
         self.use(PixelUNet(unet, self._layout(unet.config)), device)
         self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
-        return self
 
     def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
@@ -121,14 +126,17 @@ class PixelDiffusion(DiffusionPrior):
     def _layout(self, config: Mapping[str, Any]) -> Layout:
         """Return how pictures enter the UNet, after a check of its input channels."""
         if self._source.holds(LAYOUT_FILE):
-            try:
-                layout = Layout(**self._source.json(LAYOUT_FILE))
-            except TypeError as error:
-                raise WeightsError(f"'{self.checkpoint}/{LAYOUT_FILE}': {error}") from None
+            stored = self._source.json(LAYOUT_FILE)
         elif not isinstance(size := config["sample_size"], int):
-            raise WeightsError(f"'{self.checkpoint}': sample_size {size}; only square models are supported")
+            raise WeightsError(
+                f"'{self.checkpoint}': sample_size {brief(size)}; only square models are supported"
+            )
         else:
-            layout = Layout(size=size)
+            stored = {"size": size}
+        try:
+            layout = Layout(**stored)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"'{self.checkpoint}/{LAYOUT_FILE}': {cut(str(error))}") from None
         reads, needed = config["in_channels"], 3 * layout.patch**2 * (2 if layout.relighting else 1)
         if reads != needed or ("cross_attention_dim" in config) != layout.relighting:
             kind = "a re-lighting" if layout.relighting else "an unconditional"
