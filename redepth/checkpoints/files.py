@@ -28,6 +28,7 @@ _FORBIDDEN_CHARACTERS = re.compile(r"[\\:\x00-\x1f]")
 _FORBIDDEN_PARTS = frozenset({"", ".", ".."})
 """Parts of a path that may leave a folder; an empty first part makes a path absolute."""
 
+_PLAIN_PATH = re.compile(r"[\w./@+ -]+")
 _CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', weights_only=True); "
     "s.save_file({{k: v.clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
@@ -173,8 +174,12 @@ def pickle_problem(folder: Path, missing: Iterable[str]) -> str:
             continue
         pickles = sorted(other for other in path.parent.iterdir() if other.suffix in _PICKLES)
         if pickles:
-            command = _CONVERT.format(old=pickles[0].as_posix(), new=path.as_posix())
-            return f"'{pickles[0]}' is a pickle, which can run code when it is read; convert it: {command}"
+            said = f"{brief(str(pickles[0]))} is a pickle, which can run code when it is read"
+            old, new = pickles[0].as_posix(), path.as_posix()
+            # The command may be pasted into a shell, so it holds no name that a shell would take for more.
+            if not _PLAIN_PATH.fullmatch(old + new):
+                return f"{said}: convert it to '{path.name}'"
+            return f"{said}; convert it: {_CONVERT.format(old=old, new=new)}"
     return ""
 
 

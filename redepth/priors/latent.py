@@ -22,7 +22,7 @@ from redepth.literals import MAX_SEED
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.scores import Branch
-from redepth.priors.text import TextEncoders, TextPart
+from redepth.priors.text import TextEncoders, TextPart, misfit
 from redepth.runtime.fusion import Branches, set_attention
 from redepth.runtime.networks import execute
 
@@ -275,13 +275,22 @@ class LatentDiffusion(DiffusionPrior):
         """Return the embeddings of each text, from the cache if it has them."""
         rows = []
         for text in texts:
-            name = cache.key(*self.text_origin(), text)
-            row = cache.load_tensors("embeddings", name)
-            if row is None or "embedding" not in row:
+            made_from = (*self.text_origin(), text)
+            row = cache.load_tensors("embeddings", made_from, self._misfit)
+            if row is None:
                 row = self.embed_text(text)
-                cache.save_tensors("embeddings", name, row)
+                if problem := self._misfit(row):
+                    raise WeightsError(
+                        f"the text encoders of '{self.checkpoint}' give no embedding for a prompt: "
+                        f"{problem}; set prior.dtype=float32, or choose another checkpoint"
+                    )
+                cache.save_tensors("embeddings", made_from, row)
             rows.append({k: v.to(self._device) for k, v in row.items()})
         return rows
+
+    def _misfit(self, row: TextEmbeddings) -> str:
+        """Return why an embedding is none for this denoiser, or an empty string."""
+        return misfit(row, self.text_parts, self._denoiser.config, self._text_dtype)
 
     def text_origin(self) -> tuple[str, ...]:
         """Return everything that an embedding depends on except its text."""
