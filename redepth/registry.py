@@ -88,9 +88,12 @@ class Entry:
             component = getattr(importlib.import_module(module_name), attribute)
         except RedepthError:
             raise
-        except Exception as error:  # a third-party module may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a third-party module may do anything while it is imported
+            problem = (
+                f"it ends the program ({error})" if isinstance(error, SystemExit) else cut(str(error), 300)
+            )
             raise ConfigError(
-                f"component '{self.name}' ({self.summary}): cannot import {self.target}: {error}"
+                f"component '{self.name}' ({self.summary}): cannot import {self.target}: {problem}"
             ) from error
         if not inspect.isclass(component):
             raise ConfigError(f"component '{self.name}': {self.target} is not a class")

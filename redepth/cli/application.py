@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from redepth import __version__
-from redepth.cli import bench, console, doctor, experiment, listing, refine
+from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
+from redepth.cli.options import OneValueEach
 from redepth.errors import RedepthError
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(handlers=[terminal.log_handler()], level=logging.WARNING)
     # The plan for a time or memory limit is one line at level INFO; it is shown without --verbose.
     logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     console.show_renamed_options()
@@ -52,9 +53,9 @@ def root(
         raise typer.Exit
 
 
-app.command()(refine.refine)
+app.command(cls=OneValueEach)(refine.refine)
 app.add_typer(bench.app, name="bench")
-app.command()(experiment.experiment)
+app.command(cls=OneValueEach)(experiment.experiment)
 app.command("list")(listing.list_families)
-app.command()(listing.show)
+app.command(cls=OneValueEach)(listing.show)
 app.command()(doctor.doctor)
