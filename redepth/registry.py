@@ -93,7 +93,7 @@ class Entry:
                 f"it ends the program ({error})" if isinstance(error, SystemExit) else cut(str(error), 300)
             )
             raise ConfigError(
-                f"component '{self.name}' ({self.summary}): cannot import {self.target}: {problem}"
+                f"component '{self.name}' ({self.summary}) cannot import {self.target}: {problem}"
             ) from error
         if not inspect.isclass(component):
             raise ConfigError(f"component '{self.name}': {self.target} is not a class")
