@@ -148,11 +148,12 @@ class LatentDiffusion(DiffusionPrior):
         self._encoders: TextEncoders | None = None
         self._source, self._vae_source = self._locate()
         self._pipeline = self._read_pipeline()
+        # The schedule comes first: it is small, and not every rule works with every one.
+        self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
         self._vae = self._load_vae(device)
         self._denoiser = self.load_denoiser(getattr(diffusers, self.denoiser[0]), self._dtype)
         self._check_channels()
         self._denoiser = _frozen(self._denoiser, device, self._dtype)
-        self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
         self.set_up()
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:

@@ -74,6 +74,11 @@ class PixelDiffusion(DiffusionPrior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if RULES[self.score].contrast and self.condition_on == "nothing":
+            raise ValueError(
+                f"score: {self.score} compares predictions with and without conditions, and condition_on is "
+                "nothing: take another one, or another score"
+            )
         self._source = checkpoints.Source(
             self.checkpoint, self.revision, local_files_only=self.local_files_only
         )
@@ -103,12 +108,12 @@ class PixelDiffusion(DiffusionPrior):
         if class_name not in known:
             found = brief(class_name)
             raise WeightsError(f"'{self.checkpoint}/{name}' is of a {found}, not {' or '.join(known)}")
+        self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
         if self.weights == "random":
             unet = self._source.random_model(known[class_name], folder, self.random_seed)
         else:
             unet = self._source.model(known[class_name], folder)
         self.use(PixelUNet(unet, self._layout(unet.config)), device)
-        self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
 
     def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
