@@ -24,7 +24,9 @@ from redepth.data import datasets
 from redepth.errors import ConfigError, RedepthError
 from redepth.literals import FamilyName
 from redepth.optim import objectives
+from redepth.optim.execution import check_execution
 from redepth.optim.limits import check_memory_limit
+from redepth.optim.parameterizations import check_supported
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
 from redepth.registry import Registry, options_schema
@@ -79,8 +81,15 @@ def resolve(preset: Preset) -> Preset:
         "optim": preset.optim.model_copy(update={"objectives": _checked_terms(preset)}),
     }
     resolved = preset.model_copy(update=update)
+    _check_together(resolved)
     _resolved[id(resolved)] = resolved
     return resolved
+
+
+def _check_together(preset: Preset) -> None:
+    """Find choices that do not work together, before any weights are read. Raises ConfigError."""
+    check_supported(preset.optim.parameterization, _built(depth_models.REGISTRY, preset.depth_model))
+    check_execution(preset.optim, _built(priors.REGISTRY, preset.prior))
 
 
 def with_current_names(preset: Preset) -> Preset:

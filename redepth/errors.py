@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -46,3 +47,28 @@ def one_line(error: BaseException) -> str:
         return "not enough memory for it; free some, or give a smaller photo"
     text = " ".join(str(error).split()) or type(error).__name__
     return text if isinstance(error, RedepthError) else f"{type(error).__name__}: {text}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxdict, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxset = 2, 3, 3, 3, 3
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
+
+
+def brief(value: object) -> str:
+    """Return the ``repr`` of a value for a message, on one line and cut where it is long or deep."""
+    try:
+        text = " ".join(_SHORT.repr(value).split())
+    except (
+        Exception
+    ):  # Python writes no number of more than some thousand digits, and objects may do anything
+        text = f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def cut(text: str, limit: int = 80) -> str:
+    """Return a text for a message: on one line, with its middle left out beyond a number of characters."""
+    # Only the ends are looked at, however long the text is.
+    if len(text) > limit:
+        half = limit // 2 - 2
+        text = f"{text[:half]}...{text[-half:]}"
+    return " ".join(text.split())

@@ -21,3 +21,6 @@ CaptionerChoice = Literal["none", CaptionerName]
 
 FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectives", "datasets", "protocols"]
 """The families that can be listed."""
+
+MAX_SEED = 2**63 - 1
+"""The largest seed; torch takes no larger one."""

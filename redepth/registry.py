@@ -21,16 +21,25 @@ from dataclasses import dataclass, field, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 from typing_extensions import get_protocol_members
 
-from redepth.errors import ConfigError, MissingDependencyError, RedepthError, RenamedOptionWarning, nearest
+from redepth.errors import (
+    ConfigError,
+    MissingDependencyError,
+    RedepthError,
+    RenamedOptionWarning,
+    brief,
+    cut,
+    nearest,
+)
 
 C = TypeVar("C", bound=type)
 log = logging.getLogger(__name__)
 
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_MOST_COMPLAINTS = 5
 _UNION_BRANCH = re.compile(r"literal\[|constrained-|function-")
 
 
@@ -79,9 +88,12 @@ class Entry:
             component = getattr(importlib.import_module(module_name), attribute)
         except RedepthError:
             raise
-        except Exception as error:  # a third-party module may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a third-party module may do anything while it is imported
+            problem = (
+                f"it ends the program ({error})" if isinstance(error, SystemExit) else cut(str(error), 300)
+            )
             raise ConfigError(
-                f"component '{self.name}' ({self.summary}): cannot import {self.target}: {error}"
+                f"component '{self.name}' ({self.summary}) cannot import {self.target}: {problem}"
             ) from error
         if not inspect.isclass(component):
             raise ConfigError(f"component '{self.name}': {self.target} is not a class")
@@ -176,7 +188,7 @@ class Registry:
         if name not in entries:
             valid = ", ".join(sorted(entries))
             hint = nearest(name, entries)
-            raise ConfigError(f"unknown {self.family} '{name}'{hint} (valid: {valid})")
+            raise ConfigError(f"unknown {self.family} '{cut(name)}'{hint} (valid: {valid})")
         return entries[name].load()
 
     def check(
@@ -260,8 +272,36 @@ def options_schema(component: type) -> type[BaseModel]:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
-    config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-    return create_model(component.__name__ + "Options", __config__=config, **fields)
+    return create_model(component.__name__ + "Options", __base__=_Options, **fields)
+
+
+class Checked(BaseModel):
+    """The base of schemas whose numbers are numbers: pydantic itself takes true for 1."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = set(_kinds(cls.model_fields[str(info.field_name)].annotation))
+        if {int, float} & kinds and bool not in kinds and _holds_boolean(value):
+            raise ValueError("must be a number, not true or false")
+        return value
+
+
+class _Options(Checked):
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield the types of an annotation: itself, and the parts of unions, lists and the like."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+def _holds_boolean(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return any(map(_holds_boolean, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
 
 
 Location = tuple[int | str, ...]
@@ -281,18 +321,21 @@ def explain(
     complaints: dict[tuple[str, str], list[str]] = {}
     for item in error.errors():
         # pydantic adds the branch of a union, such as "literal['auto']", to the location of the value.
-        parts = [str(part) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
+        parts = [cut(str(part)) for part in item["loc"] if not _UNION_BRANCH.match(str(part))]
         key = ".".join([where, *parts]).strip(".")
         if item["type"] == "extra_forbidden":
             names = valid(item["loc"][:-1])
             listed = f" (valid: {', '.join(sorted(names))})" if names else ""
             complaints[f"unknown key '{key}'", f"{nearest(parts[-1], names)}{listed}"] = []
         else:
-            value = "" if item["type"] == "missing" else f", got {item['input']!r}"
-            message = item["msg"].removeprefix("Value error, ")
+            value = "" if item["type"] == "missing" else f", got {brief(item['input'])}"
+            message = cut(item["msg"].removeprefix("Value error, "), 300)
             message = message[:1].lower() + message[1:]
             complaints.setdefault((f"{key}: ", value + _range(schema, item["loc"])), []).append(message)
-    return "; ".join(key + " or ".join(messages) + rest for (key, rest), messages in complaints.items())
+    lines = [key + " or ".join(messages) + rest for (key, rest), messages in complaints.items()]
+    if len(lines) > _MOST_COMPLAINTS:
+        lines[_MOST_COMPLAINTS:] = [f"and {len(lines) - _MOST_COMPLAINTS} more"]
+    return "; ".join(lines)
 
 
 def _range(schema: type[BaseModel], loc: Location) -> str:

@@ -11,7 +11,10 @@ from tests.test_architecture import RANKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "redepth/checkpoints/weights/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "redepth/checkpoints/weights/README.md")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")

@@ -1,6 +1,7 @@
 """Checkpoints: embedded with the package, in a local folder, or on the Hugging Face hub."""
 
 from redepth.checkpoints.embedded import EMBEDDED, WEIGHTS
+from redepth.checkpoints.guard import one_line
 from redepth.checkpoints.hub_api import hub_reachable
 from redepth.checkpoints.loading import fill
 from redepth.checkpoints.lookup import ensure_available, locate
@@ -17,6 +18,7 @@ __all__ = [
     "fill",
     "hub_reachable",
     "locate",
+    "one_line",
     "resolve_name",
     "size_text",
     "watched",

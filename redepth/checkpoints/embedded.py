@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from redepth.errors import InputError, WeightsError
+from redepth.errors import InputError, WeightsError, brief
 from redepth.io.assets import find_asset
 
 EMBEDDED = "embedded:"
@@ -20,14 +20,13 @@ def embedded_folder(name: str) -> Path:
     Raises:
         WeightsError: there is no such checkpoint, or this installation does not have it.
     """
-    folder = WEIGHTS / name
-    if name and folder.is_dir():
-        return folder
+    packaged = [path.name for path in WEIGHTS.iterdir() if path.is_dir()]
+    if name in packaged:
+        return WEIGHTS / name
     if name in COMPARISON:
         try:
             return find_asset(f"checkpoints/{name}")
         except InputError as error:
             raise WeightsError(f"{EMBEDDED}{name}: {error}") from None
-    packaged = [path.name for path in WEIGHTS.iterdir() if path.is_dir()]
     names = ", ".join(sorted([*packaged, *COMPARISON]))
-    raise WeightsError(f"no embedded checkpoint '{name}'; there are: {names}")
+    raise WeightsError(f"no embedded checkpoint {brief(name)}; there are: {names}")

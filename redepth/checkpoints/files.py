@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from redepth.errors import WeightsError
+from redepth.errors import InputError, WeightsError, brief
+from redepth.io import read_text
+from redepth.io.markup import parse_json
+
+INDEX_LIMIT = 16 * 2**20
+"""Largest index of weights in bytes."""
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _VOCABULARIES = frozenset({"vocab.json", "merges.txt", "vocab.txt", "spiece.model"})
@@ -24,6 +28,7 @@ _FORBIDDEN_CHARACTERS = re.compile(r"[\\:\x00-\x1f]")
 _FORBIDDEN_PARTS = frozenset({"", ".", ".."})
 """Parts of a path that may leave a folder; an empty first part makes a path absolute."""
 
+_PLAIN_PATH = re.compile(r"[\w./@+ -]+")
 _CONVERT = (
     "python -c \"import torch, safetensors.torch as s; w = torch.load('{old}', weights_only=True); "
     "s.save_file({{k: v.clone() for k, v in w.items()}}, '{new}', {{'format': 'pt'}})\""
@@ -56,19 +61,25 @@ def shards(name: str, index: Path) -> list[str]:
         index: the file.
 
     Raises:
-        WeightsError: it cannot be read, is not an index, or names a file outside its own folder.
+        WeightsError: it cannot be read, is not an index, or names a file that is not safetensors or lies
+            outside its own folder.
     """
     try:
-        files = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = list(parse_json(read_text(index, limit=INDEX_LIMIT))["weight_map"].values())
         valid = all(isinstance(file, str) for file in files)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except (InputError, ValueError, KeyError, AttributeError, TypeError):
         valid = False
     if not valid:
         raise WeightsError(f"'{index}' is not an index of weights: {repair_advice(index.resolve())}")
     parts = sorted(set(files))
     outside = first_outside(parts)
     if outside is not None:
-        raise WeightsError(f"'{index}' names a file outside its folder, {outside!r}: do not use it")
+        raise WeightsError(f"'{index}' names a file outside its folder, {brief(outside)}: do not use it")
+    other = next((part for part in parts if not part.endswith(".safetensors")), None)
+    if other is not None:
+        raise WeightsError(
+            f"'{index}' names {brief(other)}, and weights are read from safetensors alone: do not use it"
+        )
     folder, slash, _ = name.rpartition("/")
     return [f"{folder}{slash}{part}" for part in parts]
 
@@ -163,8 +174,12 @@ def pickle_problem(folder: Path, missing: Iterable[str]) -> str:
             continue
         pickles = sorted(other for other in path.parent.iterdir() if other.suffix in _PICKLES)
         if pickles:
-            command = _CONVERT.format(old=pickles[0].as_posix(), new=path.as_posix())
-            return f"'{pickles[0]}' is a pickle, which can run code when it is read; convert it: {command}"
+            said = f"{brief(str(pickles[0]))} is a pickle, which can run code when it is read"
+            old, new = pickles[0].as_posix(), path.as_posix()
+            # The command may be pasted into a shell, so it holds no name that a shell would take for more.
+            if not _PLAIN_PATH.fullmatch(old + new):
+                return f"{said}: convert it to '{path.name}'"
+            return f"{said}; convert it: {_CONVERT.format(old=old, new=new)}"
     return ""
 
 

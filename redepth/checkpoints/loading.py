@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import logging
 import re
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from redepth.checkpoints.files import first_damaged, repair_advice
+from redepth.checkpoints.guard import check_folder, one_line, read_object
 from redepth.checkpoints.messages import chain, reason
 from redepth.errors import WeightsError
 
@@ -34,8 +34,10 @@ def from_pretrained(cls: Any, folder: Path, *, name: str, subfolder: str = "", *
         options: for ``from_pretrained``.
 
     Raises:
-        WeightsError: the weights are missing, damaged, pickled or of another class.
+        WeightsError: the weights are missing, damaged, pickled or of another class, or `guard.check_folder`
+            refuses the folder.
     """
+    check_folder(folder / subfolder)
     if cls.__module__.startswith("diffusers") and "use_safetensors" in options:
         # The fast path needs accelerate, which is an optional package.
         options.setdefault("low_cpu_mem_usage", importlib.util.find_spec("accelerate") is not None)
@@ -89,7 +91,8 @@ def load_random_model(cls: Any, config: dict[str, Any], seed: int) -> Any:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cls.from_config(config).eval()
+        with one_line(cls.__name__):
+            return cls.from_config(config).eval()
 
 
 def fill(module: Any, path: Path, *, prefixes: Sequence[str]) -> None:
@@ -143,18 +146,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     """Return the content of a JSON file of a checkpoint.
 
     Raises:
-        WeightsError: there is no such file, or it holds no JSON object.
+        WeightsError: there is no such file, or `guard.read_object` refuses it.
     """
-    path = require_file(folder, name)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"'{path}' is not JSON ({reason(error)}): {repair_advice(path.resolve())}"
-        ) from None
-    if not isinstance(content, dict):
-        raise WeightsError(f"'{path}' must hold a JSON object")
-    return content
+    return read_object(require_file(folder, name))
 
 
 def read_diffusers_config(cls: Any, folder: Path, subfolder: str, name: str) -> dict[str, Any]:

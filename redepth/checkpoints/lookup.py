@@ -15,7 +15,7 @@ from redepth.checkpoints.files import (
     missing_files,
     pickle_problem,
 )
-from redepth.checkpoints.names import local_folder, resolve_name
+from redepth.checkpoints.names import check_revision, local_folder, resolve_name
 from redepth.checkpoints.source import Source
 from redepth.errors import WeightsError
 
@@ -46,6 +46,7 @@ def locate(
         WeightsError: files are missing or pickles, the repository or the revision does not exist, or it is
             neither cached nor reachable.
     """
+    check_revision(revision)
     folder = local_folder(checkpoint)
     if folder is not None:
         _raise_if(folder_problem(folder, files))

@@ -12,7 +12,7 @@ from redepth.checkpoints import hub_api, loading
 from redepth.checkpoints.cache import cached_file, note_absent, snapshot, unknown_files
 from redepth.checkpoints.downloads import download
 from redepth.checkpoints.files import alternatives
-from redepth.checkpoints.names import local_folder, resolve_name
+from redepth.checkpoints.names import check_revision, local_folder, resolve_name
 from redepth.checkpoints.optional_files import request_optional
 from redepth.errors import WeightsError
 
@@ -28,6 +28,9 @@ class Source:
         local_files_only: never ask the hub.
         pending: files of the repository that are downloaded before the first of them is read.
         optional: files that are read if the checkpoint has them.
+
+    Raises:
+        WeightsError: the revision cannot be the name of one.
     """
 
     checkpoint: str
@@ -36,6 +39,9 @@ class Source:
     local_files_only: bool = False
     pending: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_revision(self.revision)
 
     @property
     def is_local(self) -> bool:

@@ -15,7 +15,8 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import bench, console, doctor, experiment, listing, refine
+from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
+from redepth.cli.options import OneValueEach
 from redepth.errors import RedepthError
 from redepth.runtime import signals
 
@@ -47,7 +48,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             # A name that the terminal's encoding lacks must not end the program.
             stream.reconfigure(errors="backslashreplace")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(handlers=[terminal.log_handler()], level=logging.WARNING)
     # The plan for a time or memory limit is one line at level INFO; it is shown without --verbose.
     logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)
     console.show_renamed_options()
@@ -76,9 +77,9 @@ def root(
         raise typer.Exit
 
 
-app.command()(refine.refine)
+app.command(cls=OneValueEach)(refine.refine)
 app.add_typer(bench.app, name="bench")
-app.command()(experiment.experiment)
+app.command(cls=OneValueEach)(experiment.experiment)
 app.command("list")(listing.list_families)
-app.command()(listing.show)
+app.command(cls=OneValueEach)(listing.show)
 app.command()(doctor.doctor)

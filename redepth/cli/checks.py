@@ -174,7 +174,8 @@ def _component(registry: Registry, name: str, entry: Entry) -> Check:
             _available(registry.build(name, {}))
         except RedepthError as error:
             found, cure = "needs options, weights or a package", _briefly(entry, error)
-        except Exception as error:  # a third-party component may do anything; the report goes on
+        # A third-party component may do anything; the report goes on.
+        except (Exception, SystemExit) as error:
             found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
     return Check(name, not cure, found, cure)
 

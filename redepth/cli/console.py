@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from redepth.cli.terminal import TerminalConsole
 from redepth.errors import RenamedOptionWarning
 from redepth.runtime import signals
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 EXIT_ERROR = 2
 
-out = Console()
-err = Console(stderr=True)
+log = logging.getLogger("redepth")
+
+out = TerminalConsole()
+err = TerminalConsole(stderr=True)
 
 
 # --- lines and tables -----------------------------------------------------------------------------
@@ -42,8 +45,10 @@ def warn(message: str) -> None:
 
 
 def show_renamed_options() -> None:
-    """Print each warning about an option's former name once, as one line; Python hides or wraps them."""
-    show_other = warnings.showwarning
+    """Print each warning about an option's former name once, as one line; Python hides or wraps them.
+
+    Warnings of libraries go to the debug log: they would stand between the lines of redepth.
+    """
 
     def show(
         message: Warning | str,
@@ -56,7 +61,7 @@ def show_renamed_options() -> None:
         if issubclass(category, RenamedOptionWarning):
             warn(str(message))
         else:
-            show_other(message, category, filename, lineno, file, line)
+            log.debug("%s: %s", category.__name__, " ".join(str(message).split()))
 
     warnings.showwarning = show
     warnings.simplefilter("once", RenamedOptionWarning)

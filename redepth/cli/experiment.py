@@ -24,7 +24,9 @@ def experiment(
     ],
     preset: options.PresetName = "embedded",
     overrides: options.Overrides = None,
-    images: Annotated[int, typer.Option(help="Number of scenes per split, or of images.")] = 16,
+    images: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Number of scenes per split, or of images.")
+    ] = 16,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the results; by default out/experiments/NAME.")
     ] = None,
@@ -36,9 +38,9 @@ def experiment(
     ] = None,
     strengths: Annotated[
         list[float] | None,
-        typer.Option("--strength", help="Strength of the shift, 0 to 1; repeat for more."),
+        typer.Option("--strength", min=0, max=1, help="Strength of the shift, 0 to 1; repeat for more."),
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the synthetic scenes in pixels.")] = 96,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Side of the synthetic scenes in pixels.")] = 96,
     dataset: Annotated[str, typer.Option(help="Data set; see `redepth list datasets`.")] = "synthetic",
     root: options.DatasetRoot = None,
     reader_options: options.ReaderOptions = None,

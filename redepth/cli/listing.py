@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth.cli import console, options
+from redepth.errors import RedepthError
 from redepth.literals import FamilyName
 
 
@@ -51,9 +52,19 @@ def _table(name: str, cures: dict[str, str] | None = None) -> Table:
             row.append(Text(licences[component]))
         if cures is not None and component in cures:
             # `doctor` shows the whole line, with what to do.
-            row.append(Text(cures[component].partition(": ")[0] or "nothing more"))
+            row.append(Text(_first_part(cures[component]) or "nothing more"))
         table.add_row(*row)
     return table
+
+
+def _first_part(line: str) -> str:
+    """Return a message up to its first colon that is outside of brackets."""
+    depth = 0
+    for i, character in enumerate(line):
+        depth += (character == "(") - (character == ")")
+        if depth <= 0 and line[i : i + 2] == ": ":
+            return line[:i]
+    return line
 
 
 def _licences(family: str) -> dict[str, str]:
@@ -71,4 +82,13 @@ def show(
 ) -> None:
     """Print a preset in full: parents merged, overrides applied, every default written out."""
     # Plain write: rich would wrap long lines, and the output is meant to be saved as a file.
-    sys.stdout.write(options.resolved_preset(preset, overrides or []).to_yaml())
+    text = options.resolved_preset(preset, overrides or []).to_yaml()
+    if sys.stdout is None:
+        raise RedepthError("the output is closed, so there is nothing to print to: redirect it to a file")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has what it wanted: the command ends silently
+        raise
+    except (OSError, UnicodeEncodeError) as error:
+        raise RedepthError(f"the output cannot be written to ({error}): redirect it to a file") from None

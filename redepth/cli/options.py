@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, cut
+from redepth.literals import MAX_SEED
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
     from redepth.config import Preset
     from redepth.runtime.executors import Resources
+
+
+class OneValueEach(typer.core.TyperCommand):
+    """A command that refuses an option of one value that is given twice: the last one would win silently."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of the command."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for option, times in Counter(order).items():
+            single = not (getattr(option, "multiple", True) or getattr(option, "is_flag", False))
+            if times > 1 and option.param_type_name == "option" and single:
+                raise typer.BadParameter(f"{option.opts[0]} is given {times} times; give it once", ctx)
+        return super().parse_args(ctx, args)
+
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
@@ -40,13 +57,15 @@ Device = Annotated[
         help="Device; with cuda, workers are spread over all GPUs.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
-Workers = Annotated[int, typer.Option(min=1, help="Worker processes, each with its own copy of the models.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of all random numbers.")]
+Workers = Annotated[
+    int, typer.Option(min=1, max=1024, help="Worker processes, each with its own copy of the models.")
+]
 RayAddress = Annotated[
     str | None,
     typer.Option("--ray", help="Run on a Ray cluster: its address, auto, or local to start one here."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads of each worker.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete earlier results in the folder and start again.")]
 MaxPixels = Annotated[
     int, typer.Option(min=1, help="Refuse pictures, masks and maps with more pixels than this.")
@@ -94,14 +113,19 @@ def reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]:
     """Return the options of a data set's reader as values that JSON can hold.
 
     Raises:
-        ConfigError: an option is not KEY=VALUE.
+        ConfigError: an option is not KEY=VALUE, its value is not YAML, or it is given twice.
     """
-    import yaml
+    from redepth.io.markup import parse_yaml
 
     values: dict[str, Any] = {} if root is None else {"root": str(root)}
     for option in options:
         key, equals, value = option.partition("=")
         if not equals:
-            raise ConfigError(f"--option {option}: give KEY=VALUE")
-        values[key] = yaml.safe_load(value)
+            raise ConfigError(f"--option '{cut(option)}': give KEY=VALUE")
+        if key in values:
+            raise ConfigError(f"--option '{cut(key)}': given twice, or beside --root; give it once")
+        try:
+            values[key] = parse_yaml(value)
+        except ValueError as error:
+            raise ConfigError(f"--option '{cut(option)}': the value is not valid YAML: {error}") from None
     return values

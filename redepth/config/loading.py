@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from redepth.config.schema import Preset
-from redepth.errors import ConfigError, nearest
+from redepth.errors import ConfigError, InputError, brief, cut, nearest
+from redepth.io import read_text
+from redepth.io.markup import DEPTH_LIMIT, TEXT_LIMIT, parse_yaml
+from redepth.io.paths import exists, expanded, is_folder
 from redepth.registry import Location, explain
 
 PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "re-depth-anything"
+LONGEST_CHAIN = 16
+"""Most presets that may extend each other."""
 
 
 def preset_names() -> list[str]:
@@ -56,40 +61,53 @@ def _find(source: str | Path, folder: Path) -> Path:
     names = preset_names()
     if str(source) in names:
         return PRESETS / f"{source}.yaml"
-    path = Path(source).expanduser()
+    try:
+        path = expanded(source)
+    except InputError as error:
+        raise ConfigError(f"preset {error}") from None
     for candidate in (folder / path, path):
-        if candidate.is_file():
+        if exists(candidate) and not is_folder(candidate):
             return candidate
     if path.suffix in {".yaml", ".yml"}:
-        raise ConfigError(f"preset file '{source}' does not exist")
+        raise ConfigError(f"preset file {brief(str(source))} does not exist")
     hint = nearest(str(source), names)
-    raise ConfigError(f"unknown preset '{source}'{hint} (valid: {', '.join(names)}, or a YAML file)")
+    raise ConfigError(
+        f"unknown preset {brief(str(source))}{hint} (valid: {', '.join(names)}, or a YAML file)"
+    )
 
 
 def _load(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     """Load a file and its parents; ``chain`` holds the files that led to it."""
     resolved = path.resolve()
     if resolved in chain:
-        names = " -> ".join(str(p) for p in (*chain, resolved))
+        names = " -> ".join(cut(str(p)) for p in (*chain, resolved)[-3:])
         raise ConfigError(f"presets extend each other in a circle: {names}")
+    if len(chain) == LONGEST_CHAIN:
+        raise ConfigError(
+            f"preset file '{cut(str(path))}': more than {LONGEST_CHAIN} presets extend each other"
+        )
     return _extend(_read(path), path.parent, (*chain, resolved))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = _parse(path, path.stat().st_mtime_ns)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"cannot read preset file '{path}': {reason}") from None
+        # A copy: what it returns is kept for the next call.
+        data = copy.deepcopy(_parse(path, path.stat().st_mtime_ns))
+    except InputError as error:
+        raise ConfigError(f"cannot read preset file {error}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot read preset file '{cut(str(path))}': {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(data, dict):
-        raise ConfigError(f"preset file '{path}' must hold a mapping of sections")
+        raise ConfigError(f"preset file '{cut(str(path))}' must hold a mapping of sections")
     return {"name": path.stem, **data}
 
 
 @lru_cache(maxsize=64)
 def _parse(path: Path, _modified: int) -> Any:
     """Parse a file once for each time of its modification."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return parse_yaml(read_text(path, limit=4 * TEXT_LIMIT))
 
 
 def _extend(data: dict[str, Any], folder: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
@@ -99,7 +117,7 @@ def _extend(data: dict[str, Any], folder: Path, chain: tuple[Path, ...]) -> dict
     if parent is None:
         return changes
     if not isinstance(parent, str):
-        raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {parent!r}")
+        raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {brief(parent)}")
     return _merge(_load(_find(parent, folder), chain), changes)
 
 
@@ -133,12 +151,12 @@ def _join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]
 def _parse_override(override: str) -> dict[str, Any]:
     path, separator, text = override.partition("=")
     keys = path.strip().split(".")
-    if not separator or not all(keys):
-        raise ConfigError(f"override '{override}' is not of the form key.path=value")
+    if not separator or not all(keys) or len(keys) > DEPTH_LIMIT:
+        raise ConfigError(f"override '{cut(override)}' is not of the form key.path=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"override '{override}': the value is not valid YAML") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"override '{cut(override)}': the value is not valid YAML: {error}") from None
     for key in reversed(keys):
         value = {key: value}
     return value

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from redepth.config.units import memory, seconds
+from redepth.io.markup import dump_yaml
 from redepth.literals import CaptionerChoice
+from redepth.registry import Checked
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -53,7 +54,7 @@ def _undo_yaml_boolean(value: Any) -> Any:
 _OnOff = BeforeValidator(_undo_yaml_boolean)
 
 
-class _Section(BaseModel):
+class _Section(Checked):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -69,11 +70,11 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Term(BaseModel):
+class Term(Checked):
     """An objective's weight and options."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -164,20 +165,31 @@ class Optim(_Section):
     parameterization: Parameterization = "embeddings+decoder"
     steps: Annotated[int, Field(ge=1, le=100_000)] = 1000
     members: Annotated[int, Field(ge=1, le=1000)] = 10
-    members_per_batch: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    members_per_batch: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
     learning_rates: LearningRates = LearningRates()
     schedule: LearningRateSchedule = "constant"
     final_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.01
+    prior_weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     objectives: dict[str, Term] = Field(default_factory=dict)
     blend: Blend = "none"
-    blend_tolerance: Annotated[float, Field(gt=0)] = 0.1
-    blend_scale: Annotated[float, Field(gt=0, le=1)] = 0.125
+    blend_tolerance: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
+    blend_scale: Annotated[float, Field(ge=1e-4, le=1)] = 0.125
     early_stop: EarlyStop = EarlyStop()
     budget: Annotated[str, _with_unit(seconds)] | None = None
     vram: Annotated[str, _with_unit(memory)] | None = None
     performance: Performance = Performance()
+
+    @model_validator(mode="after")
+    def _decays(self) -> Optim:
+        rate = max(self.learning_rates.model_dump().values())
+        if self.weight_decay * rate > 1:
+            # AdamW multiplies weights by 1 - rate * decay in each step: beyond 2 they grow without end.
+            raise ValueError(
+                f"weight_decay {self.weight_decay:g} times the largest learning rate {rate:g} is above 1: "
+                "lower one of them"
+            )
+        return self
 
 
 class Prompting(_Section):
@@ -209,4 +221,4 @@ class Preset(_Section):
 
     def to_yaml(self) -> str:
         """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump())

@@ -28,7 +28,7 @@ def memory(text: str) -> int:
 
 def _amount(text: str, units: dict[str, float], expected: str) -> float:
     known = {unit.lower(): factor for unit, factor in units.items()}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in known or float(match[1]) == 0:
         raise ValueError(f"must be {expected}")
     return float(match[1]) * known[match[2]]

@@ -15,7 +15,7 @@ from typing_extensions import Self
 from redepth import checkpoints
 from redepth.contracts import Execution, Features, Invariance, Predicts
 from redepth.depth_models.catalog import hub_id
-from redepth.errors import WeightsError
+from redepth.errors import WeightsError, brief, cut
 from redepth.ops import geometry
 from redepth.ops.constants import constant
 from redepth.ops.geometry import ResizeRule
@@ -31,6 +31,9 @@ SPLIT = OUTPUT_MAP | {"embeddings+decoder", "embeddings", "decoder", "full"}
 """The parameterizations of a model that is split into encoder and decoder."""
 
 PREPROCESSOR = "preprocessor_config.json"
+
+LARGEST_SIDE = 8192
+"""Most pixels along a side of a network's input."""
 
 Rule = ResizeRule | Literal["stretch"]
 
@@ -67,23 +70,29 @@ class Preprocessing:
     align_corners: bool = False
 
     def updated(self, config: Mapping[str, Any]) -> Self:
-        """Return a copy with the settings of a checkpoint's ``preprocessor_config.json``."""
+        """Return a copy with the settings of a checkpoint's ``preprocessor_config.json``.
+
+        Raises:
+            WeightsError: one of them is of the wrong type or out of range.
+        """
         settings: dict[str, Any] = {}
         if config.get("do_normalize", True):
-            settings |= {k: tuple(config[f"image_{k}"]) for k in ("mean", "std") if f"image_{k}" in config}
+            settings |= {
+                k: _three(config[f"image_{k}"], k) for k in ("mean", "std") if f"image_{k}" in config
+            }
         else:
             settings |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}
         size = config.get("size")
         if isinstance(size, int):
-            settings["target"] = (size, size)
+            settings["target"] = (_side(size), _side(size))
         elif isinstance(size, Mapping) and {"height", "width"} <= size.keys():
-            settings["target"] = (int(size["height"]), int(size["width"]))
+            settings["target"] = (_side(size["height"]), _side(size["width"]))
         if "keep_aspect_ratio" in config:
             settings["rule"] = "minimal" if config["keep_aspect_ratio"] else "stretch"
         multiple = config.get("ensure_multiple_of") or config.get("size_divisor")
         # A processor that accepts any size does not change the network's patches: keep their multiple.
         if isinstance(multiple, int) and multiple > 1:
-            settings["multiple"] = multiple
+            settings["multiple"] = _side(multiple)
         return replace(self, **settings)
 
     def image_size(self, height: int, width: int) -> tuple[int, int]:
@@ -98,6 +107,29 @@ class Preprocessing:
         """Normalise sRGB [0, 1] by mean and standard deviation."""
         mean, std = (constant(values, image).view(1, -1, 1, 1) for values in (self.mean, self.std))
         return (image - mean) / std
+
+
+def _three(values: Any, name: str) -> tuple[float, ...]:
+    """Return a mean or a standard deviation per channel. Raises WeightsError if it is none."""
+    numbers = isinstance(values, list | tuple) and all(type(v) in (int, float) for v in values)
+    if not numbers or len(values) != 3 or (name == "std" and min(values) <= 0):
+        raise WeightsError(f"{PREPROCESSOR}: image_{name} must be three numbers, got {brief(values)}")
+    return tuple(values)
+
+
+def _side(value: Any) -> int:
+    """Return a number of pixels. Raises WeightsError if it is none that a network can have."""
+    if type(value) not in (int, float) or not 1 <= value <= LARGEST_SIDE or value != int(value):
+        raise WeightsError(f"{PREPROCESSOR}: a size must be 1 to {LARGEST_SIDE} pixels, got {brief(value)}")
+    return int(value)
+
+
+def patch_size(model: Any) -> int:
+    """Return the patch size of a network over a DINOv2 backbone. Raises WeightsError if it is not one."""
+    own, backbones = model.config.patch_size, getattr(model.backbone.config, "patch_size", None)
+    if type(own) is not int or own < 1 or own != backbones:
+        raise WeightsError(f"config.json: patch_size {brief(own)} is not the backbone's, {brief(backbones)}")
+    return own
 
 
 @dataclass(kw_only=True, eq=False)
@@ -128,8 +160,8 @@ class Backbone:
     longer_side: Annotated[int, Field(ge=28, le=4096)] | None = None
     resize_rule: Rule | None = None
     antialias: bool = True
-    scale: Annotated[float, Field(gt=1)] | Literal["auto"] = "auto"
-    margin: Annotated[float, Field(gt=0, le=3)] = 0.1
+    scale: Annotated[float, Field(gt=1, le=1e6)] | Literal["auto"] = "auto"
+    margin: Annotated[float, Field(ge=1e-6, le=3)] = 0.1
 
     predicts: Predicts = field(init=False, default="disparity")
     invariance: Invariance = field(init=False, default="affine")
@@ -156,8 +188,9 @@ class Backbone:
         if model_type != self.model_type:
             other = _NAMES.get(str(model_type))
             hint = f"choose depth_model.name={other}" if other else "choose another checkpoint"
+            found = cut(str(model_type))
             raise WeightsError(
-                f"'{self.checkpoint}' is a '{model_type}' checkpoint, not {type(self).__name__}: {hint}"
+                f"'{self.checkpoint}' is a '{found}' checkpoint, not {type(self).__name__}: {hint}"
             )
 
     def ensure_available(self) -> None:
@@ -170,6 +203,11 @@ class Backbone:
         Raises:
             WeightsError: missing, unreachable, corrupted, incomplete or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         source = self._source()
         self.inspect(source.json("config.json"))
         library = getattr(importlib.import_module("transformers"), self.library_class)
@@ -178,7 +216,6 @@ class Backbone:
         preprocessor = source.json(PREPROCESSOR) if source.holds(PREPROCESSOR) else {}
         self._commit, self._defaults_for = source.commit, source.defaults_for()
         self.use(model.eval().requires_grad_(False).to(device), device, preprocessor)
-        return self
 
     def _locate(self) -> checkpoints.Source:
         files = ("config.json", "model.safetensors")

@@ -17,6 +17,7 @@ from redepth.depth_models.backbone import (
     Backbone,
     NeckAndHead,
     Rule,
+    patch_size,
     without_class_token,
 )
 
@@ -142,7 +143,7 @@ class DepthAnything(Backbone):
     longer_side: Annotated[int, Field(ge=28, le=4096)] = 518
     resize_rule: Rule = "upper_bound"
     antialias: bool = False
-    scale: Annotated[float, Field(gt=1)] | Literal["auto"] | None = None  # type: ignore[assignment]
+    scale: Annotated[float, Field(gt=1, le=1e6)] | Literal["auto"] | None = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,10 +153,10 @@ class DepthAnything(Backbone):
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
         """Use a frozen ``DepthAnythingForDepthEstimation`` that is already in memory."""
         super().use(model, device, preprocessor)
-        self.preprocessing = replace(self.preprocessing, multiple=int(model.config.patch_size))
+        self.preprocessing = replace(self.preprocessing, multiple=patch_size(model))
         if model.config.depth_estimation_type == "metric":
             self.predicts, self.invariance = "depth", "metric"
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Split between the backbone and the neck."""
-        return DinoEncoder(model.backbone, int(model.config.patch_size)), _Decoder(model.neck, model.head)
+        return DinoEncoder(model.backbone, patch_size(model)), _Decoder(model.neck, model.head)

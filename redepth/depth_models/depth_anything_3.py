@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,12 +16,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from redepth import checkpoints
 from redepth.contracts import Features, Predicts
 from redepth.depth_models.backbone import Backbone, Rule
-from redepth.errors import MissingDependencyError, WeightsError
+from redepth.errors import MissingDependencyError, WeightsError, cut
 
 PACKAGE = "depth_anything_3"
 INSTALL = 'pip install "redepth[da3]" && pip install --no-deps depth-anything-3'
@@ -77,13 +77,7 @@ class DepthAnything3(Backbone):
                 raise MissingDependencyError(f"{module} is needed for depth-anything-3-mono: {INSTALL}")
         super().ensure_available()
 
-    def load(self, device: torch.device) -> Self:
-        """Load the checkpoint in float32, frozen and in eval mode.
-
-        Raises:
-            MissingDependencyError: the package is not installed.
-            WeightsError: missing, unreachable, corrupted, incomplete or of another kind.
-        """
+    def _load(self, device: torch.device) -> None:
         source = self._source()
         net, head = self._built(source.json("config.json"))
         path = source.file("model.safetensors")
@@ -91,7 +85,6 @@ class DepthAnything3(Backbone):
         for name, part in (("backbone", net), ("head", head)):
             checkpoints.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
         self.use(nn.ModuleDict({"net": net, "head": head}).eval().requires_grad_(False).to(device), device)
-        return self
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Wrap the package's encoder and head."""
@@ -112,12 +105,16 @@ class DepthAnything3(Backbone):
         with contextlib.redirect_stdout(io.StringIO()):
             try:
                 return _item("model.dinov2.dinov2", "DinoV2")(**net), _item("model.dpt", "DPT")(**head)
-            except (TypeError, ValueError, AssertionError) as error:
-                raise WeightsError(f"'{self.checkpoint}': config.json builds no network: {error}") from None
+            except Exception as error:  # of the package's own code, for values of any type and size
+                raise WeightsError(
+                    f"'{self.checkpoint}': config.json builds no network: {cut(str(error))}"
+                ) from error
 
 
 def _shipped(name: str) -> dict[str, Any]:
     """Return the configuration of that name that ships with the package, empty if there is none."""
+    if not re.fullmatch(r"[\w-]+", name):  # it is part of a path
+        return {}
     load = _item("cfg", "load_config")
     path = Path(str(importlib.import_module(f"{PACKAGE}.cfg").__file__)).parent / "configs" / f"{name}.yaml"
     return dict(load(str(path))) if path.is_file() else {}

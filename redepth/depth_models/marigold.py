@@ -14,6 +14,7 @@ from redepth import checkpoints
 from redepth.depth_models.catalog import hub_id
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import WeightsError
+from redepth.literals import MAX_SEED
 
 FILES = (
     "model_index.json",
@@ -55,8 +56,8 @@ class Marigold(WholeModel):
     revision: str | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     ensemble: Annotated[int, Field(ge=1, le=100)] = 1
-    seed: Annotated[int, Field(ge=0)] = 0
-    near: Annotated[float, Field(gt=0)] = 0.1
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    near: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
 
     def __post_init__(self) -> None:
         self.checkpoint = hub_id(self.checkpoint)
@@ -72,6 +73,11 @@ class Marigold(WholeModel):
         Raises:
             WeightsError: missing, unreachable, corrupted or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         source = checkpoints.locate(self.checkpoint, self.revision, FILES)
         class_name = source.json("model_index.json").get("_class_name")
         if class_name != PIPELINE:
@@ -83,7 +89,6 @@ class Marigold(WholeModel):
         pipeline = source.load(MarigoldDepthPipeline, None, use_safetensors=True)
         self._commit = source.commit
         self.use(pipeline, device)
-        return self
 
     def use(self, pipeline: Any, device: torch.device) -> None:
         """Use a ``MarigoldDepthPipeline`` that is already in memory."""

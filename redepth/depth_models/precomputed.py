@@ -45,8 +45,8 @@ class Precomputed(WholeModel):
 
     path: str = ""
     predicts: MapKind = "disparity"  # type: ignore[assignment]
-    factor: Annotated[float, Field(gt=0)] = 1.0
-    offset: float = 0.0
+    factor: Annotated[float, Field(ge=1e-12, le=1e12)] = 1.0
+    offset: Annotated[float, Field(ge=-1e12, le=1e12)] = 0.0
     invariance: Invariance = field(init=False, default="affine")
 
     def __post_init__(self) -> None:

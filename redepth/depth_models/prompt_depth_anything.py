@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from redepth import io
 from redepth.contracts import Features, Predicts
-from redepth.depth_models.backbone import Backbone, NeckAndHead, Preprocessing, with_class_token
+from redepth.depth_models.backbone import (
+    Backbone,
+    NeckAndHead,
+    Preprocessing,
+    patch_size,
+    with_class_token,
+)
 from redepth.depth_models.depth_anything import DinoEncoder
 from redepth.depth_models.files import PhotoFile
 from redepth.errors import InputError
@@ -52,7 +58,7 @@ class PromptDepthAnything(Backbone):
 
     checkpoint: str = "depth-anything/prompt-depth-anything-vits-hf"
     prompt_depth: str | None = None
-    prompt_factor: Annotated[float, Field(gt=0)] = 1.0
+    prompt_factor: Annotated[float, Field(ge=1e-12, le=1e12)] = 1.0
     predicts: Predicts = field(init=False, default="depth")
     preprocessing: Preprocessing = field(init=False, default=Preprocessing(target=(756, 756)))
 
@@ -70,11 +76,11 @@ class PromptDepthAnything(Backbone):
     def use(self, model: Any, device: torch.device, preprocessor: Mapping[str, Any] | None = None) -> None:
         """Use a frozen ``PromptDepthAnythingForDepthEstimation`` that is already in memory."""
         super().use(model, device, preprocessor)
-        self.preprocessing = replace(self.preprocessing, multiple=int(model.config.patch_size))
+        self.preprocessing = replace(self.preprocessing, multiple=patch_size(model))
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Split between the backbone and the neck, which reads the prompt."""
-        return DinoEncoder(model.backbone, int(model.config.patch_size)), _Decoder(model.neck, model.head)
+        return DinoEncoder(model.backbone, patch_size(model)), _Decoder(model.neck, model.head)
 
     def next_photo(self, source: Path | None) -> None:
         """Set the photo whose prompt is read next. Raises InputError if there is none."""

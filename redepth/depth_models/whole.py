@@ -30,8 +30,8 @@ class WholeModel:
 
     longer_side: Annotated[int, Field(ge=28, le=4096)] = 768
     antialias: bool = True
-    scale: Annotated[float, Field(gt=1)] | Literal["auto"] = "auto"
-    margin: Annotated[float, Field(gt=0, le=3)] = 0.1
+    scale: Annotated[float, Field(gt=1, le=1e6)] | Literal["auto"] = "auto"
+    margin: Annotated[float, Field(ge=1e-6, le=3)] = 0.1
 
     predicts: Predicts = field(init=False, default="depth")
     invariance: Invariance = field(init=False, default="affine")

@@ -42,13 +42,8 @@ def tune(
         ConfigError: if the prior cannot be executed as the settings require.
     """
     fast = optim.performance
-    # A rule such as ``vsd`` trains a copy of the network during the run.
+    check_execution(optim, prior)
     learns = bool(getattr(prior, "learns", False))
-    if learns and fast.cuda_graphs == "step":
-        raise ConfigError(
-            "optim.performance.cuda_graphs=step needs a prior whose networks do not change: set it to "
-            "off, or take another prior.score"
-        )
     # Where draws are read as numbers on the host, each step launches other kernels.
     eager = learns or bool(getattr(prior, "on_cpu", None)) or bool(getattr(renderer, "waits", False))
     graphs = "off" if eager and fast.cuda_graphs == "auto" else graphed(optim, device)
@@ -65,6 +60,25 @@ def tune(
     if device.type == "cuda":
         return decided
     return {name: value for name, value in decided.items() if name not in FOR_CUDA}
+
+
+def check_execution(optim: Optim, prior: object) -> None:
+    """Raise ConfigError if a prior cannot be executed as the settings require; needs no weights."""
+    fast = optim.performance
+    # A rule such as ``vsd`` trains a copy of the network during the run.
+    if not getattr(prior, "learns", False):
+        return
+    if fast.cuda_graphs == "step":
+        raise ConfigError(
+            "optim.performance.cuda_graphs=step needs a prior whose networks do not change: set it to "
+            "off, or take another prior.score"
+        )
+    if fast.compile != "off" or fast.fused_kernels == "on" or fast.cuda_graphs == "denoiser":
+        raise ConfigError(
+            "prior.score trains copies of the denoiser, which can be neither compiled nor fused nor a CUDA "
+            "graph: set optim.performance.compile=off, .fused_kernels=off and .cuda_graphs=off, or take "
+            "another score"
+        )
 
 
 def _execution(fast: Performance, chosen: dict[str, str], *, prior: bool) -> Execution:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
-from redepth.contracts import StepDraws, Upcasts
+from redepth.contracts import Prior, StepDraws, Upcasts
 from redepth.errors import RedepthError
 from redepth.optim.draws import draw_steps
 from redepth.optim.group import FinishedGroup, Group
@@ -21,6 +22,8 @@ from redepth.optim.step_graph import Eager, StepGraph, Taken
 from redepth.runtime.device import is_out_of_memory
 
 log = logging.getLogger(__name__)
+
+_ADVICE = ": lower optim.learning_rates, set prior.dtype=float32, or check the weights of prior.checkpoint"
 
 Watch = Callable[[], str]
 """Called after each step; a text that is not empty ends the run and is the reason for its end."""
@@ -106,7 +109,7 @@ class Loop:
         try:
             group.loss_log.read()
         except NotFinite as failure:
-            self._reason = _complaint(group, failure)
+            self._reason = self._complaint(group, failure)
 
     def _halve(self, members: int) -> None:
         if members == 1:
@@ -130,8 +133,17 @@ class Loop:
         return draw_steps(solver.renderer, solver.prior, self._seed, members, self._plan.steps)
 
     def finish(self, group: Group) -> None:
-        """Keep what a group has reached."""
-        self._finished.append(group.finish())
+        """Keep what a group has reached.
+
+        Raises:
+            RedepthError: if a member's result is not finite, which can happen after the last step alone: the
+                losses of each step have been checked at its start.
+        """
+        finished = group.finish()
+        for member, result in zip(group.members, finished.results, strict=True):
+            where = f"of member {member} is not finite after step {result.steps}"
+            _check_finite({f"the output {where}": result.raw, f"the relative depth {where}": result.depth})
+        self._finished.append(finished)
 
     # --- the steps of one group -------------------------------------------------------------------
 
@@ -208,15 +220,24 @@ class Loop:
         prior = self._solver.prior
         before = prior.upcast() if isinstance(prior, Upcasts) else ""
         if before:
-            complaint = _complaint(group, failure, advice="")
+            complaint = self._complaint(group, failure, advice="")
             log.warning("%s: going on in float32 instead of %s", complaint, before)
             group.loss_log.reset_failure()
             return
-        message = _complaint(group, failure)
+        message = self._complaint(group, failure)
         if failure.step == 0 and not self._finished:
             raise RedepthError(message)
         log.warning(message)
         raise Interrupted(message)
+
+    def _complaint(self, group: Group, failure: NotFinite, advice: str = _ADVICE) -> str:
+        """Say what was not finite at which step: the gradient, or the loss of the prior or an objective."""
+        if failure.row is None:
+            return f"the gradient is not finite at step {failure.step + 1}{advice}"
+        losses = {"total": "the loss", "prior": f"the prior's loss ({_title(self._solver.prior)})"}
+        loss = losses.get(failure.loss, f"the loss of objective '{failure.loss}'")
+        member = group.members[failure.row]
+        return f"{loss} of member {member} is not finite at step {failure.step + 1}{advice}"
 
     # --- the result -------------------------------------------------------------------------------
 
@@ -225,6 +246,9 @@ class Loop:
 
         Args:
             seconds: wall time of the optimisation.
+
+        Raises:
+            RedepthError: if the answer is not finite.
         """
         solver, problem, optim = self._solver, self._problem, self._solver.optim
         results = [result for group in self._finished for result in group.results]
@@ -246,6 +270,12 @@ class Loop:
             blend_scale=optim.blend_scale,
             sky=problem.sky.cpu(),
             sky_given=problem.sky_given,
+        )
+        _check_finite(
+            {
+                "the members' joint output is not finite": outcome.refined,
+                "the members' joint depth is not finite": outcome.refined_depth,
+            }
         )
         return self._with_end(outcome)
 
@@ -276,11 +306,13 @@ def _check_replay(replay: Sequence[StepDraws], plan: Plan) -> None:
         )
 
 
-def _complaint(
-    group: Group,
-    failure: NotFinite,
-    advice: str = ": lower optim.learning_rates, or set prior.dtype=float32",
-) -> str:
-    row = failure.row
-    what = "the gradient" if row is None else f"the loss of member {group.members[row]}"
-    return f"{what} is not finite at step {failure.step + 1}{advice}"
+def _title(prior: Prior) -> str:
+    checkpoint = getattr(prior, "checkpoint", "")
+    return f"{type(prior).__name__} '{checkpoint}'" if checkpoint else type(prior).__name__
+
+
+def _check_finite(answers: Mapping[str, Tensor]) -> None:
+    """Raise RedepthError, with the problem of the first answer that is not finite: problem -> values."""
+    for problem, values in answers.items():
+        if not bool(torch.isfinite(values).all()):
+            raise RedepthError(f"{problem}: lower optim.learning_rates or optim.weight_decay")

@@ -32,11 +32,12 @@ class NotFinite(Exception):
     Args:
         step: the first step that was not finite, 0-based.
         row: the member of the group whose loss was not finite; None if only the gradient was not.
+        loss: the name of the loss that was not finite: ``total`` if its parts were, or if there is none.
     """
 
-    def __init__(self, step: int, row: int | None) -> None:
-        super().__init__(step, row)
-        self.step, self.row = step, row
+    def __init__(self, step: int, row: int | None, loss: str = "total") -> None:
+        super().__init__(step, row, loss)
+        self.step, self.row, self.loss = step, row, loss
 
 
 class LossLog:
@@ -129,8 +130,17 @@ class LossLog:
         self._rows += losses[:finite].unbind()
         self.all_stopped = bool(table[-1, -1])
         if finite < len(table):
-            wrong = ~torch.isfinite(losses[finite, self._names.index("total")])
-            raise NotFinite(self.steps, int(wrong.nonzero()[0]) if bool(wrong.any()) else None)
+            raise self._failure(losses[finite])
+
+    def _failure(self, losses: Tensor) -> NotFinite:
+        """Return the error of a step with losses (names, members)."""
+        wrong = ~torch.isfinite(losses)
+        rows = wrong[self._names.index("total")].nonzero()
+        if not len(rows):
+            return NotFinite(self.steps, None)
+        row = int(rows[0])
+        # Each part comes before the total.
+        return NotFinite(self.steps, row, self._names[int(wrong[:, row].nonzero()[0])])
 
     def reset_failure(self) -> None:
         """Continue after a step that was not finite, from the state before it."""

@@ -22,7 +22,7 @@ from redepth.contracts import (
     StepDraws,
     Surface,
 )
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, RedepthError, cut
 from redepth.ops import color, geometry
 from redepth.ops.sky import sky_mask
 from redepth.optim import execution
@@ -33,7 +33,7 @@ from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem
 from redepth.optim.step_graph import Advance, Eager, StepGraph
-from redepth.runtime.device import indexed, numerics
+from redepth.runtime.device import indexed, is_out_of_memory, numerics
 
 
 class Refiner:
@@ -84,14 +84,24 @@ class Refiner:
         """Run the frozen model: the photo at network size, its features, the raw output (1,1,H,W).
 
         Raises:
-            RedepthError: if the prediction is not finite.
+            RedepthError: if the depth model fails, or its prediction is not finite.
             ValueError: if ``photo`` is not (1, 3, H, W).
         """
         if photo.dim() != 4 or photo.shape[:2] != (1, 3):
             raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
-        image = self.depth_model.prepare(photo.to(self.device, torch.float32))
-        features = self.depth_model.encode(image)
-        initial = self.depth_model.decode(features)
+        try:
+            image = self.depth_model.prepare(photo.to(self.device, torch.float32))
+            features = self.depth_model.encode(image)
+            initial = self.depth_model.decode(features)
+        except RedepthError:
+            raise
+        except Exception as error:  # of a network that its checkpoint builds, and that does not fit together
+            if is_out_of_memory(error):
+                raise
+            raise RedepthError(
+                f"the depth model {type(self.depth_model).__name__} fails on this photo "
+                f"({type(error).__name__}: {cut(str(error), 200)}): check its checkpoint"
+            ) from error
         if not bool(torch.isfinite(initial).all()):
             raise RedepthError("the depth model's prediction is not finite: check its weights")
         return image, features, initial

@@ -62,8 +62,8 @@ class DiffusionPrior(ABC):
         t_annealing: how t_max falls to t_min over the run: ``constant`` not at all, ``linear``, or ``sqrt``
             with the square root of the share of steps that are done (fast at first).
         reduction: whether a picture's loss is the mean or the sum over its entries.
-        clip: largest root mean square of a picture's gradient; none: not clipped. Non-finite entries are 0
-            in float32; in half precision they make the loss non-finite, and the run switches to float32.
+        clip: largest root mean square of a picture's gradient; none: not clipped. Entries that are not
+            finite make the loss so: a run in half precision switches to float32, any other one ends.
         negative_scale: omega_2 of ``csd``.
         inversion_steps: of ``ism`` and ``sdi``; each runs the model once (``sdi``: under guidance).
         inversion_guidance: of ``sdi``.
@@ -75,20 +75,20 @@ class DiffusionPrior(ABC):
     """
 
     score: Score = "sds"
-    guidance_scale: Annotated[float, Field(ge=0)] = 50.0
+    guidance_scale: Annotated[float, Field(ge=0, le=10_000)] = 50.0
     guidance_base: GuidanceBase = "text"
     weighting: Weighting = "uniform"
     t_min: Fraction = 0.02
     t_max: Fraction = 0.60
     t_annealing: Annealing = "constant"
     reduction: Reduction = "mean"
-    clip: Annotated[float, Field(gt=0)] | None = None
-    negative_scale: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(ge=1e-12, le=1e12)] | None = None
+    negative_scale: Annotated[float, Field(ge=0, le=10_000)] = 0.0
     inversion_steps: Annotated[int, Field(ge=1, le=100)] = 5
-    inversion_guidance: float = -7.5
+    inversion_guidance: Annotated[float, Field(ge=-10_000, le=10_000)] = -7.5
     interval: Annotated[int, Field(ge=1, le=500)] = 50
     lora_rank: Annotated[int, Field(ge=1, le=256)] = 4
-    lora_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    lora_rate: Annotated[float, Field(ge=1e-12, le=1)] = 1e-4
     dtype: Precision = "auto"
 
     schedule: Schedule = field(init=False, repr=False)
@@ -220,11 +220,8 @@ class DiffusionPrior(ABC):
         x = self.to_model_space(relit, noise)
         inputs = StepInputs(condition, illumination, noise)
         with torch.no_grad():
-            raw = RULES[self.score].gradient(self._query(x.detach(), inputs))
-            gradient = scores.clip(raw, self.clip)
-            if self._can_upcast:
-                # In half precision the loss has to show non-finite values: the refiner then calls `upcast`.
-                gradient = torch.where(torch.isfinite(raw), gradient, raw)
+            # A score that is not finite makes the loss so: the refiner then calls `upcast`, or ends the run.
+            gradient = scores.clip(RULES[self.score].gradient(self._query(x.detach(), inputs)), self.clip)
         if self._copies is not None:
             self._train_copies(x.detach(), inputs)
         return scores.distillation_loss(x, gradient, self.reduction)

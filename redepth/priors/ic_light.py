@@ -55,7 +55,7 @@ class ICLight(StableDiffusion):
     https://github.com/lllyasviel/IC-Light.
     """
 
-    guidance_scale: Annotated[float, Field(ge=0)] = 2.0
+    guidance_scale: Annotated[float, Field(ge=0, le=10_000)] = 2.0
     guidance_base: GuidanceBase = "uncond"
     light_checkpoint: str = "lllyasviel/ic-light"
     light_file: Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")] = "iclight_sd15_fc.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +17,12 @@ from typing_extensions import Self
 
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
-from redepth.errors import WeightsError
+from redepth.errors import WeightsError, brief
+from redepth.literals import MAX_SEED
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.scores import Branch
-from redepth.priors.text import TextEncoders, TextPart
+from redepth.priors.text import TextEncoders, TextPart, misfit
 from redepth.runtime.fusion import Branches, set_attention
 from redepth.runtime.networks import execute
 
@@ -87,7 +89,7 @@ class LatentDiffusion(DiffusionPrior):
     vae_checkpoint: str | None = None
     vae_revision: str | None = None
     weights: Literal["trained", "random"] = "trained"
-    random_seed: int = 0
+    random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     negative_prompt: str = ""
     source_prompt: str = ""
     artefacts: str = ARTEFACTS
@@ -134,6 +136,11 @@ class LatentDiffusion(DiffusionPrior):
         Raises:
             WeightsError: missing, unreachable, corrupted, pickled or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         import diffusers
 
         self._device, self._dtype = device, self.precision(device)
@@ -141,13 +148,13 @@ class LatentDiffusion(DiffusionPrior):
         self._encoders: TextEncoders | None = None
         self._source, self._vae_source = self._locate()
         self._pipeline = self._read_pipeline()
+        # The schedule comes first: it is small, and not every rule works with every one.
+        self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
         self._vae = self._load_vae(device)
         self._denoiser = self.load_denoiser(getattr(diffusers, self.denoiser[0]), self._dtype)
         self._check_channels()
         self._denoiser = _frozen(self._denoiser, device, self._dtype)
-        self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
         self.set_up()
-        return self
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
         """Return the denoiser on the CPU; one of random weights is in float32."""
@@ -201,6 +208,7 @@ class LatentDiffusion(DiffusionPrior):
         cls = AutoencoderTiny if self.vae == "tiny" else AutoencoderKL
         own = self._vae_source is self._source
         vae = self._model(cls, "vae") if own else self._vae_source.model(cls, None)
+        _check_scale(vae.config, self.checkpoint)
         self._vae_dtype = self.vae_precision(vae.config)
         # The score needs the VAE's encoder alone.
         del vae.decoder
@@ -268,13 +276,22 @@ class LatentDiffusion(DiffusionPrior):
         """Return the embeddings of each text, from the cache if it has them."""
         rows = []
         for text in texts:
-            name = cache.key(*self.text_origin(), text)
-            row = cache.load_tensors("embeddings", name)
-            if row is None or "embedding" not in row:
+            made_from = (*self.text_origin(), text)
+            row = cache.load_tensors("embeddings", made_from, self._misfit)
+            if row is None:
                 row = self.embed_text(text)
-                cache.save_tensors("embeddings", name, row)
+                if problem := self._misfit(row):
+                    raise WeightsError(
+                        f"the text encoders of '{self.checkpoint}' give no embedding for a prompt: "
+                        f"{problem}; set prior.dtype=float32, or choose another checkpoint"
+                    )
+                cache.save_tensors("embeddings", made_from, row)
             rows.append({k: v.to(self._device) for k, v in row.items()})
         return rows
+
+    def _misfit(self, row: TextEmbeddings) -> str:
+        """Return why an embedding is none for this denoiser, or an empty string."""
+        return misfit(row, self.text_parts, self._denoiser.config, self._text_dtype)
 
     def text_origin(self) -> tuple[str, ...]:
         """Return everything that an embedding depends on except its text."""
@@ -389,6 +406,17 @@ class LatentDiffusion(DiffusionPrior):
 def _frozen(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     # diffusers' own `to` warns of modules that have to stay in float32 even where, as here, there are none.
     return torch.nn.Module.to(model.eval().requires_grad_(False), device, dtype)
+
+
+def _check_scale(config: Mapping[str, Any], checkpoint: str) -> None:
+    """Raise WeightsError unless a VAE's latents have a scale, and a shift if there is one."""
+    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in (scale, shift))
+    if not numbers or not scale:
+        raise WeightsError(
+            f"'{checkpoint}': its VAE's scaling_factor {brief(scale)} and shift_factor {brief(shift)} must "
+            "be numbers, the first one not 0"
+        )
 
 
 class _ScaleGradient(torch.autograd.Function):

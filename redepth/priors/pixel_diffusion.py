@@ -14,7 +14,8 @@ from typing_extensions import Self
 
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
-from redepth.errors import WeightsError
+from redepth.errors import WeightsError, brief, cut
+from redepth.literals import MAX_SEED
 from redepth.priors.distillation import DiffusionPrior, Fraction, StepInputs
 from redepth.priors.pixel_unet import (
     LAYOUT_FILE,
@@ -54,7 +55,7 @@ class PixelDiffusion(DiffusionPrior):
         random_seed: seed of random weights.
     """
 
-    guidance_scale: Annotated[float, Field(ge=0)] = 2.0
+    guidance_scale: Annotated[float, Field(ge=0, le=10_000)] = 2.0
     guidance_base: GuidanceBase = "uncond"
     weighting: Weighting = "x0"
     t_min: Fraction = 0.55
@@ -65,7 +66,7 @@ class PixelDiffusion(DiffusionPrior):
     view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
     condition_on: Literal["photo+light", "photo", "nothing"] = "photo+light"
     weights: Literal["trained", "random"] = "trained"
-    random_seed: int = 0
+    random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
     renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
@@ -73,6 +74,11 @@ class PixelDiffusion(DiffusionPrior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if RULES[self.score].contrast and self.condition_on == "nothing":
+            raise ValueError(
+                f"score: {self.score} compares predictions with and without conditions, and condition_on is "
+                "nothing: take another one, or another score"
+            )
         self._source = checkpoints.Source(
             self.checkpoint, self.revision, local_files_only=self.local_files_only
         )
@@ -88,21 +94,26 @@ class PixelDiffusion(DiffusionPrior):
         Raises:
             WeightsError: missing, unreachable, corrupted, pickled or of another class.
         """
+        with checkpoints.one_line(self.checkpoint):
+            self._load(device)
+        return self
+
+    def _load(self, device: torch.device) -> None:
         from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
         self._source, (folder, schedule) = self._locate()
         name = _path(folder, "config.json")
-        class_name = self._source.json(name).get("_class_name")
+        class_name = str(self._source.json(name).get("_class_name"))
         known = {"UNet2DModel": UNet2DModel, "UNet2DConditionModel": UNet2DConditionModel}
         if class_name not in known:
-            raise WeightsError(f"'{self.checkpoint}/{name}' is of a '{class_name}', not {' or '.join(known)}")
+            found = brief(class_name)
+            raise WeightsError(f"'{self.checkpoint}/{name}' is of a {found}, not {' or '.join(known)}")
+        self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
         if self.weights == "random":
             unet = self._source.random_model(known[class_name], folder, self.random_seed)
         else:
             unet = self._source.model(known[class_name], folder)
         self.use(PixelUNet(unet, self._layout(unet.config)), device)
-        self.use_schedule(self._source.load(DDIMScheduler, schedule).config, device)
-        return self
 
     def _locate(self) -> tuple[checkpoints.Source, tuple[str, str]]:
         """Return the source, and the folders of UNet and schedule."""
@@ -120,14 +131,17 @@ class PixelDiffusion(DiffusionPrior):
     def _layout(self, config: Mapping[str, Any]) -> Layout:
         """Return how pictures enter the UNet, after a check of its input channels."""
         if self._source.holds(LAYOUT_FILE):
-            try:
-                layout = Layout(**self._source.json(LAYOUT_FILE))
-            except TypeError as error:
-                raise WeightsError(f"'{self.checkpoint}/{LAYOUT_FILE}': {error}") from None
+            stored = self._source.json(LAYOUT_FILE)
         elif not isinstance(size := config["sample_size"], int):
-            raise WeightsError(f"'{self.checkpoint}': sample_size {size}; only square models are supported")
+            raise WeightsError(
+                f"'{self.checkpoint}': sample_size {brief(size)}; only square models are supported"
+            )
         else:
-            layout = Layout(size=size)
+            stored = {"size": size}
+        try:
+            layout = Layout(**stored)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"'{self.checkpoint}/{LAYOUT_FILE}': {cut(str(error))}") from None
         reads, needed = config["in_channels"], 3 * layout.patch**2 * (2 if layout.relighting else 1)
         if reads != needed or ("cross_attention_dim" in config) != layout.relighting:
             kind = "a re-lighting" if layout.relighting else "an unconditional"

@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from redepth.contracts import Illumination
+from redepth.errors import brief
 from redepth.ops.geometry import half_turn
 from redepth.priors.light import light_direction, light_material
 
 LIGHT_CHANNELS = 8
 LAYOUT_FILE = "redepth.json"
+LARGEST = 4096
+"""Most pixels along a side of a model's picture."""
 LOG2_SHININESS = (2.0, 7.0)
 """Range of log2(shininess) that these models are trained with; values beyond it are clamped."""
 
@@ -30,11 +33,22 @@ class Layout:
         patch: pixels along a side that are folded into channels (pixel unshuffle).
         relighting: whether it is conditioned on the photo (as further channels) and the light (as a vector
             that is added to the time embedding); the flags of dropped conditions are part of that vector.
+
+    Raises:
+        ValueError: a value is of the wrong type or out of range.
     """
 
     size: int
     patch: int = 1
     relighting: bool = False
+
+    def __post_init__(self) -> None:
+        whole = type(self.size) is int and type(self.patch) is int and type(self.relighting) is bool
+        if not whole or not 1 <= self.patch <= self.size <= LARGEST or self.size % self.patch:
+            raise ValueError(
+                f"size must be a multiple of patch up to {LARGEST}, and relighting true or false, got "
+                f"{brief(self.size)}, {brief(self.patch)}, {brief(self.relighting)}"
+            )
 
     def write(self, folder: Path) -> None:
         """Write ``redepth.json`` beside the weights."""

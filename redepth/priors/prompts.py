@@ -164,13 +164,13 @@ class Captioner:
     def _caption(self, pixels: NDArray[np.uint8], source: checkpoints.Source) -> Prompt:
         identity = source.identity(self.known.files)
         pixel_hash = cache.digest(pixels.tobytes())
-        name = cache.key(self.name, identity, self.dtype, MAX_TOKENS, list(pixels.shape), pixel_hash)
-        text = cache.load_text("captions", name)
+        made_from = (self.name, identity, self.dtype, MAX_TOKENS, list(pixels.shape), pixel_hash)
+        text = cache.load_text("captions", made_from)
         if cached := text is not None:
-            log.debug("caption from the cache: %s", name)
+            log.debug("caption from the cache: %s", cache.key(*made_from))
         else:
             text = self._write(pixels, source)
-            cache.save_text("captions", name, text)
+            cache.save_text("captions", made_from, text)
         origin = {"from": self.name, **source.describe(), "dtype": self.dtype, "cached": cached}
         return Prompt(text or "", origin)
 

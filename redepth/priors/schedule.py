@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from redepth.errors import WeightsError
+from redepth.errors import WeightsError, brief
 
 Predicted = Literal["epsilon", "v_prediction", "sample", "flow"]
 
@@ -44,7 +44,7 @@ class Schedule:
         """
         steps = config.get("num_train_timesteps", TIMESTEPS)
         if steps != TIMESTEPS:
-            raise WeightsError(f"a noise schedule of {steps} timesteps; {TIMESTEPS} are supported")
+            raise WeightsError(f"a noise schedule of {brief(steps)} timesteps; {TIMESTEPS} are supported")
         if str(config.get("_class_name", "")).startswith("FlowMatch"):
             sigma = torch.arange(1, TIMESTEPS + 1, dtype=torch.float32) / TIMESTEPS
             return cls(1 - sigma, sigma, "flow")
@@ -53,8 +53,12 @@ class Schedule:
         scheduler = DDIMScheduler.from_config(dict(config))
         predicts = scheduler.config.prediction_type
         if predicts not in ("epsilon", "v_prediction", "sample"):
-            raise WeightsError(f"the scheduler's prediction_type is '{predicts}', which is not supported")
+            raise WeightsError(
+                f"the scheduler's prediction_type is {brief(predicts)}, which is not supported"
+            )
         alpha_bar = scheduler.alphas_cumprod
+        if alpha_bar.shape != (TIMESTEPS,) or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
+            raise WeightsError("the scheduler's betas make no noise levels between 0 and 1")
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), predicts)
 
     @property

@@ -390,8 +390,7 @@ def invert(query: Query, end: Tensor, predict: Callable[[Tensor, Tensor], Tensor
 
 
 def clip(gradient: Tensor, limit: float | None) -> Tensor:
-    """Set non-finite entries to 0 and scale rows of a larger root mean square down to ``limit``."""
-    gradient = torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+    """Scale rows of a larger root mean square down to ``limit``; a row that is not finite stays so."""
     if limit is None:
         return gradient
     size = gradient.flatten(1).square().mean(dim=1).sqrt().clamp(min=1e-12)

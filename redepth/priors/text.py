@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from redepth.errors import InputError
 
@@ -85,3 +86,30 @@ class TextEncoders:
         """Move the encoders off the device."""
         for _, _, encoder in self._parts:
             encoder.to("cpu")
+
+
+def misfit(
+    row: Mapping[str, Tensor], parts: Sequence[TextPart], config: Mapping[str, Any], dtype: torch.dtype
+) -> str:
+    """Return why the embedding of one text is none for a denoiser, or an empty string.
+
+    Args:
+        row: ``embedding`` (1, tokens, C), and ``pooled`` (1, P) if an encoder has a projection.
+        parts: the text encoders.
+        config: of the denoiser.
+        dtype: of the encoders.
+    """
+    pooled = any(part.encoder == "CLIPTextModelWithProjection" for part in parts)
+    dimensions = {"embedding": 3, "pooled": 2} if pooled else {"embedding": 3}
+    if set(row) != set(dimensions):
+        return f"it holds {', '.join(sorted(row)) or 'nothing'}"
+    for name, values in row.items():
+        if values.dim() != dimensions[name] or len(values) != 1:
+            return f"its {name} has the shape {tuple(values.shape)}"
+        if values.dtype not in (dtype, torch.float32):  # T5 keeps some layers in float32
+            return f"its {name} is {values.dtype}"
+        if not bool(torch.isfinite(values).all()):
+            return f"its {name} is not finite"
+    width = config.get("joint_attention_dim") or config.get("cross_attention_dim")
+    read = row["embedding"].shape[-1]
+    return f"it has {read} channels, not {width}" if isinstance(width, int) and read != width else ""

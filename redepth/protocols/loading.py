@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from redepth.errors import ConfigError, nearest
+from redepth.errors import ConfigError, InputError, brief, cut, nearest
+from redepth.io import read_text
+from redepth.io.markup import TEXT_LIMIT, parse_yaml
+from redepth.io.paths import exists, expanded, is_folder
 from redepth.protocols.schema import EvaluationProtocol
 from redepth.registry import Location, explain
 
@@ -50,22 +52,29 @@ def _find(source: str | Path) -> Path:
     names = protocol_names()
     if str(source) in names:
         return PROTOCOLS / f"{source}.yaml"
-    path = Path(source).expanduser()
-    if path.is_file():
+    try:
+        path = expanded(source)
+    except InputError as error:
+        raise ConfigError(f"protocol {error}") from None
+    if exists(path) and not is_folder(path):
         return path
     if path.suffix in {".yaml", ".yml"}:
-        raise ConfigError(f"protocol file '{source}' does not exist")
+        raise ConfigError(f"protocol file {brief(str(source))} does not exist")
     hint = nearest(str(source), names)
-    raise ConfigError(f"unknown protocol '{source}'{hint} (valid: {', '.join(names)}, or a YAML file)")
+    raise ConfigError(
+        f"unknown protocol {brief(str(source))}{hint} (valid: {', '.join(names)}, or a YAML file)"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read protocol file '{path}': {' '.join(str(error).split())}") from None
+        data = parse_yaml(read_text(path, limit=4 * TEXT_LIMIT))
+    except InputError as error:
+        raise ConfigError(f"cannot read protocol file {error}") from None
+    except ValueError as error:
+        raise ConfigError(f"cannot read protocol file '{cut(str(path))}': {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"protocol file '{path}' must hold a mapping")
+        raise ConfigError(f"protocol file '{cut(str(path))}' must hold a mapping")
     return {"name": path.stem, **data}
 
 

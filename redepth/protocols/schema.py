@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from redepth.io.markup import dump_yaml
 from redepth.metrics import Method
+from redepth.registry import Checked
 
 PROSE: dict[str, Any] = {"description": True, "split": {"source"}}
 """The fields that explain a protocol and change no number, as pydantic excludes them."""
@@ -18,7 +19,7 @@ PROSE: dict[str, Any] = {"description": True, "split": {"source"}}
 Positive = Annotated[float, Field(gt=0)]
 
 
-class _Record(BaseModel):
+class _Record(Checked):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -163,7 +164,7 @@ class EvaluationProtocol(_Record):
 
     def to_yaml(self) -> str:
         """Return YAML that `load_protocol` reads back to an equal protocol."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 def names_hash(names: Iterable[str]) -> str:

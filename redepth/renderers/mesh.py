@@ -78,7 +78,7 @@ class Mesh(Glossy):
     """
 
     rasterizer: Literal["pytorch3d", "nvdiffrast"] = "pytorch3d"
-    cut: Annotated[float, Field(gt=0)] = 0.1
+    cut: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
     max_rotation: Annotated[float, Field(ge=0, le=15)] = 0.0
 
     waits: ClassVar[bool] = True

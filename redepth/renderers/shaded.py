@@ -20,6 +20,9 @@ LightDistribution = Literal["paper", "cosine", "uniform"]
 DEFAULT_FIELD_OF_VIEW = 55.0
 """Degrees, of an unknown pinhole: a phone's main camera has about 65, a 50 mm lens on full frame 40."""
 
+SHORTEST_FOCAL = 1e-3
+"""Least focal length, in units of the picture's side."""
+
 
 @dataclass(kw_only=True, eq=False)
 class ShadedRenderer(ABC):
@@ -61,18 +64,24 @@ class ShadedRenderer(ABC):
     exposure: Annotated[float, Field(ge=-8, le=8)] = 0.0
     shadows: Literal["none", "soft"] = "none"
     shadow_samples: Annotated[int, Field(ge=1, le=256)] = 24
-    shadow_reach: Annotated[float, Field(gt=0, le=4)] = 0.5
-    shadow_softness: Annotated[float, Field(gt=0, le=2)] = 0.1
+    shadow_reach: Annotated[float, Field(ge=1e-6, le=4)] = 0.5
+    shadow_softness: Annotated[float, Field(ge=1e-6, le=2)] = 0.1
     camera: Literal["orthographic", "pinhole"] = "orthographic"
-    field_of_view: Annotated[float, Field(gt=0, lt=180)] | None = None
-    intrinsics: Annotated[list[float], Field(min_length=4, max_length=4)] | None = None
+    field_of_view: Annotated[float, Field(ge=1e-3, le=179)] | None = None
+    intrinsics: (
+        Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=4, max_length=4)] | None
+    ) = None
     relight: Literal["composite", "shading-only"] = "composite"
-    grey: Annotated[float, Field(gt=0, le=1)] = 0.5
+    grey: Annotated[float, Field(ge=1e-6, le=1)] = 0.5
 
     def __post_init__(self) -> None:
         known = self.field_of_view is not None or self.intrinsics is not None
         if known and self.camera == "orthographic":
             raise ValueError("field_of_view and intrinsics need camera: pinhole; it is orthographic")
+        if self.intrinsics is not None and min(self.intrinsics[:2]) < SHORTEST_FOCAL:
+            raise ValueError(
+                f"intrinsics must start with focal lengths fx and fy of {SHORTEST_FOCAL} or more"
+            )
         field_of_view = self.field_of_view
         if self.camera == "pinhole" and not known:
             field_of_view = DEFAULT_FIELD_OF_VIEW

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from redepth.checkpoints import lookup
+from redepth.cli import checks
 from redepth.components import FAMILIES, list_components, resolve
 from redepth.config import load_preset, preset_names
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
@@ -86,3 +88,23 @@ def test_show_loads_back_to_the_same_preset(preset: str, tmp_path: Path) -> None
 def test_show_refuses_what_refine_would() -> None:
     one_line(call("show", "embeded"), "did you mean 'embedded'")
     one_line(call("show", "smoke", "-s", "prior.gidance_scale=3"), "did you mean 'guidance_scale'")
+
+
+@pytest.mark.parametrize(
+    "code", ["import sys; sys.exit(3)", "raise SystemExit", "1 / 0", "raise RecursionError"]
+)
+def test_a_plug_in_that_ends_the_program_ends_no_listing(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "exiting_plug_in.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "exiting_plug_in", raising=False)
+    monkeypatch.setitem(
+        RENDERERS._entries, "exiting", Entry("exiting", "exiting_plug_in:Renderer", "a plug-in")
+    )
+    done = call("list", "renderers")
+    assert done.code == 0
+    assert "exiting" in done.out
+    one_line(call("show", "smoke", "-s", "renderer.name=exiting"), "cannot import exiting_plug_in:Renderer")
+    (row,) = (check for check in checks.family("renderers") if check.what == "exiting")
+    assert "cannot import exiting_plug_in:Renderer" in row.cure

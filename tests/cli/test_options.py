@@ -64,3 +64,75 @@ def test_a_second_gpu_can_be_asked_for(real_photos: dict[str, Path], tmp_path: P
     done = call("refine", real_photos["coins"], "--preset", "smoke", "--device", "cuda:1", "--out", tmp_path)
     assert done.code == 2
     assert "device 'cuda:1' is not available here" in done.err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--workers", "1025"),
+        ("--workers", "0"),
+        ("--workers", "9" * 100),
+        ("--seed", str(2**63)),
+        ("--seed", str(2**64)),
+        ("--seed", "-1"),
+        ("--seed", "9" * 5000),
+        ("--seed", "1", "--seed", "2"),
+        ("--out", "a", "--out", "b"),
+        ("--preset", "smoke", "--preset", "embedded"),
+    ],
+    ids=lambda option: " ".join(option)[:40],
+)
+@pytest.mark.usefixtures("never_loads")
+def test_a_value_out_of_range_or_given_twice_is_refused(
+    option: tuple[str, ...], real_photos: dict[str, Path]
+) -> None:
+    done = call("refine", real_photos["coins"], *option)
+    assert done.code == 2
+    assert option[0] in done.err
+    assert "Traceback" not in done.err
+    assert len(done.err) < 2000
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--size", "32", "--size", "32"),
+        ("--size", "0"),
+        ("--size", "100000"),
+        ("--images", "0"),
+        ("--strength", "nan"),
+        ("--strength", "2"),
+    ],
+    ids=" ".join,
+)
+def test_an_experiment_out_of_range_is_refused(option: tuple[str, ...]) -> None:
+    done = call("experiment", "targets", *option)
+    assert done.code == 2
+    assert option[0] in done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["split=["], "not valid YAML"),
+        (["x=*a"], "anchors and aliases"),
+        (["x=!!int 3"], "tags"),
+        (["x=" + "9" * 5000], "more than 18 digits"),
+        (["x"], "give KEY=VALUE"),
+        (["x=1", "x=2"], "given twice"),
+        (["root=b"], "given twice"),
+        (["x=" + "[" * 2000], "nested more than"),
+    ],
+)
+def test_an_option_of_a_reader_is_refused_in_one_line(given: list[str], problem: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        options.reader_options(Path("a"), given)
+    assert problem in str(error.value)
+    assert "--option" in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_the_options_of_a_reader_are_values() -> None:
+    given = ["a=1", "b=1e-3", "c=on", "d=[1, x]", "e=2026-01-31"]
+    values = {"root": "r", "a": 1, "b": 0.001, "c": "on", "d": [1, "x"], "e": "2026-01-31"}
+    assert options.reader_options(Path("r"), given) == values

@@ -98,7 +98,7 @@ def test_a_missing_section_is_named() -> None:
         ("extends: 3\n", ("extends", "3")),
         ("extends: smok\n", ("unknown preset 'smok'", "'smoke'")),
         ("extends: gone.yaml\n", ("gone.yaml", "does not exist")),
-        ("extends: smoke\n1: 2\n", ("keys should be strings",)),
+        ("extends: smoke\n1: 2\n", ("line 2", "key '1' is not a text")),
     ],
 )
 def test_a_file_that_is_no_preset_is_refused(text: str, words: tuple[str, ...], tmp_path: Path) -> None:
@@ -130,3 +130,75 @@ def test_a_preset_cannot_be_changed_in_place() -> None:
     for section, key in ((preset, "name"), (preset.optim, "steps"), (preset.prior, "name")):
         with pytest.raises(ValueError, match="frozen"):
             setattr(section, key, "other")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.steps=true",
+        "optim.weight_decay=false",
+        "optim.members_per_batch=true",
+        "optim.objectives.smoothness.weight=true",
+        "renderer.lights=true",
+        "renderer.intrinsics=[1, 1, true, 0.5]",
+        "depth_model.scale=true",
+    ],
+)
+def test_a_boolean_is_no_number(override: str) -> None:
+    message = refusal("smoke", "renderer.camera=pinhole", override)
+    assert override.partition("=")[0] in message
+    assert "must be a number, not true or false" in message
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "true", "True"])
+def test_words_for_true_mean_it_where_a_choice_is_expected(word: str) -> None:
+    assert load_preset("smoke", [f"optim.early_stop.enabled={word}"]).optim.early_stop.enabled is True
+
+
+def test_a_section_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    text = "extends: smoke\noptim:\n  steps: 3\noptim:\n  members: 1\n"
+    assert "line 4: the key 'optim' is there twice" in refusal(write(tmp_path, "mine.yaml", text))
+
+
+def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("extends: smoke\noptim: {steps: 7}\n".encode("utf-8-sig"))
+    assert load_preset(path).optim.steps == 7
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_another_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("extends: smoke\ndescription: \xe9\n".encode(encoding))
+    assert "UTF-8" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "source", ["~nobody-here", "x" * 300, "x" * 5000 + ".yaml", "a\0b", "/dev/zero", "/", ""]
+)
+def test_a_name_that_is_no_file_is_refused(source: str, tmp_path: Path) -> None:
+    assert len(refusal(source)) < 400
+    assert len(refusal({"extends": source})) < 400
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.steps=" + "x" * 10**5,
+        "a" * 10**5 + "=1",
+        "optim." + "a" * 10**5 + "=1",
+        "a." * 5000 + "b=1",
+        "renderer.name=" + "x" * 10**5,
+        "optim.performance={" + ", ".join(f"k{i}: 1" for i in range(3000)) + "}",
+        "optim.steps=[[[[" + "1, " * 1000 + "]]]]",
+        "optim.steps=" + "9" * 5000,
+    ],
+)
+def test_a_message_stays_short_however_long_the_value(override: str) -> None:
+    assert len(refusal("smoke", override)) < 1500
+
+
+def test_a_chain_of_presets_has_an_end(tmp_path: Path) -> None:
+    for i in range(40):
+        write(tmp_path, f"p{i}.yaml", f"extends: p{i + 1}.yaml\n")
+    assert "more than 16 presets" in refusal(tmp_path / "p0.yaml")

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import redepth
 from redepth.config import Optim, Performance
 from redepth.contracts import Condition, Execution
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, RedepthError
 from redepth.optim import execution
 from redepth.optim import group as group_module
 from redepth.optim.loop import Loop
@@ -298,7 +298,7 @@ def test_a_run_that_overflows_in_half_precision_continues_in_float32(
     settings["parameterization"] = "depth"
     with caplog.at_level(logging.WARNING):
         outcome = make_refiner(Narrow(good, gradient), **settings).run(photo(), seed=2)
-    what = "the gradient" if gradient else "the loss of member 0"
+    what = "the gradient" if gradient else "the prior's loss (Narrow) of member 0"
     line = f"{what} is not finite at step {good + 1}: going on in float32 instead of float16"
     assert [r.message for r in caplog.records] == [line]
     expected = make_refiner(**settings).run(photo(), seed=2)
@@ -332,15 +332,28 @@ def test_an_upcast_prior_equals_the_one_in_float32(family: str) -> None:
     assert torch.equal(actual, expected)
 
 
+class Spoiled(PixelDiffusion):
+    """A prior whose UNet predicts one value that is not finite, in one picture."""
+
+    value = float("nan")
+
+    def _run(self, noisy: Tensor, *rest: Any) -> Tensor:
+        out = super()._run(noisy, *rest).clone()
+        out[0, 0, 0, 0] = self.value
+        return out
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_prediction_that_is_not_finite_is_reported_in_half_precision_and_ignored_in_float32(
-    dtype: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_prediction_that_is_not_finite_ends_the_run_in_every_precision(
+    dtype: Any, value: float, clip: Any
 ) -> None:
-    prior = tiny_prior(dtype=dtype)
-    monkeypatch.setattr(prior, "_run", lambda noisy, *_: torch.full_like(noisy, torch.nan))
-    light, noise = BlinnPhong().draw(1, seeded()).flatten(), prior.draw(1, seeded())
-    loss = prior(photo(), prior.condition(photo(), ""), light, noise)
-    assert bool(torch.isfinite(loss).all()) == (dtype == "float32")
+    """The error names the prior and the step; upcasting does not help weights that are broken."""
+    prior = tiny_prior(dtype=dtype, clip=clip)
+    prior.__class__, prior.value = Spoiled, value
+    with pytest.raises(RedepthError, match=r"the prior's loss \(Spoiled '.*'\) of member 0 .* at step 1: "):
+        make_refiner(prior).run(photo())
 
 
 # --- the ways of execution ------------------------------------------------------------------------

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from rich.console import Console
-
 from redepth import cli
 from redepth.cli import console
+from redepth.cli.terminal import TerminalConsole
 
 SMOKE = ("--preset", "smoke", "--device", "cpu")
 
@@ -45,8 +44,8 @@ def call(*args: str | Path) -> Finished:
     code = 0
     with (
         mock.patch.object(sys, "argv", ["redepth", *map(str, args)]),
-        mock.patch.object(console, "out", Console(width=200)),
-        mock.patch.object(console, "err", Console(width=200, stderr=True)),
+        mock.patch.object(console, "out", TerminalConsole(width=200)),
+        mock.patch.object(console, "err", TerminalConsole(width=200, stderr=True)),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -41,7 +41,7 @@ class Folder:
         truths: str = "depth/*.npy",
         masks: str | None = None,
         kind: Predicts = "depth",
-        scale: Annotated[float, Field(gt=0)] = 1.0,
+        scale: Annotated[float, Field(ge=1e-12, le=1e12)] = 1.0,
         unit: Unit = "m",
     ) -> None:
         for name, pattern in (("photos", photos), ("truths", truths), ("masks", masks)):

@@ -12,6 +12,7 @@ from redepth.data.scenes.path_traced import ASSET, path_traced
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes, scenes
 from redepth.errors import InputError
 from redepth.io.assets import SOURCE, find_asset
+from redepth.literals import MAX_SEED
 from redepth.ops.geometry import ORTHOGRAPHIC
 
 # No embedded model's training, tuning or published table uses these seeds.
@@ -40,7 +41,7 @@ class Synthetic:
         strength: Annotated[float, Field(ge=0, le=1)] = 1.0,
         count: Annotated[int, Field(ge=1, le=10_000)] = 64,
         size: Annotated[int, Field(ge=16, le=1024)] = 96,
-        seed: Annotated[int, Field(ge=0)] = FIRST_SEED,
+        seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = FIRST_SEED,
     ) -> None:
         self.split = split
         self.strength = strength

@@ -1,0 +1,108 @@
+"""The promises of SECURITY.md: each names a test that exists, and those about the source itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from redepth.bench.report import write_report
+
+ROOT = Path(__file__).parents[1]
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+HOSTILE = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"&"
+
+SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+PROMISES = re.findall(r"^\| (?!promise|---)(.+?) \| (.+) \|$", SECURITY, re.MULTILINE)
+
+
+def test_there_are_promises() -> None:
+    assert len(PROMISES) > 10
+
+
+@pytest.mark.parametrize(("promise", "tests"), PROMISES, ids=[promise[:40] for promise, _ in PROMISES])
+def test_each_promise_names_tests_that_exist(promise: str, tests: str) -> None:
+    named = NAMED.findall(tests)
+    assert len(named) == tests.count("::") > 0, promise
+    for path, test in named:
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, test
+
+
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "os.system",
+    "os.popen",
+    "os.startfile",
+    "torch.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "yaml.safe_load",
+    "pickle.load",
+    "pickle.loads",
+    "tempfile.mktemp",
+}
+FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "subprocess", "tempfile", "joblib"}
+
+
+def violations(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            found += [name for name in [ast.unparse(node.func)] if name in FORBIDDEN_CALLS]
+            found += [
+                ast.unparse(keyword)
+                for keyword in node.keywords
+                if (keyword.arg, ast.unparse(keyword.value)) in {("shell", "True"), ("allow_pickle", "True")}
+                or keyword.arg in {"trust_remote_code", "weights_only"}
+            ]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.partition(".")[0] in FORBIDDEN_MODULES]
+        elif isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in FORBIDDEN_MODULES:
+            found.append(str(node.module))
+    return found
+
+
+def test_the_search_sees_what_it_should() -> None:
+    for line in ("eval(x)", "import pickle", "from subprocess import run", "np.load(x, allow_pickle=True)"):
+        assert violations(line), line
+    assert not violations("model.eval(); np.load(x, allow_pickle=False)")
+
+
+def test_the_package_calls_no_shell_and_reads_no_pickle() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): wrong
+        for path in sorted((ROOT / "redepth").rglob("*.py"))
+        if (wrong := violations(path.read_text(encoding="utf-8")))
+    }
+    assert not found
+
+
+def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
+    side = {"metrics": {"silog": 2.0, "abs_rel": 0.1}}
+    result: Any = SimpleNamespace(
+        preset=HOSTILE,
+        image=HOSTILE,
+        initial=side,
+        refined=side,
+        diagnostics=[HOSTILE],
+        change=lambda _: -1.0,
+    )
+    protocol = SimpleNamespace(name=HOSTILE, version=1, sha256="0" * 64, description=HOSTILE)
+    preset = SimpleNamespace(model_dump=lambda mode: {"description": HOSTILE})
+    run: Any = SimpleNamespace(
+        protocol=protocol, dataset=HOSTILE, images=[HOSTILE], presets={HOSTILE: preset}, seed=0
+    )
+    page = tmp_path / "report.html"
+    rows = {(HOSTILE, HOSTILE): tmp_path / "row.json"}
+    write_report(run, [result], {HOSTILE: []}, rows, page)
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;alert(1)" in text
