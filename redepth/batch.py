@@ -100,7 +100,7 @@ class Refined:
         silog: before and after, with ground truth.
         seconds: of the optimisation.
         reason: why it is partial, if it is.
-        warnings: failure signatures that were flagged.
+        warnings: a line for each failure signature that was flagged, and for what was not measured.
     """
 
     size: tuple[int, int]
@@ -130,7 +130,7 @@ class Refined:
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",
-            warnings=tuple(signature.warning for signature in result.flagged),
+            warnings=tuple(result.warnings),
         )
 
 

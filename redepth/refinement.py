@@ -18,7 +18,7 @@ from redepth import io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
 from redepth.errors import InputError
-from redepth.metrics import Evaluation, evaluate
+from redepth.metrics import Evaluation, LeftOut, beyond_gap, clip_warnings, evaluate, stored_no_hits
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
 from redepth.optim.outcome import Outcome
@@ -44,7 +44,8 @@ class GroundTruth:
     """The ground truth of a photo, for metrics.
 
     Args:
-        values: (H, W), the photo's size; unknown where 0, negative or not finite.
+        values: (H, W), the photo's size; unknown where 0, negative, not finite or a no-hit value
+            (`redepth.metrics.stored_no_hits`, `redepth.metrics.beyond_gap`).
         kind: whether the values are depth or disparity (in any unit).
         mask: (H, W) bool, where to measure; None is wherever it is known.
     """
@@ -69,10 +70,16 @@ class GroundTruth:
     @property
     def depth(self) -> Tensor:
         """The ground truth as depth, (H, W), 0 where unknown."""
-        values = torch.from_numpy(np.ascontiguousarray(self.values)).double()
-        known = torch.isfinite(values) & (values > 0)
-        safe = torch.where(known, values, 1.0)
-        return torch.where(known, 1.0 / safe if self.kind == "disparity" else safe, 0.0)
+        return self._known[0]
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What of it is not measured, and why."""
+        return self._known[1]
+
+    @cached_property
+    def _known(self) -> tuple[Tensor, LeftOut]:
+        return _known_depth(self)
 
 
 @dataclass(frozen=True)
@@ -190,6 +197,15 @@ class Refinement:
         )
 
     @property
+    def warnings(self) -> list[str]:
+        """A line for each flagged failure signature, and for what of the ground truth was not measured."""
+        lines = [signature.warning for signature in self.flagged]
+        if self.ground_truth is not None:
+            lines += self.ground_truth.left_out.warnings()
+            lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))
+        return lines
+
+    @property
     def flagged(self) -> list[Signature]:
         """The failure signatures above their thresholds."""
         return [signature for signature in self.diagnostics.values() if signature.flagged]
@@ -284,6 +300,8 @@ class Refinement:
             "preset": self.preset.model_dump(),
             "losses": outcome.history,
         }
+        if self.ground_truth is not None:
+            record["ground_truth"] = self.ground_truth.left_out.record()
         for name, evaluation in self.evaluations.items():
             record.setdefault("metrics", {})[name] = {
                 **evaluation.metrics,
@@ -328,6 +346,25 @@ class Refinement:
         height, width = self.photo.shape[:2]
         resized = geometry.resize(values.float(), height, width, align_corners=True)
         return resized[0, 0].numpy()
+
+
+def _known_depth(truth: GroundTruth) -> tuple[Tensor, LeftOut]:
+    """Return a ground truth as depth, (H, W) float64, 0 where unknown, and what is not measured.
+
+    Raises:
+        InputError: it has several magnitudes.
+    """
+    values = np.asarray(truth.values)
+    known = np.isfinite(values) & (values > 0)
+    no_hit = np.zeros(known.shape, dtype=np.bool_)
+    if truth.kind == "depth":
+        no_hit |= stored_no_hits(values)
+    depth = np.where(known & ~no_hit, values, 1.0).astype(np.float64)
+    if truth.kind == "disparity":
+        np.divide(1.0, depth, out=depth)
+    no_hit |= beyond_gap(depth, known & ~no_hit)
+    depth[~known | no_hit] = 0.0
+    return torch.from_numpy(depth), LeftOut.of(values, no_hit, truth.mask)
 
 
 def _display_normals(depth: Tensor) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from redepth.bench.comparison import compare
+from redepth.bench.losses import losses
 from redepth.bench.records import Comparison, Result, Run, Summary
 from redepth.bench.run import captions, differences, measure_both, require_whole, run_benchmark
 from redepth.bench.tables import summarize, write_tables
@@ -15,6 +16,7 @@ __all__ = [
     "captions",
     "compare",
     "differences",
+    "losses",
     "measure_both",
     "require_whole",
     "run_benchmark",

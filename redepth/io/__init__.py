@@ -13,6 +13,7 @@ from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
 from redepth.io.point_cloud import save_points
 from redepth.io.write import (
     atomic_path,
+    json_line,
     save_disparity_png,
     save_jpeg,
     save_json,
@@ -33,6 +34,7 @@ __all__ = [
     "check_size",
     "companions",
     "find_photos",
+    "json_line",
     "load_depth_map",
     "load_disparity_png",
     "load_mask",

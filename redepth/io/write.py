@@ -75,6 +75,11 @@ def save_json(path: StrPath, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def json_line(value: Any) -> str:
+    """Return JSON on one line, with a line break at its end; values are converted as by `save_json`."""
+    return json.dumps(_jsonable(value), allow_nan=False) + "\n"
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
