@@ -9,7 +9,7 @@ from torch import Tensor
 
 from redepth.data.datasets import Sample
 from redepth.errors import InputError
-from redepth.metrics import LeftOut, beyond_gap
+from redepth.metrics import LeftOut, beyond_gap, stored_no_hits
 from redepth.protocols.schema import EvaluationProtocol, Range, Region
 
 
@@ -40,6 +40,8 @@ def known_truth(protocol: EvaluationProtocol, sample: Sample) -> KnownTruth:
         InputError: naming image and protocol: the range matters and the unit is not metres, or the truth has
             several magnitudes (`redepth.metrics.beyond_gap`).
     """
+    if sample.no_hit is None and sample.kind == "depth":
+        sample = replace(sample, no_hit=stored_no_hits(sample.truth))
     depth = sample.depth()
     known = depth > 0
     inside = in_range(protocol.range, depth) if sample.unit == "m" else known
