@@ -120,13 +120,12 @@ class Refined:
     @classmethod
     def of(cls, result: Refinement) -> Refined:
         """Sum up a refinement."""
-        span = float(result.initial.max() - result.initial.min())
         scores = [e.metrics["silog"] for e in result.evaluations.values()]
         return cls(
             size=(result.photo.shape[0], result.photo.shape[1]),
             members=len(result.outcome.members),
             steps=max(result.outcome.steps_done),
-            change=float(abs(result.refined - result.initial).mean()) / span if span else 0.0,
+            change=result.change,
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",

@@ -18,10 +18,11 @@ from redepth import io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
 from redepth.errors import InputError
-from redepth.metrics import Evaluation, LeftOut, beyond_gap, clip_warnings, evaluate, stored_no_hits
+from redepth.metrics import Evaluation, LeftOut, clip_warnings, evaluate, known_map
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
 from redepth.optim.outcome import Outcome
+from redepth.runtime.allocator import give_back_freed_memory, paged_array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +38,12 @@ MEANINGS = {
     ("disparity", "metric"): "metric disparity in 1 / metres; larger is nearer",
     ("depth", "metric"): "metric depth in metres; larger is farther",
 }
+
+
+KEPT_PIXELS = 25_000_000
+"""Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
+
+_SOURCES = {"depth": "refined_depth"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class GroundTruth:
 
     @cached_property
     def _known(self) -> tuple[Tensor, LeftOut]:
-        return _known_depth(self)
+        depth, left_out = known_map(np.asarray(self.values), self.kind, self.mask)
+        return torch.from_numpy(depth), left_out
 
 
 @dataclass(frozen=True)
@@ -211,25 +219,33 @@ class Refinement:
         return [signature for signature in self.diagnostics.values() if signature.flagged]
 
     def comparison(self) -> Image.Image:
-        """Draw photo, initial, refined, difference and the normals before and after."""
+        """Draw photo, initial, refined, difference and the normals before and after.
+
+        Of a photo longer than `viz.SHEET_SIDE` it draws every k-th pixel of the maps.
+        """
         from redepth import viz
 
+        height, width = self.photo.shape[:2]
+        factor = viz.reduction(height, width)
+
+        def disparity(name: str) -> Array:
+            # The comparison shows disparity for every kind of model: near is bright.
+            raw = viz.reduced_map(self._map(name), factor)
+            return raw if self.predicts == "disparity" else _inverted(raw)
+
         truth = self.ground_truth
-        # The comparison shows disparity for every kind of model: near is bright.
-        before, after = (
-            raw if self.predicts == "disparity" else _inverted(raw) for raw in (self.initial, self.refined)
-        )
-        spread = self.uncertainty if len(self.outcome.members) > 1 else None
+        spread = viz.reduced_map(self._map("uncertainty"), factor) if len(self.outcome.members) > 1 else None
         return viz.comparison(
-            self.photo,
-            before,
-            after,
+            viz.reduced_photo(self.photo, factor),
+            disparity("initial"),
+            disparity("refined"),
             self.normals_before,
             self.normals_after,
             uncertainty=spread,
-            ground_truth=None if truth is None else _inverted(truth.depth.numpy()),
+            ground_truth=None if truth is None else _inverted(viz.reduced_map(truth.depth.numpy(), factor)),
             title=Path(self.source).name if self.source else "refinement",
             subtitle=self._subtitle(),
+            photo_size=(height, width),
         )
 
     def show(self) -> None:
@@ -248,13 +264,18 @@ class Refinement:
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        io.save_npy(folder / f"{self.predicts}.npy", self.refined)
-        io.save_npy(folder / "initial.npy", self.initial)
-        io.save_npy(folder / "uncertainty.npy", self.uncertainty)
-        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", self.refined, kind=self.predicts)
-        height, width = self.refined.shape
-        normals = viz.normals_to_rgb(_resized_normals(self.normals_after, height, width))
+        self._trim()
+        refined = self._map("refined")
+        io.save_npy(folder / f"{self.predicts}.npy", refined)
+        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", refined, kind=self.predicts)
+        del refined  # 0.4 GB of a photo at the limit
+        for name in ("initial", "uncertainty"):
+            io.save_npy(folder / f"{name}.npy", self._map(name))
+        height, width = self.photo.shape[:2]
+        normals = viz.normals_picture(self.normals_after, height, width, in_strips=self._large)
         io.save_png(folder / "normals.png", normals)
+        del normals
+        self._trim()
         io.save_png(folder / "comparison.png", self.comparison())
         points = self._save_points(folder / "points.ply")
         io.save_json(folder / "run.json", self.record() | {"png": encoding, "points": points})
@@ -262,7 +283,7 @@ class Refinement:
 
     def _save_points(self, path: Path) -> int:
         try:
-            return io.save_points(path, self.depth, self.photo)
+            return io.save_points(path, self._map("depth"), self.photo)
         except InputError as error:
             log.warning("no point cloud: %s", error)
             path.unlink(missing_ok=True)
@@ -342,40 +363,47 @@ class Refinement:
             parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)
 
+    @property
+    def _large(self) -> bool:
+        """Whether its maps at the photo's size are not kept."""
+        return self.photo.shape[0] * self.photo.shape[1] > KEPT_PIXELS
+
+    def _map(self, name: str) -> Array:
+        """Return a map at the photo's size; of a large photo it is not kept, unless it is kept already."""
+        if name in self.__dict__ or not self._large:
+            values: Array = getattr(self, name)
+            return values
+        source: Tensor = getattr(self.outcome, _SOURCES.get(name, name))
+        values = paged_array(self.photo.shape[:2])
+        geometry.resize_into(torch.from_numpy(values)[None, None], source.float())
+        return values
+
+    def _trim(self) -> None:
+        if self._large:
+            give_back_freed_memory()
+
+    @property
+    def change(self) -> float:
+        """Mean absolute change of the raw output, over the range of the initial one; 0 if that is 0.
+
+        It is that of the output at network size where the photo has more than `KEPT_PIXELS` pixels.
+        """
+        if self._large:
+            initial, refined = self.outcome.initial.numpy(), self.outcome.refined.numpy()
+        else:
+            initial, refined = self.initial, self.refined
+        span = float(initial.max() - initial.min())
+        return float(abs(refined - initial).mean()) / span if span else 0.0
+
     def _at_photo_size(self, values: Tensor) -> Array:
         height, width = self.photo.shape[:2]
         resized = geometry.resize(values.float(), height, width, align_corners=True)
         return resized[0, 0].numpy()
 
 
-def _known_depth(truth: GroundTruth) -> tuple[Tensor, LeftOut]:
-    """Return a ground truth as depth, (H, W) float64, 0 where unknown, and what is not measured.
-
-    Raises:
-        InputError: it has several magnitudes.
-    """
-    values = np.asarray(truth.values)
-    known = np.isfinite(values) & (values > 0)
-    no_hit = np.zeros(known.shape, dtype=np.bool_)
-    if truth.kind == "depth":
-        no_hit |= stored_no_hits(values)
-    depth = np.where(known & ~no_hit, values, 1.0).astype(np.float64)
-    if truth.kind == "disparity":
-        np.divide(1.0, depth, out=depth)
-    no_hit |= beyond_gap(depth, known & ~no_hit)
-    depth[~known | no_hit] = 0.0
-    return torch.from_numpy(depth), LeftOut.of(values, no_hit, truth.mask)
-
-
 def _display_normals(depth: Tensor) -> Array:
     normals = geometry.normals_from_depth(depth)
     return normals[0].permute(1, 2, 0).numpy()
-
-
-def _resized_normals(normals: Array, height: int, width: int) -> Array:
-    tensor = torch.from_numpy(normals).permute(2, 0, 1)[None]
-    resized = geometry.resize(tensor, height, width, align_corners=True)[0].permute(1, 2, 0)
-    return torch.nn.functional.normalize(resized, dim=-1).numpy()
 
 
 def _inverted(depth: NDArray[Any]) -> Array:

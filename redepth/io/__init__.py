@@ -14,6 +14,7 @@ from redepth.io.point_cloud import save_points
 from redepth.io.write import (
     atomic_path,
     json_line,
+    row_blocks,
     save_disparity_png,
     save_jpeg,
     save_json,
@@ -40,6 +41,7 @@ __all__ = [
     "load_mask",
     "load_photo",
     "output_folders",
+    "row_blocks",
     "save_disparity_png",
     "save_jpeg",
     "save_json",

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from redepth.contracts import Predicts
+from redepth.metrics.no_hits import beyond_gap, stored_no_hits
+
 LARGE_SHARE = 0.1
 """A range that leaves out more of the known truth than this, or a clip of more pixels, is warned about."""
 
@@ -79,6 +82,28 @@ class LeftOut:
                 f"the protocol's range leaves out {share} of the known ground truth: check its unit and scale"
             )
         return lines
+
+
+def known_map(
+    values: NDArray[np.float32], kind: Predicts, mask: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], LeftOut]:
+    """Return a stored map (H, W) as depth, 0 where unknown or a no-hit value, and what is not measured.
+
+    The depth is also given outside the mask.
+
+    Raises:
+        InputError: it has several magnitudes, see `beyond_gap`.
+    """
+    known = np.isfinite(values) & (values > 0)
+    no_hit = np.zeros(known.shape, dtype=np.bool_)
+    if kind == "depth":
+        no_hit |= stored_no_hits(values)
+    depth = np.where(known & ~no_hit, values, 1.0).astype(np.float64)
+    if kind == "disparity":
+        np.divide(1.0, depth, out=depth)
+    no_hit |= beyond_gap(depth, known & ~no_hit)
+    depth[~known | no_hit] = 0.0
+    return depth, LeftOut.of(values, no_hit, mask)
 
 
 def clip_warnings(clipped: float) -> list[str]:
