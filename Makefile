@@ -3,6 +3,8 @@
 # Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
+# Tests run in two processes, each with one thread; make test PYTEST="-n 0" runs them in one.
+PYTEST ?= -n 2 --dist worksteal
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -10,7 +12,7 @@ VENV3D := .venv-pytorch3d
 STAMP3D := $(VENV3D)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-pytorch3d lint clean
+.PHONY: help demo test test-slow test-pytorch3d fuzz soak lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,16 +21,22 @@ demo: $(STAMP) ## refine a photo with the embedded models, offline
 	@$(PY) examples/demo.py
 
 test: $(STAMP) ## run the default tests (no slow ones, no GPU)
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q $(PYTEST)
 
 # pytest exits with 5 when it collects no test. That is no failure of the code, but is said aloud.
 test-slow: $(STAMP) ## run the slow tests
-	@rc=0; $(PY) -m pytest -q -m "slow and not gpu and not pytorch3d" || rc=$$?; \
+	@rc=0; $(PY) -m pytest -q $(PYTEST) -m "slow and not gpu and not pytorch3d" || rc=$$?; \
 	if [ $$rc -eq 5 ]; then echo "make test-slow: there are no slow tests, so none were run"; rc=0; fi; \
 	exit $$rc
 
 test-pytorch3d: $(STAMP3D) ## run the tests of the mesh renderer, in an environment with pytorch3d
 	@$(VENV3D)/bin/python -m pytest -q -m pytorch3d
+
+fuzz: $(STAMP) ## feed the readers damaged files for longer: REDEPTH_FUZZ_EXAMPLES=20000 of each target
+	@REDEPTH_FUZZ_EXAMPLES=$${REDEPTH_FUZZ_EXAMPLES:-20000} $(PY) -m pytest -q $(PYTEST) -m slow tests/fuzz
+
+soak: $(STAMP) ## kill runs at random moments for longer: REDEPTH_SOAK_KILLS=1000
+	@REDEPTH_SOAK_KILLS=$${REDEPTH_SOAK_KILLS:-1000} $(PY) -m pytest -q $(PYTEST) -m slow tests/soak
 
 lint: $(STAMP) ## ruff check, ruff format --check, mypy, no large files
 	@$(PY) .ci/large_files.py
