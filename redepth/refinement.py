@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,16 +68,34 @@ class GroundTruth:
             if array is not None:
                 io.check_size(name, array.shape, height, width)
         # Measure the ground truth against itself, so that an unusable one fails here.
+        self.measure(self.depth.numpy(), "depth")
+
+    def measure(self, raw: NDArray[Any], predicts: Predicts) -> Evaluation:
+        """Measure a raw output, (H, W) or already every `every`-th pixel of it, by the paper's protocol."""
         depth = self.depth
-        evaluate(depth, depth, self._mask, predicts="depth")
+        sampled = raw if raw.shape == depth.shape else raw[:: self.every, :: self.every]
+        mask = None if self.mask is None else torch.from_numpy(self._sampled(self.mask))
+        return evaluate(torch.from_numpy(np.ascontiguousarray(sampled)), depth, mask, predicts=predicts)
 
     @property
-    def _mask(self) -> Tensor | None:
-        return None if self.mask is None else torch.from_numpy(self.mask)
+    def every(self) -> int:
+        """1, or of more than `KEPT_PIXELS` pixels the distance of the rows and columns that are measured.
+
+        At most `KEPT_PIXELS` / 2 pixels are left: measuring takes about 100 bytes of memory for each.
+        """
+        pixels = self.values.size
+        return 1 if pixels <= KEPT_PIXELS else math.ceil(math.sqrt(2 * pixels / KEPT_PIXELS))
+
+    def reduced(self, factor: int) -> NDArray[np.float64]:
+        """Return every factor-th row and column as depth, 0 where unknown."""
+        return known_map(np.asarray(self.values)[::factor, ::factor], self.kind)[0]
+
+    def _sampled(self, array: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(array[:: self.every, :: self.every])
 
     @property
     def depth(self) -> Tensor:
-        """The ground truth as depth, (H, W), 0 where unknown."""
+        """The ground truth as depth, (H, W), of every `every`-th row and column; 0 where unknown."""
         return self._known[0]
 
     @property
@@ -86,7 +105,8 @@ class GroundTruth:
 
     @cached_property
     def _known(self) -> tuple[Tensor, LeftOut]:
-        depth, left_out = known_map(np.asarray(self.values), self.kind, self.mask)
+        mask = None if self.mask is None else self._sampled(self.mask)
+        depth, left_out = known_map(self._sampled(np.asarray(self.values)), self.kind, mask)
         return torch.from_numpy(depth), left_out
 
 
@@ -186,10 +206,7 @@ class Refinement:
         truth = self.ground_truth
         if truth is None:
             return {}
-        return {
-            name: evaluate(torch.from_numpy(raw), truth.depth, truth._mask, predicts=self.predicts)
-            for name, raw in (("initial", self.initial), ("refined", self.refined))
-        }
+        return {name: truth.measure(self._map(name), self.predicts) for name in ("initial", "refined")}
 
     @cached_property
     def diagnostics(self) -> dict[str, Signature]:
@@ -242,7 +259,7 @@ class Refinement:
             self.normals_before,
             self.normals_after,
             uncertainty=spread,
-            ground_truth=None if truth is None else _inverted(viz.reduced_map(truth.depth.numpy(), factor)),
+            ground_truth=None if truth is None else _inverted(truth.reduced(factor)),
             title=Path(self.source).name if self.source else "refinement",
             subtitle=self._subtitle(),
             photo_size=(height, width),
@@ -322,7 +339,8 @@ class Refinement:
             "losses": outcome.history,
         }
         if self.ground_truth is not None:
-            record["ground_truth"] = self.ground_truth.left_out.record()
+            truth = self.ground_truth
+            record["ground_truth"] = {"every": truth.every, **truth.left_out.record()}
         for name, evaluation in self.evaluations.items():
             record.setdefault("metrics", {})[name] = {
                 **evaluation.metrics,

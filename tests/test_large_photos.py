@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import redepth
 from benchmarks.speed import memory
 from redepth import io, refinement, viz
 from redepth.io import write
+from redepth.metrics import evaluate
 from tests.support.helpers import photo
 
 SETTINGS = ["optim.steps=1", "optim.members=2", "depth_model.longer_side=56"]
@@ -94,6 +96,27 @@ def test_many_photos_in_one_process_do_not_grow_it() -> None:
     seen = row.extra["resident_mib"]
     assert len(seen) == 5
     assert seen[-1] - seen[1] < 10
+
+
+def test_a_large_photo_is_measured_at_every_kth_pixel(
+    result: redepth.Refinement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).uniform(1, 2, (150, 211)).astype(np.float32)
+    mask = np.arange(211)[None] < np.full((150, 1), 150)
+    whole = replace(result, ground_truth=refinement.GroundTruth(values, mask=mask))
+    assert whole.record()["ground_truth"]["every"] == 1
+    raw = {name: getattr(whole, name) for name in ("initial", "refined")}
+    monkeypatch.setattr(refinement, "KEPT_PIXELS", 10_000)
+    truth = refinement.GroundTruth(values, mask=mask)
+    truth.check(150, 211)
+    large = replace(result, ground_truth=truth)
+    assert large.record()["ground_truth"]["every"] == truth.every == 3
+    for name, found in large.evaluations.items():
+        depth = torch.from_numpy(values[::3, ::3].astype(np.float64))
+        part = torch.from_numpy(raw[name][::3, ::3].copy())
+        expected = evaluate(part, depth, torch.from_numpy(mask[::3, ::3].copy()))
+        assert found.metrics == expected.metrics
+    assert large.comparison().size == whole.comparison().size
 
 
 def test_blocks_of_rows_cover_a_picture() -> None:

@@ -182,7 +182,7 @@ def test_no_hit_values_of_a_ground_truth_are_left_out_and_said(paper: redepth.Re
             assert any(line.startswith("left out of 5400 pixels") for line in found.warnings) or (
                 np.isinf(value) and truth.kind == "disparity"  # 1 / inf is 0, the usual unknown
             )
-            assert sum(found.record()["ground_truth"].values()) == 5400 + 450
+            assert sum(found.record()["ground_truth"].values()) == 1 + 5400 + 450
     masked = replace(plain, ground_truth=GroundTruth(expected, mask=np.arange(60)[:, None] < [10] * 90))
     assert "the mask leaves out 90.9 % of the known ground truth" in masked.warnings
 
