@@ -125,7 +125,7 @@ class Refined:
         silog: before and after, with ground truth.
         seconds: of the optimisation.
         reason: why it is partial, if it is.
-        warnings: failure signatures that were flagged.
+        warnings: a line for each failure signature that was flagged, and for what was not measured.
     """
 
     size: tuple[int, int]
@@ -145,17 +145,16 @@ class Refined:
     @classmethod
     def of(cls, result: Refinement) -> Refined:
         """Sum up a refinement."""
-        span = float(np.nanmax(result.initial) - np.nanmin(result.initial))
         scores = [e.metrics["silog"] for e in result.evaluations.values()]
         return cls(
             size=(result.photo.shape[0], result.photo.shape[1]),
             members=len(result.outcome.members),
             steps=max(result.outcome.steps_done),
-            change=float(np.nanmean(abs(result.refined - result.initial))) / span if span else 0.0,
+            change=result.change,
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",
-            warnings=tuple(signature.warning for signature in result.flagged),
+            warnings=tuple(result.warnings),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,10 +20,11 @@ from redepth import io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
 from redepth.errors import InputError
-from redepth.metrics import Evaluation, evaluate
+from redepth.metrics import Evaluation, LeftOut, clip_warnings, evaluate, known_map
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.ops import geometry
 from redepth.optim.outcome import Outcome
+from redepth.runtime.allocator import give_back_freed_memory, paged_array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,6 +48,10 @@ RESULT_FILES = (
     *("initial.npy", "uncertainty.npy", "normals.png", "comparison.png", "points.ply", RECORD),
 )
 """All files that a result can have."""
+KEPT_PIXELS = 25_000_000
+"""Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
+
+_SOURCES = {"depth": "refined_depth"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class GroundTruth:
     """The ground truth of a photo, for metrics.
 
     Args:
-        values: (H, W), the photo's size; unknown where 0, negative or not finite.
+        values: (H, W), the photo's size; unknown where 0, negative, not finite or a no-hit value
+            (`redepth.metrics.stored_no_hits`, `redepth.metrics.beyond_gap`).
         kind: whether the values are depth or disparity (in any unit).
         mask: (H, W) bool, where to measure; None is wherever it is known.
         hashes: what identifies it in the run record, such as the SHA-256 of its file.
@@ -70,20 +77,60 @@ class GroundTruth:
             if array is not None:
                 io.check_size(name, array.shape, height, width)
         # Measure the ground truth against itself, so that an unusable one fails here.
+        self.measure(self.depth.numpy(), "depth")
+
+    def measure(
+        self, raw: NDArray[Any], predicts: Predicts, unknown: NDArray[np.bool_] | None = None
+    ) -> Evaluation:
+        """Measure a raw output, (H, W) or already every `every`-th pixel of it, by the paper's protocol.
+
+        Nothing is measured where the output is ``unknown``, (H, W).
+        """
         depth = self.depth
-        evaluate(depth, depth, self._mask, predicts="depth")
+        sampled = raw if raw.shape == depth.shape else raw[:: self.every, :: self.every]
+        mask = None if self.mask is None else self._sampled(self.mask)
+        if unknown is not None:
+            known = ~self._sampled(unknown)
+            mask = known if mask is None else mask & known
+            sampled = np.nan_to_num(sampled)
+        return evaluate(
+            torch.from_numpy(np.ascontiguousarray(sampled)),
+            depth,
+            None if mask is None else torch.from_numpy(mask),
+            predicts=predicts,
+        )
 
     @property
-    def _mask(self) -> Tensor | None:
-        return None if self.mask is None else torch.from_numpy(self.mask)
+    def every(self) -> int:
+        """1, or of more than `KEPT_PIXELS` pixels the distance of the rows and columns that are measured.
+
+        At most `KEPT_PIXELS` / 2 pixels are left: measuring takes about 100 bytes of memory for each.
+        """
+        pixels = self.values.size
+        return 1 if pixels <= KEPT_PIXELS else math.ceil(math.sqrt(2 * pixels / KEPT_PIXELS))
+
+    def reduced(self, factor: int) -> NDArray[np.float64]:
+        """Return every factor-th row and column as depth, 0 where unknown."""
+        return known_map(np.asarray(self.values)[::factor, ::factor], self.kind)[0]
+
+    def _sampled(self, array: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(array[:: self.every, :: self.every])
 
     @property
     def depth(self) -> Tensor:
-        """The ground truth as depth, (H, W), 0 where unknown."""
-        values = torch.from_numpy(np.ascontiguousarray(self.values)).double()
-        known = torch.isfinite(values) & (values > 0)
-        safe = torch.where(known, values, 1.0)
-        return torch.where(known, 1.0 / safe if self.kind == "disparity" else safe, 0.0)
+        """The ground truth as depth, (H, W), of every `every`-th row and column; 0 where unknown."""
+        return self._known[0]
+
+    @property
+    def left_out(self) -> LeftOut:
+        """What of it is not measured, and why."""
+        return self._known[1]
+
+    @cached_property
+    def _known(self) -> tuple[Tensor, LeftOut]:
+        mask = None if self.mask is None else self._sampled(self.mask)
+        depth, left_out = known_map(self._sampled(np.asarray(self.values)), self.kind, mask)
+        return torch.from_numpy(depth), left_out
 
 
 @dataclass(frozen=True)
@@ -195,13 +242,9 @@ class Refinement:
         truth = self.ground_truth
         if truth is None:
             return {}
-        mask = truth._mask
-        if self.unknown is not None:
-            known = torch.from_numpy(~self.unknown)
-            mask = known if mask is None else mask & known
         return {
-            name: evaluate(torch.from_numpy(np.nan_to_num(raw)), truth.depth, mask, predicts=self.predicts)
-            for name, raw in (("initial", self.initial), ("refined", self.refined))
+            name: truth.measure(self._map(name), self.predicts, self.unknown)
+            for name in ("initial", "refined")
         }
 
     @cached_property
@@ -218,30 +261,47 @@ class Refinement:
         )
 
     @property
+    def warnings(self) -> list[str]:
+        """A line for each flagged failure signature, and for what of the ground truth was not measured."""
+        lines = [signature.warning for signature in self.flagged]
+        if self.ground_truth is not None:
+            lines += self.ground_truth.left_out.warnings()
+            lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))
+        return lines
+
+    @property
     def flagged(self) -> list[Signature]:
         """The failure signatures above their thresholds."""
         return [signature for signature in self.diagnostics.values() if signature.flagged]
 
     def comparison(self) -> Image.Image:
-        """Draw photo, initial, refined, difference and the normals before and after."""
+        """Draw photo, initial, refined, difference and the normals before and after.
+
+        Of a photo longer than `viz.SHEET_SIDE` it draws every k-th pixel of the maps.
+        """
         from redepth import viz
 
+        height, width = self.photo.shape[:2]
+        factor = viz.reduction(height, width)
+
+        def disparity(name: str) -> Array:
+            # The comparison shows disparity for every kind of model: near is bright.
+            raw = viz.reduced_map(self._map(name), factor)
+            return raw if self.predicts == "disparity" else _inverted(raw)
+
         truth = self.ground_truth
-        # The comparison shows disparity for every kind of model: near is bright.
-        before, after = (
-            raw if self.predicts == "disparity" else _inverted(raw) for raw in (self.initial, self.refined)
-        )
-        spread = self.uncertainty if len(self.outcome.members) > 1 else None
+        spread = viz.reduced_map(self._map("uncertainty"), factor) if len(self.outcome.members) > 1 else None
         return viz.comparison(
-            self.photo,
-            before,
-            after,
+            viz.reduced_photo(self.photo, factor),
+            disparity("initial"),
+            disparity("refined"),
             self.normals_before,
             self.normals_after,
             uncertainty=spread,
-            ground_truth=None if truth is None else _inverted(truth.depth.numpy()),
+            ground_truth=None if truth is None else _inverted(truth.reduced(factor)),
             title=io.displayed(Path(self.source).name) if self.source else "refinement",
             subtitle=self._subtitle(),
+            photo_size=(height, width),
         )
 
     def show(self) -> None:
@@ -266,13 +326,18 @@ class Refinement:
     def _write(self, folder: Path) -> None:
         from redepth import viz
 
-        io.save_npy(folder / f"{self.predicts}.npy", self.refined)
-        io.save_npy(folder / "initial.npy", self.initial)
-        io.save_npy(folder / "uncertainty.npy", self.uncertainty)
-        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", self.refined, kind=self.predicts)
-        height, width = self.refined.shape
-        normals = viz.normals_to_rgb(_resized_normals(self.normals_after, height, width))
+        self._trim()
+        refined = self._map("refined")
+        io.save_npy(folder / f"{self.predicts}.npy", refined)
+        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", refined, kind=self.predicts)
+        del refined  # 0.4 GB of a photo at the limit
+        for name in ("initial", "uncertainty"):
+            io.save_npy(folder / f"{name}.npy", self._map(name))
+        height, width = self.photo.shape[:2]
+        normals = viz.normals_picture(self.normals_after, height, width, in_strips=self._large)
         io.save_png(folder / "normals.png", normals)
+        del normals
+        self._trim()
         io.save_png(folder / "comparison.png", self.comparison())
         points = self._save_points(folder / "points.ply")
         # Last, because it names the other files with their hashes.
@@ -281,7 +346,7 @@ class Refinement:
 
     def _save_points(self, path: Path) -> int:
         try:
-            return io.save_points(path, self.depth, self.photo)
+            return io.save_points(path, self._map("depth"), self.photo)
         except InputError as error:
             log.warning("no point cloud: %s", error)
             path.unlink(missing_ok=True)
@@ -321,6 +386,9 @@ class Refinement:
             "preset": self.preset.model_dump(),
             "losses": outcome.history,
         }
+        if self.ground_truth is not None:
+            truth = self.ground_truth
+            record["ground_truth"] = {"every": truth.every, **truth.left_out.record()}
         for name, evaluation in self.evaluations.items():
             record.setdefault("metrics", {})[name] = {
                 **evaluation.metrics,
@@ -360,6 +428,40 @@ class Refinement:
         if self.flagged:
             parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)
+
+    @property
+    def _large(self) -> bool:
+        """Whether its maps at the photo's size are not kept."""
+        return self.photo.shape[0] * self.photo.shape[1] > KEPT_PIXELS
+
+    def _map(self, name: str) -> Array:
+        """Return a map at the photo's size; of a large photo it is not kept, unless it is kept already."""
+        if name in self.__dict__ or not self._large:
+            values: Array = getattr(self, name)
+            return values
+        source: Tensor = getattr(self.outcome, _SOURCES.get(name, name))
+        values = paged_array(self.photo.shape[:2])
+        geometry.resize_into(torch.from_numpy(values)[None, None], source.float())
+        if self.unknown is not None:
+            values[self.unknown] = np.nan
+        return values
+
+    def _trim(self) -> None:
+        if self._large:
+            give_back_freed_memory()
+
+    @property
+    def change(self) -> float:
+        """Mean absolute change of the raw output, over the range of the initial one; 0 if that is 0.
+
+        It is that of the output at network size where the photo has more than `KEPT_PIXELS` pixels.
+        """
+        if self._large:
+            initial, refined = self.outcome.initial.numpy(), self.outcome.refined.numpy()
+        else:
+            initial, refined = self.initial, self.refined
+        span = float(np.nanmax(initial) - np.nanmin(initial))
+        return float(np.nanmean(abs(refined - initial))) / span if span else 0.0
 
     def _at_photo_size(self, values: Tensor) -> Array:
         height, width = self.photo.shape[:2]
@@ -405,12 +507,6 @@ def _result_files(folder: Path) -> list[str]:
         return [*map(str, record["files"]), RECORD]
     except (OSError, ValueError, LookupError, TypeError):
         return list(RESULT_FILES)
-
-
-def _resized_normals(normals: Array, height: int, width: int) -> Array:
-    tensor = torch.from_numpy(normals).permute(2, 0, 1)[None]
-    resized = geometry.resize(tensor, height, width, align_corners=True)[0].permute(1, 2, 0)
-    return torch.nn.functional.normalize(resized, dim=-1).numpy()
 
 
 def _inverted(depth: NDArray[Any]) -> Array:

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,27 @@ def test_ground_truth_of_another_size_is_refused_before_the_work() -> None:
     pipeline = redepth.Pipeline("re-depth-anything", overrides=TINY_PAPER, device="cpu")
     with pytest.raises(InputError, match="ground truth is 5 x 4 pixels and the photo 90 x 60"):
         pipeline.refine(array(), ground_truth=GroundTruth(np.ones((4, 5), dtype=np.float32)))
+
+
+def test_no_hit_values_of_a_ground_truth_are_left_out_and_said(paper: redepth.Refinement) -> None:
+    rows = np.linspace(1, 2, 5400, dtype=np.float32).reshape(60, 90)
+    expected = rows.copy()
+    expected[:5] = 0
+    plain = replace(paper, ground_truth=GroundTruth(expected))
+    assert "ground truth" not in " ".join(plain.warnings)
+    for value in (1e10, 65504, 65535, 1e30, np.inf, np.nan, -1):
+        rows[:5] = value
+        for truth in (GroundTruth(rows), GroundTruth(1 / rows, "disparity")):
+            found = replace(paper, ground_truth=truth)
+            assert found.evaluations["refined"].metrics == pytest.approx(
+                plain.evaluations["refined"].metrics, rel=1e-4
+            )
+            assert any(line.startswith("left out of 5400 pixels") for line in found.warnings) or (
+                np.isinf(value) and truth.kind == "disparity"  # 1 / inf is 0, the usual unknown
+            )
+            assert sum(found.record()["ground_truth"].values()) == 1 + 5400 + 450
+    masked = replace(plain, ground_truth=GroundTruth(expected, mask=np.arange(60)[:, None] < [10] * 90))
+    assert "the mask leaves out 90.9 % of the known ground truth" in masked.warnings
 
 
 def test_disparity_as_ground_truth_is_inverted_where_it_is_known() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redepth.bench.comparison import compare
 from redepth.bench.identity import identify, identities
+from redepth.bench.losses import losses
 from redepth.bench.records import Comparison, Result, Run, Summary
 from redepth.bench.run import (
     captions,
@@ -28,6 +29,7 @@ __all__ = [
     "identify",
     "identities",
     "known_part",
+    "losses",
     "measure_both",
     "require_whole",
     "run_benchmark",

@@ -31,7 +31,7 @@ def image_pictures(
     largest = viz.display_range(*errors.values())[1]
     pictures: dict[str, NDArray[np.uint8]] = {"photo": io.to_uint8(refinement.photo)}
     for when in ("initial", "refined"):
-        depth = measured[when].depth.clamp(min=1e-12).log().float().numpy()
+        depth = _log(measured[when].depth).float().numpy()
         # Near is bright, as in every other depth picture of redepth.
         pictures[when] = viz.colorize(-depth, lo=-high, hi=-low)
         pictures[f"error-{when}"] = viz.colorize(errors[when], ERROR_CMAP, 0.0, largest)
@@ -40,11 +40,16 @@ def image_pictures(
 
 def error_map(measured: Measurement) -> NDArray[np.float32]:
     """Return |log depth - log truth|, (H, W), NaN where nothing was measured."""
-    depth, truth = (values.clamp(min=1e-12).log() for values in (measured.depth, measured.truth))
+    depth, truth = _log(measured.depth), _log(measured.truth)
     error = (depth - truth).abs()
     unknown = torch.full_like(error, float("nan"))
     values: NDArray[np.float32] = torch.where(measured.mask, error, unknown).float().numpy()
     return values
+
+
+def _log(depth: torch.Tensor) -> torch.Tensor:
+    """Return ln of depth in any unit, NaN where it is unknown."""
+    return torch.where(depth > 0, depth, torch.nan).log()
 
 
 def _narrowed(picture: Image.Image, width: int) -> Image.Image:

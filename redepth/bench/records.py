@@ -10,14 +10,20 @@ A run's folder::
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from redepth.components import StoredPreset
 from redepth.data.datasets import Dataset
-from redepth.protocols import EvaluationProtocol, open_dataset
+from redepth.errors import RedepthError
+from redepth.metrics import LeftOut
+from redepth.protocols import EvaluationProtocol, ImageMetrics, finite_numbers, open_dataset
+
+RANKED_BY = "silog"
+"""The metric that every row has, and that images are ranked by."""
 
 RUN_FILE, RUN_KIND = "bench.json", "benchmark run"
 
@@ -60,6 +66,8 @@ class Result(BaseModel):
         refined: the row after refinement.
         prompt: the prompt that the prior was conditioned on.
         diagnostics: names of the failure signatures that were flagged.
+
+    A row without SI-log, or without a field of `protocols.ImageMetrics`, is damaged and refused.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -71,15 +79,33 @@ class Result(BaseModel):
     prompt: str = ""
     diagnostics: list[str] = []
 
+    @field_validator("initial", "refined")
+    @classmethod
+    def _is_a_row(cls, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            measured = ImageMetrics.from_record(row)
+            LeftOut(**{"pixels": 0} | measured.left_out)
+        except (RedepthError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from None
+        if RANKED_BY not in measured.metrics:
+            raise ValueError(f"not a result row: it has no {RANKED_BY}")
+        return row
+
     @property
     def silog(self) -> tuple[float, float]:
         """SI-log before and after."""
-        before, after = (side["metrics"]["silog"] for side in (self.initial, self.refined))
+        return self.values(RANKED_BY)
+
+    def values(self, metric: str) -> tuple[float, float]:
+        """Return a metric before and after, NaN where the row has no such number."""
+        before, after = (
+            finite_numbers(side["metrics"]).get(metric, math.nan) for side in (self.initial, self.refined)
+        )
         return before, after
 
     def change(self, metric: str) -> float:
-        """Return the relative change of a metric in percent."""
-        before, after = self.initial["metrics"][metric], self.refined["metrics"][metric]
+        """Return the relative change of a metric in percent, NaN if one of the two is unknown."""
+        before, after = self.values(metric)
         return 100 * (after / before - 1) if before else 0.0
 
 

@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from redepth import io
+from redepth.bench.losses import losses
 from redepth.bench.pictures import PICTURES
-from redepth.bench.records import Result, Run, Summary
+from redepth.bench.records import RANKED_BY, Result, Run, Summary
 from redepth.runtime.resume import Task
 
 SHOWN_FIRST = 4
 """Number of best and of worst images of each preset that are open when the page is loaded."""
-
-RANKED_BY = "silog"
 
 _STYLE = """
 :root{--ink:#1a1a1a;--soft:#6b6b6b;--line:#d9d9d9;--good:#1a7f37;--bad:#b3261e}
@@ -80,6 +79,7 @@ def write_report(
         f'<p class="soft">protocol {_text(protocol.name)} version {protocol.version} '
         f"({protocol.sha256[:12]}), seed {run.seed}. {_text(protocol.description)}</p>",
     ]
+    parts += [f"<p>{_text(line)}</p>" for line in losses(results)]
     for preset, table in summaries.items():
         ranked = sorted((r for r in results if r.preset == preset), key=lambda r: r.change(RANKED_BY))
         parts += [f"<h2>Preset {_text(preset)}</h2>", _summary_table(table)]
@@ -104,7 +104,8 @@ def _summary_table(table: Sequence[Summary]) -> str:
         change = f"{s.change:+.1f} %" if np.isfinite(s.change) else "-"
         interval = f"{s.low:+.1f} to {s.high:+.1f} %" if np.isfinite(s.low) else "-"
         wins = f"{100 * s.wins:.0f} %"
-        rows.append((s.metric, f"{s.initial:.4g}", f"{s.refined:.4g}", change, interval, wins, str(s.images)))
+        values = (_number(s.initial), _number(s.refined))
+        rows.append((s.metric, *values, change, interval, wins, str(s.images)))
     return _table(head, rows)
 
 
@@ -112,8 +113,7 @@ def _image_table(results: Sequence[Result]) -> str:
     head = ("image", "SI-log initial", "refined", "change", "abs_rel initial", "refined", "flags")
     rows = []
     for r in results:
-        values = [side["metrics"][m] for m in ("silog", "abs_rel") for side in (r.initial, r.refined)]
-        silog, silog_after, rel, rel_after = (f"{v:.4g}" for v in values)
+        silog, silog_after, rel, rel_after = map(_number, (*r.silog, *r.values("abs_rel")))
         change = f"{r.change(RANKED_BY):+.1f} %"
         rows.append((r.image, silog, silog_after, change, rel, rel_after, ", ".join(r.diagnostics)))
     return _table(head, rows, sortable=True)
@@ -127,7 +127,7 @@ def _best_and_worst_first(results: Sequence[Result]) -> list[tuple[Result, bool]
 
 
 def _image(result: Result, row: Path, shown: bool) -> str:
-    before, after = result.initial["metrics"][RANKED_BY], result.refined["metrics"][RANKED_BY]
+    before, after = result.silog
     change = result.change(RANKED_BY)
     tone = "good" if change < 0 else "bad"
     title = (
@@ -160,6 +160,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool
     return (
         f'<div class="wide"><table{kind}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
 def _cell(value: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io as text_io
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -43,18 +43,28 @@ def summarize(protocol: EvaluationProtocol, results: Sequence[Result]) -> dict[s
     tables: dict[str, list[Summary]] = {}
     for preset in dict.fromkeys(result.preset for result in results):
         rows = [result for result in results if result.preset == preset]
-        before = average(protocol, [ImageMetrics.from_record(row.initial) for row in rows])
-        after = average(protocol, [ImageMetrics.from_record(row.refined) for row in rows])
+        sides = [_shared(row) for row in rows]
+        before, after = (average(protocol, list(side)) for side in zip(*sides, strict=True))
+        measured = {name for row, _ in sides for name in row.metrics}
         tables[preset] = [
-            _summary(metric, before[metric], after[metric], rows) for metric in before if metric in after
+            _summary(metric, before[metric], after[metric], rows) for metric in before if metric in measured
         ]
     return tables
 
 
+def _shared(row: Result) -> tuple[ImageMetrics, ImageMetrics]:
+    """Return both sides of a row, with the metrics that both have."""
+    initial, refined = ImageMetrics.from_record(row.initial), ImageMetrics.from_record(row.refined)
+    shared = [name for name in initial.metrics if name in refined.metrics]
+    before, after = (
+        replace(side, metrics={name: side.metrics[name] for name in shared}) for side in (initial, refined)
+    )
+    return before, after
+
+
 def _summary(metric: str, before: float, after: float, results: Sequence[Result]) -> Summary:
-    measured = [r for r in results if metric in r.initial["metrics"] and metric in r.refined["metrics"]]
-    first = [r.initial["metrics"][metric] for r in measured]
-    second = [r.refined["metrics"][metric] for r in measured]
+    measured = [pair for r in results if not any(map(math.isnan, pair := r.values(metric)))]
+    first, second = [before for before, _ in measured], [after for _, after in measured]
     interval = seeded_interval(lambda generator: bootstrap_interval(first, second, generator=generator))
     return Summary(
         metric=metric,
@@ -70,7 +80,7 @@ def _summary(metric: str, before: float, after: float, results: Sequence[Result]
 
 def write_tables(run: Run, results: Sequence[Result], folder: Path) -> None:
     """Write rows (JSON lines, CSV), the summary and the report."""
-    io.save_text(folder / "rows.jsonl", "".join(json.dumps(r.model_dump()) + "\n" for r in results))
+    io.save_text(folder / "rows.jsonl", "".join(io.json_line(r.model_dump()) for r in results))
     io.save_text(folder / "rows.csv", _csv(results))
     summaries = summarize(run.protocol, results)
     table = {preset: [vars(row) for row in rows] for preset, rows in summaries.items()}

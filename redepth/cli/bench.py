@@ -116,6 +116,8 @@ def bench_run(
         for preset, rows in benchmark.summarize(run.protocol, results).items():
             title = f"{dataset}, {preset}, protocol {run.protocol.name}"
             console.out.print(_table(title, rows, before="initial", after="refined"))
+        for line in benchmark.losses(results):
+            console.warn(line)
         if not unwritten:
             console.out.print(Text(f"report: {where / 'report.html'}"))
     console.exit_if_failed(len(failures), len(failures) + len(results))

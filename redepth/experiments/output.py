@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,7 @@ from redepth.runtime.resume import Task, row_path
 def write(study: Study, rows: Sequence[ArmResult], failures: Mapping[Task, str], folder: Path) -> list[Cell]:
     """Write ``rows.jsonl``, ``summary.json``, ``plot.png`` and ``pictures/``; return the statistics."""
     cells = summarize(study, rows)
-    io.save_text(folder / "rows.jsonl", "".join(json.dumps(row.model_dump()) + "\n" for row in rows))
+    io.save_text(folder / "rows.jsonl", "".join(io.json_line(row.model_dump()) for row in rows))
     grid = study.grid
     record: dict[str, Any] = {
         "experiment": study.experiment,

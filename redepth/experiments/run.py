@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor
 
 from redepth import io
@@ -75,6 +76,14 @@ class ArmResult(BaseModel):
     prompt: str = ""
     protocol: str
     protocol_sha256: str
+
+    @field_validator("before", "after")
+    @classmethod
+    def _has_silog(cls, metrics: dict[str, float]) -> dict[str, float]:
+        # A row without it is damaged: it counts as none, and its task runs again.
+        if not math.isfinite(metrics.get("silog", math.nan)):
+            raise ValueError("not a result row: it has no silog")
+        return metrics
 
 
 class StoredResults(BaseModel):

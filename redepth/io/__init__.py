@@ -19,8 +19,10 @@ from redepth.io.text import read_text
 from redepth.io.transaction import recover, replaced_folder
 from redepth.io.write import (
     atomic_path,
+    json_line,
     remove_leftovers,
     require_room,
+    row_blocks,
     save_disparity_png,
     save_jpeg,
     save_json,
@@ -50,6 +52,7 @@ __all__ = [
     "hashed_name",
     "image_size",
     "is_safe_name",
+    "json_line",
     "load_depth_map",
     "load_disparity_png",
     "load_grey16",
@@ -66,6 +69,7 @@ __all__ = [
     "remove_leftovers",
     "replaced_folder",
     "require_room",
+    "row_blocks",
     "save_disparity_png",
     "save_jpeg",
     "save_json",

@@ -45,14 +45,13 @@ def save_points(
     """
     import trimesh
 
-    z = np.asarray(depth, dtype=np.float32)
-    colours = to_uint8(image)
-    if z.ndim != 2 or colours.shape != (*z.shape, 3):
-        raise ValueError(f"depth must be (H, W), image (H, W, 3), got {z.shape}, {colours.shape}")
+    z, picture = np.asarray(depth, dtype=np.float32), np.asarray(image)
+    if z.ndim != 2 or picture.shape != (*z.shape, 3):
+        raise ValueError(f"depth must be (H, W), image (H, W, 3), got {z.shape}, {picture.shape}")
     height, width = z.shape
     step = _stride(height, width, max_points)
-    # Edges are judged between true neighbours: at a stride, a plain slope would look like a jump.
-    keep = _smooth(z, max_relative_jump)[::step, ::step]
+    colours = to_uint8(picture[::step, ::step])
+    keep = _smooth(z, step, max_relative_jump)
     if not keep.any():
         raise InputError(
             f"{path}: no depth is finite, positive and within max_relative_jump={max_relative_jump}"
@@ -61,7 +60,7 @@ def save_points(
     u = np.linspace(-width / height, width / height, width, dtype=np.float32)[::step]
     v = np.linspace(1.0, -1.0, height, dtype=np.float32)[::step]
     points = np.stack([*np.meshgrid(u, v), -z[::step, ::step]], axis=-1)
-    cloud: Any = trimesh.PointCloud(points[keep], colors=colours[::step, ::step][keep])
+    cloud: Any = trimesh.PointCloud(points[keep], colors=colours[keep])
     with atomic_path(path) as temporary:
         temporary.write_bytes(cloud.export(file_type="ply"))
     return int(keep.sum())
@@ -75,22 +74,30 @@ def _stride(height: int, width: int, max_points: int) -> int:
     return step
 
 
-def _smooth(z: NDArray[np.float32], max_relative_jump: float) -> NDArray[np.bool_]:
-    """Return where z is finite, positive and within a relative jump of its valid 4-neighbours."""
-    valid = np.isfinite(z) & (z > 0)
-    jumps_down = _jumps_between_rows(z, valid, max_relative_jump)
-    jumps_across = _jumps_between_rows(z.T, valid.T, max_relative_jump).T
-    return valid & ~jumps_down & ~jumps_across
+def _smooth(z: NDArray[np.float32], step: int, max_relative_jump: float) -> NDArray[np.bool_]:
+    """Return, of every step-th row and column, where z is finite, positive and without a jump.
+
+    A jump is to one of the four true neighbours: at a stride, a plain slope would look like one.
+    """
+    rows, columns = (np.arange(0, size, step) for size in z.shape)
+    here = z[::step, ::step]
+    smooth = _valid(here)
+    for offset in (-1, 1):
+        # At the border a pixel is its own neighbour.
+        above = np.clip(rows + offset, 0, z.shape[0] - 1)
+        beside = np.clip(columns + offset, 0, z.shape[1] - 1)
+        smooth &= ~_jumps(here, z[above][:, columns], max_relative_jump)
+        smooth &= ~_jumps(here, z[::step][:, beside], max_relative_jump)
+    return smooth
 
 
-def _jumps_between_rows(
-    z: NDArray[np.float32], valid: NDArray[np.bool_], max_relative_jump: float
-) -> NDArray[np.bool_]:
-    """Return the pixels on both sides of a jump from one row to the next."""
-    near, far = np.minimum(z[1:], z[:-1]), np.maximum(z[1:], z[:-1])
+def _valid(z: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.isfinite(z) & (z > 0)
+
+
+def _jumps(z: NDArray[np.float32], other: NDArray[np.float32], max_relative_jump: float) -> NDArray[np.bool_]:
+    """Return where two valid depths differ by more than the relative jump."""
+    near, far = np.minimum(z, other), np.maximum(z, other)
     with np.errstate(invalid="ignore"):
-        jump = valid[1:] & valid[:-1] & (far - near > max_relative_jump * near)
-    touched = np.zeros_like(valid)
-    touched[1:] |= jump
-    touched[:-1] |= jump
-    return touched
+        jumps: NDArray[np.bool_] = far - near > max_relative_jump * near
+    return jumps & _valid(z) & _valid(other)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ _TEMPORARY = ".redepth-"
 _SPARE = 2**22
 _LEFTOVER = re.compile(r"\.redepth-[0-9a-f]{32}(\.\w+)?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+BLOCK_PIXELS = 2**20
+"""Pixels that are converted at a time."""
+
 UNKNOWN_PIXEL = 0
 """The number of an unknown pixel in a 16-bit map that has some."""
 
@@ -141,6 +144,11 @@ def save_json(path: StrPath, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def json_line(value: Any) -> str:
+    """Return JSON on one line, with a line break at its end; values are converted as by `save_json`."""
+    return json.dumps(_jsonable(value), allow_nan=False) + "\n"
+
+
 def _jsonable(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
@@ -156,10 +164,24 @@ def _jsonable(value: Any) -> Any:
 def to_uint8(image: ArrayLike | Image.Image) -> NDArray[np.uint8]:
     """Return an image as uint8: uint8 is kept, anything else is clipped to [0, 1], NaN becomes 0."""
     array: NDArray[Any] = np.asarray(image)
-    if array.dtype != np.uint8:
-        unit = np.clip(np.nan_to_num(array.astype(np.float32)), 0.0, 1.0)
-        array = np.rint(unit * 255.0).astype(np.uint8)
-    return array
+    if array.dtype == np.uint8:
+        return array
+    values = np.atleast_1d(array)
+    result = np.empty(values.shape, np.uint8)
+    for rows in row_blocks(values.shape):
+        unit = np.clip(np.nan_to_num(values[rows].astype(np.float32)), 0.0, 1.0)
+        result[rows] = np.rint(unit * 255.0)
+    return result.reshape(array.shape)
+
+
+def row_blocks(shape: Sequence[int]) -> Iterator[slice]:
+    """Yield the rows of a picture in blocks, so that what is computed of them stays small.
+
+    An intermediate of all of 100 megapixels would take 0.4 to 2.4 GB.
+    """
+    size = max(1, BLOCK_PIXELS // max(1, math.prod(shape[1:2])))
+    for start in range(0, shape[0], size):
+        yield slice(start, min(start + size, shape[0]))
 
 
 def save_jpeg(path: StrPath, image: ArrayLike | Image.Image, quality: int = 85) -> None:
@@ -205,7 +227,7 @@ def save_disparity_png(
         InputError: a value is infinite, or none is finite.
         ValueError: ``disparity`` is not (H, W).
     """
-    values = np.asarray(disparity, dtype=np.float64)
+    values = np.asarray(disparity)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"disparity must be (H, W), got {values.shape}")
     known = ~np.isnan(values)
@@ -217,8 +239,8 @@ def save_disparity_png(
         )
     complete = bool(known.all())
     lowest = 0 if complete else 1
-    offset = float(values[known].min())
-    scale = (float(values[known].max()) - offset) / (65535.0 - lowest)
+    offset = float(np.nanmin(values))
+    scale = (float(np.nanmax(values)) - offset) / (65535.0 - lowest)
     if scale == 0:
         scale = 1.0
     offset -= lowest * scale
@@ -228,8 +250,10 @@ def save_disparity_png(
     chunks = PngImagePlugin.PngInfo()
     for key, value in encoding.items():
         chunks.add_text(f"redepth:{key}", str(value))
-    pixels = np.rint((values - offset) / scale)
-    pixels[~known] = UNKNOWN_PIXEL
+    pixels = np.empty(values.shape, np.uint16)
+    for rows in row_blocks(values.shape):
+        scaled = np.rint((values[rows].astype(np.float64) - offset) / scale)
+        pixels[rows] = np.where(known[rows], scaled, UNKNOWN_PIXEL)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels.astype(np.uint16)).save(temporary, format="PNG", pnginfo=chunks)
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=chunks)
     return encoding

@@ -13,26 +13,34 @@ from redepth.metrics.bootstrap import Interval, bootstrap_interval, paired_diffe
 from redepth.metrics.boundaries import EDGE_RATIOS, boundary_metrics, has_edges
 from redepth.metrics.depth import depth_means, depth_metrics, metrics_of, pooled
 from redepth.metrics.evaluation import Evaluation, evaluate
+from redepth.metrics.left_out import LARGE_SHARE, LeftOut, clip_warnings, known_map
+from redepth.metrics.no_hits import beyond_gap, stored_no_hits
 from redepth.metrics.normals import NORMAL_ANGLES, normal_metrics
 
 __all__ = [
     "EDGE_RATIOS",
+    "LARGE_SHARE",
     "NORMAL_ANGLES",
     "Aligned",
     "Evaluation",
     "Interval",
+    "LeftOut",
     "Method",
     "align",
+    "beyond_gap",
     "bootstrap_interval",
     "boundary_metrics",
+    "clip_warnings",
     "depth_means",
     "depth_metrics",
     "evaluate",
     "has_edges",
     "known_depth",
+    "known_map",
     "metrics_of",
     "normal_metrics",
     "paired_difference",
     "pooled",
+    "stored_no_hits",
     "win_rate",
 ]

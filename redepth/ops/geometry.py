@@ -317,6 +317,14 @@ def resize(
     )
 
 
+def resize_into(target: Tensor, image: Tensor) -> None:
+    """Write ``resize(image, ..., align_corners=True)`` to a tensor of the wanted size, on the same device."""
+    if target.shape == image.shape:
+        target.copy_(image)
+        return
+    torch.ops.aten.upsample_bilinear2d.out(image, list(target.shape[-2:]), True, None, None, out=target)
+
+
 def _finite_difference(finite: Tensor, surface: Tensor, dim: int) -> Tensor:
     """Difference along ``dim`` that replaces a non-finite neighbour by the pixel itself."""
     size = surface.shape[dim]

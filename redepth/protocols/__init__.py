@@ -10,7 +10,14 @@ from redepth.protocols.loading import (
     protocol_for,
     protocol_names,
 )
-from redepth.protocols.measurement import ImageMetrics, Measurement, average, evaluate, measure
+from redepth.protocols.measurement import (
+    ImageMetrics,
+    Measurement,
+    average,
+    evaluate,
+    finite_numbers,
+    measure,
+)
 from redepth.protocols.preparation import prepare
 from redepth.protocols.schema import (
     Alignment,
@@ -39,6 +46,7 @@ __all__ = [
     "average",
     "difference",
     "evaluate",
+    "finite_numbers",
     "load_protocol",
     "measure",
     "names_hash",

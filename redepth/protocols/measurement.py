@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from redepth.metrics import (
     Method,
     align,
     boundary_metrics,
+    clip_warnings,
     depth_means,
     has_edges,
     metrics_of,
@@ -28,8 +29,8 @@ from redepth.metrics import (
     pooled,
 )
 from redepth.ops.geometry import normals_from_depth, resize
-from redepth.protocols.preparation import sample_label
-from redepth.protocols.schema import EvaluationProtocol, Region
+from redepth.protocols.schema import EvaluationProtocol
+from redepth.protocols.truth import in_range, in_region, known_truth, sample_label
 
 _AFFINE = {
     "disparity": ("affine-disparity", "affine-disparity-then-depth"),
@@ -54,6 +55,8 @@ class ImageMetrics:
         height: of the picture that was measured.
         width: of the picture that was measured.
         unit: of ``rmse`` and ``sq_rel``.
+        left_out: what of the ground truth was not measured and why, as `redepth.metrics.LeftOut` counts it.
+        warnings: a line for each large loss among them, and for many clipped depths.
     """
 
     image: str
@@ -67,6 +70,8 @@ class ImageMetrics:
     height: int
     width: int
     unit: str
+    left_out: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def record(self) -> dict[str, Any]:
         """Return the row as a dictionary for JSON."""
@@ -74,16 +79,19 @@ class ImageMetrics:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ImageMetrics:
-        """Read a row from its JSON.
+        """Read a row from its JSON. A metric that is no number, such as a NaN that JSON lacks, is left out.
 
         Raises:
             InputError: if a field is missing.
         """
-        names = [field.name for field in fields(cls)]
-        missing = [name for name in names if name not in record]
+        required = [one.name for one in fields(cls) if one.default_factory is MISSING]
+        missing = [name for name in required if name not in record]
         if missing:
             raise InputError(f"not a result row: it has no {', '.join(missing)}")
-        return cls(**{name: record[name] for name in names})
+        if len(finite_numbers(record["means"])) < len(record["means"]):
+            raise InputError("not a result row: a mean is no finite number")
+        values = {one.name: record[one.name] for one in fields(cls) if one.name in record}
+        return cls(**values | {"metrics": finite_numbers(record["metrics"])})
 
 
 @dataclass(frozen=True)
@@ -147,8 +155,9 @@ def measure(
             f"cannot find; use {' or '.join(_AFFINE[predicts])}, or a metric model"
         )
     _check_sample(protocol, sample, name)
-    prediction, truth = _at_one_size(protocol, _as_map(raw, name), sample.depth())
-    mask = _measured(protocol, truth)
+    known = known_truth(protocol, sample)
+    prediction, truth = _at_one_size(protocol, _as_map(raw, name), known.depth)
+    mask = in_range(protocol.range, truth) & in_region(protocol.region, *truth.shape)
     aligned = _aligned(protocol, prediction, truth, mask, method, predicts, name)
     means = depth_means(aligned.depth, truth, mask, names=[name])
     metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
@@ -165,6 +174,8 @@ def measure(
         height=truth.shape[0],
         width=truth.shape[1],
         unit=sample.unit,
+        left_out=known.left_out.record(),
+        warnings=[*known.left_out.warnings(), *clip_warnings(float(aligned.clipped))],
     )
     return Measurement(row, aligned.depth, truth, mask)
 
@@ -231,27 +242,6 @@ def _nearest(values: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(values[None, None], size=(height, width), mode="nearest")[0, 0]
 
 
-def _measured(protocol: EvaluationProtocol, truth: Tensor) -> Tensor:
-    """Return the pixels where the truth is known, in range and in the region."""
-    near, far = protocol.range.near, protocol.range.far
-    mask = truth > (0.0 if near is None else near)
-    if far is not None:
-        mask &= truth < far
-    if protocol.region is not None:
-        mask &= _inside(protocol.region, *truth.shape)
-    return mask
-
-
-def _inside(region: Region, height: int, width: int) -> Tensor:
-    """Return the mask of a region, (H, W) bool."""
-    rows, columns = (height, width) if region.unit == "fraction" else (1, 1)
-    top, bottom = int(region.top * rows), int(region.bottom * rows)
-    left, right = int(region.left * columns), int(region.right * columns)
-    inside = torch.zeros(height, width, dtype=torch.bool)
-    inside[top:bottom, left:right] = True
-    return inside
-
-
 def _boundaries_and_normals(
     protocol: EvaluationProtocol, sample: Sample, depth: Tensor, truth: Tensor, mask: Tensor, name: str
 ) -> dict[str, Tensor]:
@@ -270,6 +260,15 @@ def _boundaries_and_normals(
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
+
+
+def finite_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the entries that are finite numbers."""
+    return {
+        name: float(value)
+        for name, value in values.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 # --- over a data set ------------------------------------------------------------------------------

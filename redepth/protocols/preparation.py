@@ -1,4 +1,4 @@
-"""The crop that a protocol applies to photo and ground truth before a model sees the photo."""
+"""A sample made ready for a protocol: its arrays fit together, and photo and ground truth are cropped."""
 
 from __future__ import annotations
 
@@ -8,31 +8,62 @@ from redepth.data.datasets import Sample
 from redepth.errors import InputError
 from redepth.ops.geometry import Camera
 from redepth.protocols.schema import Crop, EvaluationProtocol
-
-
-def sample_label(protocol: EvaluationProtocol, sample: Sample) -> str:
-    """Return how error messages name an image and its protocol."""
-    return f"{sample.name} (protocol {protocol.name})"
+from redepth.protocols.truth import known_truth, sample_label
 
 
 def prepare(protocol: EvaluationProtocol, sample: Sample) -> Sample:
     """Return the sample that a model is given: photo and ground truth cropped as the protocol says.
 
+    The photo is decoded. Its ground truth may be smaller or larger, but must have its shape.
+
     Raises:
-        InputError: naming image and protocol: the crop does not fit, or the protocol crops and the sizes of
-            photo and ground truth differ.
+        InputError: naming image and protocol: photo, ground truth, mask, normals or sky do not fit together,
+            the crop does not fit, or the protocol's range is in metres and the truth's unit is unknown.
     """
-    if protocol.crop is None:
-        return sample
+    if not hasattr(sample.photo, "shape"):
+        sample = replace(sample, photo=sample.pixels())
+    _check_shapes(protocol, sample)
+    if protocol.crop is not None:
+        sample = _cropped(protocol.crop, protocol, sample)
+    known_truth(protocol, sample)
+    return sample
+
+
+def _check_shapes(protocol: EvaluationProtocol, sample: Sample) -> None:
+    photo, truth = sample.pixels().shape[:2], sample.truth.shape
+    label = sample_label(protocol, sample)
+    if protocol.crop is not None and photo != truth:
+        problem = f"the photo is {_shown(photo)} and its ground truth {_shown(truth)}"
+        raise InputError(f"{label}: {problem} pixels: they cannot be cropped alike")
+    if not _same_shape(photo, truth):
+        raise InputError(
+            f"{label}: the ground truth is {_shown(truth)} pixels and the photo, as it is shown, "
+            f"{_shown(photo)}: they must have one shape; turn or crop the ground truth like the photo"
+        )
+    for what, array in (("mask", sample.mask), ("normals", sample.normals), ("sky", sample.sky)):
+        if array is not None and array.shape[:2] != truth:
+            problem = f"the {what} is {_shown(array.shape)} pixels and the ground truth {_shown(truth)}"
+            raise InputError(f"{label}: {problem}: they must be one size")
+
+
+def _same_shape(photo: tuple[int, ...], truth: tuple[int, ...]) -> bool:
+    """Return whether a truth (H, W) is the photo at some scale, its sides rounded to pixels."""
+    if len(truth) != 2:
+        return False
+    (height, width), (rows, columns) = photo, truth
+    return abs(rows - columns * height / width) < 1 or abs(columns - rows * width / height) < 1
+
+
+def _shown(size: tuple[int, ...]) -> str:
+    return f"{size[1]} x {size[0]}" if len(size) >= 2 else str(tuple(size))
+
+
+def _cropped(crop: Crop, protocol: EvaluationProtocol, sample: Sample) -> Sample:
     photo = sample.pixels()
     height, width = sample.truth.shape
-    if photo.shape[:2] != (height, width):
-        problem = f"the photo is {photo.shape[:2]} and its ground truth {(height, width)}"
-        raise InputError(f"{sample_label(protocol, sample)}: {problem}: they cannot be cropped alike")
-    window = _window(protocol.crop, height, width)
+    window = _window(crop, height, width)
     if window is None:
-        wanted = f"{protocol.crop.height} x {protocol.crop.width}"
-        problem = f"{height} x {width} is smaller than the crop of {wanted}"
+        problem = f"{height} x {width} is smaller than the crop of {crop.height} x {crop.width}"
         raise InputError(f"{sample_label(protocol, sample)}: {problem}")
     return replace(
         sample,
@@ -41,6 +72,7 @@ def prepare(protocol: EvaluationProtocol, sample: Sample) -> Sample:
         mask=None if sample.mask is None else sample.mask[window],
         normals=None if sample.normals is None else sample.normals[window],
         sky=None if sample.sky is None else sample.sky[window],
+        no_hit=None if sample.no_hit is None else sample.no_hit[window],
         camera=None if sample.camera is None else _cropped_camera(sample.camera, window, height, width),
     )
 

@@ -1,8 +1,15 @@
-"""The C library's allocator: keep freed memory in the process."""
+"""Memory on the CPU: keep what is freed in the process, or give large arrays pages of their own."""
 
 from __future__ import annotations
 
 import ctypes
+import math
+import mmap
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def keep_freed_memory() -> bool:
@@ -17,3 +24,19 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(allocator(map_at_most, 0) and allocator(trim_above, 1 << 30))
+
+
+def give_back_freed_memory() -> None:
+    """Return freed memory to the system, also after `keep_freed_memory`, where the C library can (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def paged_array(shape: Sequence[int]) -> NDArray[np.float32]:
+    """Return a float32 array of zeros in pages of its own, which go back to the system with the array.
+
+    After `keep_freed_memory`, the gaps that large arrays leave are rarely used again: each further one of a
+    photo of 100 megapixels would add 0.4 GB to the process.
+    """
+    pages = mmap.mmap(-1, max(1, 4 * math.prod(shape)))
+    return np.frombuffer(pages, np.float32, math.prod(shape)).reshape(shape)

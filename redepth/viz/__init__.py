@@ -14,15 +14,22 @@ from redepth.viz.color import (
     normals_to_rgb,
 )
 from redepth.viz.compare import comparison, side_by_side
+from redepth.viz.normals import normals_picture
+from redepth.viz.reduction import SHEET_SIDE, reduced_map, reduced_photo, reduction
 
 __all__ = [
     "DIFFERENCE_CMAP",
     "DISPARITY_CMAP",
     "ERROR_CMAP",
+    "SHEET_SIDE",
     "UNCERTAINTY_CMAP",
     "colorize",
     "comparison",
     "display_range",
+    "normals_picture",
     "normals_to_rgb",
+    "reduced_map",
+    "reduced_photo",
+    "reduction",
     "side_by_side",
 ]

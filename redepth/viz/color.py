@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from redepth.io import to_uint8
+from redepth.io import row_blocks, to_uint8
 from redepth.viz.library import import_matplotlib
 
 DISPARITY_CMAP = "inferno"
@@ -99,6 +99,9 @@ def normals_to_rgb(normals: ArrayLike) -> NDArray[np.uint8]:
     array = np.asarray(normals, dtype=np.float32)
     if array.ndim != 3 or array.shape[2] != 3:
         raise ValueError(f"normals must be (H, W, 3), got {array.shape}")
-    colours = to_uint8((array + 1) / 2)
-    colours[~np.isfinite(array).all(axis=2)] = _INVALID
+    colours = np.empty(array.shape, np.uint8)
+    for rows in row_blocks(array.shape):
+        part = array[rows]
+        colours[rows] = to_uint8((part + 1) / 2)
+        colours[rows][~np.isfinite(part).all(axis=2)] = _INVALID
     return colours

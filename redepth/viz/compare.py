@@ -36,6 +36,7 @@ def comparison(
     ground_truth: ArrayLike | None = None,
     title: str = "",
     subtitle: str = "",
+    photo_size: tuple[int, int] | None = None,
 ) -> Image.Image:
     """Draw what a refinement changed on one labelled sheet.
 
@@ -55,6 +56,7 @@ def comparison(
         ground_truth: (h, w) disparity; pixels that are not finite and positive are unknown.
         title: a heading for the sheet.
         subtitle: a line below the heading.
+        photo_size: height and width of the photo to name, where the arrays are reduced.
 
     Returns:
         An RGB picture.
@@ -68,7 +70,8 @@ def comparison(
         raise ValueError(f"initial is {before.shape}, refined {after.shape}; give the same shape")
     height, width = picture.shape[:2]
     size = _panel_size(width, height)
-    photo_panel = Panel(_resize(picture, size), "Photo", f"{width} {_TIMES} {height} pixels")
+    shown = (height, width) if photo_size is None else photo_size
+    photo_panel = Panel(_resize(picture, size), "Photo", f"{shown[1]} {_TIMES} {shown[0]} pixels")
     first = [photo_panel, *_disparity_panels(before, after, size)]
     normals = _normals_panels(normals_before, normals_after, size)
     caption = f"refined {_MINUS} initial, red is nearer"

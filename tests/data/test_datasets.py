@@ -659,7 +659,7 @@ def test_folder_pairs_by_the_wildcards(tmp_path: Path) -> None:
         photo(tmp_path / "rgb" / f"{name}.png")
     for name in ("a", "b", "other"):
         grey16(tmp_path / "d" / f"{name}_depth.png", np.full((HEIGHT, WIDTH), 2500, np.uint16))
-    dataset = build("folder", tmp_path, photos="rgb/*.png", truths="d/*_depth.png", scale=0.001)
+    dataset = build("folder", tmp_path, photos="rgb/*.png", truths="d/*_depth.png", scale=0.001, unit="m")
     assert dataset.names() == ["a", "b"]
     sample = dataset.load("a")
     np.testing.assert_allclose(sample.truth, 2.5)

@@ -38,6 +38,8 @@ class Sample:
         normals: (H, W, 3) true normals of any length, x right, y up, z to the viewer, 0 where unknown.
         sky: (H, W) where the sky is, if the data set marks it.
         camera: camera of the photo, if known; the normals of a predicted depth need it.
+        no_hit: (H, W) where the stored number means that nothing was hit, if the reader looked for such
+            numbers; the truth is unknown there.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Sample:
     normals: Array | None = None
     sky: Mask | None = None
     camera: Camera | None = None
+    no_hit: Mask | None = None
 
     def pixels(self) -> Array:
         """Return the photo, (H, W, 3) sRGB in [0, 1]. Raises InputError if the file cannot be read."""
@@ -60,6 +63,8 @@ class Sample:
         known = torch.isfinite(values) & (values > 0)
         if self.mask is not None:
             known &= torch.from_numpy(np.ascontiguousarray(self.mask))
+        if self.no_hit is not None:
+            known &= torch.from_numpy(np.ascontiguousarray(~self.no_hit))
         depth = torch.where(known, values, 1.0)
         if self.kind == "disparity":
             depth = 1 / depth

@@ -13,6 +13,7 @@ from redepth import io
 from redepth.contracts import Predicts
 from redepth.data.datasets.base import Missing, Sample, Unit, require_some, same_size, unknown_name
 from redepth.errors import InputError
+from redepth.metrics import stored_no_hits
 
 Files = dict[str, Path]
 
@@ -22,7 +23,8 @@ class Folder:
 
     ``photos="rgb/*.jpg"`` and ``truths="depth/*_depth.png"`` make ``rgb/a1.jpg`` and ``depth/a1_depth.png``
     the image ``a1``; ``**`` matches folders. Ground truth is any file that `redepth.io.load_depth_map`
-    reads, times ``scale``; it is unknown where it is 0, negative or not finite.
+    reads, times ``scale``; it is unknown where it is 0, negative, not finite or a no-hit value
+    (`redepth.metrics.stored_no_hits`).
 
     Args:
         root: the folder that the patterns start from.
@@ -31,7 +33,8 @@ class Folder:
         masks: pattern of masks, one for each photo, or None.
         kind: whether the ground truth is depth or disparity.
         scale: factor of a stored number, such as 0.001 for millimetres.
-        unit: unit of the scaled numbers.
+        unit: unit of the scaled numbers. A protocol with a range, which is in metres, needs ``m`` unless
+            nothing is outside the range.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Folder:
         masks: str | None = None,
         kind: Predicts = "depth",
         scale: Annotated[float, Field(ge=1e-12, le=1e12)] = 1.0,
-        unit: Unit = "m",
+        unit: Unit = "relative",
     ) -> None:
         for name, pattern in (("photos", photos), ("truths", truths), ("masks", masks)):
             if pattern is not None and ("*" not in pattern or Path(pattern).is_absolute()):
@@ -77,10 +80,13 @@ class Folder:
         files = self._files()
         if name not in self._complete(files):
             raise unknown_name(name, self._complete(files))
-        truth = io.load_depth_map(files["truths"][name]) * np.float32(self.scale)
+        stored = io.load_depth_map(files["truths"][name])
+        # Only the stored numbers show these values: a scale of 0.001 would make 65.504 of 65504.
+        no_hit = stored_no_hits(stored) if self.kind == "depth" else None
+        truth = stored * np.float32(self.scale)
         mask = io.load_mask(files["masks"][name]) if "masks" in files else None
         photo = files["photos"][name]
-        sample = Sample(name, photo, truth, self.kind, self.unit, mask)
+        sample = Sample(name, photo, truth, self.kind, self.unit, mask, no_hit=no_hit)
         return same_size(sample, io.image_size(photo))
 
     def _files(self) -> dict[str, Files]:

@@ -1,0 +1,50 @@
+"""Normals as a picture of another size."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redepth.io import row_blocks
+from redepth.viz.color import normals_to_rgb
+
+
+def normals_picture(
+    normals: NDArray[np.float32], height: int, width: int, *, in_strips: bool = False
+) -> NDArray[np.uint8]:
+    """Return normals (h, w, 3) as colours of another size, (height, width, 3).
+
+    They are resized bilinearly, corners aligned, and become unit vectors again.
+
+    Args:
+        normals: as for `normals_to_rgb`.
+        height: of the picture.
+        width: of the picture.
+        in_strips: resize some rows at a time; a colour may differ by 1 from that of the whole, which takes
+            5 GB for 100 megapixels.
+    """
+    if not in_strips:
+        return normals_to_rgb(_resized(normals, height, width))
+    picture = np.empty((height, width, 3), np.uint8)
+    for rows in row_blocks(picture.shape):
+        picture[rows] = normals_to_rgb(_rows(normals, rows, height, width))
+    return picture
+
+
+def _resized(normals: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    import torch
+
+    from redepth.ops.geometry import resize
+
+    tensor = torch.from_numpy(normals).permute(2, 0, 1)[None]
+    resized = resize(tensor, height, width, align_corners=True)[0].permute(1, 2, 0)
+    units: NDArray[np.float32] = torch.nn.functional.normalize(resized, dim=-1).numpy()
+    return units
+
+
+def _rows(normals: NDArray[np.float32], rows: slice, height: int, width: int) -> NDArray[np.float32]:
+    down = np.arange(height)[rows] * (len(normals) - 1) / max(height - 1, 1)
+    above = down.astype(np.intp)
+    below = np.minimum(above + 1, len(normals) - 1)
+    share = (down - above).astype(np.float32)[:, None, None]
+    return _resized(normals[above] * (1 - share) + normals[below] * share, len(down), width)
