@@ -215,6 +215,35 @@ def runs_table(rows: Sequence[Row]) -> str:
     return grid(("run", "wall time", "loading, download included", "steps", "peak memory"), lines)
 
 
+def memory_table(rows: Sequence[Row]) -> str:
+    """Peak memory by the photo's size."""
+    lines = [
+        [
+            f"{row.shape[0]} x {row.shape[1]}",
+            f"{row.shape[0] * row.shape[1] / 1e6:.0f}",
+            f"{_gigabytes(row):.2f} GB",
+            f"{row.extra['bytes_written'] / 1e6:.0f} MB",
+        ]
+        for row in rows
+        if (row.benchmark, row.case) == ("memory", "size")
+    ]
+    return grid(("photo", "megapixels", "peak memory", "files written"), lines)
+
+
+def growth_table(rows: Sequence[Row]) -> str:
+    """Resident memory of one process while it refines many photos."""
+    lines = [
+        [
+            f"{(number + 1) * row.extra['photos'] // len(row.extra['resident_mib'])}",
+            f"{mib * 2**20 / 1e6:.0f} MB",
+        ]
+        for row in rows
+        if (row.benchmark, row.case) == ("memory", "growth")
+        for number, mib in enumerate(row.extra["resident_mib"])
+    ]
+    return grid(("photos done", "resident memory"), lines)
+
+
 def targets_list(rows: Sequence[Row]) -> str:
     """The targets that were measured, and whether they hold."""
     return "\n".join(f"- {'holds' if holds else '**missed**'}: {what}" for what, holds in targets(rows))
@@ -230,6 +259,8 @@ TABLES: dict[str, Callable[[Sequence[Row]], str]] = {
     "kernels": kernels_table,
     "commands": commands_table,
     "runs": runs_table,
+    "memory": memory_table,
+    "growth": growth_table,
     "targets": targets_list,
 }
 

@@ -16,6 +16,7 @@ from benchmarks.speed import (
     bench_decoders,
     bench_refine,
     bench_shading,
+    memory,
     plot,
     random_models,
     records,
@@ -315,3 +316,14 @@ def test_the_command_at_real_size_runs_narrow(tmp_path: Path) -> None:
     first, following = records.load(tmp_path / "rows.json")
     assert (first.case, following.case) == ("first run", "next run")
     assert first.extra["downloaded_files"] == 15
+
+
+@pytest.mark.slow
+def test_memory_is_measured_by_size_and_over_photos(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    done = CliRunner().invoke(memory.app, ["--tiny", "--out", str(path)])
+    assert done.exit_code == 0, done.output
+    rows = records.load(path)
+    assert [found.case for found in rows] == ["size", "size", "growth"]
+    assert "| 800 x 600 | 0 |" in report.memory_table(rows)
+    assert report.growth_table(rows).count(" MB |") == 5
