@@ -92,7 +92,7 @@ def _bands(path: Path, image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] |
         if image.has_transparency_data:
             all_bands = np.asarray(image.convert("RGBA"))
             return all_bands[..., :3], all_bands[..., 3]
-        return np.asarray(image.convert("RGB")), None
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), None
     except ValueError:
         raise InputError(f"{path}: colour mode {image.mode} is not supported; save it as grey") from None
 
