@@ -88,8 +88,9 @@ def resolve(preset: Preset) -> Preset:
 
 def _check_together(preset: Preset) -> None:
     """Find choices that do not work together, before any weights are read. Raises ConfigError."""
-    check_supported(preset.optim.parameterization, _built(depth_models.REGISTRY, preset.depth_model))
-    check_execution(preset.optim, _built(priors.REGISTRY, preset.prior))
+    check_supported(preset.optim.parameterization, depth_models.REGISTRY.get(preset.depth_model.name))
+    prior = priors.REGISTRY.get(preset.prior.name)
+    check_execution(preset.optim, prior(**preset.prior.options))
 
 
 def with_current_names(preset: Preset) -> Preset:

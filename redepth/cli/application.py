@@ -16,7 +16,7 @@ import typer.core
 
 from redepth import __version__
 from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
-from redepth.cli.options import OneValueEach
+from redepth.cli.options import StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
 
@@ -77,9 +77,9 @@ def root(
         raise typer.Exit
 
 
-app.command(cls=OneValueEach)(refine.refine)
+app.command(cls=StrictCommand)(refine.refine)
 app.add_typer(bench.app, name="bench")
-app.command(cls=OneValueEach)(experiment.experiment)
+app.command(cls=StrictCommand)(experiment.experiment)
 app.command("list")(listing.list_families)
-app.command(cls=OneValueEach)(listing.show)
+app.command(cls=StrictCommand)(listing.show)
 app.command()(doctor.doctor)

@@ -46,7 +46,7 @@ def bench_default(ctx: typer.Context) -> None:
         ctx.invoke(bench_run, dataset="motorcycle")
 
 
-@app.command("run", cls=options.OneValueEach)
+@app.command("run", cls=options.StrictCommand)
 def bench_run(
     dataset: Annotated[str, typer.Argument(help="Data set; see `redepth list datasets`.")] = "motorcycle",
     root: options.DatasetRoot = None,

@@ -25,7 +25,7 @@ def experiment(
     preset: options.PresetName = "embedded",
     overrides: options.Overrides = None,
     images: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Number of scenes per split, or of images.")
+        int, typer.Option(max=1_000_000, help="Number of scenes per split, or of images.")
     ] = 16,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the results; by default out/experiments/NAME.")

@@ -20,17 +20,30 @@ if TYPE_CHECKING:
     from redepth.runtime.executors import Resources
 
 
-class OneValueEach(typer.core.TyperCommand):
-    """A command that refuses an option of one value that is given twice: the last one would win silently."""
+class StrictCommand(typer.core.TyperCommand):
+    """A command whose errors of usage are one line, and which refuses an option of one value given twice.
+
+    The last one would win silently.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the arguments of the command."""
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        """Parse the arguments of the command. Raises ConfigError if they are wrong."""
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            rest = super().parse_args(ctx, args)
+        except Exception as error:
+            # The class of the error belongs to typer's own copy of click, or to click.
+            message = getattr(error, "format_message", None)
+            if message is None:
+                raise
+            raise ConfigError(
+                f"{cut(message(), 300)} (redepth {self.name} --help lists all options)"
+            ) from None
         for option, times in Counter(order).items():
             single = not (getattr(option, "multiple", True) or getattr(option, "is_flag", False))
             if times > 1 and option.param_type_name == "option" and single:
-                raise typer.BadParameter(f"{option.opts[0]} is given {times} times; give it once", ctx)
-        return super().parse_args(ctx, args)
+                raise ConfigError(f"{option.opts[0]} is given {times} times; give it once")
+        return rest
 
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")

@@ -28,17 +28,17 @@ COARSEST, LEVELS = 4, 5
 """Cells along the longer side of the coarsest correction grid, and number of grids: 4 to 64 cells."""
 
 
-def check_supported(name: str, model: DepthModel) -> None:
-    """Raise ConfigError, with the valid names, unless the model supports the parameterization."""
+def check_supported(name: str, model: DepthModel | type[DepthModel]) -> None:
+    """Raise ConfigError, with the valid names, unless the model or its class supports it."""
     if name not in PARAMETERIZATIONS:
         valid = ", ".join(PARAMETERIZATIONS)
         raise ConfigError(
             f"unknown parameterization '{name}'{nearest(name, PARAMETERIZATIONS)} (valid: {valid})"
         )
     if name not in model.supports:
+        title = model.__name__ if isinstance(model, type) else type(model).__name__
         raise ConfigError(
-            f"{type(model).__name__} cannot be refined through '{name}'; "
-            f"it supports: {', '.join(sorted(model.supports))}"
+            f"{title} cannot be refined through '{name}'; it supports: {', '.join(sorted(model.supports))}"
         )
 
 
