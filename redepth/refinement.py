@@ -51,6 +51,9 @@ RESULT_FILES = (
 KEPT_PIXELS = 25_000_000
 """Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
 
+MEASURED_PIXELS = 8_000_000
+"""Pixels of a larger photo that are measured against ground truth: each takes about 100 bytes of memory."""
+
 _SOURCES = {"depth": "refined_depth"}
 
 
@@ -104,10 +107,10 @@ class GroundTruth:
     def every(self) -> int:
         """1, or of more than `KEPT_PIXELS` pixels the distance of the rows and columns that are measured.
 
-        At most `KEPT_PIXELS` / 2 pixels are left: measuring takes about 100 bytes of memory for each.
+        At most `MEASURED_PIXELS` are left.
         """
         pixels = self.values.size
-        return 1 if pixels <= KEPT_PIXELS else math.ceil(math.sqrt(2 * pixels / KEPT_PIXELS))
+        return 1 if pixels <= KEPT_PIXELS else math.ceil(math.sqrt(pixels / MEASURED_PIXELS))
 
     def reduced(self, factor: int) -> NDArray[np.float64]:
         """Return every factor-th row and column as depth, 0 where unknown."""

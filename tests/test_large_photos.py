@@ -107,6 +107,7 @@ def test_a_large_photo_is_measured_at_every_kth_pixel(
     assert whole.record()["ground_truth"]["every"] == 1
     raw = {name: getattr(whole, name) for name in ("initial", "refined")}
     monkeypatch.setattr(refinement, "KEPT_PIXELS", 10_000)
+    monkeypatch.setattr(refinement, "MEASURED_PIXELS", 5_000)
     truth = refinement.GroundTruth(values, mask=mask)
     truth.check(150, 211)
     large = replace(result, ground_truth=truth)
