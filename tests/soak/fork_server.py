@@ -1,7 +1,7 @@
 """A process that has imported redepth, and forks processes that run its command line at once.
 
-A process of its own would import torch for seconds before it has anything to lose. Requests are lines of JSON on
-stdin, each answered by a line on stdout:
+A process of its own would import torch for seconds before it has anything to lose. Requests are lines of
+JSON on stdin, each answered by a line on stdout:
 
     {"start": ARGUMENTS, "log": FILE, "imports": FILE or ""}    the process id
     {"wait": PROCESS}                                           the exit code, negative after a signal
@@ -71,7 +71,7 @@ def run() -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End as the interpreter does, but do not take all modules apart: in a fork that copies them, for seconds."""
+    """End as the interpreter does, but keep the modules: to free them takes seconds."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     sys.stdout.flush()

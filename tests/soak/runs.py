@@ -80,10 +80,16 @@ class ForkServer:
 def fork_server(temporary: Path) -> Iterator[ForkServer]:
     """Yield a server whose processes put their temporary files in the folder ``runs`` of another one."""
     (temporary / "runs").mkdir()
+    environment = {
+        **ENVIRONMENT,
+        "TMPDIR": str(temporary / "runs"),
+        # Otherwise torch keeps it among the temporary files.
+        "TORCHINDUCTOR_CACHE_DIR": str(temporary / "torch"),
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.soak.fork_server"],
         cwd=ROOT,
-        env={**ENVIRONMENT, "TMPDIR": str(temporary / "runs"), "TORCHINDUCTOR_CACHE_DIR": str(temporary / "torch")},
+        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -132,12 +138,8 @@ def contents(folder: Path) -> Contents:
 
 
 def hidden(folder: Path) -> list[Path]:
-    """Return what is hidden in a folder: work folders and temporary files."""
-    return [path for path in folder.rglob(".*") if path.name != "." and not _is_lock(path)]
-
-
-def _is_lock(path: Path) -> bool:
-    return path.name.endswith("lock") and path.is_file()
+    """Return what is hidden in a folder: work folders, temporary files and the lock of a run."""
+    return list(folder.rglob(".*"))
 
 
 def _content(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments: nothing is lost, and the results are those of an undisturbed run."""
+"""Runs that are killed at random moments: nothing is lost, and the results are as without a kill."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Job:
 
 
 REFINE = ("refine", "PHOTOS", *SMALL)
-STUDY = ("prior", *SMALL, "--size", "32", "--images", "2", "--threads", "1", "--arm", "trained", "--arm", "oracle")
+STUDY = ("--size", "32", "--images", "2", "--threads", "1", "--arm", "trained", "--arm", "oracle")
 JOBS = {
     "refine": Job(REFINE, 35),
     "refine anew": Job((*REFINE, "--seed", "1", "--fresh"), 20, REFINE, (*REFINE, "--seed", "1")),
     "bench": Job(("bench", "synthetic", "--limit", "3", *SMALL, "--option", "size=32", "--arrays"), 25),
-    "experiment": Job(("experiment", *STUDY), 16),
+    "experiment": Job(("experiment", "prior", *SMALL, *STUDY), 16),
     "refine in two processes": Job((*REFINE, "--workers", "2"), 4),
 }
 
@@ -126,7 +126,7 @@ class Soak:
         return True
 
     def check(self) -> None:
-        """Assert that what is done is whole and right, and that nothing done before was lost or made again."""
+        """Assert that what is done is whole and right, and that nothing was lost or made again."""
         expected, former = units(self.expected), units(self.former)
         whole = {name: unit for name, unit in units(contents(self.out)).items() if unit.is_done}
         for name, unit in whole.items():
@@ -139,7 +139,7 @@ class Soak:
 
     def phase(self) -> str:
         """Return in words where a kill met the command, as far as its folder shows."""
-        left = hidden(self.out) if self.out.is_dir() else []
+        left = [path for path in hidden(self.out) if path.suffix != ".lock"]
         if any((path / "old").exists() for path in left):
             return "while folders were swapped"
         if left:
