@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -297,6 +298,12 @@ def _files_under(value: Any, source: Path | None, whole: bool) -> list[Path]:
     if not os.path.isdir(path):
         return []
     folder = Path(path)
+    with suppress(OSError):
+        return _files_in(folder, source, whole)
+    return []
+
+
+def _files_in(folder: Path, source: Path | None, whole: bool) -> list[Path]:
     belonging = [file for file in folder.iterdir() if source is not None and file.stem == source.stem]
     if files := [file for file in belonging if file.is_file()]:
         return files

@@ -411,8 +411,9 @@ def test_names_that_the_locale_cannot_spell_and_a_notebooks_backend(tmp_path: Pa
         write_photo(tmp_path / "in" / os.fsdecode(name))
     ascii_locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     notebook = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    strict = {"PYTHONIOENCODING": "ascii:strict"}
     arguments = ("refine", tmp_path / "in", *SMALL, "--out", tmp_path / "out")
-    done = spawn(*arguments, extra=ascii_locale | notebook)
+    done = spawn(*arguments, extra=ascii_locale | notebook | strict)
     assert done.code == 0, done
     folders = sorted(os.fsencode(path.name) for path in (tmp_path / "out").iterdir())
     assert folders == sorted(name.removesuffix(b".png") for name in names)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -26,6 +27,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a user's error is one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name that the terminal's encoding lacks must not end the program.
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # The plan for a time or memory limit is one line at level INFO; it is shown without --verbose.
     logging.getLogger("redepth.optim.planning").setLevel(logging.INFO)

@@ -59,18 +59,14 @@ def replaced_folder(folder: StrPath, replaced: Iterable[str], record: str) -> It
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = _can_be_moved(target)
     place = target.parent if whole else target
+    place.mkdir(exist_ok=True)
     recover(place)
     with _work_folder(place, target.name, replaced) as work:
         new = work / "new"
         new.mkdir()
         yield new
-        if not whole:
+        if not (whole and _swapped(work, target)):
             _move_files(new, target, replaced, record)
-        elif target.exists():
-            shutil.copymode(target, new)
-            os.rename(target, work / "old")  # `_settle` does the rest, also after an interrupt
-        else:
-            os.rename(new, target)
 
 
 def recover(folder: StrPath) -> None:
@@ -137,6 +133,19 @@ def _settle(work: Path) -> None:
 
 def _as_name(text: str) -> str:
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def _swapped(work: Path, target: Path) -> bool:
+    """Begin to swap the folders, which `_settle` ends; return False if the system does not allow that."""
+    try:
+        if target.exists():
+            shutil.copymode(target, work / "new")
+            os.rename(target, work / "old")
+        else:
+            os.rename(work / "new", target)
+    except OSError:
+        return False
+    return True
 
 
 def _move_files(new: Path, target: Path, replaced: Iterable[str], record: str) -> None:

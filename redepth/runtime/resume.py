@@ -110,7 +110,7 @@ def why_again(record: Mapping[str, Any], now: Identity, folder: Path) -> str:
     try:
         changes = list(Identity.model_validate(record["identity"]).changes(now))
         damage = io.damage(folder, record["files"])
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return "its record does not say what it was made from"
     return "; ".join([*changes, damage] if damage else changes)
 

@@ -98,7 +98,7 @@ def test_what_is_being_written_is_private_and_an_error_changes_nothing(tmp_path:
     assert not hidden(tmp_path)
 
 
-@pytest.mark.parametrize("number", range(17))
+@pytest.mark.parametrize("number", range(18))
 def test_a_kill_at_any_call_leaves_the_old_or_the_new(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +131,7 @@ def test_the_kills_reach_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patched:
         calls = kill_at(patched, 100)
         save(tmp_path / "out", "2")
-    assert len(calls) <= 16
+    assert len(calls) <= 17
     assert calls.count("rename") == 4
 
 
@@ -200,6 +200,23 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(InputError, match="out: is not a folder"):
         save(tmp_path / "out", "1")
+    assert not hidden(tmp_path)
+
+
+def test_a_folder_that_the_system_does_not_let_go_is_written_file_by_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "out", "1", "old.npy")
+    rename = os.rename
+
+    def refuse(source: Path, target: Path) -> None:
+        if source == tmp_path / "out":
+            raise PermissionError("not yours")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    save(tmp_path / "out", "2")
+    assert content(tmp_path / "out") == whole("2")
     assert not hidden(tmp_path)
 
 
