@@ -48,11 +48,11 @@ class Job:
 REFINE = ("refine", "PHOTOS", *SMALL)
 STUDY = ("--size", "32", "--images", "2", "--threads", "1", "--arm", "trained", "--arm", "oracle")
 JOBS = {
-    "refine": Job(REFINE, 35),
+    "refine": Job(REFINE, 36),
     "refine anew": Job((*REFINE, "--seed", "1", "--fresh"), 20, REFINE, (*REFINE, "--seed", "1")),
     "bench": Job(("bench", "synthetic", "--limit", "3", *SMALL, "--option", "size=32", "--arrays"), 25),
     "experiment": Job(("experiment", "prior", *SMALL, *STUDY), 16),
-    "refine in two processes": Job((*REFINE, "--workers", "2"), 4),
+    "refine in two processes": Job((*REFINE, "--workers", "2"), 3),
 }
 
 
