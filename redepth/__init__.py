@@ -19,16 +19,17 @@ if TYPE_CHECKING:
     from redepth.config import Preset, load_preset
     from redepth.data import datasets
     from redepth.errors import RedepthError
+    from redepth.ground_truth import GroundTruth
     from redepth.optim import objectives
     from redepth.optim.outcome import Outcome, StepReport
     from redepth.optim.refiner import Refiner
     from redepth.pipeline import Pipeline, refine
-    from redepth.refinement import GroundTruth, Refinement
+    from redepth.refinement import Refinement
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "GroundTruth": "redepth.refinement",
+    "GroundTruth": "redepth.ground_truth",
     "Outcome": "redepth.optim.outcome",
     "Pipeline": "redepth.pipeline",
     "Preset": "redepth.config",

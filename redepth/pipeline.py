@@ -21,11 +21,12 @@ from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import FollowsPhoto, LeavesHoles
 from redepth.errors import ConfigError, InputError
+from redepth.ground_truth import GroundTruth
 from redepth.optim.outcome import OnStep
 from redepth.optim.planning import run_within_limits
 from redepth.optim.refiner import Refiner
 from redepth.priors.prompts import Captioner, Prompt
-from redepth.refinement import GroundTruth, Refinement
+from redepth.refinement import Refinement
 from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from redepth.batch import Photo
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.errors import one_line
+from redepth.ground_truth import GroundTruth
 from redepth.priors.prompts import Prompt
-from redepth.refinement import GroundTruth
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.blinn_phong import BlinnPhong

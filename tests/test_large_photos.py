@@ -103,12 +103,12 @@ def test_a_large_photo_is_measured_at_every_kth_pixel(
 ) -> None:
     values = np.random.default_rng(0).uniform(1, 2, (150, 211)).astype(np.float32)
     mask = np.arange(211)[None] < np.full((150, 1), 150)
-    whole = replace(result, ground_truth=refinement.GroundTruth(values, mask=mask))
+    whole = replace(result, ground_truth=ground_truth.GroundTruth(values, mask=mask))
     assert whole.record()["ground_truth"]["every"] == 1
     raw = {name: getattr(whole, name) for name in ("initial", "refined")}
-    monkeypatch.setattr(refinement, "KEPT_PIXELS", 10_000)
+    monkeypatch.setattr(ground_truth, "WHOLE_PIXELS", 10_000)
     monkeypatch.setattr(refinement, "MEASURED_PIXELS", 5_000)
-    truth = refinement.GroundTruth(values, mask=mask)
+    truth = ground_truth.GroundTruth(values, mask=mask)
     truth.check(150, 211)
     large = replace(result, ground_truth=truth)
     assert large.record()["ground_truth"]["every"] == truth.every == 3

@@ -18,8 +18,8 @@ from redepth.components import resolve
 from redepth.config import Component
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
+from redepth.ground_truth import GroundTruth
 from redepth.metrics.diagnostics import THRESHOLDS, Signature
-from redepth.refinement import GroundTruth
 from tests.support.checkpoints import tiny
 from tests.support.command import ENVIRONMENT
 from tests.support.helpers import GOLDEN, RESULT_FILES, photo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -22,7 +22,7 @@ from redepth.runtime import signals
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
     from redepth.batch import Photo, Refined, Settings
-    from redepth.refinement import GroundTruth
+    from redepth.ground_truth import GroundTruth
     from redepth.runtime.executors import Done, Resources
 
 
@@ -164,9 +164,20 @@ def run(request: RefineRequest) -> int:
             if not results.interrupted:
                 console.complain("interrupted; finished photos are kept")
             results.interrupted = True
+    _miss_vanished(results, folders)
     if results.refined:
         console.out.print(_summary(results.refined, folders))
     return _exit_code(results, len(request.paths) + request.rejected)
+
+
+def _miss_vanished(results: Results, folders: Mapping[Path, Path]) -> None:
+    """Count a photo as failed whose folder was removed while the others were refined."""
+    from redepth.refinement import RECORD
+
+    for path in list(results.refined):
+        if not os.path.isfile(folders[path] / RECORD):
+            del results.refined[path]
+            results.fail(path, f"its results in {folders[path]} were removed meanwhile; run again")
 
 
 def _exit_code(results: Results, total: int) -> int:
@@ -320,7 +331,7 @@ def _ground_truth(
     if photos != 1:
         raise ConfigError(f"--gt belongs to one photo, {photos} were given")
     from redepth import io
-    from redepth.refinement import GroundTruth
+    from redepth.ground_truth import GroundTruth
 
     # The hashes first: a file that changes meanwhile differs from its hash in the next call.
     files = {"the ground truth": path, "the mask": mask}

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
@@ -43,7 +44,9 @@ class WorkerProcess:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(make, theirs, resources.threads_each, gpu, _log_levels()), daemon=True
         )
-        self.process.start()
+        # Ctrl-C of the terminal must not end it in the middle of an import, before it has its handler.
+        with signals.blocked():
+            self.process.start()
         # The process has its own copy: without this one, the connection ends with the process.
         theirs.close()
         self.slot = slot
@@ -154,6 +157,8 @@ class _Interruption:
     def attempt(self, work: Callable[[], Any]) -> Any:
         self.busy = True
         try:
+            # A signal that arrived before there was a handler arrives now.
+            signals.unblock()
             return work()
         finally:
             self.busy = False
@@ -183,24 +188,24 @@ def _serve(
     except Exception as error:
         parent.send(error if isinstance(error, RedepthError) else RedepthError(one_line(error)))
         return
-    parent.send("ready")
-    while True:
-        try:
+    # The connection ends with the parent, or when it needs this process no more.
+    with suppress(EOFError, ConnectionError):
+        parent.send("ready")
+        while True:
             index, item = parent.recv()
-        except (EOFError, ConnectionError):
-            return
-        try:
-            done = interruption.attempt(partial(attempt, worker, index, item))
-        except KeyboardInterrupt:
-            done = Done(index, None, error=INTERRUPTED, interrupted=True)
-        # The parent has the input already.
-        parent.send(Done(index, None, done.result, done.error, done.interrupted))
+            try:
+                done = interruption.attempt(partial(attempt, worker, index, item))
+            except KeyboardInterrupt:
+                done = Done(index, None, error=INTERRUPTED, interrupted=True)
+            # The parent has the input already.
+            parent.send(Done(index, None, done.result, done.error, done.interrupted))
 
 
 def _decline(parent: Connection) -> None:
     """Answer that Ctrl-C ended the first input, before there was a worker for it."""
-    index, _ = parent.recv()
-    parent.send(Done(index, None, error=INTERRUPTED, interrupted=True))
+    with suppress(EOFError, ConnectionError):
+        index, _ = parent.recv()
+        parent.send(Done(index, None, error=INTERRUPTED, interrupted=True))
 
 
 def _end_with_parent() -> None:
@@ -210,7 +215,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         # A signal that this thread takes would not wake the main thread, whose handler acts on it.
-        signals.leave_to_main_thread()
+        signals.block()
         connection.wait([parent.sentinel])
         os._exit(1)
 

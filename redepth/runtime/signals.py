@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -87,10 +88,28 @@ def set_all(handler: Callable[[int, Any], Any] | signal.Handlers) -> None:
         signal.signal(number, handler)
 
 
-def leave_to_main_thread() -> None:
-    """Block the ending signals in the calling thread."""
-    if hasattr(signal, "pthread_sigmask"):
+def block() -> None:
+    """Block the ending signals in the calling thread. Windows has no such thing."""
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def unblock() -> None:
+    """Let the ending signals through again, also those that have arrived meanwhile."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold the ending signals back. A process that is started meanwhile starts with them blocked."""
+    # In Python 3.11 the first start of this helper of multiprocessing unblocks Ctrl-C and terminate.
+    resource_tracker.ensure_running()
+    block()
+    try:
+        yield
+    finally:
+        unblock()
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -125,7 +125,7 @@ class Executor(ABC):
 class Crew(Executor, Generic[H]):
     """Hands inputs out to workers elsewhere. A worker that dies takes no other input with it.
 
-    The input that it had in hand is tried once more, by another worker; the others are not affected.
+    The input that it had in hand is tried once more, at the end and alone; the others are not affected.
     """
 
     def _run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
@@ -140,14 +140,18 @@ class Crew(Executor, Generic[H]):
         self, make: Make[T, R], inputs: Sequence[T], interruptions: Interruptions
     ) -> Iterator[Done[T, R]]:
         left = deque(enumerate(inputs))
+        # Tried again at the end and alone: several at a time may have been too many for the memory.
+        again: deque[tuple[int, T]] = deque()
         idle: list[H] = []
         running: dict[H, tuple[int, T]] = {}
         deaths: Counter[int] = Counter()
         told = False
-        while running or (left and not self._stopped):
-            while left and not self._stopped and len(running) < self.resources.workers:
+        while running or ((left or again) and not self._stopped):
+            while not self._stopped and len(running) < (self.resources.workers if left else 1):
+                if not (left or again):
+                    break
                 worker = idle.pop() if idle else self._start(make)
-                index, item = left.popleft()
+                index, item = (left or again).popleft()
                 self._give(worker, index, item)
                 running[worker] = (index, item)
             ended = self._wait(list(running))
@@ -165,7 +169,7 @@ class Crew(Executor, Generic[H]):
                 if self._stopped:
                     yield Done(index, item, error=INTERRUPTED, interrupted=True)
                 elif deaths[index] < DEATHS:
-                    left.appendleft((index, item))
+                    again.append((index, item))
                 else:
                     yield Done(index, item, error=KILLED)
 

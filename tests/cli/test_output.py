@@ -164,6 +164,25 @@ def test_terminate_and_hang_up_end_a_run_as_ctrl_c_does(
     assert signal.getsignal(number) == before
 
 
+def test_results_that_vanish_while_the_others_are_refined_are_no_success(
+    tmp_path: Path, real_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine = Pipeline.refine
+
+    def removing(self: Pipeline, photo: Any, **options: Any) -> Any:
+        if photo.source.stem == "moon":
+            shutil.rmtree(tmp_path / "out")
+        return refine(self, photo, **options)
+
+    monkeypatch.setattr(Pipeline, "refine", removing)
+    photos = [real_photos[name] for name in ("coins", "moon")]
+    done = call("refine", *photos, *SMOKE, *STEP, "--out", tmp_path / "out")
+    assert done.code == 2
+    assert any("coins" in line and "were removed meanwhile" in line for line in done.complaints)
+    assert str(tmp_path / "out" / "coins") not in done.out
+    assert (tmp_path / "out" / "moon" / "run.json").is_file()
+
+
 def test_ctrl_c_anywhere_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

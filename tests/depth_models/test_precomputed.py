@@ -17,8 +17,8 @@ from redepth.batch import Refined
 from redepth.depth_models import REGISTRY
 from redepth.depth_models.precomputed import Precomputed
 from redepth.errors import ConfigError, InputError
+from redepth.ground_truth import GroundTruth
 from redepth.pipeline import Pipeline
-from redepth.refinement import GroundTruth
 from tests.support.command import Finished, call
 from tests.support.helpers import photo, relative_error
 from tests.support.tiny_depth_models import load, relief
