@@ -12,7 +12,7 @@ from PIL import Image
 
 import redepth
 from benchmarks.speed import memory
-from redepth import io, refinement, viz
+from redepth import ground_truth, io, refinement, viz
 from redepth.io import write
 from redepth.metrics import evaluate
 from tests.support.helpers import photo
@@ -107,7 +107,7 @@ def test_a_large_photo_is_measured_at_every_kth_pixel(
     assert whole.record()["ground_truth"]["every"] == 1
     raw = {name: getattr(whole, name) for name in ("initial", "refined")}
     monkeypatch.setattr(ground_truth, "WHOLE_PIXELS", 10_000)
-    monkeypatch.setattr(refinement, "MEASURED_PIXELS", 5_000)
+    monkeypatch.setattr(ground_truth, "MEASURED_PIXELS", 5_000)
     truth = ground_truth.GroundTruth(values, mask=mask)
     truth.check(150, 211)
     large = replace(result, ground_truth=truth)

@@ -92,6 +92,8 @@ def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
         initial=side,
         refined=side,
         diagnostics=[HOSTILE],
+        silog=(2.0, 2.0),
+        values=lambda _: (0.1, 0.1),
         change=lambda _: -1.0,
     )
     protocol = SimpleNamespace(name=HOSTILE, version=1, sha256="0" * 64, description=HOSTILE)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, RedepthError, cut
 from redepth.registry import require
 from redepth.runtime.work import INTERRUPTED, Crew, Done, Make, R, Resources, T, attempt, use_threads
 
@@ -126,20 +127,32 @@ def check(address: str) -> None:
             raise _no_cluster(address, getattr(error, "strerror", None) or str(error)) from None
     elif address != "auto":
         raise _no_cluster(address, "an address is HOST:PORT, ray://HOST:PORT or auto")
-    command = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    probe = context.Process(target=_probe, args=(address, theirs), daemon=True)
+    probe.start()
+    theirs.close()
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", command, address],
-            timeout=CONNECT_SECONDS,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-    except subprocess.TimeoutExpired:
-        raise _no_cluster(address, f"it does not answer within {CONNECT_SECONDS} s") from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["it cannot be reached"]
-        raise _no_cluster(address, lines[-1][:200])
+        problem = ours.recv() if ours.poll(CONNECT_SECONDS) else f"no answer within {CONNECT_SECONDS} s"
+    except EOFError:
+        problem = "it cannot be reached"
+    finally:
+        probe.kill()
+        probe.join()
+    if problem:
+        raise _no_cluster(address, problem)
+
+
+def _probe(address: str, answer: Connection) -> None:
+    """Connect to a cluster and send an empty text, or why that is impossible."""
+    # What Ray logs meanwhile, line after line, is no help.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    ray = require("ray", "ray")
+    try:
+        ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+        answer.send("")
+    except Exception as error:  # Ray has many
+        answer.send(cut(str(error).splitlines()[0] if str(error) else type(error).__name__, 200))
 
 
 @dataclass

@@ -73,7 +73,7 @@ def test_depth_anything_3(online: Hub, coins: Path, tmp_path: Path) -> None:
     from tests.support.tiny_depth_models import small_da3
 
     with small_da3():
-        done = refine(coins, tmp_path, "--preset", "da3-mono-large", "--prompt", "coins")
+        done = refine(coins, tmp_path, "--prompt", "coins", preset="da3-mono-large")
     assert done.code == 0, done
     assert online.downloaded() == {DA3: repos.DA3_FILES, SD: repos.sd_files()}
 
@@ -323,7 +323,18 @@ def test_a_user_on_a_poor_line(hub_folders: dict[str, Path], home: Path, coins: 
     """Three calls: the hub fails during the first, works in the second, and is gone in the third."""
 
     def run(server: Hub, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "redepth", "refine", str(coins), "--out", str(tmp_path), *RUN]
+        command = [
+            sys.executable,
+            "-m",
+            "redepth",
+            "refine",
+            str(coins),
+            "--out",
+            str(tmp_path),
+            "--preset",
+            "re-depth-anything",
+            *RUN,
+        ]
         variables = environment(server, home, **more)
         return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
 

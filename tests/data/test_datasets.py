@@ -26,6 +26,7 @@ from redepth.data.datasets.base import require_some, unknown_name
 from redepth.data.datasets.middlebury import Calibration, read_calibration
 from redepth.errors import ConfigError, InputError, MissingDependencyError
 from redepth.ops.geometry import normals_from_depth
+from redepth.protocols import load_protocol, prepare
 from tests.support.image_files import png_bytes
 
 HEIGHT, WIDTH = 18, 24
@@ -677,8 +678,10 @@ def test_folder_refuses_ground_truth_of_another_orientation(tmp_path: Path) -> N
     photo(tmp_path / "photos" / "a.png", exif=upright)
     (tmp_path / "depth").mkdir()
     np.save(tmp_path / "depth" / "a.npy", numbers())
-    with pytest.raises(InputError, match=r"a: the truth is \(18, 24\) and the photo \(24, 18\)"):
-        build("folder", tmp_path).load("a")
+    with pytest.raises(
+        InputError, match="ground truth is 24 x 18 pixels and the photo, as it is shown, 18 x 24"
+    ):
+        prepare(load_protocol("folder"), build("folder", tmp_path).load("a"))
     np.save(tmp_path / "depth" / "a.npy", numbers().T)
     sample = build("folder", tmp_path).load("a")
     assert sample.pixels().shape[:2] == sample.truth.shape

@@ -33,7 +33,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     ("options", "words"),
     [
         ({"rasterizer": "opengl"}, ("rasterizer", "'pytorch3d' or 'nvdiffrast'", "got 'opengl'")),
-        ({"cut": 0.0}, ("cut", "greater than 0", "got 0.0")),
+        ({"cut": 0.0}, ("cut", "allowed: >= 1e-06", "got 0.0")),
         ({"max_rotation": 20}, ("max_rotation", "got 20", "allowed: >= 0, <= 15")),
         ({"max_rotations": 5}, ("max_rotations", "did you mean 'max_rotation'")),
         ({"field_of_view": 60}, ("field_of_view", "need camera: pinhole")),

@@ -258,10 +258,18 @@ def test_a_pinhole_shows_a_sloped_ground_otherwise() -> None:
         ("lambert", {"lights": 0}, ("lights", "got 0", "allowed: >= 1, <= 64")),
         ("ggx", {"min_roughness": -0.1}, ("min_roughness", "got -0.1", "allowed: >= 0.05, <= 1")),
         ("oren-nayar", {"max_roughness": -1}, ("max_roughness", "allowed: >= 0, <= 1.5")),
-        ("lambert", {"camera": "pinhole", "field_of_view": 180}, ("field_of_view", "allowed: > 0, < 180")),
+        (
+            "lambert",
+            {"camera": "pinhole", "field_of_view": 180},
+            ("field_of_view", "allowed: >= 0.001, <= 179"),
+        ),
         ("lambert", {"camera": "fisheye"}, ("camera", "'orthographic' or 'pinhole'", "got 'fisheye'")),
         ("lambert", {"field_of_view": 60}, ("field_of_view", "need camera: pinhole")),
-        ("lambert", {"camera": "pinhole", "intrinsics": [0, 1, 0, 0]}, ("intrinsics", "fx and fy > 0")),
+        (
+            "lambert",
+            {"camera": "pinhole", "intrinsics": [0, 1, 0, 0]},
+            ("intrinsics", "fx and fy of 0.001 or more"),
+        ),
         (
             "lambert",
             {"light_distribution": "papre"},

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from redepth.errors import ConfigError, InputError, RedepthError
-from redepth.runtime import cluster
+from redepth.runtime import cluster, signals
 from redepth.runtime.executors import Done, Resources, executor, gpu_share
 from tests.support import fake_gpus
 
@@ -124,8 +124,8 @@ def two_patient_workers(folder: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A suite that was started in the background has Ctrl-C ignored, and its children would inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        # A suite that was started in the background ignores some, and its children would inherit that.
+        preexec_fn=partial(signals.set_all, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 120
@@ -285,7 +285,7 @@ def test_a_cluster_that_never_answers_is_given_up_after_a_time_that_is_said(
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"{address}': it does not answer within 0.2 s"):
+        with pytest.raises(ConfigError, match=rf"{address}': no answer within 0.2 s"):
             cluster.check(address)
 
 

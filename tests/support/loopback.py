@@ -17,7 +17,7 @@ from tests.support.hub_server import COMMIT, Hub
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 SMALL = ("-s", "optim.steps=1", "-s", "optim.members=1", "-s", "depth_model.longer_side=70")
-RUN = ("--preset", "re-depth-anything", "--device", "cpu", *SMALL, "-s", "prior.size=64")
+RUN = ("--device", "cpu", *SMALL, "-s", "prior.size=64")
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
@@ -46,9 +46,9 @@ def source(**options: Any) -> checkpoints.Source:
     return checkpoints.locate(SD, options.pop("revision", None), ["unet/config.json", UNET], **options)
 
 
-def refine(photo: Path, out: Path, *more: str | Path) -> Finished:
+def refine(photo: Path, out: Path, *more: str | Path, preset: str = "re-depth-anything") -> Finished:
     """Run ``redepth refine`` with small settings in this process."""
-    return call("refine", photo, "--out", out, *RUN, *more)
+    return call("refine", photo, "--out", out, "--preset", preset, *RUN, *more)
 
 
 def environment(server: Hub, home: Path, **more: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from redepth import io
 from redepth.contracts import Predicts
-from redepth.data.datasets.base import Missing, Sample, Unit, require_some, same_size, unknown_name
+from redepth.data.datasets.base import Missing, Sample, Unit, require_some, unknown_name
 from redepth.errors import InputError
 from redepth.metrics import stored_no_hits
 
@@ -86,8 +86,8 @@ class Folder:
         truth = stored * np.float32(self.scale)
         mask = io.load_mask(files["masks"][name]) if "masks" in files else None
         photo = files["photos"][name]
-        sample = Sample(name, photo, truth, self.kind, self.unit, mask, no_hit=no_hit)
-        return same_size(sample, io.image_size(photo))
+        # `protocols.prepare` compares the shapes: a truth may have another scale than the photo.
+        return Sample(name, photo, truth, self.kind, self.unit, mask, no_hit=no_hit)
 
     def _files(self) -> dict[str, Files]:
         return {kind: _matches(self.root, pattern) for kind, pattern in self.patterns.items()}
