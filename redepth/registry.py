@@ -18,7 +18,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
@@ -155,7 +156,7 @@ class Registry:
     def entries(self) -> dict[str, Entry]:
         """Return every component by name, those of installed packages included."""
         installed: dict[str, Entry] = {}
-        for point in entry_points(group=self.group):
+        for point in _installed(self.group, tuple(sys.path)):
             known = self._entries.get(point.name) or installed.get(point.name)
             if known is None:
                 summary = f"from package {_distribution(point)}"
@@ -167,7 +168,7 @@ class Registry:
     def distribution(self, name: str) -> tuple[str, str] | None:
         """Return the name and the version of the package whose entry point a component is, if it is one."""
         if name not in self._entries:
-            for point in entry_points(group=self.group, name=name):
+            for point in _installed(self.group, tuple(sys.path)).select(name=name):
                 if point.dist is not None:
                     return point.dist.name, point.dist.version
         return None
@@ -377,6 +378,12 @@ def _level_of_caller() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         frame, level = frame.f_back, level + 1
     return level
+
+
+@lru_cache(maxsize=32)
+def _installed(group: str, search_path: tuple[str, ...]) -> EntryPoints:
+    """Return the entry points of a group. Reading those of all packages is slow, and a photo needs them often."""
+    return entry_points(group=group)
 
 
 def _distribution(point: Any) -> str:

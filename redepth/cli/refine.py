@@ -161,12 +161,14 @@ def run(request: RefineRequest) -> int:
             for done in _with_bar(outcomes, len(photos), request.resources):
                 results.add(done)
         except KeyboardInterrupt:
-            if not results.interrupted:
-                console.complain("interrupted; finished photos are kept")
             results.interrupted = True
     _miss_vanished(results, folders)
     if results.refined:
         console.out.print(_summary(results.refined, folders))
+    if results.interrupted:
+        finished = sum(not result.reason for result in results.refined.values())
+        rest = "the same command refines the rest" if finished else "the same command starts again"
+        console.complain(f"interrupted: {finished} of {len(photos)} photos are finished; {rest}")
     return _exit_code(results, len(request.paths) + request.rejected)
 
 
