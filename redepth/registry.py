@@ -382,7 +382,7 @@ def _level_of_caller() -> int:
 
 @lru_cache(maxsize=32)
 def _installed(group: str, search_path: tuple[str, ...]) -> EntryPoints:
-    """Return the entry points of a group. Reading those of all packages is slow, and a photo needs them often."""
+    """Return the entry points of a group. Reading all packages is slow, and a photo needs it often."""
     return entry_points(group=group)
 
 
