@@ -28,13 +28,16 @@ _NUMBERS = "biuf"
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?[\d.]{1,40}(?:[eE][-+]?\d{1,3})?)(?=\s)")
 
 
-def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None = None) -> NDArray[Any]:
+def read_numpy(
+    path: Path, keys: Sequence[str] = (), *, max_pixels: int | None = None, refused: str | None = None
+) -> NDArray[Any]:
     """Read an ``.npy`` file, or one array of an ``.npz`` file.
 
     Args:
         path: the file.
         keys: names of the array in an ``.npz`` file that holds several, the preferred one first.
         max_pixels: number of values beyond which the file is refused; None is the limit of `pixel_limit`.
+        refused: a name that the array in an ``.npz`` file must not have.
 
     Raises:
         InputError: the file is missing or damaged, too large, longer or shorter than its header says, holds
@@ -46,7 +49,7 @@ def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None =
                 file.seek(0)
                 return _read_array(path, file, os.fstat(file.fileno()).st_size, max_pixels)
             with zipfile.ZipFile(file) as archive:
-                entry = _choose(path, archive, keys)
+                entry = _choose(path, archive, keys, refused)
                 with archive.open(entry) as stream:
                     return _read_array(path, stream, entry.file_size, max_pixels)
         except InputError:
@@ -55,16 +58,25 @@ def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None =
             raise InputError(f"{path}: not numbers saved by numpy ({reason(error)}); save again") from None
 
 
-def _choose(path: Path, archive: zipfile.ZipFile, keys: Sequence[str]) -> zipfile.ZipInfo:
+def _choose(
+    path: Path, archive: zipfile.ZipFile, keys: Sequence[str], refused: str | None
+) -> zipfile.ZipInfo:
     """Return the array with one of these names, or the only one."""
     entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
     for key in keys:
+        if key == refused and key in entries:
+            raise other_kind(path, key, keys[0])
         if key in entries:
             return entries[key]
     if len(entries) == 1:
         return next(iter(entries.values()))
     expected = " or ".join(map(repr, keys))
     raise InputError(f"{path}: holds the arrays {shortened(str(sorted(entries)))}; name the map {expected}")
+
+
+def other_kind(path: Path, found: str, wanted: str) -> InputError:
+    """Return the error for a map that is named as the other kind."""
+    return InputError(f"{path}: its map is named {found}, and {wanted} was asked for; state the right kind")
 
 
 def _read_array(path: Path, stream: IO[bytes], size: int, max_pixels: int | None) -> NDArray[Any]:

@@ -314,3 +314,37 @@ def test_a_grey_pfm_in_colour_is_read_and_a_scale_of_0_is_refused(tmp_path: Path
     with pytest.raises(InputError) as error:
         io.load_depth_map(path)
     assert_one_line(error, path, "scale is 0")
+
+
+def test_a_map_is_the_one_of_its_kind(tmp_path: Path) -> None:
+    depth = depth_map()
+    np.savez(tmp_path / "both.npz", depth=depth, disparity=1 / depth)
+    np.savez(tmp_path / "any.npz", anything=depth)
+    np.savez(tmp_path / "one.npz", disparity=1 / depth)
+    np.savez(tmp_path / "more.npz", disparity=1 / depth, mask=depth > 1)
+    paths = [tmp_path / "one.npz", tmp_path / "more.npz"]
+    both = [tmp_path / "both.npz"]
+    if importlib.util.find_spec("OpenEXR"):
+        both.append(write_exr(tmp_path / "both.exr", {"depth": depth, "disparity": 1 / depth}))
+        paths.append(write_exr(tmp_path / "one.exr", {"disparity": 1 / depth}))
+        paths.append(write_exr(tmp_path / "layer.exr", {"a.Disparity.Z": 1 / depth, "a.R": depth}))
+    for path in both:
+        np.testing.assert_array_equal(io.load_map(path, "depth"), depth)
+        np.testing.assert_array_equal(io.load_map(path, "disparity"), 1 / depth)
+    np.testing.assert_array_equal(io.load_map(tmp_path / "any.npz", "disparity"), depth)
+    np.savez(tmp_path / "any.npz", depth=depth, mask=depth > 1)
+    np.testing.assert_array_equal(io.load_map(tmp_path / "any.npz", "disparity"), depth)
+    for path in paths:
+        np.testing.assert_array_equal(io.load_map(path, "disparity"), 1 / depth)
+        with pytest.raises(InputError) as error:
+            io.load_map(path, "depth")
+        assert_one_line(error, path, "named disparity", "depth was asked for")
+
+
+def test_a_map_in_a_png_of_redepth_is_decoded(tmp_path: Path) -> None:
+    values = depth_map()
+    values[1, 1] = np.nan
+    io.save_disparity_png(tmp_path / "a.png", values)
+    np.testing.assert_allclose(io.load_map(tmp_path / "a.png", "disparity"), values, atol=1e-3)
+    Image.fromarray(np.full((3, 4), 7, np.uint16)).save(tmp_path / "b.png")
+    assert (io.load_map(tmp_path / "b.png", "depth") == 7).all()
