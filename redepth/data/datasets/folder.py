@@ -106,7 +106,7 @@ def _matches(root: Path, pattern: str) -> Files:
     expression = re.compile(_as_expression(pattern))
     files: Files = {}
     try:
-        paths = sorted(path for path in root.glob(pattern) if path.is_file())
+        paths = sorted(path for path in root.glob(pattern) if not path.is_dir())
     except OSError as error:
         raise InputError(f"{root}: {pattern[:80]} cannot be searched ({io.reason(error)})") from None
     for path in paths:
