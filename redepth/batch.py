@@ -206,6 +206,8 @@ def why_refine(photo: Photo, settings: Settings) -> str | None:
         return f"{RECORD} is damaged"
     if changes:
         return "; ".join(changes)
+    if not record.get("files"):
+        return f"{RECORD} names no files"
     identity = _identity(photo.with_hashes(), settings)
     return why_again(record, identity, photo.folder) or None
 

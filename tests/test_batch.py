@@ -255,6 +255,12 @@ def test_a_file_that_is_gone_or_empty_is_named(name: str, done: Batch) -> None:
     assert done.why() == f"{name} is missing"
 
 
+def test_a_record_without_files_does_not_count(done: Batch) -> None:
+    path = done.base / "out" / "a" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": {}}))
+    assert done.why() == "run.json names no files"
+
+
 def test_a_setting_that_changed_is_named(done: Batch) -> None:
     assert done.why("optim.steps=2") == "another preset (optim.steps 1 was used, it is 2 now)"
     assert done.why(seed=3) == "seed 0 was used, it is 3 now"

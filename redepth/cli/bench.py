@@ -32,6 +32,9 @@ class _RunByDefault(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
+_NAMED = 5
+"""How many images that are left out are named."""
+
 app = typer.Typer(
     cls=_RunByDefault,
     help="Measure presets on a data set with ground truth (bench DATASET), or compare two runs.",
@@ -149,7 +152,15 @@ def _images(
     names = protocols.read_names(split) if split is not None else None
     if limit is not None:
         names = (names or protocols.select(chosen, opened, partial=True)[1])[:limit]
-    return protocols.select(chosen, opened, names, partial=limit is not None)
+    selected = protocols.select(chosen, opened, names, partial=limit is not None)
+    if names is None and chosen.split.count is None:
+        # A split of whatever is complete: what is not would be missed in silence.
+        missing = opened.check()
+        for problem in missing[:_NAMED]:
+            console.warn(f"left out: {problem}")
+        if len(missing) > _NAMED:
+            console.warn(f"left out: {len(missing) - _NAMED} more")
+    return selected
 
 
 def _presets(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Preset]:

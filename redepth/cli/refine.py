@@ -340,7 +340,7 @@ def _ground_truth(
     hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
     with io.pixel_limit(max_pixels):
         return GroundTruth(
-            io.load_depth_map(path), kind, None if mask is None else io.load_mask(mask), hashes
+            io.load_map(path, kind), kind, None if mask is None else io.load_mask(mask), hashes
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -84,7 +83,11 @@ class Precomputed(WholeModel):
             InputError: unreadable, of another aspect ratio, constant, negative or 0 as depth.
         """
         path = self._file.path
-        values = self.factor * _stored(path).astype(np.float64) + self.offset
+        values = (
+            self.factor
+            * io.load_map(path, "disparity" if self.predicts == "disparity" else "depth").astype(np.float64)
+            + self.offset
+        )
         known = np.isfinite(values)
         self._check(path, values[known])
         height, width = image.shape[-2:]
@@ -114,14 +117,6 @@ class Precomputed(WholeModel):
             )
         if low == high:
             raise InputError(f"{path}: the map is constant ({low:g}); there is no surface to refine")
-
-
-def _stored(path: Path) -> NDArray[np.float32]:
-    if path.suffix.lower() == ".png":
-        # For a PNG that redepth did not write, or a damaged one, the general reader decides.
-        with suppress(InputError):
-            return io.load_disparity_png(path)
-    return io.load_depth_map(path)
 
 
 def _check_aspect(path: Path, columns: int, rows: int, width: int, height: int) -> None:

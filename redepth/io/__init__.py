@@ -5,7 +5,7 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 """
 
 from redepth.io.arrays import read_floats
-from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16
+from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16, load_map
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
@@ -56,6 +56,7 @@ __all__ = [
     "load_depth_map",
     "load_disparity_png",
     "load_grey16",
+    "load_map",
     "load_mask",
     "load_photo",
     "manifest",

@@ -19,23 +19,25 @@ from numpy.typing import NDArray
 
 from redepth.errors import InputError
 from redepth.io.files import open_regular, reason, shortened
+from redepth.io.images import HEADER_END
 from redepth.io.limits import check_pixels
 
 _NUMBERS = "biuf"
 """Kinds of numpy types that a map may have: bool, integers, floats."""
 
-# The white space before the numbers is one character, or, as some tools write it, ends in a line feed.
 _PFM_HEADER = re.compile(rb"P([fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?[\d.]{1,40}(?:[eE][-+]?\d{1,3})?)(?=\s)")
-_PFM_HEADER_END = re.compile(rb"[ \t]*\r?\n|\s")
 
 
-def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None = None) -> NDArray[Any]:
+def read_numpy(
+    path: Path, keys: Sequence[str] = (), *, max_pixels: int | None = None, refused: str | None = None
+) -> NDArray[Any]:
     """Read an ``.npy`` file, or one array of an ``.npz`` file.
 
     Args:
         path: the file.
         keys: names of the array in an ``.npz`` file that holds several, the preferred one first.
         max_pixels: number of values beyond which the file is refused; None is the limit of `pixel_limit`.
+        refused: a name that the array in an ``.npz`` file must not have.
 
     Raises:
         InputError: the file is missing or damaged, too large, longer or shorter than its header says, holds
@@ -47,7 +49,7 @@ def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None =
                 file.seek(0)
                 return _read_array(path, file, os.fstat(file.fileno()).st_size, max_pixels)
             with zipfile.ZipFile(file) as archive:
-                entry = _choose(path, archive, keys)
+                entry = _choose(path, archive, keys, refused)
                 with archive.open(entry) as stream:
                     return _read_array(path, stream, entry.file_size, max_pixels)
         except InputError:
@@ -56,16 +58,25 @@ def read_numpy(path: Path, keys: Sequence[str] = (), *, max_pixels: int | None =
             raise InputError(f"{path}: not numbers saved by numpy ({reason(error)}); save again") from None
 
 
-def _choose(path: Path, archive: zipfile.ZipFile, keys: Sequence[str]) -> zipfile.ZipInfo:
+def _choose(
+    path: Path, archive: zipfile.ZipFile, keys: Sequence[str], refused: str | None
+) -> zipfile.ZipInfo:
     """Return the array with one of these names, or the only one."""
     entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
     for key in keys:
+        if key == refused and key in entries:
+            raise other_kind(path, key, keys[0])
         if key in entries:
             return entries[key]
     if len(entries) == 1:
         return next(iter(entries.values()))
     expected = " or ".join(map(repr, keys))
     raise InputError(f"{path}: holds the arrays {shortened(str(sorted(entries)))}; name the map {expected}")
+
+
+def other_kind(path: Path, found: str, wanted: str) -> InputError:
+    """Return the error for a map that is named as the other kind."""
+    return InputError(f"{path}: its map is named {found}, and {wanted} was asked for; state the right kind")
 
 
 def _read_array(path: Path, stream: IO[bytes], size: int, max_pixels: int | None) -> NDArray[Any]:
@@ -104,14 +115,14 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
 
 
 def read_pfm(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32]:
-    r"""Read a PFM file of one channel; its scale gives the byte order only.
+    r"""Read a PFM file of one channel, or of equal ones; its scale gives the byte order only.
 
     The header may end in any one character of white space, in ``\r\n``, or in blanks and ``\n``. The length
     of the file says which.
 
     Raises:
-        InputError: the file is missing, too large, longer or shorter than its header says, has colour
-            channels, or is no PFM file.
+        InputError: the file is missing, too large, longer or shorter than its header says, has
+            different colour channels, or is no PFM file.
     """
     with open_regular(path) as file:
         head = file.read(512)
@@ -119,21 +130,26 @@ def read_pfm(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32
     header = _PFM_HEADER.match(head)
     if header is None:
         raise InputError(f"{path}: not a PFM file; it must start with Pf, width, height and scale")
-    if header[1] == b"F":
-        raise InputError(f"{path}: a colour PFM; give a map of one channel (Pf)")
+    if float(header[4]) == 0:
+        raise InputError(f"{path}: its scale is 0, which gives no byte order; write -1.0 or 1.0")
+    channels = 3 if header[1] == b"F" else 1
     width, height = int(header[2]), int(header[3])
-    expected = 4 * width * height
+    expected = 4 * channels * width * height
     start = size - expected
     end = head[header.end() : max(start, 0)]
-    if start > header.end() and not (start <= len(head) and _PFM_HEADER_END.fullmatch(end)):
+    if start > header.end() and not (start <= len(head) and HEADER_END.fullmatch(end)):
         found = size - header.end() - 1
         raise InputError(f"{path}: holds {found} of {expected} bytes, too many; write or copy it again")
     if start <= header.end():
         found = size - header.end() - 1
         raise InputError(f"{path}: truncated, {found} of {expected} bytes; copy it again")
     order = "<" if header[4].startswith(b"-") else ">"
+    check_pixels(path, width, height, max_pixels)
+    numbers = channels * width * height
+    values = read_floats(path, height, channels * width, start=start, order=order, max_pixels=numbers)
     # PFM stores the bottom row first.
-    return read_floats(path, height, width, start=start, order=order, max_pixels=max_pixels)[::-1]
+    colours = values[::-1].reshape(height, width, channels)
+    return grey_of_colour(path, "the colours of a PFM", list(np.moveaxis(colours, -1, 0)))
 
 
 def read_floats(

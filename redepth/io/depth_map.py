@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,26 @@ from redepth.io.files import StrPath
 from redepth.io.samples import Samples, read_samples
 
 _IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
+
+MapName = Literal["depth", "disparity"]
+
+
+def load_map(path: StrPath, kind: MapName, *, max_pixels: int | None = None) -> NDArray[np.float32]:
+    """Read a map that is known to be depth or disparity, as `load_depth_map` does, with two differences.
+
+    Of several arrays or channels the one with the name of the kind is taken, and disparity is never taken for
+    depth; and a 16-bit PNG of redepth is decoded (`load_disparity_png`). A map named depth may be disparity:
+    many tools call any map so.
+
+    Raises:
+        InputError: as `load_depth_map`, or depth was asked for and the map is named disparity.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".png":
+        # For a PNG that redepth did not write, or a damaged one, the general reader decides.
+        with suppress(InputError):
+            return load_disparity_png(path, max_pixels=max_pixels)
+    return _load(path, kind, max_pixels)
 
 
 def load_depth_map(path: StrPath, *, max_pixels: int | None = None) -> NDArray[np.float32]:
@@ -37,14 +58,18 @@ def load_depth_map(path: StrPath, *, max_pixels: int | None = None) -> NDArray[n
         InputError: the file is missing, damaged, too large, of another kind or shape, or has no finite value.
         MissingDependencyError: the file is OpenEXR and the package OpenEXR is not installed.
     """
-    path = Path(path)
+    return _load(Path(path), None, max_pixels)
+
+
+def _load(path: Path, kind: MapName | None, max_pixels: int | None) -> NDArray[np.float32]:
     suffix = path.suffix.lower()
     if suffix in (".npy", ".npz"):
-        values = read_numpy(path, ("depth", "disparity"), max_pixels=max_pixels)
+        names = ("disparity", "depth") if kind == "disparity" else ("depth", "disparity")
+        values = read_numpy(path, names, max_pixels=max_pixels, refused=_refused(kind))
     elif suffix == ".pfm":
         values = read_pfm(path, max_pixels=max_pixels)
     elif suffix == ".exr":
-        values = read_exr(path, max_pixels=max_pixels)
+        values = read_exr(path, kind, max_pixels=max_pixels)
     elif suffix in _IMAGE_SUFFIXES:
         values = _grey(path, read_samples(path, max_pixels))
     else:
@@ -106,6 +131,11 @@ def check_size(what: str, shape: tuple[int, ...], height: int, width: int) -> No
     if shape != (height, width):
         size = f"{shape[1]} x {shape[0]} pixels" if len(shape) == 2 else f"of shape {shape}"
         raise InputError(f"the {what} is {size} and the photo {width} x {height}: they must be one size")
+
+
+def _refused(kind: MapName | None) -> str | None:
+    """Return the name that a map of this kind cannot have."""
+    return "disparity" if kind == "depth" else None
 
 
 def _grey(path: Path, samples: Samples) -> NDArray[Any]:

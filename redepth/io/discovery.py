@@ -134,11 +134,14 @@ def _expand(path: Path, warn: Callable[[str], object]) -> list[Path]:
 
 
 def _with_suffix(paths: Sequence[Path], suffixes: frozenset[str]) -> list[Path]:
-    """Return the visible files with one of these endings, sorted."""
+    """Return what is visible, has one of these endings and is no folder, sorted.
+
+    A link to nothing is one: `load_photo` reports it, and it is not passed over in silence.
+    """
     return sorted(
         path
         for path in paths
-        if not path.name.startswith(".") and path.suffix.lower() in suffixes and os.path.isfile(path)
+        if not path.name.startswith(".") and path.suffix.lower() in suffixes and not os.path.isdir(path)
     )
 
 

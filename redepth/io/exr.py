@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redepth.errors import InputError, MissingDependencyError
-from redepth.io.arrays import grey_of_colour
+from redepth.io.arrays import grey_of_colour, other_kind
 from redepth.io.files import damaged, open_regular, shortened
 from redepth.io.limits import check_pixels
 
@@ -20,6 +20,7 @@ _DEPTH_CHANNELS = ("depth", "disparity", "z", "y", "v")
 """Names of the channel that holds the map, in lower case, the preferred one first."""
 _VECTORS = {"z": "xy", "y": "x", "v": "u"}
 """Channels that stand beside one of such a name if it is a part of a vector, as in normals."""
+_KINDS = ("depth", "disparity")
 _DEPTH_LAYERS = ("depth", "disparity", "zdepth", "z")
 _NUMBERS_A_PIXEL = 64
 """All channels are decoded at once: they may hold so many numbers for each pixel of the limit."""
@@ -69,12 +70,18 @@ class _Channel:
     display: _Window
 
 
-def read_exr(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
+def read_exr(path: Path, kind: str | None = None, *, max_pixels: int | None = None) -> NDArray[Any]:
     """Read a map, at the size of the display window.
 
     It is the only channel; the one named depth, disparity, Z, Y or V; that of a layer named depth, such as
     Blender's ``ViewLayer.Depth.Z``; the Z of any other layer without X and Y; or the colour, if its channels
     are equal.
+
+    Args:
+        path: the file.
+        kind: ``depth`` or ``disparity``: the channel or layer of this name is taken, and disparity never for
+            depth.
+        max_pixels: as for `redepth.io.load_photo`.
 
     Returns:
         (H, W), NaN where an alpha channel beside it is 0, and outside the data window.
@@ -93,7 +100,7 @@ def read_exr(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
             f'{path}: reading OpenEXR needs the package OpenEXR; run: pip install "redepth[exr]"'
         ) from None
     channels, parts = _headers(path, OpenEXR.File, max_pixels)
-    group, alpha = _choose(path, channels)
+    group, alpha = _choose(path, _of_kind(path, channels, kind))
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             if len(file.parts) != parts:  # a part that cannot be decoded is left out, with no exception
@@ -133,6 +140,23 @@ def _headers(path: Path, open_file: Any, max_pixels: int | None) -> tuple[list[_
     numbers = sum(channel.data.width * channel.data.height for channel in channels)
     check_pixels(path, math.ceil(numbers / _NUMBERS_A_PIXEL), 1, max_pixels)
     return channels, parts
+
+
+def _of_kind(path: Path, channels: Sequence[_Channel], kind: str | None) -> Sequence[_Channel]:
+    """Return the channels without those that are named as the other kind, where there are both.
+
+    Raises:
+        InputError: depth is asked for, and there is only disparity.
+    """
+    other = {"depth": "disparity", "disparity": "depth"}.get(kind or "")
+    named = {name: [c for c in channels if name in (c.name, c.layer.rpartition(".")[2])] for name in _KINDS}
+    if other is None or not named[other]:
+        return channels
+    if named[str(kind)]:
+        return [channel for channel in channels if channel not in named[other]]
+    if other == "disparity":
+        raise other_kind(path, other, str(kind))
+    return channels
 
 
 def _choose(path: Path, channels: Sequence[_Channel]) -> tuple[list[_Channel], _Channel | None]:

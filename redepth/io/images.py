@@ -6,6 +6,8 @@ rise from black to white, whatever its file does.
 
 from __future__ import annotations
 
+import os
+import re
 import struct
 import threading
 import zlib
@@ -82,6 +84,8 @@ _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 """Pillow's modes of big-endian numbers, and the same in the machine's order."""
 _SCALED_BITS = {"L;2": 85, "L;4": 17}
 """Pillow's modes of 2 and 4 bits, and the factor by which it scales their samples to 8 bits."""
+HEADER_END = re.compile(rb"[ \t]*\r?\n|\s")
+"""The white space before the numbers of a PGM, PPM or PFM: one character, or all up to a line feed."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def read_image(
         if check is not None:
             check(image)
         try:
+            _mend_netpbm(path, file, image)
             found = _stored_mode(image)
             _mend_byte_order(image, found)
             if stored:
@@ -144,6 +149,8 @@ def read_image(
             image.load()
             if has_deep_planes(image) and ";16" not in found:
                 raise separate_planes(path)
+        except InputError:
+            raise
         except DECODE_ERRORS as error:
             raise damaged(path, error) from None
     _scale_transparency(image, found)
@@ -241,6 +248,8 @@ def _stored_mode(image: ImageFile.ImageFile) -> str:
         return ""
     arguments = image.tile[0].args
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    if image.tile[0].codec_name == "ppm" and isinstance(arguments, tuple) and image.mode == "RGB":
+        return "RGB;16 scaled" if int(arguments[1]) > 255 else "RGB"
     return first if isinstance(first, str) else ""
 
 
@@ -260,6 +269,36 @@ def _mend_byte_order(image: ImageFile.ImageFile, stored: str) -> None:
     """
     if image.tile and image.tile[0].codec_name == "libtiff" and stored in _NATIVE:
         _reinterpret(image, _NATIVE[stored])
+
+
+def _mend_netpbm(path: Path, file: BinaryIO, image: ImageFile.ImageFile) -> None:
+    """Let Pillow start at the first sample of a binary PGM, PPM or PFM, and keep all bits of a colour.
+
+    Raises:
+        InputError: the file is longer or shorter than its header says.
+    """
+    if image.format != "PPM" or not image.tile or image.tile[0].codec_name == "ppm_plain":
+        return
+    tile = image.tile[0]
+    arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+    deep = image.mode == "I" or (tile.codec_name == "ppm" and arguments[1] > 255)
+    width, height = image.size
+    row = (width + 7) // 8 if image.mode == "1" else width * len(image.getbands()) * (2 if deep else 1)
+    expected = height * (4 * width if image.mode == "F" else row)
+    size = os.fstat(file.fileno()).st_size
+    start = size - expected
+    file.seek(tile.offset - 1)
+    end = file.read(max(0, min(start - tile.offset + 1, 64)))
+    if start < tile.offset or start - tile.offset >= 64 or not HEADER_END.fullmatch(end):
+        raise InputError(
+            f"{path}: holds {size - tile.offset} bytes of pixels in place of {expected}; "
+            "write or copy it again"
+        )
+    if deep and image.mode == "RGB":
+        # Pillow's own decoder of 16-bit colours leaves 8 bits that are rounded.
+        whole = arguments[1] == 65535
+        tile = tile._replace(codec_name="raw", args=("RGB;16B", 0, 1)) if whole else tile
+    image.tile = [tile._replace(offset=start)]
 
 
 def has_deep_planes(image: Image.Image) -> bool:

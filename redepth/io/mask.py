@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def load_mask(
 def _selected(path: Path, samples: Samples) -> NDArray[np.bool_]:
     """Return the pixels that are neither black nor transparent."""
     values = samples.values
-    threshold = 127 if samples.lossy else 0
+    threshold = _half(values) if samples.lossy else 0
     if values.ndim == 2:
         mask: NDArray[np.bool_] = values > threshold
     elif samples.lossy:
@@ -59,4 +60,11 @@ def _selected(path: Path, samples: Samples) -> NDArray[np.bool_]:
             f"{path}: its palette has black for another entry than 0, so its colours and its labels select "
             "different pixels; save the mask as grey"
         )
-    return mask if samples.alpha is None else mask & (samples.alpha > threshold)
+    if samples.alpha is None:
+        return mask
+    return mask & (samples.alpha > (_half(samples.alpha) if samples.lossy else 0))
+
+
+def _half(values: NDArray[Any]) -> int:
+    """Return 127 of 255, at the bits of the values."""
+    return 127 if values.dtype.itemsize == 1 else 127 * 257

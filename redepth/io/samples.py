@@ -85,6 +85,9 @@ def _numbers(image: Image.Image) -> NDArray[Any]:
 
 def _bands(path: Path, image: Image.Image) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Return the colour, or the grey, and the alpha of an image of 8 bits."""
+    if image.mode in ("LAB", "HSV"):
+        # Their black is no 0, and Pillow's conversion of it neither.
+        raise InputError(f"{path}: colour mode {image.mode} is not supported; save it as grey")
     try:
         if image.mode in ("LA", "La"):
             both = np.asarray(image.convert("LA"))

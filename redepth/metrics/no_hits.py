@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from redepth.errors import InputError
 
-NO_HITS = (1e10, 65504.0, 32767.0, 2147483647.0, 4294967295.0)
-"""Numbers that often mean "no hit": Blender's, the largest half-precision number, the largest integers."""
+NO_HITS = (1e10, 65504.0, 32767.0, 2147483647.0, 4294967295.0, 655.35, 65.535, 65535 / 256)
+"""Numbers that often mean "no hit": Blender's, the largest half-precision number, the largest integers, and
+that of 16 bits in metres where it was in centimetres, millimetres or 256ths."""
 
 UINT16_MAX = 65535.0
 """The largest number of a 16-bit picture: a depth there is cut off, or is none."""

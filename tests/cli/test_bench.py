@@ -39,3 +39,23 @@ def test_a_change_that_is_unknown_is_a_dash() -> None:
     columns = [list(column.cells) for column in table.columns]
     assert columns[3] == ["-", "-50.0 %"]
     assert columns[4] == ["-", "-60.0 to -40.0 %"]
+
+
+def test_a_photo_without_its_truth_or_behind_a_dead_link_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images: list[str] = []
+
+    def measured(run: benchmark.Run, *_: Any, **__: Any) -> tuple[list[Any], dict[Any, str]]:
+        images.extend(run.images)
+        return [], {}
+
+    monkeypatch.setattr(benchmark, "run_benchmark", measured)
+    for part in ("photos", "depth"):
+        (tmp_path / part).mkdir()
+    for name in ("photos/a.png", "depth/a.npy", "photos/b.png", "depth/c.npy"):
+        (tmp_path / name).touch()
+    (tmp_path / "photos" / "c.png").symlink_to(tmp_path / "gone.png")
+    done = call("bench", "folder", "--root", tmp_path, "--preset", "smoke", "--out", tmp_path / "out")
+    assert images == ["a", "c"], "c is tried, and fails"
+    assert any("left out" in line and "photos/b.png" in line for line in done.complaints)

@@ -258,7 +258,7 @@ def test_bad_depth_maps(tmp_path: Path) -> None:
     (tmp_path / "words.npy").write_text("words")
     (tmp_path / "words.pfm").write_text("words")
     (tmp_path / "a.hdr").write_text("words")
-    (tmp_path / "colour.pfm").write_bytes(b"PF\n1 1\n-1\n" + bytes(12))
+    (tmp_path / "colour.pfm").write_bytes(b"PF\n1 1\n-1\n" + bytes(11) + b"\1")
     (tmp_path / "short.pfm").write_bytes(b"Pf\n4 4\n-1\n" + bytes(12))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:100])
     for name, word in {
@@ -271,7 +271,7 @@ def test_bad_depth_maps(tmp_path: Path) -> None:
         "none.npz": "'depth' or 'disparity'",
         "words.npy": "numpy",
         "words.pfm": "Pf",
-        "colour.pfm": "colour",
+        "colour.pfm": "different channels",
         "short.pfm": "12 of 64 bytes",
         "a.hdr": ".exr",
         "cut.npz": "numpy",
@@ -303,3 +303,48 @@ def test_a_size_is_named_when_it_does_not_fit() -> None:
     io.check_size("mask", (10, 20), 10, 20)
     with pytest.raises(InputError, match="the mask is 21 x 10 pixels and the photo 20 x 10"):
         io.check_size("mask", (10, 21), 10, 20)
+
+
+def test_a_grey_pfm_in_colour_is_read_and_a_scale_of_0_is_refused(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).uniform(1, 9, (20, 12)).astype("<f4")
+    path = tmp_path / "a.pfm"
+    path.write_bytes(b"PF\n12 20\n-1.0\r\n" + np.repeat(values[::-1, :, None], 3, 2).tobytes())
+    np.testing.assert_array_equal(io.load_depth_map(path, max_pixels=240), values)
+    path.write_bytes(b"Pf\n12 20\n0.0\n" + values.tobytes())
+    with pytest.raises(InputError) as error:
+        io.load_depth_map(path)
+    assert_one_line(error, path, "scale is 0")
+
+
+def test_a_map_is_the_one_of_its_kind(tmp_path: Path) -> None:
+    depth = depth_map()
+    np.savez(tmp_path / "both.npz", depth=depth, disparity=1 / depth)
+    np.savez(tmp_path / "any.npz", anything=depth)
+    np.savez(tmp_path / "one.npz", disparity=1 / depth)
+    np.savez(tmp_path / "more.npz", disparity=1 / depth, mask=depth > 1)
+    paths = [tmp_path / "one.npz", tmp_path / "more.npz"]
+    both = [tmp_path / "both.npz"]
+    if importlib.util.find_spec("OpenEXR"):
+        both.append(write_exr(tmp_path / "both.exr", {"depth": depth, "disparity": 1 / depth}))
+        paths.append(write_exr(tmp_path / "one.exr", {"disparity": 1 / depth}))
+        paths.append(write_exr(tmp_path / "layer.exr", {"a.Disparity.Z": 1 / depth, "a.R": depth}))
+    for path in both:
+        np.testing.assert_array_equal(io.load_map(path, "depth"), depth)
+        np.testing.assert_array_equal(io.load_map(path, "disparity"), 1 / depth)
+    np.testing.assert_array_equal(io.load_map(tmp_path / "any.npz", "disparity"), depth)
+    np.savez(tmp_path / "any.npz", depth=depth, mask=depth > 1)
+    np.testing.assert_array_equal(io.load_map(tmp_path / "any.npz", "disparity"), depth)
+    for path in paths:
+        np.testing.assert_array_equal(io.load_map(path, "disparity"), 1 / depth)
+        with pytest.raises(InputError) as error:
+            io.load_map(path, "depth")
+        assert_one_line(error, path, "named disparity", "depth was asked for")
+
+
+def test_a_map_in_a_png_of_redepth_is_decoded(tmp_path: Path) -> None:
+    values = depth_map()
+    values[1, 1] = np.nan
+    io.save_disparity_png(tmp_path / "a.png", values)
+    np.testing.assert_allclose(io.load_map(tmp_path / "a.png", "disparity"), values, atol=1e-3)
+    Image.fromarray(np.full((3, 4), 7, np.uint16)).save(tmp_path / "b.png")
+    assert (io.load_map(tmp_path / "b.png", "depth") == 7).all()

@@ -152,3 +152,17 @@ def test_names_that_cannot_be_are_kept_for_their_own_error(name: str, tmp_path: 
     for read in (io.load_photo, io.load_mask, io.image_size, lambda path: io.load_depth_map(f"{path}.npy")):
         with pytest.raises(InputError):
             read(tmp_path / name)
+
+
+def test_a_link_to_nothing_and_a_pipe_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "c.png")
+    os.mkfifo(tmp_path / "d.png")
+    photos = [tmp_path / name for name in ("a.png", "b.png", "c.png", "d.png")]
+    assert io.find_photos([tmp_path]) == photos
+    assert io.find_photos([tmp_path / "*.png"]) == photos
+    for path in photos[1:]:
+        with pytest.raises(InputError) as error:
+            io.load_photo(path)
+        assert_one_line(error, path)

@@ -243,3 +243,51 @@ def test_colours_in_separate_planes_are_right_or_refused(
             io.load_photo(path)
     else:
         np.testing.assert_allclose(io.load_photo(path)[..., 0], values / most, atol=0.004)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b" \n", b"\t\r\n"])
+@pytest.mark.parametrize("kind", ["P4", "P5", "P5 16", "P6", "P6 16", "Pf"])
+def test_netpbm_headers_of_all_line_ends_give_the_same_picture(tmp_path: Path, end: bytes, kind: str) -> None:
+    path = tmp_path / "a.ppm"
+    mask = np.random.default_rng(0).random((20, 32)) < 0.5
+    most = 1.0 if kind == "Pf" else 65535 if "16" in kind else 255
+    values = np.where(mask, 1, 0)
+    colours = np.repeat(values[..., None], 3, -1) if "P6" in kind else values
+    content = {
+        "P4": np.packbits(~mask, axis=1),
+        "P5": colours.astype("u1"),
+        "P5 16": colours.astype(">u2"),
+        "P6": colours.astype("u1"),
+        "P6 16": colours.astype(">u2"),
+        "Pf": colours[::-1].astype("<f4"),
+    }[kind].tobytes()
+    number = {"P4": b"", "Pf": b"\n-1.0"}.get(kind, b"\n%d" % most)
+    head = kind[:2].encode() + b"\n32 20" + number
+    path.write_bytes(head + end + content)
+    np.testing.assert_array_equal(io.load_mask(path), mask)
+    one = {"P4": 1, "Pf": 1, "P6 16": 0}.get(kind, 1 / most)
+    np.testing.assert_allclose(io.load_photo(path)[..., 1], values * one, atol=1e-7)
+    # Without its last byte, a file may as well be whole, its header with a shorter end of its header.
+    for wrong in (content + b"\n", content[:-1])[: 1 + (end == b"\n")]:
+        path.write_bytes(head + end + wrong)
+        for read in (io.load_mask, io.load_photo):
+            with pytest.raises(InputError) as error:
+                read(path)
+            assert_one_line(error, path, "bytes of pixels in place of")
+
+
+def test_deep_colours_of_an_odd_maximum_and_modes_without_black_are_no_mask(tmp_path: Path) -> None:
+    path = tmp_path / "a.ppm"
+    path.write_bytes(b"P6\n32 20\n1023\n" + bytes(3840))
+    assert io.load_photo(path).max() == 0
+    Image.new("LAB", (32, 20), (0, 128, 128)).save(tmp_path / "a.tif")
+    for refused in (path, tmp_path / "a.tif"):
+        with pytest.raises(InputError) as error:
+            io.load_mask(refused)
+        assert_one_line(error, refused, "not supported")
+
+
+def test_a_lossy_mask_of_16_bits_has_its_threshold_at_the_middle(tmp_path: Path) -> None:
+    grey = np.where(RAMP > 30_000, 65535, 300).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "a.jp2", irreversible=True)
+    np.testing.assert_array_equal(io.load_mask(tmp_path / "a.jp2"), RAMP > 30_000)

@@ -32,6 +32,12 @@ def gap(depth: NDArray[np.float32]) -> NDArray[np.bool_]:
     return beyond_gap(depth.astype(np.float64), np.isfinite(depth) & (depth > 0))
 
 
+def test_the_largest_number_of_16_bits_is_found_in_metres() -> None:
+    for value in (655.35, 65.535, 65535 / 256):
+        assert first_row(stored_no_hits(with_sky(value, scene(40))))
+        assert not stored_no_hits(with_sky(value, scene(value - 0.5))).any()
+
+
 @pytest.mark.parametrize("value", [1e10, 65504, 65535, 32767, 2**31 - 1, 2**32 - 1])
 def test_a_usual_no_hit_value_is_found(value: float) -> None:
     assert first_row(stored_no_hits(with_sky(value)))

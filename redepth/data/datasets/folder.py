@@ -22,7 +22,7 @@ class Folder:
     """Photos and depth maps of any folder, paired by the text that the wildcards of two patterns match.
 
     ``photos="rgb/*.jpg"`` and ``truths="depth/*_depth.png"`` make ``rgb/a1.jpg`` and ``depth/a1_depth.png``
-    the image ``a1``; ``**`` matches folders. Ground truth is any file that `redepth.io.load_depth_map`
+    the image ``a1``; ``**`` matches folders. Ground truth is any file that `redepth.io.load_map`
     reads, times ``scale``; it is unknown where it is 0, negative, not finite or a no-hit value
     (`redepth.metrics.stored_no_hits`).
 
@@ -80,7 +80,7 @@ class Folder:
         files = self._files()
         if name not in self._complete(files):
             raise unknown_name(name, self._complete(files))
-        stored = io.load_depth_map(files["truths"][name])
+        stored = io.load_map(files["truths"][name], self.kind)
         # Only the stored numbers show these values: a scale of 0.001 would make 65.504 of 65504.
         no_hit = stored_no_hits(stored) if self.kind == "depth" else None
         truth = stored * np.float32(self.scale)
@@ -106,7 +106,7 @@ def _matches(root: Path, pattern: str) -> Files:
     expression = re.compile(_as_expression(pattern))
     files: Files = {}
     try:
-        paths = sorted(path for path in root.glob(pattern) if path.is_file())
+        paths = sorted(path for path in root.glob(pattern) if not path.is_dir())
     except OSError as error:
         raise InputError(f"{root}: {pattern[:80]} cannot be searched ({io.reason(error)})") from None
     for path in paths:
