@@ -27,7 +27,7 @@ from redepth.ground_truth import GroundTruth
 from redepth.optim.outcome import OnStep
 from redepth.pipeline import DecodedPhoto, Pipeline, decode, write_captions
 from redepth.priors.prompts import Captioner, Prompt
-from redepth.refinement import RECORD, Refinement
+from redepth.refinement import RECORD, RESULT_FILES, Refinement
 from redepth.runtime.allocator import keep_freed_memory
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Executor, Make, Resources, executor
@@ -248,6 +248,7 @@ def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Phot
             # The hashes first: a file that changes meanwhile differs from its hash in the next call.
             checked = photo.with_hashes()
             _check_folder(photo.folder)
+            _check_kept(photo.folder, [photo.path, *([] if photo.sky_mask is None else [photo.sky_mask])])
             decoded = _decode(photo, max_pixels)
             decoded = replace(decoded, photo=_as_uint8(decoded.photo))
         except Exception as error:  # such as MemoryError
@@ -267,6 +268,14 @@ def _check_folder(folder: Path) -> None:
         raise InputError(
             f"{folder}: is not a folder that can be written to; move it away or choose another --out"
         )
+
+
+def _check_kept(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError if the result would replace a file that it is made from."""
+    for path in inputs:
+        parent, name = os.path.split(os.path.realpath(path))
+        if name in RESULT_FILES and parent == os.path.realpath(folder):
+            raise InputError(f"{path}: the result would replace this file; choose another --out")
 
 
 def refine_photos(
@@ -395,6 +404,8 @@ class _Worker:
 
     def __call__(self, photo: Photo) -> Refined:
         hashed = photo if photo.hashes else photo.with_hashes()
+        named = components.named_files(self.settings.preset, photo.path)
+        _check_kept(photo.folder, [file for files in named.values() for file in files])
         identity = _identity(hashed, self.settings, self.shared)
         decoded = photo.decoded or _decode(photo, self.settings.max_pixels)
         height, width = decoded.photo.pixels.shape[:2]

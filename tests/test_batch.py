@@ -426,3 +426,21 @@ def test_names_that_the_locale_cannot_spell_and_a_notebooks_backend(tmp_path: Pa
     # The same photos, however the locale spells them.
     done = call(*arguments)
     assert "4 of 4 photos are done already" in done.out
+
+
+def test_a_result_does_not_replace_what_it_is_made_from(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    photo = write_photo(out / "comparison" / "comparison.png")
+    content = photo.read_bytes()
+    done = call("refine", photo, *SMALL, "--device", "cpu", "--out", out)
+    assert done.code == 2
+    assert "comparison.png: the result would replace this file; choose another --out" in done.err
+    assert photo.read_bytes() == content
+    depth = write_depth(out / "a" / "disparity.npy")
+    content = depth.read_bytes()
+    picture = write_photo(tmp_path / "a.png")
+    maps = ("--depth", depth, "--predicts", "depth")
+    done = call("refine", picture, *SMALL, *maps, "--device", "cpu", "--out", out)
+    assert done.code == 2
+    assert "disparity.npy: the result would replace this file" in done.err
+    assert depth.read_bytes() == content
