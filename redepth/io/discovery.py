@@ -106,6 +106,8 @@ def find_photos(inputs: Sequence[StrPath], *, warn: Callable[[str], object] = lo
     if not inputs:
         raise InputError("no photo given; name a file, a folder or a pattern")
     photos: dict[str, Path] = {}
+    if not all(map(os.fspath, inputs)):
+        raise InputError("an empty name is no photo; is a variable of the shell unset?")
     for path in inputs:
         for photo in _expand(Path(path), warn):
             photos.setdefault(os.path.realpath(photo), photo)

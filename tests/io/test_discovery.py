@@ -166,3 +166,8 @@ def test_a_link_to_nothing_and_a_pipe_are_not_passed_over(tmp_path: Path) -> Non
         with pytest.raises(InputError) as error:
             io.load_photo(path)
         assert_one_line(error, path)
+
+
+def test_an_empty_name_is_not_the_working_folder() -> None:
+    with pytest.raises(InputError, match="an empty name is no photo"):
+        io.find_photos([""])
