@@ -60,6 +60,15 @@ def main() -> None:
     except RedepthError as error:
         console.complain(str(error))
         sys.exit(console.EXIT_ERROR)
+    except KeyboardInterrupt:
+        # Before a command began, or after it ended.
+        console.complain("interrupted")
+        sys.exit(signals.exit_code())
+    except SystemExit as end:
+        # Typer makes an exit code of its own of an interruption while it reads the options.
+        if end.code == 1 and signals.received():
+            sys.exit(signals.exit_code())
+        raise
 
 
 @app.callback(invoke_without_command=True)

@@ -42,6 +42,11 @@ def caught() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def received() -> bool:
+    """Return whether a signal has asked this program to end."""
+    return bool(_received)
+
+
 def exit_code() -> int:
     """Return the exit code: 130 after Ctrl-C, 143 after terminate, 129 after hang-up."""
     return 128 + (_received[0] if _received else signal.SIGINT)
