@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -10,6 +11,16 @@ from typing import BinaryIO
 from redepth.errors import InputError
 
 StrPath = str | os.PathLike[str]
+
+
+class _SizedReader(io.BufferedReader):
+    """Reads no more than there is: Python would first make room for all that a damaged header announces."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return up to ``size`` bytes."""
+        if size is not None and size > io.DEFAULT_BUFFER_SIZE:
+            size = min(size, max(0, os.fstat(self.fileno()).st_size - self.tell()))
+        return super().read(size)
 
 
 def open_regular(path: Path, *, may_be_empty: bool = False) -> BinaryIO:
@@ -25,7 +36,7 @@ def open_regular(path: Path, *, may_be_empty: bool = False) -> BinaryIO:
             raise InputError(f"{path}: is a folder, not a file; name a file inside it")
         if not stat.S_ISREG(mode):
             raise InputError(f"{path}: is not a regular file; save its content to a file first")
-        file = path.open("rb")
+        file = _SizedReader(io.FileIO(path, "rb"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the spelling and the folder") from None
     except PermissionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -166,3 +167,17 @@ def test_our_pixel_limit_stands_in_for_pillows(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(InputError, match="--max-pixels 1536"):
             io.load_photo(tmp_path / "a.png", max_pixels=1535)
     assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_a_length_that_a_damaged_file_announces_takes_no_memory(tmp_path: Path) -> None:
+    Image.new("L", (24, 20)).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    place = content.index(b"IDAT") - 4
+    (tmp_path / "a.png").write_bytes(content[:place] + b"\x7f\0\0\0" + content[place + 4 :])
+    tracemalloc.start()
+    try:
+        with suppress(InputError):
+            io.load_photo(tmp_path / "a.png")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
