@@ -36,7 +36,7 @@ def open_regular(path: Path, *, may_be_empty: bool = False) -> BinaryIO:
             raise InputError(f"{path}: is a folder, not a file; name a file inside it")
         if not stat.S_ISREG(mode):
             raise InputError(f"{path}: is not a regular file; save its content to a file first")
-        file = _SizedReader(io.FileIO(path, "rb"))
+        file = _SizedReader(path.open("rb", buffering=0))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the spelling and the folder") from None
     except PermissionError:

@@ -53,7 +53,7 @@ def test_permission_denied_as_reported_by_the_system(tmp_path: Path, monkeypatch
     path = tmp_path / "a.png"
     quadrants().save(path)
 
-    def refuse(self: Path, *args: object) -> None:
+    def refuse(self: Path, *args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
