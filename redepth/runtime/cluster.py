@@ -13,7 +13,7 @@ from typing import Any
 
 from redepth.errors import ConfigError, RedepthError, cut
 from redepth.registry import require
-from redepth.runtime.work import INTERRUPTED, Crew, Done, Make, R, Resources, T, attempt, use_threads
+from redepth.runtime.work import Crew, Done, Make, R, Resources, T, attempt, use_threads
 
 CONNECT_SECONDS = 30
 """How long a cluster has to answer."""
@@ -28,9 +28,9 @@ class Ray(Crew[Any]):
         super().__init__(resources)
         self._ray: Any = require("ray", "ray")
         self._started = False
+        self._workers: list[Any] = []
         self._running: dict[Any, Any] = {}
         self._cancelled: list[Any] = []
-        self._indices: dict[Any, int] = {}
 
     def _connect(self) -> None:
         if self._ray.is_initialized():
@@ -51,7 +51,7 @@ class Ray(Crew[Any]):
         if self._started:
             self._ray.shutdown()
         else:
-            for worker in self._indices:
+            for worker in self._workers:
                 self._ray.kill(worker)
 
     def _start(self, make: Make[T, R]) -> Any:
@@ -59,27 +59,19 @@ class Ray(Crew[Any]):
         ray = self._ray
         gpus = gpu_share(ray.cluster_resources().get("GPU", 0), workers) if self.resources.gpus else 0
         actor = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_RayWorker)
-        return actor.remote(make, threads)
+        self._workers.append(actor.remote(make, threads))
+        return self._workers[-1]
 
     def _give(self, worker: Any, index: int, item: Any) -> None:
         self._running[worker.work.remote(index, item)] = worker
-        self._indices[worker] = index
 
     def _wait(self, workers: Sequence[Any]) -> list[tuple[Any, Done[Any, Any] | None]]:
-        ended: list[tuple[Any, Done[Any, Any] | None]] = []
-        for worker in self._cancelled:
-            index = self._indices.pop(worker)
-            ended.append((worker, Done(index, None, error=INTERRUPTED, interrupted=True)))
+        ended: list[tuple[Any, Done[Any, Any] | None]] = [(worker, None) for worker in self._cancelled]
         self._cancelled = []
         if not self._running:
             return ended
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=POLL_SECONDS)
-        for reference in ready:
-            worker = self._running.pop(reference)
-            done = self._answer(reference)
-            if done is None:
-                del self._indices[worker]
-            ended.append((worker, done))
+        ended += [(self._running.pop(reference), self._answer(reference)) for reference in ready]
         return ended
 
     def _answer(self, reference: Any) -> Done[Any, Any] | None:

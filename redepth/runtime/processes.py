@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -31,7 +32,7 @@ from redepth.runtime.work import (
 
 POLL_SECONDS = 0.5
 END_SECONDS = 5.0
-"""How long an idle process has to end by itself."""
+"""How long idle processes have to end by themselves, all together."""
 
 
 class WorkerProcess:
@@ -52,10 +53,10 @@ class WorkerProcess:
         self.slot = slot
         self.ready = False
 
-    def end(self) -> None:
-        """End the process: an idle one ends with its connection, a busy one is killed."""
+    def end(self, seconds: float) -> None:
+        """End the process: an idle one ends with its connection, a busy one is killed after some seconds."""
         self.connection.close()
-        self.process.join(END_SECONDS)
+        self.process.join(seconds)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
@@ -75,8 +76,9 @@ class Processes(Crew[WorkerProcess]):
     def _close(self) -> None:
         for worker in self._workers:
             worker.connection.close()
+        deadline = time.monotonic() + END_SECONDS
         for worker in self._workers:
-            worker.end()
+            worker.end(max(0.0, deadline - time.monotonic()))
         self._workers.clear()
 
     def _start(self, make: Make[T, R]) -> WorkerProcess:
@@ -88,7 +90,7 @@ class Processes(Crew[WorkerProcess]):
     def _give(self, worker: WorkerProcess, index: int, item: Any) -> None:
         try:
             worker.connection.send((index, item))
-        except (BrokenPipeError, ConnectionError):
+        except ConnectionError:
             return
 
     def _wait(self, workers: Sequence[WorkerProcess]) -> list[tuple[WorkerProcess, Done[Any, Any] | None]]:
@@ -119,7 +121,7 @@ class Processes(Crew[WorkerProcess]):
                 better.
         """
         self._workers.remove(worker)
-        worker.end()
+        worker.end(END_SECONDS)
         if worker.ready or self._stopped:
             return
         self._failed_starts += 1

@@ -108,8 +108,9 @@ def unblock() -> None:
 @contextmanager
 def blocked() -> Iterator[None]:
     """Hold the ending signals back. A process that is started meanwhile starts with them blocked."""
-    # In Python 3.11 the first start of this helper of multiprocessing unblocks Ctrl-C and terminate.
-    resource_tracker.ensure_running()
+    if sys.platform != "win32":
+        # In Python 3.11 the first start of this helper of multiprocessing unblocks Ctrl-C and terminate.
+        resource_tracker.ensure_running()
     block()
     try:
         yield
