@@ -208,7 +208,8 @@ def why_refine(photo: Photo, settings: Settings) -> str | None:
         return "; ".join(changes)
     if not record.get("files"):
         return f"{RECORD} names no files"
-    identity = _identity(photo.with_hashes(), settings)
+    named = components.named_files(settings.preset, photo.path)
+    identity = _identity(photo.with_hashes(), settings, named)
     return why_again(record, identity, photo.folder) or None
 
 
@@ -227,10 +228,21 @@ def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator
         yield "another prompt"
 
 
-def _identity(photo: Photo, settings: Settings, shared: Mapping[str, str] | None = None) -> Identity:
-    """Return the identity of a refinement; ``shared`` are hashes that were taken earlier."""
-    files = components.named_files(settings.preset, photo.path)
-    identity = Identity.of(files, settings.versions, **photo.hashes)
+def _identity(
+    photo: Photo,
+    settings: Settings,
+    named: Mapping[str, list[Path]],
+    shared: Mapping[str, str] | None = None,
+) -> Identity:
+    """Return the identity of a refinement.
+
+    Args:
+        photo: with its hashes.
+        settings: of the batch.
+        named: the files that options of components name for the photo.
+        shared: hashes that were taken earlier, which count.
+    """
+    identity = Identity.of(named, settings.versions, **photo.hashes)
     return identity.model_copy(update={"inputs": {**identity.inputs, **(shared or {})}})
 
 
@@ -406,7 +418,7 @@ class _Worker:
         hashed = photo if photo.hashes else photo.with_hashes()
         named = components.named_files(self.settings.preset, photo.path)
         _check_kept(photo.folder, [file for files in named.values() for file in files])
-        identity = _identity(hashed, self.settings, self.shared)
+        identity = _identity(hashed, self.settings, named, self.shared)
         decoded = photo.decoded or _decode(photo, self.settings.max_pixels)
         height, width = decoded.photo.pixels.shape[:2]
         io.require_room(photo.folder, BYTES_PER_PIXEL * height * width)

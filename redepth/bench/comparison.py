@@ -35,7 +35,7 @@ def compare(a: Path, b: Path) -> Iterator[Comparison]:
 
 def _results(run: Run, folder: Path) -> list[Result]:
     """Return the finished rows of a run."""
-    tasks = [(preset, image) for preset in run.presets for image in run.images]
+    tasks = run.tasks()
     return list(read_rows(folder, tasks, Result).values())
 
 

@@ -51,6 +51,10 @@ class Run(BaseModel):
     prompt: str | None = None
     seed: int = 0
 
+    def tasks(self) -> list[tuple[str, str]]:
+        """Return the names of a preset and an image for each row, all images of a preset together."""
+        return [(preset, image) for preset in self.presets for image in self.images]
+
     def reader(self) -> Dataset:
         """Return the data set."""
         return open_dataset(self.protocol, self.dataset, self.options)

@@ -60,7 +60,7 @@ def run_benchmark(
         ConfigError: the folder holds another run, with the differences.
     """
     claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
-    tasks = [(preset, image) for preset in run.presets for image in run.images]
+    tasks = run.tasks()
     identity = identities(run.reader().load, run.presets)
     with io.pixel_limit(max_pixels):
         finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
@@ -76,8 +76,7 @@ def run_benchmark(
 
 def finished_rows(run: Run, folder: Path) -> list[Result]:
     """Return the rows of a run that its folder holds."""
-    tasks = [(preset, image) for preset in run.presets for image in run.images]
-    return list(read_rows(folder, tasks, Result).values())
+    return list(read_rows(folder, run.tasks(), Result).values())
 
 
 def differences(a: Run, b: Run) -> list[str]:

@@ -95,9 +95,8 @@ def bench_run(
     )
     where = folder or Path("out/bench") / dataset
     resources = options.resources(workers, ray, threads, device)
-    total = len(run.images) * len(run.presets)
     unwritten = False
-    with results_folder(where), console.resumable_tasks(where, total) as on_done:
+    with results_folder(where), console.resumable_tasks(where, len(run.tasks())) as on_done:
         try:
             results, failures = benchmark.run_benchmark(
                 run,
