@@ -58,6 +58,10 @@ def main() -> None:
         with signals.caught():
             app()
     except RedepthError as error:
+        if signals.received():
+            # A library has made an error of the interruption while it loaded weights.
+            console.complain("interrupted")
+            sys.exit(signals.exit_code())
         console.complain(str(error))
         sys.exit(console.EXIT_ERROR)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from redepth.runtime.cluster import Ray, gpu_share
 from redepth.runtime.processes import Processes
+from redepth.runtime.signals import received
 from redepth.runtime.work import Done, Executor, Make, R, Resources, T, Worker, attempt, use_threads
 
 __all__ = ["Done", "Executor", "Inline", "Make", "Resources", "Worker", "executor", "gpu_share"]
@@ -20,12 +21,18 @@ class Inline(Executor):
 
     def _run(self, make: Make[T, R], inputs: Sequence[T]) -> Iterator[Done[T, R]]:
         """Yield outcomes in the order of the inputs."""
+        signals_before = received()
         use_threads(self.resources.threads)
         worker = make()
         for index, item in enumerate(inputs):
             if self._stopped:
                 return
-            yield attempt(worker, index, item)
+            done = attempt(worker, index, item)
+            if received() > signals_before:
+                # Also where a library has swallowed the KeyboardInterrupt.
+                self._interrupted = True
+                self.stop()
+            yield done
 
 
 def executor(resources: Resources) -> Executor:

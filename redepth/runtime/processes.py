@@ -154,6 +154,7 @@ class _Interruption:
     def __call__(self, number: int, frame: Any) -> None:
         if self.busy:
             self.busy = False
+            signals.note(number)
             raise KeyboardInterrupt
 
     def attempt(self, work: Callable[[], Any]) -> Any:

@@ -42,9 +42,9 @@ def caught() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def received() -> bool:
-    """Return whether a signal has asked this program to end."""
-    return bool(_received)
+def received() -> int:
+    """Return how many signals have asked this program to end."""
+    return len(_received)
 
 
 def exit_code() -> int:
@@ -60,7 +60,7 @@ class Interruptions:
 
     def __call__(self, number: int, frame: Any) -> None:
         """Count a signal; a second one ends the program without more ado."""
-        _note(number)
+        note(number)
         self.count += 1
         if self.count > 1:
             raise KeyboardInterrupt
@@ -119,11 +119,12 @@ def blocked() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    _note(number)
+    note(number)
     raise KeyboardInterrupt
 
 
-def _note(number: int) -> None:
+def note(number: int) -> None:
+    """Remember a signal: a library may swallow the KeyboardInterrupt that follows."""
     _received.append(number)
     if number == getattr(signal, "SIGHUP", None):
         _leave_terminal()

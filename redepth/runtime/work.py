@@ -14,7 +14,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from redepth.errors import one_line
-from redepth.runtime.signals import Interruptions, counted
+from redepth.runtime.signals import Interruptions, counted, received
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -203,11 +203,15 @@ class Crew(Executor, Generic[H]):
 
 def attempt(worker: Worker[T, R], index: int, item: T) -> Done[T, R]:
     """Call a worker; whatever it raises becomes the outcome of this input."""
+    signals_before = received()
     try:
         return Done(index, item, result=worker(item))
     except KeyboardInterrupt:
         return Done(index, item, error=INTERRUPTED, interrupted=True)
     except Exception as error:  # an error of one input must not stop the others
+        if received() > signals_before:
+            # A library that loads weights makes an error of its own of a KeyboardInterrupt.
+            return Done(index, item, error=INTERRUPTED, interrupted=True)
         log.debug("input %d failed", index, exc_info=True)
         return Done(index, item, error=one_line(error))
 

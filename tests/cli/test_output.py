@@ -187,6 +187,35 @@ def test_results_that_vanish_while_the_others_are_refined_are_no_success(
     assert (tmp_path / "out" / "moon" / "run.json").is_file()
 
 
+@pytest.mark.parametrize("swallowed", [False, True], ids=["made an error", "swallowed"])
+def test_an_interruption_that_a_library_keeps_to_itself_ends_the_run(
+    swallowed: bool, tmp_path: Path, real_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine = Pipeline.refine
+    asked: list[str] = []
+
+    def keeping(self: Pipeline, photo: Any, **options: Any) -> Any:
+        asked.append(photo.source.stem)
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise OSError("Unable to load weights") from None
+        return refine(self, photo, **options)
+
+    monkeypatch.setattr(Pipeline, "refine", keeping)
+    photos = [real_photos[name] for name in ("coins", "moon")]
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = call("refine", *photos, *SMOKE, *STEP, "--out", tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert done.code == 130
+    assert asked == ["coins"]
+    assert (tmp_path / "coins" / "run.json").is_file() == swallowed
+    assert "interrupted: " in done.complaints[-1]
+
+
 def test_ctrl_c_anywhere_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

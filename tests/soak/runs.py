@@ -49,6 +49,8 @@ class ForkServer:
 
         Ctrl-C reaches the whole session, as from a terminal; other signals the command alone.
         """
+        # A command that is killed at once has not opened it.
+        log.touch()
         started = time.monotonic()
         process = self.ask(start=arguments, log=str(log), imports="")
         try:
