@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import redepth
 from redepth import components
 from redepth.errors import ConfigError
 from redepth.registry import Registry
-from tests.support.command import call, spawn
+from tests.support.command import call, is_installed, spawn
 
 PYPROJECT = """
 [build-system]
@@ -79,7 +78,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     (source / "pyproject.toml").write_text(PYPROJECT)
     (source / "my_renderers.py").write_text(MODULE)
-    if all(importlib.util.find_spec(tool) for tool in ("pip", "setuptools")):
+    if all(map(is_installed, ("pip", "setuptools"))):
         command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
         command += ["--no-index", "--no-build-isolation", "--target", str(site), str(source)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)

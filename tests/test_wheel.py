@@ -17,6 +17,7 @@ from redepth.checkpoints.embedded import COMPARISON
 from redepth.data.scenes.path_traced import ASSET
 from redepth.io import save_png
 from redepth.io.assets import VARIABLE
+from tests.support.command import is_installed
 from tests.support.helpers import photo
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +99,8 @@ def link(name: str, site: Path) -> None:
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of an environment with the wheel and its declared dependencies alone."""
-    pytest.importorskip("pip", reason="installs the wheel")
+    if not is_installed("pip"):
+        pytest.skip("installs the wheel with pip")
     folder = tmp_path_factory.mktemp("bare")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin" / "python"

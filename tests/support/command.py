@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import io
 import json
 import os
@@ -36,6 +37,15 @@ class Finished:
     def complaints(self) -> list[str]:
         """The lines of stderr without those of the progress bar."""
         return [line for line in self.err.splitlines() if line.strip() and "━" not in line]
+
+
+def is_installed(distribution: str) -> bool:
+    """Look for a distribution without importing it.
+
+    Importing ``pip``, or asking ``find_spec`` for it, makes setuptools leave its own distutils for the
+    standard library's: from then on nothing here can import setuptools, as ``torch.compile`` does.
+    """
+    return next(iter(importlib.metadata.distributions(name=distribution)), None) is not None
 
 
 def call(*args: str | Path) -> Finished:
