@@ -23,7 +23,9 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from redepth.guidance import UNGUIDED, Guidance, SkyMask
 from redepth.literals import Predicts as Predicts
+from redepth.ops.camera import Camera
 
 Invariance = Literal["affine", "metric"]
 """Whether a raw output is known up to scale and shift, or in metres (depth) and 1 / metres (disparity)."""
@@ -349,14 +351,44 @@ class Surface:
         depth: (B,1,H,W) their relative depth.
         image: (1,3,H,W) the photo, sRGB.
         predicts: what ``raw`` is.
-        sky: (1,1,H,W) bool, where the photo shows sky; None if unknown.
+        guidance: what is known of the photo besides its pixels.
     """
 
     raw: Tensor
     depth: Tensor
     image: Tensor
     predicts: Predicts = "disparity"
-    sky: Tensor | None = None
+    guidance: Guidance = UNGUIDED
+
+    @property
+    def sky(self) -> Tensor | None:
+        """(1,1,H,W) bool, where the photo shows sky; None if unknown."""
+        sky = self.guidance.get(SkyMask)
+        return None if sky is None else sky.mask
+
+
+@runtime_checkable
+class PredictsCamera(Protocol):
+    """A depth model that estimates the camera of a photo."""
+
+    @property
+    def predicted_camera(self) -> Camera | None:
+        """The camera of the last photo that was encoded; None if the checkpoint does not estimate it."""
+        ...
+
+
+@runtime_checkable
+class UsesCamera(Protocol):
+    """A renderer that sees the surface through a camera."""
+
+    @property
+    def own_camera(self) -> Camera:
+        """The camera of its options."""
+        ...
+
+    def look_through(self, camera: Camera) -> None:
+        """Use this camera for the next photo."""
+        ...
 
 
 @runtime_checkable

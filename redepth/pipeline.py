@@ -22,6 +22,7 @@ from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import FollowsPhoto, LeavesHoles
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
+from redepth.guidance import Given, SkyMask
 from redepth.optim.outcome import OnStep
 from redepth.optim.planning import run_within_limits
 from redepth.optim.refiner import Refiner
@@ -119,7 +120,7 @@ class Pipeline:
         """
         decoded = decode(photo, max_pixels)
         pixels = decoded.values
-        sky = None if sky_mask is None else _sky_tensor(sky_mask, *pixels.shape[:2])
+        data = () if sky_mask is None else (SkyMask(_sky_tensor(sky_mask, *pixels.shape[:2])),)
         if ground_truth is not None:
             ground_truth.check(*pixels.shape[:2])
         if isinstance(model := self.refiner.depth_model, FollowsPhoto):
@@ -132,7 +133,12 @@ class Pipeline:
         # The depth model may read files of the photo, such as its map.
         with io.pixel_limit(max_pixels):
             outcome = run_within_limits(
-                self.refiner, _as_tensor(pixels), prompt=prompt.text, seed=seed, on_step=on_step, sky=sky
+                self.refiner,
+                _as_tensor(pixels),
+                prompt=prompt.text,
+                seed=seed,
+                on_step=on_step,
+                given=Given(data=data),
             )
         holes = model.holes if isinstance(model, LeavesHoles) else None
         return Refinement(

@@ -22,7 +22,9 @@ from redepth.errors import InputError
 from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
 from redepth.metrics.diagnostics import Signature, diagnose
+from redepth.metrics.metric_fit import MetricFit
 from redepth.ops import geometry
+from redepth.ops.camera import Camera
 from redepth.optim.outcome import Outcome
 from redepth.runtime.allocator import give_back_freed_memory, paged_array
 
@@ -78,6 +80,7 @@ class Refinement:
         ground_truth: what it was measured against.
         identity: hashes of the files that it was made from, and versions of what computed it.
         holes: (1,1,h,w) bool, where the given map had none; any size.
+        metric_fit: of the refined output to known points.
     """
 
     photo: Array
@@ -93,6 +96,7 @@ class Refinement:
     ground_truth: GroundTruth | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
     holes: Tensor | None = None
+    metric_fit: MetricFit | None = None
 
     @property
     def predicts(self) -> Predicts:
@@ -133,6 +137,24 @@ class Refinement:
     def depth(self) -> Array:
         """The ensemble's relative depth, (H, W), larger is farther."""
         return self._at_photo_size(self.outcome.refined_depth)
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of the photo."""
+        return self.outcome.camera
+
+    @property
+    def depth_m(self) -> Array | None:
+        """Depth in metres, (H, W), NaN where it is unknown; None if no metres are known.
+
+        They are known from a metric depth model, or from known points (`metric_fit`).
+        """
+        if self.metric_fit is not None:
+            return self.metric_fit.depth(self._map("refined"), self.predicts)
+        if self.invariance != "metric":
+            return None
+        refined = self._map("refined")
+        return refined if self.predicts == "depth" else _inverted(refined)
 
     @cached_property
     def unknown(self) -> NDArray[np.bool_] | None:

@@ -30,7 +30,9 @@ FAMILIES = ("redepth.depth_models", "redepth.renderers", "redepth.priors")
 # A module imports only from ranks below its own, and from its own part.
 RANKS = (
     {"redepth.literals"},
-    {"redepth", "redepth.contracts", "redepth.errors", "redepth.ops"},
+    {"redepth.errors", "redepth.ops"},
+    {"redepth.guidance"},
+    {"redepth", "redepth.contracts"},
     {"redepth.registry", "redepth.io", "redepth.metrics"},
     {
         "redepth.ground_truth",
@@ -168,7 +170,7 @@ def test_optim_sees_contracts_only() -> None:
     for module in SOURCES:
         if part_of(module) == "redepth.optim":
             seen = {part_of(name) for name in IMPORTS[module] if name.startswith("redepth")}
-            allowed = {"optim", "contracts", "config", "errors", "ops", "registry", "runtime"}
+            allowed = {"optim", "contracts", "guidance", "config", "errors", "ops", "registry", "runtime"}
             assert seen <= {f"redepth.{name}" for name in allowed}, module
 
 

@@ -39,7 +39,7 @@ from redepth.data.scenes.path_traced import ASSET, DEPTH_STEP, as_scenes
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes
 from redepth.io import save_json, save_npz, save_png
 from redepth.io.assets import CHECKOUT
-from redepth.ops.geometry import ORTHOGRAPHIC
+from redepth.ops.camera import ORTHOGRAPHIC
 from redepth.registry import require
 from redepth.viz import side_by_side
 

@@ -17,7 +17,8 @@ from redepth.experiments.plot import draw
 from redepth.experiments.run import PICTURED, ArmResult
 from redepth.experiments.study import SYNTHETIC, Scene, Study
 from redepth.experiments.summary import Cell, summarize
-from redepth.ops.geometry import ORTHOGRAPHIC, normals_from_depth
+from redepth.ops.camera import ORTHOGRAPHIC
+from redepth.ops.geometry import normals_from_depth
 from redepth.runtime.resume import Task, row_path
 
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops.geometry import ORTHOGRAPHIC, Camera, valid_depth
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
+from redepth.ops.geometry import valid_depth
 
 # The two triangles of a cell, (row, column) of their corners in it, anticlockwise as the camera sees them.
 _TRIANGLES = (((0, 0), (1, 0), (0, 1)), ((1, 1), (0, 1), (1, 0)))

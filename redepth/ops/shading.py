@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from redepth.ops import geometry
+from redepth.ops.camera import ORTHOGRAPHIC
 from redepth.ops.color import linear_to_srgb
 
 FLOOR = 1e-3
@@ -72,7 +73,7 @@ def phong(
         diffuse: (B, L) weight k_d >= 0, or (B, L, 3) per colour channel.
         specular: weight k_s >= 0, likewise.
         shininess: (B, L) exponent p > 0.
-        view: unit vectors to the camera, `geometry.Camera.view`.
+        view: unit vectors to the camera, `camera.Camera.view`.
 
     Returns:
         (B, L, 3, H, W) linear light >= 0.
@@ -107,7 +108,7 @@ def blinn_phong(
         diffuse: (B, L) weight k_d >= 0, or (B, L, 3) per colour channel.
         specular: weight k_s >= 0, likewise.
         shininess: (B, L) exponent p > 0.
-        view: unit vectors to the camera, `geometry.Camera.view`; default (0, 0, 1), the orthographic one.
+        view: unit vectors to the camera, `camera.Camera.view`; default (0, 0, 1), the orthographic one.
 
     Returns:
         (B, L, 3, H, W) linear light >= 0.
@@ -115,7 +116,7 @@ def blinn_phong(
     Source: Blinn, "Models of light reflection", SIGGRAPH 1977; arXiv 2512.17908.
     """
     if view is None:
-        view = geometry.ORTHOGRAPHIC.view(1, 1, like=normals)
+        view = ORTHOGRAPHIC.view(1, 1, like=normals)
     highlight = _cosine(normals, _half_vectors(direction, view)) ** _per_light(shininess)
     return _composite(_cosine(normals, direction), highlight, albedo, diffuse, specular)
 
@@ -176,7 +177,7 @@ def ggx(
         direction: (B, L, 3) unit vectors towards the light.
         roughness: (B, L) rho in (0, 1].
         metalness: (B, L) m in [0, 1]; a metal has no matte part and tints its highlight.
-        view: unit vectors to the camera, `geometry.Camera.view`.
+        view: unit vectors to the camera, `camera.Camera.view`.
 
     Returns:
         (B, L, 3, H, W) linear light >= 0.
@@ -215,7 +216,7 @@ def oren_nayar(normals: Tensor, albedo: Tensor, direction: Tensor, roughness: Te
         albedo: (B or 1, 3, H, W) linear colours in [0, 1].
         direction: (B, L, 3) unit vectors towards the light.
         roughness: (B, L) sigma >= 0, standard deviation of the facets' slopes in radians; 0 is Lambert.
-        view: unit vectors to the camera, `geometry.Camera.view`.
+        view: unit vectors to the camera, `camera.Camera.view`.
 
     Returns:
         (B, L, 3, H, W) linear light >= 0.

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops.geometry import ORTHOGRAPHIC, Camera, point_map, valid_depth
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
+from redepth.ops.geometry import point_map, valid_depth
 
 
 def soft_shadows(

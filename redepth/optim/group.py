@@ -74,7 +74,7 @@ class Group:
         """Compute one step on the device: forward, backward and update, the same kernels each time."""
         problem = self._problem
         losses, surface, relit = self._solver.step(
-            self.state, problem.image, problem.linear, problem.condition, draws, problem.sky
+            self.state, problem.image, problem.linear, problem.condition, draws, problem.guidance
         )
         offset = self.state.offset.detach().clone()
         self.optimizer.zero_grad(set_to_none=True)

@@ -252,6 +252,7 @@ class Loop:
         """
         solver, problem, optim = self._solver, self._problem, self._solver.optim
         results = [result for group in self._finished for result in group.results]
+        sky = problem.sky
         outcome = Outcome(
             predicts=solver.depth_model.predicts,
             initial=problem.prediction.cpu(),
@@ -268,8 +269,9 @@ class Loop:
             blend=optim.blend,
             blend_tolerance=optim.blend_tolerance,
             blend_scale=optim.blend_scale,
-            sky=problem.sky.cpu(),
-            sky_given=problem.sky_given,
+            sky=sky.mask.cpu(),
+            sky_given=sky.given,
+            camera=problem.camera,
         )
         _check_finite(
             {

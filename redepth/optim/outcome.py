@@ -11,6 +11,7 @@ from torch import Tensor
 
 from redepth.config import Blend
 from redepth.contracts import Invariance, Predicts, StepDraws
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.filters import detail
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.loss_log import Losses
@@ -97,6 +98,7 @@ class Outcome:
         blend_scale: of ``detail``, a share of the shorter side.
         sky: (1,1,H,W) bool, where the photo shows sky; None if it was not detected.
         sky_given: whether the caller gave the sky mask.
+        camera: of the photo.
         fit: the plan that the run followed; None if it followed the preset.
     """
 
@@ -119,6 +121,7 @@ class Outcome:
     blend_scale: float = 0.125
     sky: Tensor | None = None
     sky_given: bool = False
+    camera: Camera = ORTHOGRAPHIC
     fit: Plan | None = None
 
     @property

@@ -21,6 +21,7 @@ from torch import Tensor
 from redepth.config.units import memory
 from redepth.contracts import StepDraws
 from redepth.errors import RedepthError
+from redepth.guidance import NOTHING, Given
 from redepth.optim.execution import captures_steps
 from redepth.optim.limits import Clock, CudaMeter, Deadline, Meter, check_memory_limit
 from redepth.optim.outcome import OnStep, Outcome
@@ -58,7 +59,7 @@ def run_within_limits(
     seed: int = 0,
     on_step: OnStep | None = None,
     draws: Sequence[StepDraws] | None = None,
-    sky: Tensor | None = None,
+    given: Given = NOTHING,
     clock: Clock = time.perf_counter,
     meter: Meter | None = None,
 ) -> Outcome:
@@ -71,7 +72,7 @@ def run_within_limits(
         seed: of the members' random streams.
         on_step: called after each step of the run, not of the trials.
         draws: recorded draws to replay.
-        sky: mask of the sky.
+        given: the camera and the data of the photo.
         clock: reads the time.
         meter: of the memory; by default that of the refiner's GPU.
 
@@ -81,13 +82,13 @@ def run_within_limits(
     """
     optim = refiner.optim
     if optim.budget is None and optim.vram is None:
-        return refiner.run(photo, prompt=prompt, seed=seed, on_step=on_step, draws=draws, sky=sky)
+        return refiner.run(photo, prompt=prompt, seed=seed, on_step=on_step, draws=draws, given=given)
     if optim.vram is not None and meter is None:
         check_memory_limit(optim, refiner.device)
         meter = CudaMeter(refiner.device, memory(optim.vram))
     deadline = Deadline.start(optim.budget, clock)
     with nullcontext() if meter is None else meter.limited():
-        plan = choose_plan(refiner, photo, deadline, meter, prompt=prompt, seed=seed, sky=sky)
+        plan = choose_plan(refiner, photo, deadline, meter, prompt=prompt, seed=seed, given=given)
         log.info("%s", plan)
         outcome = refiner.run(
             photo,
@@ -95,7 +96,7 @@ def run_within_limits(
             seed=seed,
             on_step=on_step,
             draws=draws,
-            sky=sky,
+            given=given,
             plan=plan,
             watch=deadline,
         )
@@ -110,24 +111,24 @@ def choose_plan(
     *,
     prompt: str = "",
     seed: int = 0,
-    sky: Tensor | None = None,
+    given: Given = NOTHING,
 ) -> Plan:
     """Time a few steps of the refiner on the photo, and choose a plan within the limits of its settings.
 
     Args:
         refiner: its ``optim`` has the limits, and the members and steps that are not exceeded.
-        photo: as for `Refiner.run`, like ``prompt``, ``seed`` and ``sky``.
+        photo: as for `Refiner.run`, like ``prompt``, ``seed`` and ``given``.
         deadline: of trials and run together.
         meter: of the memory, whose limit is already set; needed if memory is limited.
         prompt: condition of the prior.
         seed: of the members' random streams.
-        sky: mask of the sky.
+        given: the camera and the data of the photo.
 
     Raises:
         RedepthError: if one member alone does not fit into the memory.
     """
     optim = refiner.optim
-    trials = _Trials(refiner, photo, deadline, meter, prompt, seed, sky)
+    trials = _Trials(refiner, photo, deadline, meter, prompt, seed, given)
     batch = min(refiner.members_per_batch, optim.members)
     trials.run(1)
     if optim.vram is not None and batch > 1:
@@ -152,12 +153,12 @@ class _Trials:
 
     Args:
         refiner: runs the trials.
-        photo: the refiner's input, like ``prompt``, ``seed`` and ``sky``.
+        photo: the refiner's input, like ``prompt``, ``seed`` and ``given``.
         deadline: its time bounds each trial.
         meter: of the memory, if that is limited.
         prompt: condition of the prior.
         seed: of the members' random streams.
-        sky: mask of the sky.
+        given: the camera and the data of the photo.
     """
 
     def __init__(
@@ -168,13 +169,13 @@ class _Trials:
         meter: Meter | None,
         prompt: str,
         seed: int,
-        sky: Tensor | None,
+        given: Given,
     ) -> None:
         self.refiner = refiner
         self.deadline = deadline
         self.done: list[Trial] = []
         """The results, in the order of the trials."""
-        self._photo, self._prompt, self._seed, self._sky = photo, prompt, seed, sky
+        self._photo, self._prompt, self._seed, self._given = photo, prompt, seed, given
         self._meter = meter
         graphs = captures_steps(refiner.execution, refiner.device)
         self._early = EAGER_STEPS + 1 if graphs else 1
@@ -214,7 +215,7 @@ class _Trials:
             self._photo,
             prompt=self._prompt,
             seed=self._seed,
-            sky=self._sky,
+            given=self._given,
             plan=Plan(members, self._early + COUNTED_STEPS, members, early_stop=False),
             watch=watch,
         )

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from redepth.config import Optim
 from redepth.contracts import Condition, DepthModel, Features, Prior, Renderer, StepDraws, Surface
+from redepth.guidance import UNGUIDED, Guidance, SkyMask
+from redepth.ops.camera import Camera
 from redepth.optim.parameterizations import Parameterization
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 
@@ -26,8 +28,8 @@ class Problem:
         initial: the prediction divided by ``unit``.
         unit: what raw outputs are divided by; 1 unless the depth model's scale is ``auto``.
         condition: of the prior, for this photo and its prompt.
-        sky: (1,1,H,W) bool, where the photo shows sky.
-        sky_given: whether the caller gave the sky mask.
+        camera: of the photo: the renderer, the normals and the exports use it.
+        guidance: what is known of the photo besides its pixels; always with a `SkyMask`.
     """
 
     image: Tensor
@@ -37,8 +39,15 @@ class Problem:
     initial: Tensor
     unit: float
     condition: Condition
-    sky: Tensor
-    sky_given: bool
+    camera: Camera
+    guidance: Guidance
+
+    @property
+    def sky(self) -> SkyMask:
+        """Where the photo shows sky, given or detected."""
+        sky = self.guidance.get(SkyMask)
+        assert sky is not None
+        return sky
 
 
 class Solver(Protocol):
@@ -58,7 +67,7 @@ class Solver(Protocol):
         linear: Tensor,
         condition: Condition,
         draws: StepDraws,
-        sky: Tensor | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> tuple[dict[str, Tensor], Surface, Tensor]:
         """Return the losses per member, the surface and the re-lit pictures of one forward pass."""
         ...

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +18,17 @@ from redepth.contracts import (
     Features,
     HoldsMemory,
     Objective,
+    PredictsCamera,
     Prior,
     Renderer,
     StepDraws,
     Surface,
+    UsesCamera,
 )
-from redepth.errors import ConfigError, RedepthError, cut
+from redepth.errors import ConfigError, InputError, RedepthError, cut
+from redepth.guidance import NOTHING, UNGUIDED, Frame, Given, Guidance, PhotoData, SkyMask
 from redepth.ops import color, geometry
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.sky import sky_mask
 from redepth.optim import execution
 from redepth.optim.group import FUSED_DEVICES
@@ -106,23 +111,29 @@ class Refiner:
             raise RedepthError("the depth model's prediction is not finite: check its weights")
         return image, features, initial
 
-    def make_problem(self, photo: Tensor, prompt: str = "", sky: Tensor | None = None) -> Problem:
-        """Prepare one photo: predict its depth, condition the prior and find the sky.
+    def make_problem(self, photo: Tensor, prompt: str = "", given: Given = NOTHING) -> Problem:
+        """Prepare one photo: predict its depth, condition the prior, choose the camera and find the sky.
 
         Args:
             photo: (1,3,H,W) sRGB in [0, 1], any size.
             prompt: text that the prior is conditioned on.
-            sky: (1,1,h,w) bool, any size; without it `ops.sky.sky_mask` detects the sky.
+            given: its camera and data; without a `SkyMask`, `ops.sky.sky_mask` detects the sky.
 
         Raises:
             RedepthError: if the prediction is not finite or has no scale.
+            InputError: if what is given does not fit the photo.
         """
         image, features, prediction = self.predict(photo)
+        camera = self._camera(given.camera)
         condition = self.prior.condition(image, prompt)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
         unit = self.unit(prediction)
         initial = prediction / unit
+        model = self.depth_model
+        metric = model.invariance == "metric"
+        frame = Frame(image, initial, unit, model.predicts, metric, camera)
+        guidance = Guidance.prepare(self._with_sky(given.data, frame), frame)
         return Problem(
             image=image,
             linear=color.srgb_to_linear(image),
@@ -131,16 +142,31 @@ class Refiner:
             initial=initial,
             unit=unit,
             condition=condition,
-            sky=self._network_sky(image, initial, sky),
-            sky_given=sky is not None,
+            camera=camera,
+            guidance=guidance,
         )
 
-    def _network_sky(self, image: Tensor, initial: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the sky at network size: a given mask resized, or the detected one."""
-        if mask is None:
-            return sky_mask(image, initial, self.depth_model.predicts)
-        share = mask.to(initial.device, torch.float32)
-        return geometry.resize(share, *initial.shape[-2:], antialias=True) >= 0.5
+    def _camera(self, given: Camera | Literal["model"] | None) -> Camera:
+        """Return the camera of a photo, and make the renderer look through it."""
+        renderer, model = self.renderer, self.depth_model
+        camera = given
+        if camera == "model":
+            camera = model.predicted_camera if isinstance(model, PredictsCamera) else None
+            if camera is None:
+                raise InputError(
+                    f"the depth model {type(model).__name__} estimates no camera: give a field of view or "
+                    "intrinsics"
+                )
+        if not isinstance(renderer, UsesCamera):
+            return camera or ORTHOGRAPHIC
+        chosen = camera or renderer.own_camera
+        renderer.look_through(chosen)
+        return chosen
+
+    def _with_sky(self, data: Sequence[PhotoData], frame: Frame) -> Sequence[PhotoData]:
+        if any(isinstance(record, SkyMask) for record in data):
+            return data
+        return [*data, SkyMask(sky_mask(frame.image, frame.initial, frame.predicts), given=False)]
 
     @property
     def preset_plan(self) -> Plan:
@@ -155,7 +181,7 @@ class Refiner:
         seed: int = 0,
         on_step: OnStep | None = None,
         draws: Sequence[StepDraws] | None = None,
-        sky: Tensor | None = None,
+        given: Given = NOTHING,
         plan: Plan | None = None,
         watch: Watch | None = None,
     ) -> Outcome:
@@ -170,8 +196,8 @@ class Refiner:
             seed: of all members' random streams.
             on_step: called after each step of each group of members.
             draws: recorded draws to replay, a record per step with a row per member.
-            sky: (1,1,h,w) bool, any size, True where there is sky; without it the sky is detected in the
-                photo and the initial output (`ops.sky.sky_mask`).
+            given: the camera and the data of the photo; without a `SkyMask` the sky is detected in the photo
+                and the initial output (`ops.sky.sky_mask`).
             plan: members, steps and members together; without it `preset_plan`.
             watch: called after each step; ends the run where it returns a reason. The outcome then has the
                 finished steps and is not partial; its plan says under ``cut`` whether steps are missing.
@@ -186,7 +212,7 @@ class Refiner:
         fast = self.optim.performance
         with numerics(self.device, tf32=fast.tf32, cudnn_benchmark=fast.cudnn_benchmark):
             began = time.perf_counter()
-            problem = self.make_problem(photo, prompt, sky)
+            problem = self.make_problem(photo, prompt, given)
             size = plan or self.preset_plan
             loop = Loop(self, problem, size, seed=seed, on_step=on_step, replay=draws, watch=watch)
             try:
@@ -212,7 +238,7 @@ class Refiner:
         linear: Tensor,
         condition: Condition,
         draws: StepDraws,
-        sky: Tensor | None = None,
+        guidance: Guidance = UNGUIDED,
     ) -> tuple[dict[str, Tensor], Surface, Tensor]:
         """One deterministic forward pass: losses per member, the surface and the re-lit pictures.
 
@@ -222,12 +248,12 @@ class Refiner:
             linear: (1,3,H,W) the same in linear colours.
             condition: of the prior.
             draws: the random numbers of the step, on the device.
-            sky: (1,1,H,W) bool.
+            guidance: what is known of the photo besides its pixels.
         """
         raw = state.raw()
         depth = self.relative_depth(raw, state.offset)
         relit = self.renderer(depth, linear, draws.illumination)
-        surface = Surface(raw, depth, image, self.depth_model.predicts, sky)
+        surface = Surface(raw, depth, image, self.depth_model.predicts, guidance)
         losses: dict[str, Tensor] = {}
         total = raw.new_zeros(len(raw))
         # The prior takes nearly all of a step's time: without weight it is not evaluated.

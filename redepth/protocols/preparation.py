@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from redepth.data.datasets import Sample
 from redepth.errors import InputError
-from redepth.ops.geometry import Camera
+from redepth.ops.camera import Camera
 from redepth.protocols.schema import Crop, EvaluationProtocol
 from redepth.protocols.truth import known_truth, sample_label
 

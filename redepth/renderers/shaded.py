@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from redepth.contracts import Illumination, Material
 from redepth.ops import geometry, shading
+from redepth.ops.camera import Camera
 from redepth.ops.shadows import soft_shadows
 
 LightDistribution = Literal["paper", "cosine", "uniform"]
@@ -86,7 +87,16 @@ class ShadedRenderer(ABC):
         if self.camera == "pinhole" and not known:
             field_of_view = DEFAULT_FIELD_OF_VIEW
         intrinsics = None if self.intrinsics is None else tuple(self.intrinsics)
-        self._camera = geometry.Camera(field_of_view, intrinsics)
+        self._own_camera = self._camera = Camera(field_of_view, intrinsics)
+
+    @property
+    def own_camera(self) -> Camera:
+        """The camera of the options."""
+        return self._own_camera
+
+    def look_through(self, camera: Camera) -> None:
+        """Use this camera for the next photo, in place of that of the options."""
+        self._camera = camera
 
     def draw(self, batch: int, generator: Generator) -> Illumination:
         """Draw direction and material of ``batch`` members, and ``color`` (batch, L, 3) of coloured light."""

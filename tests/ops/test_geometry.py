@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redepth.ops import geometry
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from tests.support.helpers import photo, seeded
 
 
 def test_normals_of_a_tilted_plane_are_its_gradient(device: torch.device) -> None:
-    u, v = geometry.ORTHOGRAPHIC.axes(20, 30, dtype=torch.float64, device=device)
+    u, v = ORTHOGRAPHIC.axes(20, 30, dtype=torch.float64, device=device)
     depth = (2 + 0.5 * u[None, :] - 0.25 * v[:, None])[None, None]
     # It recedes to the right and downward, so it faces right and down: x right, y up, z towards the viewer.
     expected = torch.tensor([0.5, -0.25, 1.0], dtype=torch.float64, device=device)
@@ -84,7 +85,7 @@ def test_the_reference_depth_is_where_an_orthographic_slope_is_that_of_a_camera(
     depth = (z / (1 - 0.3 * t * u)).expand(401, 401)[None, None]
     middle = [
         geometry.normals_from_depth(depth, camera)[0, :, 200, 200]
-        for camera in (geometry.ORTHOGRAPHIC, geometry.Camera(field_of_view=55.0))
+        for camera in (ORTHOGRAPHIC, Camera(field_of_view=55.0))
     ]
     assert torch.allclose(middle[0], middle[1], atol=1e-3)
     expected = torch.tensor([0.3, 0.0, 1.0], dtype=torch.float64)
@@ -158,7 +159,7 @@ def test_resize_to_the_same_size_is_the_same_picture() -> None:
     assert geometry.resize(picture, 28, 35).shape == (1, 3, 28, 35)
 
 
-def tilted_plane(camera: geometry.Camera, height: int, width: int, normal: torch.Tensor) -> torch.Tensor:
+def tilted_plane(camera: Camera, height: int, width: int, normal: torch.Tensor) -> torch.Tensor:
     """The depth at which each ray meets the plane normal . (x, y, -z) = -3 (x right, y up)."""
     u, v = camera.axes(height, width, dtype=torch.float64)
     along = normal[0] * u[None, :] + normal[1] * v[:, None] - normal[2]
@@ -168,12 +169,12 @@ def tilted_plane(camera: geometry.Camera, height: int, width: int, normal: torch
 @pytest.mark.parametrize(
     "camera",
     [
-        geometry.Camera(field_of_view=50.0),
-        geometry.Camera(field_of_view=100.0),
-        geometry.Camera(intrinsics=(0.8, 1.3, 0.4, 0.6)),
+        Camera(field_of_view=50.0),
+        Camera(field_of_view=100.0),
+        Camera(intrinsics=(0.8, 1.3, 0.4, 0.6)),
     ],
 )
-def test_pinhole_normals_of_a_plane_point_the_same_way_everywhere(camera: geometry.Camera) -> None:
+def test_pinhole_normals_of_a_plane_point_the_same_way_everywhere(camera: Camera) -> None:
     expected = torch.tensor([0.3, -0.2, 1.0], dtype=torch.float64)
     expected = expected / expected.norm()
     depth = tilted_plane(camera, 61, 90, expected)
@@ -184,7 +185,7 @@ def test_pinhole_normals_of_a_plane_point_the_same_way_everywhere(camera: geomet
 
 
 def test_pinhole_normals_do_not_know_the_scale_of_depth() -> None:
-    camera = geometry.Camera(field_of_view=60.0)
+    camera = Camera(field_of_view=60.0)
     depth = torch.rand(1, 1, 9, 12, generator=seeded(), dtype=torch.float64) + 2
     normals = geometry.normals_from_depth(depth, camera)
     assert torch.allclose(geometry.normals_from_depth(7 * depth, camera), normals, atol=1e-6)
@@ -193,7 +194,7 @@ def test_pinhole_normals_do_not_know_the_scale_of_depth() -> None:
 
 
 def test_pinhole_normals_are_those_of_the_point_map(device: torch.device) -> None:
-    camera = geometry.Camera(field_of_view=60.0)
+    camera = Camera(field_of_view=60.0)
     column = torch.linspace(0, 1, 80, dtype=torch.float64, device=device)
     depth = (3 + 0.2 * torch.sin(4 * column)[None, :] * torch.cos(3 * column)[:60, None])[None, None]
     x, y, z = geometry.point_map(depth, camera)[0]
@@ -207,7 +208,7 @@ def test_pinhole_normals_are_those_of_the_point_map(device: torch.device) -> Non
 
 
 def test_pinhole_gradcheck(device: torch.device) -> None:
-    camera = geometry.Camera(field_of_view=70.0)
+    camera = Camera(field_of_view=70.0)
     depth = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()).to(device) + 1
     assert torch.autograd.gradcheck(lambda z: geometry.normals_from_depth(z, camera), depth.requires_grad_())
 
@@ -218,18 +219,18 @@ def test_a_narrow_pinhole_sees_what_an_orthographic_camera_sees() -> None:
     relief = 0.1 * torch.rand(1, 1, 5, 5, generator=seeded(), dtype=torch.float64)
     relief = torch.nn.functional.interpolate(relief, (height, width), mode="bicubic")
     flat = geometry.normals_from_depth(1 + relief)
-    pinhole = geometry.normals_from_depth(far + relief, geometry.Camera(field_of_view=angle))
+    pinhole = geometry.normals_from_depth(far + relief, Camera(field_of_view=angle))
     assert torch.allclose(flat, pinhole, atol=0.03)
 
 
 @pytest.mark.parametrize("angle", [0.0, 180.0, -10.0])
 def test_a_field_of_view_outside_its_range_is_refused(angle: float) -> None:
     with pytest.raises(ValueError, match=r"field_of_view must be in \(0, 180\)"):
-        geometry.Camera(field_of_view=angle)
+        Camera(field_of_view=angle)
 
 
 def test_a_camera_is_told_its_focal_length_once_and_positive() -> None:
     with pytest.raises(ValueError, match="give one"):
-        geometry.Camera(field_of_view=50.0, intrinsics=(1, 1, 0.5, 0.5))
+        Camera(field_of_view=50.0, intrinsics=(1, 1, 0.5, 0.5))
     with pytest.raises(ValueError, match="fx and fy > 0"):
-        geometry.Camera(intrinsics=(1, 0, 0.5, 0.5))
+        Camera(intrinsics=(1, 0, 0.5, 0.5))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from redepth.ops import geometry, mesh
-from redepth.ops.geometry import ORTHOGRAPHIC, Camera
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from tests.support.helpers import photo, seeded
 
 PINHOLE = Camera(field_of_view=60.0)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from redepth.ops import color, geometry, shading
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from tests.support.helpers import photo, seeded
 
-WIDE = geometry.Camera(field_of_view=70.0)
+WIDE = Camera(field_of_view=70.0)
 ONE = torch.ones(1, 1, dtype=torch.float64)
 Model = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -51,9 +52,9 @@ def at_one_pixel(vector: Tensor) -> Tensor:
     return vector.view(1, 3, 1, 1)
 
 
-@pytest.mark.parametrize("camera", [geometry.ORTHOGRAPHIC, WIDE], ids=["orthographic", "pinhole"])
+@pytest.mark.parametrize("camera", [ORTHOGRAPHIC, WIDE], ids=["orthographic", "pinhole"])
 @pytest.mark.parametrize("name", MODELS)
-def test_gradcheck_in_depth_and_albedo(name: str, camera: geometry.Camera) -> None:
+def test_gradcheck_in_depth_and_albedo(name: str, camera: Camera) -> None:
     depth = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=seeded()) * 0.2 + 1
     albedo = torch.rand(1, 3, 4, 5, dtype=torch.float64, generator=seeded(1)) * 0.5 + 0.2
 
@@ -68,7 +69,7 @@ def test_gradcheck_in_depth_and_albedo(name: str, camera: geometry.Camera) -> No
 def test_lights_are_reflected_one_by_one(name: str) -> None:
     normals = geometry.normals_from_depth(torch.rand(1, 1, 6, 7, generator=seeded(), dtype=torch.float64) + 1)
     albedo = photo(6, 7).double()
-    view = geometry.ORTHOGRAPHIC.view(6, 7, like=normals)
+    view = ORTHOGRAPHIC.view(6, 7, like=normals)
     both = MODELS[name](normals, albedo, two_lights(), view)
     swapped = MODELS[name](normals, albedo, two_lights().flip(1), view)
     assert both.shape == (1, 2, 3, 6, 7)
@@ -178,7 +179,7 @@ def test_oren_nayar_follows_its_equation(sigma: float, angles: tuple[float, floa
 
 def test_an_oren_nayar_surface_without_roughness_is_lambertian() -> None:
     normals = geometry.normals_from_depth(torch.rand(1, 1, 6, 7, generator=seeded(), dtype=torch.float64))
-    view = geometry.ORTHOGRAPHIC.view(6, 7, like=normals)
+    view = ORTHOGRAPHIC.view(6, 7, like=normals)
     arguments = normals, photo(6, 7).double(), two_lights()
     smooth = shading.oren_nayar(*arguments, per_light(0, 0), view)
     assert torch.allclose(smooth, shading.lambert(*arguments))

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from redepth.ops import geometry, shading
+from redepth.ops import shading
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.shadows import soft_shadows
 from tests.support.helpers import seeded
 
-WIDE = geometry.Camera(field_of_view=60.0)
+WIDE = Camera(field_of_view=60.0)
 
 
 def light(x: float, y: float, z: float) -> Tensor:
@@ -25,8 +26,8 @@ def wall(size: int = 128, height: float = 0.25) -> Tensor:
 
 
 @pytest.mark.parametrize("elevation", [8.0, 30.0, 90.0])
-@pytest.mark.parametrize("camera", [geometry.ORTHOGRAPHIC, WIDE], ids=["orthographic", "pinhole"])
-def test_a_flat_ground_is_lit_by_any_light_above_it(elevation: float, camera: geometry.Camera) -> None:
+@pytest.mark.parametrize("camera", [ORTHOGRAPHIC, WIDE], ids=["orthographic", "pinhole"])
+def test_a_flat_ground_is_lit_by_any_light_above_it(elevation: float, camera: Camera) -> None:
     angle = math.radians(elevation)
     lit = soft_shadows(
         torch.full((1, 1, 20, 30), 2.0), light(math.cos(angle), 0, math.sin(angle)), camera=camera
@@ -69,7 +70,7 @@ def test_gradients_are_those_of_the_function() -> None:
     bumps = torch.rand(1, 1, 3, 3, dtype=torch.float64, generator=seeded())
     depth = 1 + torch.nn.functional.interpolate(bumps, (6, 7), mode="bilinear").requires_grad_()
     direction = light(0.5, 0.4, 0.6).double().expand(1, 1, 3)
-    for camera in (geometry.ORTHOGRAPHIC, WIDE):
+    for camera in (ORTHOGRAPHIC, WIDE):
         # A pinhole marches in parts of the depth; that only says where to look and has no gradient.
         def lit(z: Tensor) -> Tensor:
             return soft_shadows(z, direction, samples=5, softness=0.5)
@@ -100,7 +101,7 @@ def test_an_invalid_pixel_neither_occludes_nor_spreads(value: float, device: tor
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1)])
 def test_degenerate_sizes_are_lit(size: tuple[int, int], device: torch.device) -> None:
-    for camera in (geometry.ORTHOGRAPHIC, WIDE):
+    for camera in (ORTHOGRAPHIC, WIDE):
         assert (
             soft_shadows(
                 torch.ones(1, 1, *size, device=device), light(1, 1, 1).to(device), camera=camera

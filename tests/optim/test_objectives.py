@@ -4,12 +4,17 @@ import pytest
 import torch
 
 from redepth.contracts import Surface
+from redepth.guidance import UNGUIDED, Guidance, SkyMask
 from redepth.optim.objectives import Sky, Smoothness, laplacian, normalize_range
 from tests.support.helpers import seeded
 
 
 def surface(raw: torch.Tensor) -> Surface:
     return Surface(raw, raw, raw)
+
+
+def known(sky: torch.Tensor | None) -> Guidance:
+    return UNGUIDED if sky is None else Guidance({SkyMask: SkyMask(sky)})
 
 
 def test_a_constant_output_has_no_loss_and_a_finite_gradient() -> None:
@@ -52,7 +57,7 @@ def sky_surface(raw: torch.Tensor, predicts: str = "disparity") -> Surface:
     """The upper two of four rows are sky."""
     sky = torch.zeros(1, 1, *raw.shape[-2:], dtype=torch.bool)
     sky[..., :2, :] = True
-    return Surface(raw, raw, raw, predicts, sky)  # type: ignore[arg-type]
+    return Surface(raw, raw, raw, predicts, known(sky))  # type: ignore[arg-type]
 
 
 def test_the_sky_term_is_the_mean_nearness_of_the_sky_per_member() -> None:
@@ -77,7 +82,7 @@ def test_the_sky_term_has_a_gradient_in_the_sky_alone() -> None:
 @pytest.mark.parametrize("sky", [None, torch.zeros(1, 1, 4, 5, dtype=torch.bool)])
 def test_the_sky_term_is_zero_without_sky_and_for_a_constant(sky: torch.Tensor | None) -> None:
     raw = torch.rand(3, 1, 4, 5, generator=seeded())
-    assert Sky()(Surface(raw, raw, raw, "disparity", sky)).tolist() == [0.0, 0.0, 0.0]
+    assert Sky()(Surface(raw, raw, raw, "disparity", known(sky))).tolist() == [0.0, 0.0, 0.0]
     constant = torch.ones(1, 1, 4, 5, requires_grad=True)
     loss = Sky()(sky_surface(constant))
     loss.sum().backward()

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from redepth.contracts import StepDraws, Surface
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError, RedepthError
+from redepth.guidance import Given, SkyMask
 from redepth.ops.filters import gaussian_blur
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.draws import draw_steps, load_draws, record_draws, save_draws
@@ -449,6 +450,10 @@ def upper_sky(height: int = 56, width: int = 70) -> torch.Tensor:
     return sky
 
 
+def sky_of(mask: torch.Tensor) -> Given:
+    return Given(data=(SkyMask(mask),))
+
+
 def test_a_given_sky_reaches_objectives_and_outcome_at_network_size() -> None:
     seen: list[Surface] = []
 
@@ -459,7 +464,7 @@ def test_a_given_sky_reaches_objectives_and_outcome_at_network_size() -> None:
 
     refiner = make_refiner(steps=1)
     refiner.objectives = {"watching": (1.0, Watching())}
-    outcome = refiner.run(photo(), sky=upper_sky(112, 140))
+    outcome = refiner.run(photo(), given=sky_of(upper_sky(112, 140)))
     assert outcome.sky_given
     assert torch.equal(outcome.sky, upper_sky())
     assert outcome.sky.shape == outcome.initial.shape
@@ -479,10 +484,13 @@ def nearness_of_sky(raw: torch.Tensor) -> torch.Tensor:
 def test_the_sky_objective_keeps_the_sky_far_and_changes_nothing_without_sky() -> None:
     plain, kept = make_refiner(steps=12), make_refiner(steps=12)
     kept.objectives = {**kept.objectives, "sky": (5.0, Sky())}
-    outcome, other = kept.run(photo(), sky=upper_sky()), plain.run(photo(), sky=upper_sky())
+    outcome, other = (
+        kept.run(photo(), given=sky_of(upper_sky())),
+        plain.run(photo(), given=sky_of(upper_sky())),
+    )
     assert (nearness_of_sky(outcome.members) < 0.8 * nearness_of_sky(other.members)).all()
     assert [row[-1] < row[0] for row in outcome.history["sky"]] == [True] * 3
-    without = kept.run(photo(), sky=torch.zeros_like(upper_sky()))
+    without = kept.run(photo(), given=sky_of(torch.zeros_like(upper_sky())))
     assert torch.equal(without.members, other.members)
     assert {loss for row in without.history["sky"] for loss in row} == {0.0}
 

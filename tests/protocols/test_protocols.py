@@ -17,7 +17,7 @@ from redepth import metrics
 from redepth.data.datasets import REGISTRY, Missing, Sample
 from redepth.data.datasets.middlebury import SCENES
 from redepth.errors import ConfigError, InputError
-from redepth.ops.geometry import Camera
+from redepth.ops.camera import Camera
 from redepth.protocols import (
     PROTOCOLS,
     EvaluationProtocol,

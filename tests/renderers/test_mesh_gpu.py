@@ -11,6 +11,7 @@ from torch import Tensor
 
 from redepth.contracts import Illumination
 from redepth.ops import color, geometry, mesh
+from redepth.ops.camera import Camera
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.mesh import RASTERIZERS, Fragments, Mesh
 from tests.support.helpers import photo, seeded
@@ -46,7 +47,7 @@ def stepped() -> Tensor:
 
 
 def rasterized(
-    rasterizer: str, depth: Tensor, camera: geometry.Camera, turn: Tensor | None = None
+    rasterizer: str, depth: Tensor, camera: Camera, turn: Tensor | None = None
 ) -> tuple[mesh.GridMesh, Fragments]:
     surface = mesh.grid_mesh(depth.to(CUDA), camera)
     if turn is not None:

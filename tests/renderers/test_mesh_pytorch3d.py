@@ -15,6 +15,7 @@ from torch import Tensor
 import redepth
 from redepth.contracts import Illumination, Material
 from redepth.ops import color, geometry, mesh, shading
+from redepth.ops.camera import Camera
 from redepth.renderers import rasterize_pytorch3d
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.mesh import Fragments, Mesh
@@ -57,7 +58,7 @@ def lit(*turns: tuple[float, float], batch: int = 1, direction: Any = (-0.3, -0.
 
 
 def rasterized(
-    depth: Tensor, camera: geometry.Camera, *turn: float, cut: float = 0.1
+    depth: Tensor, camera: Camera, *turn: float, cut: float = 0.1
 ) -> tuple[mesh.GridMesh, Fragments]:
     surface = mesh.grid_mesh(depth, camera, cut=cut)
     if turn:
@@ -131,7 +132,7 @@ def test_a_centre_just_beside_a_sliver_does_not_extrapolate_it() -> None:
 
 def test_tiles_give_what_one_tile_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     depth = torch.cat([stepped(), smooth(24, 32)])
-    camera = geometry.Camera(field_of_view=60.0)
+    camera = Camera(field_of_view=60.0)
     seen = []
     for tile in (8, 64):
         monkeypatch.setattr(rasterize_pytorch3d, "TILE", tile)
@@ -237,7 +238,7 @@ def test_near_things_move_against_far_ones_when_the_view_turns() -> None:
     depth[..., 8:16, 12:20] = 1.0
     picture = torch.full((1, 3, 24, 32), 0.2)
     picture[..., 8:16, 12:20] = 0.9
-    camera = geometry.Camera(field_of_view=60.0)
+    camera = Camera(field_of_view=60.0)
 
     def centre(*turn: float) -> float:
         surface, fragments = rasterized(depth, camera, *turn)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from redepth import io
 from redepth.contracts import Predicts
 from redepth.errors import InputError, nearest
-from redepth.ops.geometry import Camera
+from redepth.ops.camera import Camera
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]

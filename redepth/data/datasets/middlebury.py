@@ -21,7 +21,7 @@ from redepth.data.datasets.base import (
     unknown_name,
 )
 from redepth.errors import InputError
-from redepth.ops.geometry import Camera
+from redepth.ops.camera import Camera
 
 SOURCE = "SCENE-VARIANT.zip of the 2014 datasets: https://vision.middlebury.edu/stereo/data/scenes2014/"
 # fmt: off

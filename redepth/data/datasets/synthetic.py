@@ -13,7 +13,7 @@ from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes, scene
 from redepth.errors import InputError
 from redepth.io.assets import SOURCE, find_asset
 from redepth.literals import MAX_SEED
-from redepth.ops.geometry import ORTHOGRAPHIC
+from redepth.ops.camera import ORTHOGRAPHIC
 
 # No embedded model's training, tuning or published table uses these seeds.
 FIRST_SEED = 50_000

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from redepth.ops.geometry import ORTHOGRAPHIC, difference
+from redepth.ops.camera import ORTHOGRAPHIC
+from redepth.ops.geometry import difference
 
 
 class Canvas:

@@ -25,7 +25,7 @@ def path_traced(file: Path | None = None) -> Scenes:
 
     Mitsuba 3 rendered the photos: light is reflected between slopes, a lamp or sun of finite size casts
     shadows, and the surface is rough plastic. Reading them does not need Mitsuba. The depth is exact,
-    z = 1 - h at the pixel centres, seen by `redepth.ops.geometry.ORTHOGRAPHIC`.
+    z = 1 - h at the pixel centres, seen by `redepth.ops.camera.ORTHOGRAPHIC`.
 
     Args:
         file: the stored arrays; by default the repository's.
