@@ -22,7 +22,7 @@ from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import FollowsPhoto, LeavesHoles
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
-from redepth.guidance import Given, SkyMask
+from redepth.guidance import Given, PhotoData, SkyMask
 from redepth.optim.outcome import OnStep
 from redepth.optim.planning import run_within_limits
 from redepth.optim.refiner import Refiner
@@ -106,6 +106,7 @@ class Pipeline:
         ground_truth: GroundTruth | None = None,
         max_pixels: int = io.MAX_PIXELS,
         sky_mask: ArrayLike | None = None,
+        data: Sequence[PhotoData] = (),
     ) -> Refinement:
         """Refine one photo: a path, or an array (H, W, 3) of sRGB in [0, 1] or uint8.
 
@@ -113,14 +114,16 @@ class Pipeline:
         for several photos, write all captions first.
 
         ``sky_mask`` is (H, W), of the photo's size, above 0 where there is sky. Without it the sky is
-        detected.
+        detected. ``data`` are further records for the objectives.
 
         Raises:
             InputError: if the photo or the mask cannot be read or used.
         """
         decoded = decode(photo, max_pixels)
         pixels = decoded.values
-        data = () if sky_mask is None else (SkyMask(_sky_tensor(sky_mask, *pixels.shape[:2])),)
+        known = list(data)
+        if sky_mask is not None:
+            known.append(SkyMask(_sky_tensor(sky_mask, *pixels.shape[:2])))
         if ground_truth is not None:
             ground_truth.check(*pixels.shape[:2])
         if isinstance(model := self.refiner.depth_model, FollowsPhoto):
@@ -138,7 +141,7 @@ class Pipeline:
                 prompt=prompt.text,
                 seed=seed,
                 on_step=on_step,
-                given=Given(data=data),
+                given=Given(data=tuple(known)),
             )
         holes = model.holes if isinstance(model, LeavesHoles) else None
         return Refinement(

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.contracts import Objective, Surface
+from redepth.guidance import Anchors
 from redepth.ops.constants import constant
 from redepth.registry import Registry
 
@@ -26,7 +27,19 @@ REGISTRY.add(
     "mean nearness inside the sky: keeps it far (not the paper's)",
 )
 
+REGISTRY.add(
+    "anchors",
+    "redepth.optim.objectives:KnownPoints",
+    "robust relative distance to known points, edges and hidden points aside (not the paper's)",
+)
+
+MANY_POINTS = 10.0
+"""The number of known points that pull half as much as very many."""
+
 register = REGISTRY.register
+
+GUIDE_WEIGHT = 1.0
+"""The weight of ``anchors`` where known points guide and the preset does not set one."""
 
 
 def laplacian(values: Tensor) -> Tensor:
@@ -82,3 +95,30 @@ class Sky:
         near = normalize_range(surface.raw if surface.predicts == "disparity" else -surface.raw)
         excess = (near - self.tolerance).clamp(min=0) * surface.sky
         return excess.sum(dim=(1, 2, 3)) / surface.sky.sum().clamp(min=1)
+
+
+@dataclass(kw_only=True, eq=False)
+class KnownPoints:
+    r"""Mean robust distance of the surface to known points, such as of LiDAR.
+
+    .. math:: \mathcal{L} = \frac{\sum_i w_i \ln(1 + (e_i / \tau)^2)}{10 + \sum_i w_i}
+
+    Cauchy's loss of the relative depth errors e_i under the scale and shift that fit the frozen prediction to
+    the points. On a depth edge a point may match either side; a point behind a nearer one, which may hide it,
+    counts a tenth (`guidance.Anchors`). Few points, whose noise nothing averages, pull less: 10 points half as
+    much as very many. 0 without points.
+
+    Args:
+        tolerance: tau, the relative error beyond which a point pulls less.
+    """
+
+    tolerance: Annotated[float, Field(ge=1e-4, le=10)] = 0.05
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        anchors = surface.guidance.get(Anchors)
+        if anchors is None or anchors.targets is None:
+            return surface.raw.new_zeros(len(surface.raw))
+        targets = anchors.targets
+        errors = targets.errors(surface.raw) / self.tolerance
+        return (targets.weight * torch.log1p(errors**2)).sum(dim=1) / (MANY_POINTS + targets.weight.sum())

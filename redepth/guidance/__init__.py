@@ -1,0 +1,24 @@
+"""What is known of a photo besides its pixels: the typed channel through which objectives get their data."""
+
+from redepth.guidance.anchors import AnchorTargets, Anchors
+from redepth.guidance.channel import (
+    NOTHING,
+    UNGUIDED,
+    Frame,
+    Given,
+    Guidance,
+    PhotoData,
+    SkyMask,
+)
+
+__all__ = [
+    "NOTHING",
+    "UNGUIDED",
+    "AnchorTargets",
+    "Anchors",
+    "Frame",
+    "Given",
+    "Guidance",
+    "PhotoData",
+    "SkyMask",
+]
