@@ -32,7 +32,7 @@ class Arm:
         factor: the factor of `FACTORS` that the arm varies.
         extra: whether the arm runs only when it is named on the command line.
         obstacle: why the preset cannot have this arm; empty if it can.
-        points: number of known points that the surface is pulled to and aligned to; None: the protocol aligns.
+        points: number of known points that pull on the surface and align it; None: the protocol aligns.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Experiment:
             each of the ``factors``, or the number of ``points``.
         columns: columns of the table besides those of every experiment; keys of `summary.COLUMNS`.
         pictures: whether sheets of a few scenes are drawn.
-        by_scene: whether all arms of a scene run before the next scene, so that the first scenes are complete.
+        by_scene: whether all arms of a scene run before the next scene, so that the first are complete.
     """
 
     name: str
@@ -360,7 +360,7 @@ _EXPERIMENTS = (
     ),
     Experiment(
         "anchors",
-        "What do known points add: refinement with them against the initial depth aligned to the same points?",
+        "What do known points add, against the initial depth aligned to the same points?",
         _anchors,
         splits=("relief", "shapes"),
         plot="points",

@@ -1,4 +1,4 @@
-"""The experiment `anchors`: known points of a scene, and depth that is aligned to them and not to the truth."""
+"""The experiment `anchors`: known points of a scene, and depth aligned to them and not to the truth."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def draw_points(sample: Sample, count: int, seed: int) -> Anchors:
     rows, columns = rows[chosen], columns[chosen]
     known = depth[rows, columns] * (1 + NOISE * random.standard_normal(count))
     wrong = random.permutation(count)[: int(OUTLIERS * count + 0.5)]
-    factor = np.exp(random.uniform(*np.log(WRONG_BY), size=len(wrong)))
+    factor = WRONG_BY[0] * (WRONG_BY[1] / WRONG_BY[0]) ** random.random(len(wrong))
     known[wrong] *= np.where(random.random(len(wrong)) < 0.5, factor, 1 / factor)
     height, width = depth.shape
     return Anchors(

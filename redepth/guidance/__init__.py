@@ -1,6 +1,6 @@
 """What is known of a photo besides its pixels: the typed channel through which objectives get their data."""
 
-from redepth.guidance.anchors import AnchorTargets, Anchors
+from redepth.guidance.anchors import Anchors, AnchorTargets
 from redepth.guidance.channel import (
     NOTHING,
     UNGUIDED,

@@ -32,7 +32,7 @@ class AnchorTargets:
         where: the points that lie in the picture.
         raw: (N,) the raw output, in the photo's unit, that would be right there.
         slope: (N,) change of the relative depth with the raw output.
-        weight: (N,) in (0, 1].
+        weight: (N,) in [0, 1].
         edge: (N,) bool, on a depth edge of the frozen prediction.
         fit: of the frozen prediction to the points.
         size: height and width of the map.
@@ -59,7 +59,8 @@ class AnchorTargets:
     def support(self, sigma: float) -> Tensor:
         r"""Return in how far the points fix what a Gaussian of this sigma keeps, (1, 1, H, W) in [0, 1).
 
-        .. math:: w = \frac{\rho}{\rho + 4}, \qquad \rho(p) = \sum_i w_i e^{-\lVert p - p_i \rVert^2 / (2 \sigma^2)}
+        .. math:: w = \frac{\rho}{\rho + 4}, \qquad
+            \rho(p) = \sum_i w_i e^{-\lVert p - p_i \rVert^2 / (2 \sigma^2)}
         """
         height, width = self.size
         nearest = self.where.corners.gather(1, self.where.weights.argmax(dim=1, keepdim=True))[:, 0]
@@ -74,7 +75,7 @@ class Anchors:
     """Points of a photo whose depth is known, such as from LiDAR, structure from motion or a tape measure.
 
     Attributes:
-        x: (N,) from 0 at the left edge of the picture to 1 at its right edge. Outside of it a point is ignored.
+        x: (N,) from 0 at the left edge of the picture to 1 at its right edge; points outside are ignored.
         y: (N,) from 0 at the top edge to 1 at the bottom edge.
         depth: (N,) > 0, along the viewing axis, in metres.
         sigma: (N,) standard deviations of the depths, in the same unit; None if unknown.
@@ -146,7 +147,7 @@ class Anchors:
             where=where,
             raw=((known - fit.shift) / fit.scale).to(dtype),
             slope=slope.to(dtype),
-            weight=self._weights(points, where, height, width).to(dtype),
+            weight=self._weights(points, fit.confidence, where, height, width).to(dtype),
             edge=(slope * (high - low)[0]) > EDGE,
             fit=fit,
             size=(height, width),
@@ -154,11 +155,13 @@ class Anchors:
         return replace(self, targets=targets)
 
     @staticmethod
-    def _weights(points: Anchors, where: Taps, height: int, width: int) -> Tensor:
-        """Return how much each point counts: less with a large sigma, or behind a nearer point."""
+    def _weights(points: Anchors, confidence: float, where: Taps, height: int, width: int) -> Tensor:
+        """Return how much each point counts: less with a large sigma, a poor fit, or a nearer point."""
         weight = torch.ones_like(points.depth)
         if points.sigma is not None:
             weight = ((points.sigma / points.depth).clamp(min=1e-4)) ** -2
             weight = weight / weight.amax()
+        # A poor fit asks for the wrong raw values.
+        weight = confidence * weight
         nearest = nearest_around(points.depth, where.around[:, 4], height, width, BEHIND_RADIUS)
         return torch.where(points.depth > BEHIND * nearest, BEHIND_WEIGHT * weight, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,8 +23,8 @@ OUTLIERS = 0.4
 TUKEY = 4.685
 """Tukey's constant: 95 % efficiency under Gaussian noise."""
 
-SIGNIFICANT = 3.0
-"""A slope below 0 by so many standard errors is refused; otherwise it counts as unknown."""
+DISCORDANT = -2.4
+"""Kendall's z-score below which points and prediction contradict each other."""
 
 _SEARCHED, _PAIRS = 2000, 1500
 
@@ -63,14 +63,16 @@ def fit_points(
 
     The relative residual of point i with the known depth :math:`z_i` and the predicted value D_i is
 
-    .. math:: e_i = z_i (a D_i + b) - 1 \text{ (disparity)}, \qquad e_i = (a D_i + b) / z_i - 1 \text{ (depth)}
+    .. math:: e_i = z_i (a D_i + b) - 1 \text{ (disparity)}, \qquad
+        e_i = (a D_i + b) / z_i - 1 \text{ (depth)}
 
     and its standard deviation :math:`s_i^2 = (\sigma_i / z_i)^2 + r_i^2`, where r_i is half the relative
-    range of the fitted depth in the 3 x 3 pixels around it: a point on a depth edge counts less. From all
-    pairs of points (of many points: from 1500 pairs drawn with a fixed seed) the one with the least sum of the
-    60 % smallest :math:`|e_i| / s_i` is taken; concentration steps and iteratively reweighted least squares with
-    Tukey's weights follow. Up to 4 points count all. Where the fit would put part of the map behind the camera,
-    and one that does not is nearly as good, that one is taken.
+    range of the fitted depth in the 3 x 3 pixels around it: a point on a depth edge counts less. The fit
+    starts from the pair of points (of many points: of 1500 pairs drawn with a fixed seed) with the least sum
+    of the 60 % smallest :math:`|e_i| / s_i`, and from the least squares of all. Concentration steps and
+    reweighted least squares with Tukey's weights follow, and the better end is kept. Up to 4 points count
+    all. Where the fit would put part of the map behind the camera, and one that does not is nearly as good,
+    that one is taken.
 
     The confidence is
 
@@ -79,7 +81,7 @@ def fit_points(
     with N points, n inliers, p parameters, and q the standard error of the fitted depth, relative, as median
     over the map. So it is 0 where no point is left to check the fit: 2 points of an affine prediction.
 
-    Where the points do not determine a slope, as on a wall that faces the camera, b is 0 and the confidence 0.
+    Where the points determine no slope, as on a wall that faces the camera, b and the confidence are 0.
 
     Args:
         raw: (1, 1, H, W) the prediction, finite.
@@ -99,27 +101,18 @@ def fit_points(
         what = "scale and shift need at least 2" if shift else "the scale needs at least 1"
         raise ValueError(f"{depth.numel()} known points in the picture: {what}; add points")
     problem = _Problem.of(raw, where, depth, sigma, predicts)
-    theta = problem.search(shift)
-    if shift and not theta[0] > 0:
-        return _without_slope(problem, theta)
-    if not theta[0] > 0:
-        raise ValueError("the prediction is 0 or negative at the known points: no scale makes it metres")
-    theta, weights, scale = problem.polish(theta, shift)
-    if not theta[0] > 0:
-        return _without_slope(problem, theta)
-    return problem.result(theta, weights, scale, shift)
-
-
-def _without_slope(problem: _Problem, theta: Tensor) -> PointFit:
-    """Return the fit with a scale alone. Raises ValueError if the points contradict the prediction."""
-    plain, weights, scale = problem.polish(problem.search(False), False)
-    if not plain[0] > 0 or problem.contradicts(theta):
+    if shift and problem.contradicts():
         raise ValueError(
             "the known points are nearer where the prediction is farther: check that they are depths, not "
             "disparities, and that x and y are not exchanged"
         )
-    fit = problem.result(plain, weights, scale, False)
-    return PointFit(fit.scale, 0.0, fit.inliers, fit.residual, 0.0, sloped=False)
+    fit = problem.best(shift)
+    if fit is not None:
+        return problem.result(*fit, shift)
+    plain = problem.best(False)
+    if plain is None:
+        raise ValueError("the prediction is 0 or negative at the known points: no scale makes it metres")
+    return replace(problem.result(*plain, False), confidence=0.0, sloped=False)
 
 
 @dataclass(frozen=True)
@@ -173,32 +166,56 @@ class _Problem:
         ratio = (self.residuals(theta) / self.deviations(theta)).abs()
         return ratio.sort(dim=-1).values[..., : self.allowed].sum(dim=-1)
 
-    def contradicts(self, theta: Tensor) -> bool:
-        """Return whether the slope is below 0 by `SIGNIFICANT` standard errors, or of points too few for one."""
-        free = self.values.numel() - 2
-        if free < 1:
-            return float((self.target.amax() - self.target.amin()) / self.target.mean()) > 5 * NOISE
-        _, weights, _ = self.polish(theta, True)
-        covariance = self._covariance(self.least_squares(weights, True), weights, free, True)
-        return float(theta[0]) < -SIGNIFICANT * float(covariance[0, 0].clamp(min=0).sqrt())
+    def contradicts(self) -> bool:
+        r"""Return whether the known values fall where the predicted ones rise.
+
+        By Kendall's rank correlation: its z-score is below -2.4, which takes 5 points. Of fewer, all pairs
+        have to be in the wrong order, and farther apart than noise and errors of the prediction explain.
+        """
+        part = self.part(self._some(_SEARCHED))
+        count = part.values.numel()
+        pairs = torch.combinations(torch.arange(count, device=part.values.device), 2)
+        i, j = pairs.unbind(1)
+        order = torch.sign(part.values[i] - part.values[j]) * torch.sign(part.target[i] - part.target[j])
+        score = float(order.sum())
+        if count > FREE_POINTS:
+            return score < DISCORDANT * math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+        spread = float((part.target.amax() - part.target.amin()) / part.target.mean())
+        return score == -len(pairs) and spread > (0.3 if count > 2 else 5 * NOISE)
+
+    def _some(self, most: int) -> Tensor:
+        """Return the indices of at most so many points, drawn with a fixed seed."""
+        count = self.values.numel()
+        chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most]
+        return chosen.sort().values.to(self.values.device)
 
     def part(self, chosen: Tensor) -> _Problem:
-        return _Problem(
-            *(v[chosen] for v in (self.values, self.reach, self.target, self.factor, self.noise)),
-            self.levels,
-            self.disparity,
-        )
+        rows = ("values", "reach", "target", "factor", "noise")
+        return replace(self, **{name: getattr(self, name)[chosen] for name in rows})
 
-    def search(self, shift: bool) -> Tensor:
-        """Return the best of many exact fits to one or two points, and of the least squares of all."""
-        count = self.values.numel()
-        if count > _SEARCHED:
-            generator = torch.Generator().manual_seed(0)
-            chosen = torch.randperm(count, generator=generator)[:_SEARCHED]
-            return self.part(chosen.to(self.values.device)).search(shift)
-        plain = self.least_squares(1 / self.noise**2, shift)[None]
-        made = torch.cat([plain, self._exact(shift)])
-        return made[self.loss(made).argmin()]
+    def best(self, shift: bool) -> tuple[Tensor, Tensor, float] | None:
+        """Return the best fit with a scale above 0, its weights and the scale of the noise; None without one.
+
+        From several starts: where the signal is hardly above the noise, the best pair is a poor start and
+        least squares a good one.
+        """
+        part = self.part(self._some(_SEARCHED))
+        exact = part._exact(shift)
+        rising = exact[exact[:, 0] > 0]
+        starts = [self.least_squares(1 / self.noise**2, shift)]
+        starts += [some[part.loss(some).argmin()] for some in (exact, rising) if len(some)]
+        fits = [fit for start in starts if (fit := self.polish(start, shift))[0][0] > 0]
+        if not fits:
+            return None
+        scale = min(fit[2] for fit in fits)
+        return min(fits, key=lambda fit: self._tukey(fit[0], scale))
+
+    def _tukey(self, theta: Tensor, scale: float) -> float:
+        """Return the sum of Tukey's losses; of infinitely much noise, that of squares."""
+        ratio = self.residuals(theta) / self.deviations(theta)
+        if math.isinf(scale):
+            return float((ratio**2).sum())
+        return float((1 - (1 - (ratio / (TUKEY * scale)) ** 2).clamp(min=0) ** 3).sum())
 
     def _exact(self, shift: bool) -> Tensor:
         count, device = self.values.numel(), self.values.device

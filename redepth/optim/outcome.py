@@ -99,8 +99,8 @@ class Outcome:
         sky: (1,1,H,W) bool, where the photo shows sky; None if it was not detected.
         sky_given: whether the caller gave the sky mask.
         camera: of the photo.
-        support: (1,1,H,W) in [0, 1), in how far known points fix the low frequencies that ``detail`` would take
-            from the initial output (`guidance.AnchorTargets.support`); None without known points.
+        support: (1,1,H,W) in [0, 1), in how far known points fix the low frequencies that ``detail`` would
+            take from the initial output (`guidance.AnchorTargets.support`); None without known points.
         fit: the plan that the run followed; None if it followed the preset.
     """
 
