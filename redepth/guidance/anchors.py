@@ -147,7 +147,7 @@ class Anchors:
             where=where,
             raw=((known - fit.shift) / fit.scale).to(dtype),
             slope=slope.to(dtype),
-            weight=self._weights(points, fit.confidence, where, height, width).to(dtype),
+            weight=self._weights(points, fit, where, height, width).to(dtype),
             edge=(slope * (high - low)[0]) > EDGE,
             fit=fit,
             size=(height, width),
@@ -155,13 +155,13 @@ class Anchors:
         return replace(self, targets=targets)
 
     @staticmethod
-    def _weights(points: Anchors, confidence: float, where: Taps, height: int, width: int) -> Tensor:
-        """Return how much each point counts: less with a large sigma, a poor fit, or a nearer point."""
+    def _weights(points: Anchors, fit: PointFit, where: Taps, height: int, width: int) -> Tensor:
+        """Return how much each point counts: less if uncertain, far from the fit, or behind another."""
         weight = torch.ones_like(points.depth)
         if points.sigma is not None:
             weight = ((points.sigma / points.depth).clamp(min=1e-4)) ** -2
             weight = weight / weight.amax()
-        # A poor fit asks for the wrong raw values.
-        weight = confidence * weight
+        # A poor fit asks for the wrong raw values, and an outlier would bend the surface to it.
+        weight = fit.confidence * fit.trust * weight
         nearest = nearest_around(points.depth, where.around[:, 4], height, width, BEHIND_RADIUS)
         return torch.where(points.depth > BEHIND * nearest, BEHIND_WEIGHT * weight, weight)

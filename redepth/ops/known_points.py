@@ -36,7 +36,7 @@ class PointFit:
     Attributes:
         scale: a.
         shift: b.
-        inliers: (N,) bool.
+        ratio: (N,) the size of each residual over its standard deviation under the scatter of all.
         residual: median over the inliers of :math:`|z - z^\star| / z^\star`.
         confidence: in [0, 1]; see `fit_points`.
         sloped: whether the points determine a and b both. If not, b is 0.
@@ -44,10 +44,20 @@ class PointFit:
 
     scale: float
     shift: float
-    inliers: Tensor
+    ratio: Tensor
     residual: float
     confidence: float
     sloped: bool = True
+
+    @property
+    def inliers(self) -> Tensor:
+        """The points within 3 standard deviations, (N,) bool."""
+        return self.ratio <= 3
+
+    @property
+    def trust(self) -> Tensor:
+        """Tukey's weights of the points, (N,) in [0, 1]: 0 from 7 standard deviations on."""
+        return (1 - (self.ratio / (1.5 * TUKEY)) ** 2).clamp(min=0) ** 2
 
 
 def fit_points(
@@ -281,7 +291,8 @@ class _Problem:
     def result(self, theta: Tensor, weights: Tensor, scale: float, shift: bool) -> PointFit:
         """Return the fit with what the points say about it."""
         e = self.residuals(theta)
-        inliers = (e / self.deviations(theta)).abs() <= 3 * scale
+        ratio = (e / self.deviations(theta)).abs() / scale
+        inliers = ratio <= 3
         relative = ((1 / (1 + e).clamp(min=1e-9) - 1) if self.disparity else e).abs()
         free = int(inliers.sum()) - (2 if shift else 1)
         confidence = 0.0
@@ -290,7 +301,7 @@ class _Problem:
             error = self._standard_error(theta, weights, free, shift)
             confidence = share * free / (free + 1) / (1 + (error / 0.1) ** 2)
         residual = float(relative[inliers].median()) if bool(inliers.any()) else math.inf
-        return PointFit(float(theta[0]), float(theta[1]), inliers, residual, confidence)
+        return PointFit(float(theta[0]), float(theta[1]), ratio, residual, confidence)
 
     def _standard_error(self, theta: Tensor, weights: Tensor, free: int, shift: bool) -> float:
         """Return the relative standard error of the fitted value, as median over the map."""

@@ -105,8 +105,9 @@ class KnownPoints:
 
     Cauchy's loss of the relative depth errors e_i under the scale and shift that fit the frozen prediction to
     the points. On a depth edge a point may match either side; a point behind a nearer one, which may hide it,
-    counts a tenth; all count less where the fit is poor (`guidance.Anchors`). Few points, whose noise nothing
-    averages, pull less: 10 points half as much as very many. 0 without points.
+    counts a tenth; outliers of the fit do not count, and all count less if it is poor (`guidance.Anchors`).
+    Few points, whose noise nothing averages, pull less: 10 points half as much as very many. 0 without
+    points.
 
     Args:
         tolerance: tau, the relative error beyond which a point pulls less.
