@@ -123,7 +123,7 @@ class BlinnPhong(Glossy):
         """Use this camera for the next photo.
 
         Raises:
-            ConfigError: for another than an orthographic camera and ``backend: triton``, or as the base class.
+            ConfigError: for a camera that ``backend: triton`` does not have, or as the base class.
         """
         if self.backend == "triton" and camera.kind != "orthographic":
             raise ConfigError(
