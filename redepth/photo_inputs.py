@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -146,6 +145,10 @@ class LoadedInputs:
     def nbytes(self) -> int:
         """Size of the masks in memory."""
         return sum(record.mask.nbytes for record in self.data if isinstance(record, SkyMask))
+
+
+NOTHING_LOADED = LoadedInputs()
+"""The preset's camera, and no data."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class Refiner:
             InputError: if what is given does not fit the photo.
         """
         image, features, prediction = self.predict(photo)
-        camera = self._camera(given.camera)
+        camera = self._camera(given.camera, *photo.shape[-2:])
         condition = self.prior.condition(image, prompt)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
@@ -146,8 +146,8 @@ class Refiner:
             guidance=guidance,
         )
 
-    def _camera(self, given: Camera | Literal["model"] | None) -> Camera:
-        """Return the camera of a photo, and make the renderer look through it."""
+    def _camera(self, given: Camera | Literal["model"] | None, height: int, width: int) -> Camera:
+        """Return the camera of a photo of this size, and make the renderer look through it."""
         renderer, model = self.renderer, self.depth_model
         camera = given
         if camera == "model":
@@ -157,10 +157,11 @@ class Refiner:
                     f"the depth model {type(model).__name__} estimates no camera: give a field of view or "
                     "intrinsics"
                 )
-        if not isinstance(renderer, UsesCamera):
-            return camera or ORTHOGRAPHIC
-        chosen = camera or renderer.own_camera
-        renderer.look_through(chosen)
+        own = renderer.own_camera if isinstance(renderer, UsesCamera) else ORTHOGRAPHIC
+        # The photo's pixels are square; the network's are not, because its sides are rounded.
+        chosen = (camera or own).of_picture(height, width)
+        if isinstance(renderer, UsesCamera):
+            renderer.look_through(chosen)
         return chosen
 
     def _with_sky(self, data: Sequence[PhotoData], frame: Frame) -> Sequence[PhotoData]:
