@@ -19,7 +19,7 @@ from redepth.depth_models.files import PhotoFile
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
 from redepth.literals import MapKind
-from redepth.ops import filters, geometry
+from redepth.ops import filters, geometry, panorama
 
 ASPECT_TOLERANCE = 0.05
 """Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
@@ -53,6 +53,7 @@ class Precomputed(WholeModel):
             self.predicts, self.invariance = "depth", "metric"
         self._file = PhotoFile(self.path, "map")
         self._holes: Tensor | None = None
+        self._beyond = 0.0
 
     def ensure_available(self) -> None:
         """Raise InputError if there is no such file or folder."""
@@ -70,6 +71,10 @@ class Precomputed(WholeModel):
     def next_photo(self, source: Path | None) -> None:
         """Set the photo whose map is read next. Raises InputError if there is none."""
         self._file.next_photo(source)
+
+    def go_around(self, margin: float) -> None:
+        """Extend the maps of the next photos by this share of their width on either side."""
+        self._beyond = margin
 
     @property
     def holes(self) -> Tensor | None:
@@ -90,12 +95,15 @@ class Precomputed(WholeModel):
         )
         known = np.isfinite(values)
         self._check(path, values[known])
-        height, width = image.shape[-2:]
+        height, width = image.shape[-2], round(image.shape[-1] / (1 + 2 * self._beyond))
         _check_aspect(path, values.shape[1], values.shape[0], width, height)
         inside = torch.from_numpy(known)[None, None]
         self._holes = None if known.all() else ~inside
         raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
-        return geometry.resize(raw, height, width, antialias=True).expand(len(image), -1, -1, -1)
+        raw = geometry.resize(raw, height, width, antialias=True)
+        if self._beyond:
+            raw = panorama.resize(raw, height, image.shape[-1], self._beyond)
+        return raw.expand(len(image), -1, -1, -1)
 
     def describe(self) -> dict[str, Any]:
         """Return path, factor and offset for the run record."""
