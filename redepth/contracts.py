@@ -334,6 +334,15 @@ class FollowsPhoto(Protocol):
 
 
 @runtime_checkable
+class GoesAround(Protocol):
+    """A depth model that reads a map of the photo, and extends it as a panorama is extended."""
+
+    def go_around(self, margin: float) -> None:
+        """Extend the maps of the next photos by this share of their width on either side; 0: not at all."""
+        ...
+
+
+@runtime_checkable
 class LeavesHoles(Protocol):
     """A depth model whose map has holes, which it fills so that the optimisation can run."""
 

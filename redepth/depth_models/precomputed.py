@@ -20,7 +20,7 @@ from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
 from redepth.io.arrays import as_map
 from redepth.literals import MapKind
-from redepth.ops import filters, geometry
+from redepth.ops import filters, geometry, panorama
 
 ASPECT_TOLERANCE = 0.05
 """Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
@@ -59,6 +59,7 @@ class Precomputed(WholeModel):
         self._file = PhotoFile(self.path, "map")
         self._array: NDArray[Any] | None = None
         self._holes: Tensor | None = None
+        self._beyond = 0.0
 
     def ensure_available(self) -> None:
         """Raise InputError if there is no such file or folder."""
@@ -93,6 +94,10 @@ class Precomputed(WholeModel):
             raise InputError(f"depth= is an array, and depth_model.path names {self.path}; give one of them")
         self._array = values
 
+    def go_around(self, margin: float) -> None:
+        """Extend the maps of the next photos by this share of their width on either side."""
+        self._beyond = margin
+
     @property
     def holes(self) -> Tensor | None:
         """Where the photo's map is not finite, (1,1,h,w) bool at the map's size; None: nowhere."""
@@ -108,12 +113,15 @@ class Precomputed(WholeModel):
         values = self.factor * stored.astype(np.float64) + self.offset
         known = np.isfinite(values)
         self._check(path, values[known])
-        height, width = image.shape[-2:]
+        height, width = image.shape[-2], round(image.shape[-1] / (1 + 2 * self._beyond))
         _check_aspect(path, values.shape[1], values.shape[0], width, height)
         inside = torch.from_numpy(known)[None, None]
         self._holes = None if known.all() else ~inside
         raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
-        return geometry.resize(raw, height, width, antialias=True).expand(len(image), -1, -1, -1)
+        raw = geometry.resize(raw, height, width, antialias=True)
+        if self._beyond:
+            raw = panorama.resize(raw, height, image.shape[-1], self._beyond)
+        return raw.expand(len(image), -1, -1, -1)
 
     def _stored(self) -> tuple[Path, NDArray[Any]]:
         """Return the photo's map in the units of its file, and its name for messages."""

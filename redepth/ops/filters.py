@@ -11,13 +11,14 @@ from torch import Tensor
 from redepth.ops.geometry import difference
 
 
-def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
+def gaussian_blur(values: Tensor, sigma: float, *, closed: bool = False) -> Tensor:
     r"""Convolve each channel of (B, C, H, W) with a Gaussian.
 
     .. math:: k(t) \propto e^{-t^2 / (2 \sigma^2)}, \quad |t| \le \lceil 3 \sigma \rceil
 
     The kernel sums to 1 and the border is repeated, so that a constant map does not change. ``sigma`` > 0 is
-    in pixels. Non-finite values spread over the kernel's reach.
+    in pixels. Non-finite values spread over the kernel's reach. In a ``closed`` map the first and the last
+    column are neighbours.
     """
     reach = math.ceil(3 * sigma)
     t = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
@@ -25,21 +26,27 @@ def gaussian_blur(values: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     # One picture with grouped channels: on a CPU far faster than a batch of pictures with one channel.
     planes = values.flatten(0, 1)[None]
+    if closed:
+        width = values.shape[-1]
+        around = torch.arange(-reach, width + reach, device=values.device).remainder(width)
+        planes = planes.index_select(-1, around)
     count = planes.shape[1]
-    for shape, pad in (((1, 1, 1, -1), (reach, reach, 0, 0)), ((1, 1, -1, 1), (0, 0, reach, reach))):
+    beside = 0 if closed else reach
+    for shape, pad in (((1, 1, 1, -1), (beside, beside, 0, 0)), ((1, 1, -1, 1), (0, 0, reach, reach))):
         weight = kernel.view(shape).expand(count, -1, -1, -1).contiguous()
         planes = F.conv2d(F.pad(planes, pad, mode="replicate"), weight, groups=count)
     return planes.view(values.shape)
 
 
-def detail(values: Tensor, scale: float) -> Tensor:
+def detail(values: Tensor, scale: float, *, closed: bool = False) -> Tensor:
     r"""Return the part of (B, C, H, W) that a Gaussian of sigma = ``scale`` times the shorter side removes.
 
     .. math:: v - G_\sigma * v
 
-    It has no forms wider than about 6 sigma, and keeps those narrower than sigma.
+    It has no forms wider than about 6 sigma, and keeps those narrower than sigma. In a ``closed`` map the
+    first and the last column are neighbours.
     """
-    return values - gaussian_blur(values, scale * min(values.shape[-2:]))
+    return values - gaussian_blur(values, scale * min(values.shape[-2:]), closed=closed)
 
 
 def gradient(values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from redepth.config import Blend
 from redepth.contracts import Invariance, Predicts, StepDraws
-from redepth.ops.camera import ORTHOGRAPHIC, Camera
+from redepth.ops import panorama
+from redepth.ops.camera import ORTHOGRAPHIC, SPHERICAL, Camera
 from redepth.ops.filters import detail
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.loss_log import Losses
@@ -149,8 +150,28 @@ class Outcome:
             return mean
         change = mean - initial
         if self.blend == "detail":
-            return initial + detail(change, self.blend_scale)
+            return initial + detail(change, self.blend_scale, closed=self.camera.closed)
         return initial + self.blend_weight * change
+
+    def closed(self) -> Outcome:
+        """Return the outcome of the panorama whose extended picture was refined: one turn, without a seam.
+
+        `ops.panorama.close` closes every map. An outcome whose camera sees no more than one turn is
+        returned unchanged.
+        """
+        margin = self.camera.margin
+        if not margin:
+            return self
+        sky = self.sky
+        return replace(
+            self,
+            initial=panorama.close(self.initial, margin),
+            members=panorama.close(self.members, margin),
+            initial_depth=panorama.close(self.initial_depth, margin),
+            member_depths=panorama.close(self.member_depths, margin),
+            sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
+            camera=SPHERICAL,
+        )
 
     @property
     def uncertainty(self) -> Tensor:
