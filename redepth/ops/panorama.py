@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from redepth.ops import geometry
+
 SHARE = 1 / 8
 """The share of a turn by which a photo is extended on either side."""
 
@@ -59,6 +61,19 @@ def close(values: Tensor, margin: float) -> Tensor:
     weight = ((torch.minimum(turn, 1 - turn) + margin) / (2 * margin)).clamp(max=1)
     once, twice = (_columns(values, (t + margin) / (1 + 2 * margin), closed=False) for t in (turn, again))
     return torch.lerp(twice, once, weight)
+
+
+def fit(values: Tensor, height: int, width: int, margin: float) -> Tensor:
+    """Resize a map of one turn, antialiased, to the size of a picture that goes on beyond it.
+
+    Args:
+        values: (B, C, h, w).
+        height: of the picture.
+        width: of the picture.
+        margin: share of a turn that the picture repeats on either side; 0: it is resized as any map is.
+    """
+    turn = geometry.resize(values, height, round(width / (1 + 2 * margin)), antialias=True)
+    return resize(turn, height, width, margin) if margin else turn
 
 
 def resize(values: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:
