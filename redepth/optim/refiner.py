@@ -34,7 +34,7 @@ from redepth.ops.sky import sky_mask
 from redepth.optim import execution
 from redepth.optim.group import FUSED_DEVICES
 from redepth.optim.loop import Loop, Watch
-from redepth.optim.outcome import OnStep, Outcome
+from redepth.optim.outcome import OnStep, Outcome, closed
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem
@@ -243,7 +243,7 @@ class Refiner:
             finally:
                 if loop.members_per_batch < size.members_per_batch:
                     self.members_per_batch = min(self.members_per_batch, loop.members_per_batch)
-            outcome = loop.outcome(time.perf_counter() - began).closed()
+            outcome = closed(loop.outcome(time.perf_counter() - began))
         return outcome if plan is not None else replace(outcome, fit=None)
 
     def _check_unlimited(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from redepth.ops import panorama
 from redepth.ops.camera import SPHERICAL, Camera
 from redepth.ops.filters import gaussian_blur
-from redepth.optim.outcome import Outcome
+from redepth.optim.outcome import Outcome, closed
 from tests.support.helpers import seeded
 from tests.support.panoramas import box_distance
 
@@ -37,20 +37,20 @@ def outcome(camera: Camera, distance: torch.Tensor, **options: Any) -> Outcome:
 
 def test_an_extended_panorama_is_closed() -> None:
     distance = box_distance(16, 32).float()
-    closed = outcome(Camera(spherical=True, margin=1 / 8), panorama.extend(distance, 4)).closed()
-    assert closed.camera == SPHERICAL
-    assert torch.allclose(closed.initial, distance)
-    assert torch.allclose(closed.initial_depth, distance)
-    assert closed.sky is not None
-    assert torch.equal(closed.sky, distance > 2.5)
-    shapes = [closed.members, closed.member_depths, closed.refined, closed.uncertainty]
+    whole = closed(outcome(Camera(spherical=True, margin=1 / 8), panorama.extend(distance, 4)))
+    assert whole.camera == SPHERICAL
+    assert torch.allclose(whole.initial, distance)
+    assert torch.allclose(whole.initial_depth, distance)
+    assert whole.sky is not None
+    assert torch.equal(whole.sky, distance > 2.5)
+    shapes = [whole.members, whole.member_depths, whole.refined, whole.uncertainty]
     assert [tuple(values.shape[-2:]) for values in shapes] == [(16, 32)] * 4
 
 
 @pytest.mark.parametrize("camera", [SPHERICAL, Camera(field_of_view=60.0), Camera()])
 def test_any_other_outcome_is_left_alone(camera: Camera) -> None:
     whole = outcome(camera, box_distance(8, 16).float())
-    assert whole.closed() is whole
+    assert closed(whole) is whole
 
 
 def test_the_detail_of_a_panorama_knows_no_edge() -> None:
