@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -374,6 +375,18 @@ class Surface:
         """(1,1,H,W) bool, where the photo shows sky; None if unknown."""
         sky = self.guidance.get(SkyMask)
         return None if sky is None else sky.mask
+
+
+@runtime_checkable
+class TakesMap(Protocol):
+    """A depth model that returns a finished map in place of a prediction."""
+
+    def take_map(self, values: NDArray[Any] | None) -> None:
+        """Set the next photo's map, (h, w) of its aspect ratio; None: the model finds it by its options.
+
+        Raises InputError.
+        """
+        ...
 
 
 @runtime_checkable

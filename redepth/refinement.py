@@ -81,6 +81,7 @@ class Refinement:
         identity: hashes of the files that it was made from, and versions of what computed it.
         holes: (1,1,h,w) bool, where the given map had none; any size.
         metric_fit: of the refined output to known points.
+        camera_origin: where the camera is from, such as ``--fov``, ``exif``, ``depth model``, ``preset``.
     """
 
     photo: Array
@@ -97,6 +98,7 @@ class Refinement:
     identity: Mapping[str, Any] = field(default_factory=dict)
     holes: Tensor | None = None
     metric_fit: MetricFit | None = None
+    camera_origin: str = "preset"
 
     @property
     def predicts(self) -> Predicts:
@@ -167,12 +169,12 @@ class Refinement:
 
         NaN in holes.
         """
-        return self._display_normals(self.outcome.initial_depth)
+        return self._display_normals(self.outcome.initial, self.outcome.initial_depth)
 
     @cached_property
     def normals_after(self) -> Array:
         """Unit normals of the refined surface at network size, (h, w, 3)."""
-        return self._display_normals(self.outcome.refined_depth)
+        return self._display_normals(self.outcome.refined, self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
@@ -310,6 +312,7 @@ class Refinement:
                 "unit": outcome.unit,
                 "blend": self._blend_record(),
             },
+            "camera": self._camera_record(),
             "partial": self.partial,
             "reason": outcome.reason,
             "seed": self.seed,
@@ -338,6 +341,24 @@ class Refinement:
                 **evaluation.metrics,
                 "clipped_share": evaluation.clipped,
             }
+        return record
+
+    def _camera_record(self) -> dict[str, Any]:
+        """Return the camera in degrees and in pixels of the photo, top left pixel centre at (0.5, 0.5)."""
+        height, width = self.photo.shape[:2]
+        camera = self.camera
+        angles = camera.field_of_view_degrees(height, width)
+        record: dict[str, Any] = {
+            "kind": camera.kind,
+            "fov": None,
+            "intrinsics": None,
+            "from": self.camera_origin,
+        }
+        if angles is not None:
+            record["fov"] = dict(zip(("horizontal", "vertical"), angles, strict=True))
+        if camera.pinhole:
+            values = camera.intrinsics_in_pixels(height, width)
+            record["intrinsics"] = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
         return record
 
     def _blend_record(self) -> dict[str, Any]:
@@ -430,13 +451,16 @@ class Refinement:
             "why": "the given map is not finite there; it was filled for the optimisation",
         }
 
-    def _display_normals(self, depth: Tensor) -> Array:
+    def _display_normals(self, raw: Tensor, depth: Tensor) -> Array:
+        if self.predicts == "disparity" and self.invariance == "metric":
+            # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
+            depth = torch.where(raw > 0, 1 / raw, torch.nan)
         unknown = self.unknown_at(*depth.shape[-2:])
         if unknown is None:
-            return geometry.normals_from_depth(depth)[0].permute(1, 2, 0).numpy()
+            return geometry.normals_from_depth(depth, self.camera)[0].permute(1, 2, 0).numpy()
         # What was filled must not tilt the normals beside a hole.
         holes = torch.from_numpy(unknown)
-        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan))
+        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
         return normals.masked_fill(holes, torch.nan)[0].permute(1, 2, 0).numpy()
 
 

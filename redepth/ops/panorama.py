@@ -29,6 +29,15 @@ def margin_columns(width: int) -> int:
     return max(1, round(SHARE * width))
 
 
+def check_shape(height: int, width: int) -> None:
+    """Raise ValueError if a picture has not the shape of a panorama of 360 x 180 degrees, within a pixel."""
+    if not math.isclose(width, RATIO * height, abs_tol=1.0):
+        raise ValueError(
+            f"a panorama of 360 x 180 degrees is twice as wide as high, this photo is {width} x {height}; "
+            "for a part of one give its camera another way"
+        )
+
+
 def extend(picture: Tensor, columns: int) -> Tensor:
     """Repeat columns (..., H, W) from the other side on both sides, (..., H, W + 2 columns)."""
     return torch.cat([picture[..., -columns:], picture, picture[..., :columns]], dim=-1)
@@ -120,8 +129,3 @@ def _columns(values: Tensor, position: Tensor, *, closed: bool) -> Tensor:
         index.remainder(width) if closed else index.clamp(0, width - 1) for index in (before, before + 1)
     )
     return torch.lerp(values.index_select(-1, first), values.index_select(-1, second), share)
-
-
-def is_panorama(height: int, width: int) -> bool:
-    """Return whether a picture has the shape of a panorama of 360 x 180 degrees, within a pixel."""
-    return math.isclose(width, RATIO * height, abs_tol=1.0)

@@ -127,7 +127,7 @@ class Refiner:
         """
         photo, given = self._around(photo, given)
         image, features, prediction = self.predict(photo)
-        camera = self._camera(given.camera)
+        camera = self._camera(given.camera, *photo.shape[-2:])
         condition = self.prior.condition(image, prompt)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
@@ -155,11 +155,10 @@ class Refiner:
         height, width = photo.shape[-2:]
         columns = 0
         if isinstance(camera, Camera) and camera.closed:
-            if not panorama.is_panorama(height, width):
-                raise InputError(
-                    "a panorama of 360 x 180 degrees is twice as wide as high, this photo is "
-                    f"{width} x {height}: leave out what makes it one, or give the whole sphere"
-                )
+            try:
+                panorama.check_shape(height, width)
+            except ValueError as error:
+                raise InputError(str(error)) from None
             columns = panorama.margin_columns(width)
         margin = columns / width
         if isinstance(model, GoesAround):
@@ -168,8 +167,8 @@ class Refiner:
             return photo, given
         return panorama.extend(photo, columns), replace(given, camera=Camera(spherical=True, margin=margin))
 
-    def _camera(self, given: Camera | Literal["model"] | None) -> Camera:
-        """Return the camera of a photo, and make the renderer look through it."""
+    def _camera(self, given: Camera | Literal["model"] | None, height: int, width: int) -> Camera:
+        """Return the camera of a photo of this size, and make the renderer look through it."""
         renderer, model = self.renderer, self.depth_model
         camera = given
         if camera == "model":
@@ -179,10 +178,11 @@ class Refiner:
                     f"the depth model {type(model).__name__} estimates no camera: give a field of view or "
                     "intrinsics"
                 )
-        if not isinstance(renderer, UsesCamera):
-            return camera or ORTHOGRAPHIC
-        chosen = camera or renderer.own_camera
-        renderer.look_through(chosen)
+        own = renderer.own_camera if isinstance(renderer, UsesCamera) else ORTHOGRAPHIC
+        # The photo's pixels are square; the network's are not, because its sides are rounded.
+        chosen = (camera or own).of_picture(height, width)
+        if isinstance(renderer, UsesCamera):
+            renderer.look_through(chosen)
         return chosen
 
     def _with_sky(self, data: Sequence[PhotoData], frame: Frame) -> Sequence[PhotoData]:
