@@ -13,6 +13,9 @@ Predicts = Literal["disparity", "depth"]
 MapKind = Literal["disparity", "depth", "metric-depth"]
 """What a finished map holds: disparity or depth up to scale and shift, or depth in metres."""
 
+CameraName = Literal["orthographic", "exif", "model"]
+"""Cameras that need no numbers: parallel rays, the photo's EXIF, or the depth model's estimate."""
+
 CaptionerName = Literal["blip", "blip2"]
 """The models that write captions."""
 
