@@ -23,11 +23,12 @@ from redepth import components, io
 from redepth.components import Components
 from redepth.config import Preset
 from redepth.errors import InputError, MissingDependencyError, WeightsError, one_line
+from redepth.exports import RECORD, RESULT_FILES
 from redepth.ground_truth import GroundTruth
 from redepth.optim.outcome import OnStep
 from redepth.pipeline import DecodedPhoto, Pipeline, decode, write_captions
 from redepth.priors.prompts import Captioner, Prompt
-from redepth.refinement import RECORD, RESULT_FILES, Refinement
+from redepth.refinement import Refinement
 from redepth.runtime.allocator import keep_freed_memory
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Executor, Make, Resources, executor

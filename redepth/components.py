@@ -22,6 +22,7 @@ from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer
 from redepth.data import datasets
 from redepth.errors import ConfigError, RedepthError
+from redepth.exports import check_packages
 from redepth.literals import FamilyName
 from redepth.optim import objectives
 from redepth.optim.execution import check_execution
@@ -172,6 +173,7 @@ def build(preset: Preset, device: torch.device) -> Components:
     """
     preset = resolve(preset)
     check_memory_limit(preset.optim, device)
+    check_packages(preset.output)
     depth_model = _built(depth_models.REGISTRY, preset.depth_model)
     renderer = _built(renderers.REGISTRY, preset.renderer)
     prior = _built(priors.REGISTRY, preset.prior)

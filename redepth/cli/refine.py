@@ -174,7 +174,7 @@ def run(request: RefineRequest) -> int:
 
 def _miss_vanished(results: Results, folders: Mapping[Path, Path]) -> None:
     """Count a photo as failed whose folder was removed while the others were refined."""
-    from redepth.refinement import RECORD
+    from redepth.exports import RECORD
 
     for path in list(results.refined):
         if not os.path.isfile(folders[path] / RECORD):

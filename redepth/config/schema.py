@@ -213,6 +213,9 @@ EXPORTS: tuple[Export, ...] = get_args(Export)
 """All that can be written, in the order in which it is written."""
 
 
+DEFAULT_EXPORTS: tuple[Export, ...] = ("map", "preview", "depth", "comparison")
+
+
 def _chosen(value: Any) -> Any:
     """Return a choice of files as a list without repetition: from a list, or from text with commas."""
     listed = value.split(",") if isinstance(value, str) else value
@@ -239,7 +242,9 @@ class Output(_Section):
     ``texture_side`` the longer side of the photo inside it.
     """
 
-    write: Annotated[list[Export], BeforeValidator(_chosen)] = ["map", "preview", "depth", "comparison"]
+    write: Annotated[list[Export], BeforeValidator(_chosen)] = Field(
+        default_factory=lambda: list(DEFAULT_EXPORTS)
+    )
     upsample: Upsampling = "bilinear"
     guided_radius: Annotated[float, Field(ge=0.25, le=64)] = 2.0
     guided_eps: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
