@@ -20,6 +20,7 @@ from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
+from redepth.depth_models import REGISTRY
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError
 from redepth.ground_truth import GroundTruth
@@ -237,7 +238,9 @@ def refine(
         overrides = [*map_overrides(GIVEN_ARRAY, predicts), *overrides]
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
-    pipeline = Pipeline(preset, overrides=overrides, device=device)
+    resolved = components.resolve(_with_overrides(preset, overrides))
+    check_camera(resolved, camera)
+    pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,
         prompt=prompt,
@@ -250,6 +253,16 @@ def refine(
         data=data,
         depth=depth,
     )
+
+
+def check_camera(preset: Preset, camera: object) -> None:
+    """Raise ConfigError if ``camera`` is ``model`` and a resolved preset's depth model estimates none."""
+    name = preset.depth_model.name
+    if camera == "model" and not hasattr(REGISTRY.get(name), "predicted_camera"):
+        raise ConfigError(
+            f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG or "
+            "--intrinsics (camera= in Python)"
+        )
 
 
 def map_overrides(path: str, predicts: MapKind) -> list[str]:

@@ -75,6 +75,7 @@ def refine(
 ) -> None:
     """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
     from redepth.batch import Settings
+    from redepth.pipeline import check_camera
 
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
     paths, rejected = _find_photos(photos)
@@ -84,13 +85,15 @@ def refine(
     )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
+    resolved = options.resolved_preset(preset, overrides)
+    check_camera(resolved, camera)
     request = RefineRequest(
         paths=paths,
         rejected=rejected,
         out=folder,
         truth=truth,
         given=given,
-        settings=Settings(options.resolved_preset(preset, overrides), device, seed, prompt, max_pixels),
+        settings=Settings(resolved, device, seed, prompt, max_pixels),
         resources=options.resources(workers, ray, None, device),
         fresh=fresh,
     )
