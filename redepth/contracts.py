@@ -338,7 +338,7 @@ class GoesAround(Protocol):
     """A depth model that reads a map of the photo, and extends it as a panorama is extended."""
 
     def go_around(self, margin: float) -> None:
-        """Extend the maps of the next photos by this share of their width on either side; 0: not at all."""
+        """Extend the next photo's map by this share of its width on either side; 0: not at all."""
         ...
 
 

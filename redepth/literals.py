@@ -27,3 +27,22 @@ FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectiv
 
 MAX_SEED = 2**63 - 1
 """The largest seed; torch takes no larger one."""
+
+Export = Literal[
+    "map",
+    "preview",
+    "initial",
+    "uncertainty",
+    "depth",
+    "depth-exr",
+    "normals",
+    "normals-exr",
+    "comparison",
+    "points",
+    "mesh",
+    "intrinsics",
+]
+"""What can be written of a result; docs/results_folder.md says what each file holds."""
+
+Upsampling = Literal["bilinear", "guided"]
+"""How maps of the network's size become maps of the photo's size."""

@@ -15,6 +15,7 @@ from redepth.errors import InputError, brief
 from redepth.guidance import Given, PhotoData, SkyMask
 from redepth.io import Intrinsics
 from redepth.literals import CameraName
+from redepth.ops import panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
 CameraInput = Camera | Intrinsics | Path | CameraName
@@ -97,6 +98,8 @@ def choose_camera(
         return given
     height, width = photo.size
     if isinstance(given, Camera):
+        if given.spherical:
+            _check_panorama(height, width)
         return ChosenCamera(given, origin)
     if isinstance(given, Path):
         return ChosenCamera(_pinhole(io.load_intrinsics(given), str(given), photo), f"{origin} {given}")
@@ -114,6 +117,13 @@ def choose_camera(
         raise InputError("camera exif: the photo is an array and has no EXIF; give a Camera")
     focal = io.exif_focal_length(photo.source, height, width)
     return ChosenCamera(Camera.from_pixels(focal, focal, width / 2, height / 2, height, width), "exif")
+
+
+def _check_panorama(height: int, width: int) -> None:
+    try:
+        panorama.check_shape(height, width)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _pinhole(intrinsics: Intrinsics, what: str, photo: DecodedPhoto) -> Camera:

@@ -13,8 +13,8 @@ import numpy as np
 from redepth import io
 from redepth.batch.records import Decoded, Photo
 from redepth.errors import InputError, one_line
+from redepth.exports import RESULT_FILES
 from redepth.photo_inputs import DecodedPhoto, decode
-from redepth.refinement import RESULT_FILES
 from redepth.runtime.executors import Done
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from redepth import components
 from redepth.batch.records import Photo, Settings
-from redepth.refinement import RECORD
+from redepth.exports import RECORD
 from redepth.runtime.resume import Identity, first_difference, read_record, why_again
 
 

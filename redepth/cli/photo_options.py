@@ -46,6 +46,14 @@ CameraOption = Annotated[
         "default the renderer's of the preset.",
     ),
 ]
+PanoramaOption = Annotated[
+    bool,
+    typer.Option(
+        "--panorama",
+        help="The photos are panoramas of 360 x 180 degrees (equirectangular, twice as wide as high): left "
+        "and right edge fit together, and depth is the distance along the ray.",
+    ),
+]
 SkyMaskOption = Annotated[
     Path | None,
     typer.Option(
@@ -74,6 +82,7 @@ def given_inputs(
     fov: float | None = None,
     intrinsics: str | None = None,
     camera: CameraName | None = None,
+    panorama: bool = False,
     sky_mask: Path | None = None,
 ) -> GivenInputs:
     """Find what the options give with each photo; files are not read yet.
@@ -84,7 +93,7 @@ def given_inputs(
     """
     from redepth.photo_inputs import PhotoInputs
 
-    cameras = _cameras(paths, fov, intrinsics, camera)
+    cameras = _cameras(paths, fov, intrinsics, camera, panorama)
     masks = _files_of(paths, sky_mask, "--sky-mask")
     given = GivenInputs()
     for path in paths:
@@ -108,13 +117,21 @@ def _files_of(paths: Sequence[Path], given: Path | None, option: str) -> dict[Pa
 
 
 def _cameras(
-    paths: Sequence[Path], fov: float | None, intrinsics: str | None, camera: CameraName | None
+    paths: Sequence[Path],
+    fov: float | None,
+    intrinsics: str | None,
+    camera: CameraName | None,
+    panorama: bool,
 ) -> dict[Path, tuple[CameraInput | None, str]]:
     """Return the camera of each photo and the option it is from; no entry where a file is missing."""
-    from redepth.ops.camera import Camera
+    from redepth.ops.camera import SPHERICAL, Camera
 
-    if sum(option is not None for option in (fov, intrinsics, camera)) > 1:
-        raise ConfigError("--fov, --intrinsics and --camera each give the camera: give one of them")
+    if sum([*(option is not None for option in (fov, intrinsics, camera)), panorama]) > 1:
+        raise ConfigError(
+            "--fov, --intrinsics, --camera and --panorama each give the camera: give one of them"
+        )
+    if panorama:
+        return dict.fromkeys(paths, (SPHERICAL, "--panorama"))
     if intrinsics is not None:
         return {path: (chosen, "--intrinsics") for path, chosen in _pinholes(paths, intrinsics).items()}
     if fov is not None:

@@ -64,6 +64,7 @@ def refine(
     fov: photo_options.FieldOfView = None,
     intrinsics: photo_options.IntrinsicsOption = None,
     camera: photo_options.CameraOption = None,
+    panorama: photo_options.PanoramaOption = False,
     sky_mask: photo_options.SkyMaskOption = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
@@ -80,7 +81,7 @@ def refine(
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     given = photo_options.given_inputs(
-        paths, fov=fov, intrinsics=intrinsics, camera=camera, sky_mask=sky_mask
+        paths, fov=fov, intrinsics=intrinsics, camera=camera, panorama=panorama, sky_mask=sky_mask
     )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
@@ -180,7 +181,7 @@ def run(request: RefineRequest) -> int:
 
 def _miss_vanished(results: Results, folders: Mapping[Path, Path]) -> None:
     """Count a photo as failed whose folder was removed while the others were refined."""
-    from redepth.refinement import RECORD
+    from redepth.exports import RECORD
 
     for path in list(results.refined):
         if not os.path.isfile(folders[path] / RECORD):

@@ -20,7 +20,7 @@ from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
 from redepth.io.arrays import as_map
 from redepth.literals import MapKind
-from redepth.ops import filters, geometry, panorama
+from redepth.ops import filters, panorama
 
 ASPECT_TOLERANCE = 0.05
 """Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
@@ -95,7 +95,7 @@ class Precomputed(WholeModel):
         self._array = values
 
     def go_around(self, margin: float) -> None:
-        """Extend the maps of the next photos by this share of their width on either side."""
+        """Extend the next photo's map by this share of its width on either side."""
         self._beyond = margin
 
     @property
@@ -119,8 +119,7 @@ class Precomputed(WholeModel):
         self._holes = None if known.all() else ~inside
         raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
         if self._beyond:
-            raw = geometry.resize(raw, height, width, antialias=True)
-            raw = panorama.resize(raw, height, image.shape[-1], self._beyond)
+            raw = panorama.fit(raw, height, image.shape[-1], self._beyond)
         else:
             raw = self._resized(raw, height, width)
         return raw.expand(len(image), -1, -1, -1)

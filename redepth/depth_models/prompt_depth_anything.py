@@ -90,7 +90,7 @@ class PromptDepthAnything(Backbone):
             self._file.next_photo(source)
 
     def go_around(self, margin: float) -> None:
-        """Extend the prompts of the next photos by this share of their width on either side."""
+        """Extend the next photo's prompt by this share of its width on either side."""
         self._beyond = margin
 
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:

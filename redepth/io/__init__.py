@@ -8,6 +8,7 @@ from redepth.io.arrays import read_floats
 from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16, load_map
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.exif import exif_focal_length
+from redepth.io.exr import save_exr
 from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
 from redepth.io.images import image_size
@@ -22,7 +23,6 @@ from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_
 from redepth.io.mask import load_mask
 from redepth.io.names import as_text, displayed, hashed_name, is_safe_name
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo, photo_of_array
-from redepth.io.point_cloud import save_points
 from redepth.io.text import read_text
 from redepth.io.transaction import recover, replaced_folder
 from redepth.io.write import (
@@ -87,12 +87,12 @@ __all__ = [
     "require_room",
     "row_blocks",
     "save_disparity_png",
+    "save_exr",
     "save_jpeg",
     "save_json",
     "save_npy",
     "save_npz",
     "save_png",
-    "save_points",
     "save_text",
     "sha256_of",
     "sha256_of_files",

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from redepth.ops import geometry
+
 SHARE = 1 / 8
 """The share of a turn by which a photo is extended on either side."""
 
@@ -25,6 +27,15 @@ _BLOCK = 256
 def margin_columns(width: int) -> int:
     """Return the number of columns by which a photo of this width is extended on either side."""
     return max(1, round(SHARE * width))
+
+
+def check_shape(height: int, width: int) -> None:
+    """Raise ValueError if a picture has not the shape of a panorama of 360 x 180 degrees, within a pixel."""
+    if not math.isclose(width, RATIO * height, abs_tol=1.0):
+        raise ValueError(
+            f"a panorama of 360 x 180 degrees is twice as wide as high, this photo is {width} x {height}; "
+            "for a part of one give its camera another way"
+        )
 
 
 def extend(picture: Tensor, columns: int) -> Tensor:
@@ -59,6 +70,19 @@ def close(values: Tensor, margin: float) -> Tensor:
     weight = ((torch.minimum(turn, 1 - turn) + margin) / (2 * margin)).clamp(max=1)
     once, twice = (_columns(values, (t + margin) / (1 + 2 * margin), closed=False) for t in (turn, again))
     return torch.lerp(twice, once, weight)
+
+
+def fit(values: Tensor, height: int, width: int, margin: float) -> Tensor:
+    """Resize a map of one turn, antialiased, to the size of a picture that goes on beyond it.
+
+    Args:
+        values: (B, C, h, w).
+        height: of the picture.
+        width: of the picture.
+        margin: share of a turn that the picture repeats on either side; 0: it is resized as any map is.
+    """
+    turn = geometry.resize(values, height, round(width / (1 + 2 * margin)), antialias=True)
+    return resize(turn, height, width, margin) if margin else turn
 
 
 def resize(values: Tensor, height: int, width: int, margin: float = 0.0) -> Tensor:
@@ -105,8 +129,3 @@ def _columns(values: Tensor, position: Tensor, *, closed: bool) -> Tensor:
         index.remainder(width) if closed else index.clamp(0, width - 1) for index in (before, before + 1)
     )
     return torch.lerp(values.index_select(-1, first), values.index_select(-1, second), share)
-
-
-def is_panorama(height: int, width: int) -> bool:
-    """Return whether a picture has the shape of a panorama of 360 x 180 degrees, within a pixel."""
-    return math.isclose(width, RATIO * height, abs_tol=1.0)

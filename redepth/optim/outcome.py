@@ -153,27 +153,27 @@ class Outcome:
             return initial + detail(change, self.blend_scale, closed=self.camera.closed)
         return initial + self.blend_weight * change
 
-    def closed(self) -> Outcome:
-        """Return the outcome of the panorama whose extended picture was refined: one turn, without a seam.
-
-        `ops.panorama.close` closes every map. An outcome whose camera sees no more than one turn is
-        returned unchanged.
-        """
-        margin = self.camera.margin
-        if not margin:
-            return self
-        sky = self.sky
-        return replace(
-            self,
-            initial=panorama.close(self.initial, margin),
-            members=panorama.close(self.members, margin),
-            initial_depth=panorama.close(self.initial_depth, margin),
-            member_depths=panorama.close(self.member_depths, margin),
-            sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
-            camera=SPHERICAL,
-        )
-
     @property
     def uncertainty(self) -> Tensor:
         """Standard deviation of the members' raw outputs, (1,1,H,W); 0 for a single member."""
         return self.members.std(dim=0, correction=0, keepdim=True)
+
+
+def closed(outcome: Outcome) -> Outcome:
+    """Return the outcome of the panorama whose extended picture was refined: one turn, without a seam.
+
+    `ops.panorama.close` closes every map. An outcome whose camera sees no more than one turn is returned
+    unchanged.
+    """
+    margin, sky = outcome.camera.margin, outcome.sky
+    if not margin:
+        return outcome
+    return replace(
+        outcome,
+        initial=panorama.close(outcome.initial, margin),
+        members=panorama.close(outcome.members, margin),
+        initial_depth=panorama.close(outcome.initial_depth, margin),
+        member_depths=panorama.close(outcome.member_depths, margin),
+        sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
+        camera=SPHERICAL,
+    )

@@ -99,12 +99,15 @@ def test_a_closed_blur_knows_no_edge() -> None:
     assert torch.allclose(filters.detail(constant, 0.3, closed=True), torch.zeros_like(constant), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [(512, 1024, True), (512, 1023, True), (513, 1024, False), (480, 640, False), (1, 1, True)],
-)
-def test_the_shape_of_a_panorama(height: int, width: int, expected: bool) -> None:
-    assert panorama.is_panorama(height, width) is expected
+@pytest.mark.parametrize(("height", "width"), [(512, 1024), (512, 1023), (512, 1025)])
+def test_the_shape_of_a_panorama(height: int, width: int) -> None:
+    panorama.check_shape(height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(513, 1024), (480, 640), (1024, 512)])
+def test_another_shape_is_none(height: int, width: int) -> None:
+    with pytest.raises(ValueError, match=f"twice as wide as high, this photo is {width} x {height}"):
+        panorama.check_shape(height, width)
 
 
 def test_a_room_is_the_same_room_after_closing() -> None:
