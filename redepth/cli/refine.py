@@ -16,7 +16,7 @@ from rich.text import Text
 from redepth.cli import console, options
 from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, RedepthError
-from redepth.literals import CaptionerChoice, MapKind, Predicts
+from redepth.literals import CaptionerChoice, Export, MapKind, Predicts
 from redepth.runtime import signals
 
 # Imports of torch, for types alone.
@@ -65,6 +65,12 @@ def refine(
         Path | None,
         typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
     ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help=f"Files to write, with commas: {', '.join(get_args(Export))}; or all."
+        ),
+    ] = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
@@ -72,10 +78,11 @@ def refine(
         bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
 ) -> None:
-    """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
+    """Refine photos and write a folder for each: the refined map, a comparison, a run record, or --write."""
     from redepth.batch import Settings
 
-    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
+    written = [] if write is None else [f"output.write={json.dumps(write)}"]
+    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     # Overrides of the user come after those of --depth, which they may refine.
