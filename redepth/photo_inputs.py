@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +15,7 @@ from redepth.errors import InputError, brief
 from redepth.guidance import Given, PhotoData, SkyMask
 from redepth.io import Intrinsics
 from redepth.literals import CameraName
+from redepth.ops import panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
 CameraInput = Camera | Intrinsics | Path | CameraName
@@ -98,6 +98,8 @@ def choose_camera(
         return given
     height, width = photo.size
     if isinstance(given, Camera):
+        if given.spherical:
+            _check_panorama(height, width)
         return ChosenCamera(given, origin)
     if isinstance(given, Path):
         return ChosenCamera(_pinhole(io.load_intrinsics(given), str(given), photo), f"{origin} {given}")
@@ -115,6 +117,13 @@ def choose_camera(
         raise InputError("camera exif: the photo is an array and has no EXIF; give a Camera")
     focal = io.exif_focal_length(photo.source, height, width)
     return ChosenCamera(Camera.from_pixels(focal, focal, width / 2, height / 2, height, width), "exif")
+
+
+def _check_panorama(height: int, width: int) -> None:
+    try:
+        panorama.check_shape(height, width)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def _pinhole(intrinsics: Intrinsics, what: str, photo: DecodedPhoto) -> Camera:
@@ -146,6 +155,10 @@ class LoadedInputs:
     def nbytes(self) -> int:
         """Size of the masks in memory."""
         return sum(record.mask.nbytes for record in self.data if isinstance(record, SkyMask))
+
+
+NOTHING_LOADED = LoadedInputs()
+"""The preset's camera, and no data."""
 
 
 @dataclass(frozen=True)

@@ -163,12 +163,12 @@ class Refinement:
 
         NaN in holes.
         """
-        return self._display_normals(self.outcome.initial_depth)
+        return self._display_normals(self.outcome.initial, self.outcome.initial_depth)
 
     @cached_property
     def normals_after(self) -> Array:
         """Unit normals of the refined surface at network size, (h, w, 3)."""
-        return self._display_normals(self.outcome.refined_depth)
+        return self._display_normals(self.outcome.refined, self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
@@ -302,6 +302,7 @@ class Refinement:
                 "unit": outcome.unit,
                 "blend": self._blend_record(),
             },
+            "camera": self._camera_record(),
             "partial": self.partial,
             "reason": outcome.reason,
             "seed": self.seed,
@@ -330,6 +331,24 @@ class Refinement:
                 **evaluation.metrics,
                 "clipped_share": evaluation.clipped,
             }
+        return record
+
+    def _camera_record(self) -> dict[str, Any]:
+        """Return the camera in degrees and in pixels of the photo, top left pixel centre at (0.5, 0.5)."""
+        height, width = self.photo.shape[:2]
+        camera = self.camera
+        angles = camera.field_of_view_degrees(height, width)
+        record: dict[str, Any] = {
+            "kind": camera.kind,
+            "fov": None,
+            "intrinsics": None,
+            "from": self.camera_origin,
+        }
+        if angles is not None:
+            record["fov"] = dict(zip(("horizontal", "vertical"), angles, strict=True))
+        if camera.pinhole:
+            values = camera.intrinsics_in_pixels(height, width)
+            record["intrinsics"] = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
         return record
 
     def _blend_record(self) -> dict[str, Any]:
@@ -425,13 +444,16 @@ class Refinement:
             "why": "the given map is not finite there; it was filled for the optimisation",
         }
 
-    def _display_normals(self, depth: Tensor) -> Array:
+    def _display_normals(self, raw: Tensor, depth: Tensor) -> Array:
+        if self.predicts == "disparity" and self.invariance == "metric":
+            # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
+            depth = torch.where(raw > 0, 1 / raw, torch.nan)
         unknown = self.unknown_at(*depth.shape[-2:])
         if unknown is None:
-            return geometry.normals_from_depth(depth)[0].permute(1, 2, 0).numpy()
+            return geometry.normals_from_depth(depth, self.camera)[0].permute(1, 2, 0).numpy()
         # What was filled must not tilt the normals beside a hole.
         holes = torch.from_numpy(unknown)
-        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan))
+        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
         return normals.masked_fill(holes, torch.nan)[0].permute(1, 2, 0).numpy()
 
 

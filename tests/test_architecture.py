@@ -36,6 +36,7 @@ RANKS = (
     {"redepth.registry", "redepth.io", "redepth.metrics"},
     {
         "redepth.ground_truth",
+        "redepth.photo_inputs",
         "redepth.config",
         "redepth.viz",
         "redepth.runtime",

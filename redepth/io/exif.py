@@ -29,8 +29,8 @@ def exif_focal_length(path: StrPath, height: int, width: int) -> float:
 
     .. math:: f = f_{35} \, \sqrt{W^2 + H^2} / 43.27\,\text{mm}
 
-    The equivalent is by the diagonal of the whole picture. So a photo that was scaled keeps its field of view.
-    One that was cropped does not; that shows where EXIF names another aspect ratio than the photo has.
+    The equivalent is by the diagonal of the whole picture. So a photo that was scaled keeps its field of
+    view. One that was cropped does not; that shows where EXIF names another aspect ratio than the photo's.
 
     Args:
         path: the photo's file.
@@ -51,7 +51,9 @@ def exif_focal_length(path: StrPath, height: int, width: int) -> float:
     if focal is None:
         raise InputError(f"{path}: its EXIF has no 35 mm equivalent (FocalLengthIn35mmFilm); {_REMEDY}")
     if not 0 < focal <= LONGEST_35MM:
-        raise InputError(f"{path}: its EXIF has a 35 mm equivalent of {focal:g} mm, which is unknown; {_REMEDY}")
+        raise InputError(
+            f"{path}: its EXIF has a 35 mm equivalent of {focal:g} mm, which is unknown; {_REMEDY}"
+        )
     _check_whole(path, exif, height, width)
     return focal * math.hypot(width, height) / FULL_FRAME_DIAGONAL
 
@@ -65,8 +67,8 @@ def _check_whole(path: Path, exif: dict[int, object], height: int, width: int) -
     whole, found = (max(pair) / min(pair) for pair in ((sides[0], sides[1]), (height, width)))
     if abs(math.log(whole / found)) > max(ASPECT_TOLERANCE, 1 / min(height, width)):
         raise InputError(
-            f"{path}: its EXIF is of a picture of {sides[0]:g} x {sides[1]:g}, the photo has {width} x {height}: it "
-            f"was cropped, and its field of view is unknown; {_REMEDY}"
+            f"{path}: its EXIF names {sides[0]:g} x {sides[1]:g} pixels, the photo has {width} x {height}: "
+            f"it was cropped, and its field of view is unknown; {_REMEDY}"
         )
 
 

@@ -31,14 +31,18 @@ WIDEST = 179.0
 LONGEST_FOCAL = 1000.0
 """Largest focal length in widths of the picture."""
 
-UNDISTORT = "lens distortion is out of scope: undistort the photo first, and give the new pinhole's intrinsics"
+UNDISTORT = (
+    "lens distortion is out of scope: undistort the photo first, and give the new pinhole's intrinsics"
+)
 
 _COLMAP_PINHOLES = {"SIMPLE_PINHOLE": (0, 0, 1, 2), "PINHOLE": (0, 1, 2, 3)}
 """COLMAP's models without distortion -> which parameter is fx, fy, cx, cy."""
 
 _DISTORTION = frozenset(
-    [*(f"k{i}" for i in range(1, 7)), *(f"p{i}" for i in range(1, 3)), "xi", "omega"]
-    + ["distortion", "distortions", "distortion_coefficients", "distortion_params", "dist_coeffs", "dist", "D"]
+    [
+        *("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "xi", "omega", "D", "dist", "dist_coeffs"),
+        *("distortion", "distortions", "distortion_coefficients", "distortion_params"),
+    ]
 )
 """Names that JSON files give to the coefficients of a lens."""
 
@@ -73,20 +77,20 @@ class Intrinsics:
         """
         if self.width is not None and (self.width, self.height) != (width, height):
             raise InputError(
-                f"{what}: belongs to a picture of {self.width} x {self.height}, the photo has {width} x {height}: "
-                "give the photo of that size, or scale the intrinsics"
+                f"{what}: is of a picture of {self.width} x {self.height}, the photo has {width} x {height}; "
+                "give a photo of that size, or scale the intrinsics"
             )
         for focal, side in ((self.fx, width), (self.fy, height)):
             degrees = 2 * math.degrees(math.atan(0.5 * side / focal))
             if degrees > WIDEST or focal > LONGEST_FOCAL * side:
                 raise InputError(
-                    f"{what}: a focal length of {focal:g} pixels sees {degrees:.3g} degrees over the {side} pixels "
-                    "of the photo; give fx,fy,cx,cy in pixels of the photo"
+                    f"{what}: a focal length of {focal:g} sees {degrees:.3g} degrees over {side} pixels; "
+                    "give fx,fy,cx,cy in pixels of the photo"
                 )
         if not (0 < self.cx < width and 0 < self.cy < height):
             raise InputError(
-                f"{what}: the principal point ({self.cx:g}, {self.cy:g}) is outside the photo of {width} x {height}; "
-                "give the intrinsics in pixels of this photo"
+                f"{what}: the principal point ({self.cx:g}, {self.cy:g}) is outside the photo, which has "
+                f"{width} x {height} pixels; give the intrinsics in pixels of this photo"
             )
 
 
@@ -107,7 +111,8 @@ def intrinsics_of(
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(values) != 4 or len(numbers) != 4 or not all(map(math.isfinite, numbers)) or min(numbers[:2]) <= 0:
         raise InputError(
-            f"{what}: {brief(list(values))} are not fx,fy,cx,cy: four numbers in pixels, fx and fy greater than 0"
+            f"{what}: {brief(list(values))} are not fx, fy, cx, cy: four numbers in pixels, with focal "
+            "lengths greater than 0"
         )
     shift = PIXEL_CENTRES[centres]
     fx, fy, cx, cy = map(float, numbers)
@@ -125,8 +130,8 @@ def parse_intrinsics(text: str) -> Intrinsics:
         return intrinsics_of("--intrinsics", [float(part) for part in text.split(",")], "integer")
     except (ValueError, InputError):
         raise ConfigError(
-            f"--intrinsics '{cut(text)}': give fx,fy,cx,cy, four numbers in pixels of the photo with fx and fy "
-            "greater than 0; or a file or folder that exists"
+            f"--intrinsics '{cut(text)}': give fx,fy,cx,cy in pixels of the photo, with fx and fy greater "
+            "than 0; or a file or folder that exists"
         ) from None
 
 
@@ -159,7 +164,9 @@ def _of_matrix(path: Path, rows: Sequence[Sequence[float]]) -> Intrinsics:
             f"{path}: its rows must be (fx, 0, cx), (0, fy, cy), (0, 0, 1); give the matrix of the intrinsics"
         )
     if matrix[0, 1]:
-        raise InputError(f"{path}: has skewed pixels ({matrix[0, 1]:g}), which no photo has; give a matrix with 0")
+        raise InputError(
+            f"{path}: has skewed pixels ({matrix[0, 1]:g}), which no photo has; give a matrix with 0"
+        )
     fx, fy, cx, cy = (float(matrix[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     return intrinsics_of(str(path), [fx, fy, cx, cy], "integer")
 
@@ -199,7 +206,9 @@ def _not_zero(value: Any) -> bool:
 
 def _size(path: Path, width: Any, height: Any) -> tuple[int, int]:
     if not all(type(side) is int and 0 < side < 2**31 for side in (width, height)):
-        raise InputError(f"{path}: width and height must be whole numbers of pixels, got {brief([width, height])}")
+        raise InputError(
+            f"{path}: width and height must be whole numbers of pixels, got {brief([width, height])}"
+        )
     return width, height
 
 
@@ -230,7 +239,9 @@ def _of_colmap(path: Path, lines: Sequence[Sequence[str]]) -> Intrinsics:
         raise InputError(f"{path}: its model is {cut(model)}, not PINHOLE or SIMPLE_PINHOLE; {UNDISTORT}")
     order = _COLMAP_PINHOLES[model]
     if len(words) != 2 + 1 + max(order) or not all(map(_is_number, words)):
-        raise InputError(f"{path}: {model} needs a width, a height and {1 + max(order)} numbers; copy it again")
+        raise InputError(
+            f"{path}: {model} needs a width, a height and {1 + max(order)} numbers; copy it again"
+        )
     if not all(word.isascii() and word.isdigit() for word in words[:2]):
         raise InputError(f"{path}: width and height must be whole numbers of pixels")
     parameters = [float(word) for word in words[2:]]

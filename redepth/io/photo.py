@@ -50,8 +50,9 @@ def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
 
 
 def photo_of_array(values: ArrayLike) -> NDArray[np.float32]:
-    """Return an array as a photo, by the rules of files: grey becomes three equal channels, and what is
-    transparent is composited over white.
+    """Return an array as a photo, by the rules of files.
+
+    Grey becomes three equal channels, and what is transparent is composited over white.
 
     Args:
         values: (H, W) or (H, W, 1) grey, (H, W, 2) grey and opacity, (H, W, 3) sRGB or (H, W, 4) sRGB and

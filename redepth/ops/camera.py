@@ -142,6 +142,16 @@ class Camera:
         shift = _CENTRE_SHIFT[centres]
         return fx * width, fy * height, cx * width - shift, cy * height - shift
 
+    def of_picture(self, height: int, width: int) -> Camera:
+        """Return the camera of a picture of this size, which holds for the same picture at other sizes.
+
+        A field of view says that pixels are square. Those of a resized picture are not, where its sides were
+        rounded: intrinsics in units of its width and height stay as they are.
+        """
+        if self.field_of_view is None:
+            return self
+        return Camera(intrinsics=self.normalized_intrinsics(height, width))
+
     def field_of_view_degrees(self, height: int, width: int) -> tuple[float, float] | None:
         """Return the horizontal and vertical angle between the outer edges of a picture of this size.
 

@@ -126,12 +126,12 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
         c = (-\delta_v z_{col},\; -\delta_u z_{row},\;
             -(z \delta_u \delta_v + u \delta_v z_{col} + v \delta_u z_{row})) \;\text{(pinhole)}
 
-    .. math:: c = (-\delta_v r_{col},\; -\cos v \, \delta_u r_{row},\; -r \cos v \, \delta_u \delta_v)
+    .. math:: c = \Big(\frac{r_{col}}{\cos v \, \delta_u},\; \frac{r_{row}}{\delta_v},\; r\Big)
         \;\text{(spherical)}
 
-    which is the cross product of the surface's derivatives along columns and rows, with `difference` as
-    the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run downwards). Light
-    directions and view vectors are in the same frame.
+    which has the direction of the cross product of the surface's derivatives along columns and rows, with
+    `difference` as the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run
+    downwards). Light directions and view vectors are in the same frame.
 
     The normals of a spherical camera are in the frame of each ray: x along the row, y along the column, z
     along the ray towards the viewer. So each pixel is lit as if the picture were taken of it head on.
@@ -156,13 +156,14 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     u, v = camera.axes(*depth.shape[-2:], dtype=depth.dtype, device=depth.device)
     du, dv = _pitch(camera, u, v)
     z_col, z_row = _slopes(surface, finite, closed=camera.closed)
-    x, y = -dv * z_col, -du * z_row
-    area = -dv * du
-    if camera.pinhole:
-        facing = surface * area + u * x + v[:, None] * y
+    if camera.spherical:
+        # Per radian: the products of pitches of the other two would vanish beside 1e-8 near the poles.
+        cross = torch.cat([z_col / du, z_row / dv, surface], dim=1)
     else:
-        facing = surface * area if camera.spherical else area.expand_as(depth)
-    cross = torch.cat([x, y, facing], dim=1)
+        x, y = -dv * z_col, -du * z_row
+        area = -dv * du
+        facing = surface * area + u * x + v[:, None] * y if camera.pinhole else area.expand_as(depth)
+        cross = torch.cat([x, y, facing], dim=1)
     # vector_norm is far slower over so short an axis on a CPU. The bound keeps the root's gradient finite
     # where a vector is 0.
     squares = (cross * cross).sum(dim=1, keepdim=True)
