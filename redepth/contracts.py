@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Self
 
@@ -333,6 +334,15 @@ class FollowsPhoto(Protocol):
 
 
 @runtime_checkable
+class GoesAround(Protocol):
+    """A depth model that reads a map of the photo, and extends it as a panorama is extended."""
+
+    def go_around(self, margin: float) -> None:
+        """Extend the next photo's map by this share of its width on either side; 0: not at all."""
+        ...
+
+
+@runtime_checkable
 class LeavesHoles(Protocol):
     """A depth model whose map has holes, which it fills so that the optimisation can run."""
 
@@ -368,12 +378,33 @@ class Surface:
 
 
 @runtime_checkable
+class TakesMap(Protocol):
+    """A depth model that returns a finished map in place of a prediction."""
+
+    def take_map(self, values: NDArray[Any] | None) -> None:
+        """Set the next photo's map, (h, w) of its aspect ratio; None: the model finds it by its options.
+
+        Raises InputError.
+        """
+        ...
+
+
+@runtime_checkable
 class PredictsCamera(Protocol):
     """A depth model that estimates the camera of a photo."""
 
     @property
     def predicted_camera(self) -> Camera | None:
         """The camera of the last photo that was encoded; None if the checkpoint does not estimate it."""
+        ...
+
+
+@runtime_checkable
+class FollowsCamera(Protocol):
+    """A depth model whose metres depend on the camera of the photo."""
+
+    def next_camera(self, camera: Camera | None) -> None:
+        """Set the camera of the photo that is encoded next; None: it is not known."""
         ...
 
 

@@ -13,6 +13,9 @@ Predicts = Literal["disparity", "depth"]
 MapKind = Literal["disparity", "depth", "metric-depth"]
 """What a finished map holds: disparity or depth up to scale and shift, or depth in metres."""
 
+CameraName = Literal["orthographic", "exif", "model"]
+"""Cameras that need no numbers: parallel rays, the photo's EXIF, or the depth model's estimate."""
+
 CaptionerName = Literal["blip", "blip2"]
 """The models that write captions."""
 
@@ -24,3 +27,22 @@ FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectiv
 
 MAX_SEED = 2**63 - 1
 """The largest seed; torch takes no larger one."""
+
+Export = Literal[
+    "map",
+    "preview",
+    "initial",
+    "uncertainty",
+    "depth",
+    "depth-exr",
+    "normals",
+    "normals-exr",
+    "comparison",
+    "points",
+    "mesh",
+    "intrinsics",
+]
+"""What can be written of a result; docs/results_folder.md says what each file holds."""
+
+Upsampling = Literal["bilinear", "guided"]
+"""How maps of the network's size become maps of the photo's size."""

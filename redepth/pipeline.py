@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,39 +19,25 @@ from torch import Tensor
 from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
-from redepth.contracts import FollowsPhoto, LeavesHoles
-from redepth.errors import ConfigError, InputError
+from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
+from redepth.depth_models import REGISTRY
+from redepth.depth_models.precomputed import GIVEN_ARRAY
+from redepth.errors import ConfigError
 from redepth.ground_truth import GroundTruth
-from redepth.guidance import Given, PhotoData, SkyMask
-from redepth.optim.outcome import OnStep
+from redepth.guidance import Anchors, Given, PhotoData
+from redepth.literals import CameraName, MapKind
+from redepth.metrics.metric_fit import MetricFit, fit_metric
+from redepth.ops.camera import Camera
+from redepth.optim.objectives import GUIDE_WEIGHT
+from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
 from redepth.optim.refiner import Refiner
+from redepth.photo_inputs import ChosenCamera, DecodedPhoto, anchor_data, choose_camera, decode, sky_data
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.refinement import Refinement
 from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedPhoto:
-    """The pixels of a photo, and the file that they are from.
-
-    Attributes:
-        pixels: (H, W, 3) sRGB, float32 in [0, 1] or uint8.
-        source: the file; None for an array.
-    """
-
-    pixels: NDArray[np.float32] | NDArray[np.uint8]
-    source: Path | None = None
-
-    @property
-    def values(self) -> NDArray[np.float32]:
-        """The pixels as float32 in [0, 1]."""
-        values = self.pixels.astype(np.float32, copy=False)
-        if self.pixels.dtype == np.uint8:
-            values /= 255.0  # in place: a second copy of 100 megapixels would take another 1.2 GB
-        return values
 
 
 class Pipeline:
@@ -106,28 +92,33 @@ class Pipeline:
         ground_truth: GroundTruth | None = None,
         max_pixels: int = io.MAX_PIXELS,
         sky_mask: ArrayLike | None = None,
+        camera: Camera | CameraName | ChosenCamera | None = None,
         data: Sequence[PhotoData] = (),
+        depth: ArrayLike | None = None,
+        anchors: Anchors | str | Path | ArrayLike | None = None,
     ) -> Refinement:
-        """Refine one photo: a path, or an array (H, W, 3) of sRGB in [0, 1] or uint8.
+        """Refine one photo; the arguments are those of the function `refine`.
 
         Without a prompt the preset's captioner writes one (`captions`). Each call loads the captioner anew:
         for several photos, write all captions first.
 
-        ``sky_mask`` is (H, W), of the photo's size, above 0 where there is sky. Without it the sky is
-        detected. ``data`` are further records for the objectives.
+        ``depth`` is a map for a preset whose depth model takes one (``depth_model.name=precomputed``,
+        ``depth_model.path=<array>``).
 
         Raises:
-            InputError: if the photo or the mask cannot be read or used.
+            InputError: if the photo or what is given with it cannot be read or used.
+            ConfigError: for a map that the preset's depth model does not take, or a missing one.
         """
         decoded = decode(photo, max_pixels)
-        pixels = decoded.values
-        known = list(data)
+        chosen = choose_camera(camera, decoded)
         if sky_mask is not None:
-            known.append(SkyMask(_sky_tensor(sky_mask, *pixels.shape[:2])))
+            data = [*data, sky_data(sky_mask, decoded)]
+        if anchors is not None:
+            data = [*data, anchor_data(anchors, decoded, max_pixels)]
         if ground_truth is not None:
-            ground_truth.check(*pixels.shape[:2])
-        if isinstance(model := self.refiner.depth_model, FollowsPhoto):
-            model.next_photo(decoded.source)
+            ground_truth.check(*decoded.size)
+        model = self._model_of(decoded, depth)
+        pixels = decoded.values
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if prompt is None:
             (prompt,) = write_captions(self._captioner, [decoded])
@@ -141,7 +132,7 @@ class Pipeline:
                 prompt=prompt.text,
                 seed=seed,
                 on_step=on_step,
-                given=Given(data=tuple(known)),
+                given=Given(chosen.camera, tuple(data)),
             )
         holes = model.holes if isinstance(model, LeavesHoles) else None
         return Refinement(
@@ -158,7 +149,23 @@ class Pipeline:
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
             holes=holes,
+            camera_origin=chosen.origin,
+            metric_fit=_metric_fit(outcome, data),
         )
+
+    def _model_of(self, photo: DecodedPhoto, depth: ArrayLike | None) -> DepthModel:
+        """Return the depth model, after it was told which photo comes next, and its map."""
+        model = self.refiner.depth_model
+        if isinstance(model, FollowsPhoto):
+            model.next_photo(photo.source)
+        if isinstance(model, TakesMap):
+            model.take_map(None if depth is None else np.asarray(depth))
+        elif depth is not None:
+            raise ConfigError(
+                f"the depth model {self.preset.depth_model.name} predicts the depth and takes no map; refine "
+                "one with redepth.refine(depth=..., predicts=...)"
+            )
+        return model
 
     def captions(
         self, photos: Sequence[str | Path | ArrayLike | DecodedPhoto], *, max_pixels: int = io.MAX_PIXELS
@@ -198,11 +205,18 @@ def refine(
     ground_truth: GroundTruth | None = None,
     max_pixels: int = io.MAX_PIXELS,
     sky_mask: ArrayLike | None = None,
+    camera: Camera | CameraName | None = None,
+    data: Sequence[PhotoData] = (),
+    depth: ArrayLike | None = None,
+    predicts: MapKind | None = None,
+    anchors: Anchors | str | Path | ArrayLike | None = None,
+    guide: bool = False,
 ) -> Refinement:
     """Refine the depth of one photo; for several photos, make a `Pipeline` once.
 
     Args:
-        photo: path, or array (H, W, 3) of sRGB in [0, 1] or uint8.
+        photo: path, or array of sRGB in [0, 1] or uint8: (H, W, 3), grey (H, W), or with alpha (H, W, 4),
+            which is composited over white, as for files.
         preset: name, YAML file, mapping or `Preset`.
         prompt: conditions a text-conditioned prior; without it the preset's captioner writes one.
         seed: the same seed gives the same result.
@@ -212,17 +226,36 @@ def refine(
         ground_truth: to measure against.
         max_pixels: refuse photos, and maps that the depth model reads, with more pixels than this.
         sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
+        camera: the photo's; ``orthographic``, ``exif`` (35 mm equivalent in the photo's file) or ``model``
+            (the depth model's estimate). Without it the camera of the preset's renderer.
+        data: further data of the photo for objectives.
+        depth: (h, w), a finished map to refine in place of a prediction, of the photo's aspect ratio.
+        predicts: what ``depth`` is: ``disparity``, ``depth`` or ``metric-depth``.
+        anchors: known points, which give metres: a file (`io.load_known_points`), a COLMAP folder, a sparse
+            map (H, W) in metres, or rows of x, y, metres and, optionally, sigma.
+        guide: whether they also pull on the surface, by the objective ``anchors``.
 
     Raises:
         RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
     """
     # A bad photo or mask is found before the weights are loaded, which takes seconds or minutes.
     decoded = decode(photo, max_pixels)
+    chosen = choose_camera(camera, decoded)
     if sky_mask is not None:
-        _sky_tensor(sky_mask, *decoded.pixels.shape[:2])
+        sky_data(sky_mask, decoded)
+    if (depth is None) != (predicts is None):
+        raise ConfigError("depth and predicts (disparity, depth or metric-depth) go together")
+    if predicts is not None:
+        overrides = [*map_overrides(GIVEN_ARRAY, predicts), *overrides]
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
-    pipeline = Pipeline(preset, overrides=overrides, device=device)
+    if anchors is not None:
+        anchors = anchor_data(anchors, decoded, max_pixels)
+    resolved = components.resolve(_with_overrides(preset, overrides))
+    if guide:
+        resolved = guided(resolved, anchors is not None)
+    check_camera(resolved, camera)
+    pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,
         prompt=prompt,
@@ -231,29 +264,58 @@ def refine(
         ground_truth=ground_truth,
         max_pixels=max_pixels,
         sky_mask=sky_mask,
+        camera=chosen,
+        data=data,
+        depth=depth,
+        anchors=anchors,
     )
 
 
-def decode(photo: str | Path | ArrayLike | DecodedPhoto, max_pixels: int = io.MAX_PIXELS) -> DecodedPhoto:
-    """Read a photo from its file, or check an array; a decoded photo is returned unchanged.
+def guided(preset: Preset, known: bool = True) -> Preset:
+    """Return a resolved preset with the objective ``anchors``, at its default weight unless it sets one.
 
     Raises:
-        InputError: if it cannot be read or used.
+        ConfigError: without known points.
     """
-    if isinstance(photo, DecodedPhoto):
-        return photo
-    if isinstance(photo, str | Path):
-        return DecodedPhoto(io.load_photo(photo, max_pixels=max_pixels), Path(photo))
-    pixels = np.asarray(photo)
-    if pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.float32) / 255.0
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape[:2]) < 2:
-        raise InputError(f"a photo array must be (H, W, 3), got {pixels.shape}")
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise InputError(f"a photo array must be uint8 or floating, got {pixels.dtype}")
-    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
-        raise InputError("a floating photo array must hold finite sRGB values in [0, 1]")
-    return DecodedPhoto(pixels.astype(np.float32))
+    if not known:
+        raise ConfigError("no known points to guide: add --anchors FILE (anchors= in Python)")
+    if "anchors" in preset.optim.objectives:
+        return preset
+    override = f"optim.objectives.anchors.weight={GUIDE_WEIGHT:g}"
+    return components.resolve(_with_overrides(preset, [override]))
+
+
+def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:
+    """Fit the answer to the known points, if there are some."""
+    anchors = next((record for record in data if isinstance(record, Anchors)), None)
+    if anchors is None:
+        return None
+    return fit_metric(outcome.refined[0, 0], anchors, outcome.predicts, outcome.invariance)
+
+
+def check_camera(preset: Preset, camera: object) -> None:
+    """Raise ConfigError if ``camera`` is ``model`` and a resolved preset's depth model estimates none."""
+    name = preset.depth_model.name
+    if camera == "model" and not hasattr(REGISTRY.get(name), "predicted_camera"):
+        raise ConfigError(
+            f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG or "
+            "--intrinsics (camera= in Python)"
+        )
+
+
+def map_overrides(path: str, predicts: MapKind) -> list[str]:
+    """Return the overrides that refine a finished map in place of a prediction.
+
+    Args:
+        path: the map's file, a folder with one per photo, or `GIVEN_ARRAY`.
+        predicts: the kind of map.
+    """
+    return [
+        "depth_model.name=precomputed",
+        f"depth_model.path={json.dumps(path)}",
+        f"depth_model.predicts={predicts}",
+        "optim.parameterization=low-rank",
+    ]
 
 
 def write_captions(
@@ -282,10 +344,3 @@ def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, overrides: 
 
 def _as_tensor(pixels: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-
-
-def _sky_tensor(mask: ArrayLike, height: int, width: int) -> Tensor:
-    """Return a sky mask as (1, 1, H, W) bool."""
-    values = np.asarray(mask)
-    io.check_size("sky mask", values.shape, height, width)
-    return torch.from_numpy(values > 0)[None, None]

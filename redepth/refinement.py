@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redepth import io
+from redepth import exports, io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
-from redepth.errors import InputError
+from redepth.exports.source import MapName
+from redepth.exports.surface import Surface
 from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
 from redepth.metrics.diagnostics import Signature, diagnose
@@ -26,13 +26,13 @@ from redepth.metrics.metric_fit import MetricFit
 from redepth.ops import geometry
 from redepth.ops.camera import Camera
 from redepth.optim.outcome import Outcome
-from redepth.runtime.allocator import give_back_freed_memory, paged_array
+from redepth.runtime.allocator import paged_array
 
 if TYPE_CHECKING:
+    import trimesh
     from PIL import Image
 
 Array = NDArray[np.float32]
-log = logging.getLogger(__name__)
 
 MEANINGS = {
     ("disparity", "affine"): "affine-invariant disparity: a * D + b is inverse depth for some unknown "
@@ -44,17 +44,12 @@ MEANINGS = {
 }
 
 
-RECORD = "run.json"
-RESULT_FILES = (
-    *(f"{kind}.{suffix}" for kind in ("disparity", "depth") for suffix in ("npy", "png")),
-    *("initial.npy", "uncertainty.npy", "normals.png", "comparison.png", "points.ply", RECORD),
-)
-"""All files that a result can have."""
-
 KEPT_PIXELS = 25_000_000
 """Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
 
 _SOURCES = {"depth": "refined_depth"}
+_GUIDED = ("initial", "refined", "depth")
+"""The maps that follow the photo's edges under ``output.upsample: guided``: both sides of a comparison do."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +76,7 @@ class Refinement:
         identity: hashes of the files that it was made from, and versions of what computed it.
         holes: (1,1,h,w) bool, where the given map had none; any size.
         metric_fit: of the refined output to known points.
+        camera_origin: where the camera is from, such as ``--fov``, ``exif``, ``depth model``, ``preset``.
     """
 
     photo: Array
@@ -97,6 +93,7 @@ class Refinement:
     identity: Mapping[str, Any] = field(default_factory=dict)
     holes: Tensor | None = None
     metric_fit: MetricFit | None = None
+    camera_origin: str = "preset"
 
     @property
     def predicts(self) -> Predicts:
@@ -121,22 +118,22 @@ class Refinement:
     @cached_property
     def initial(self) -> Array:
         """The output of the depth model before refinement, (H, W)."""
-        return self._at_photo_size(self.outcome.initial)
+        return self._at_photo_size("initial")
 
     @cached_property
     def refined(self) -> Array:
         """The refined output, (H, W): the mean of the members' raw outputs, or `optim.blend` of it."""
-        return self._at_photo_size(self.outcome.refined)
+        return self._at_photo_size("refined")
 
     @cached_property
     def uncertainty(self) -> Array:
         """Standard deviation over the members, (H, W)."""
-        return self._at_photo_size(self.outcome.uncertainty)
+        return self._at_photo_size("uncertainty")
 
     @cached_property
     def depth(self) -> Array:
         """The ensemble's relative depth, (H, W), larger is farther."""
-        return self._at_photo_size(self.outcome.refined_depth)
+        return self._at_photo_size("depth")
 
     @property
     def camera(self) -> Camera:
@@ -150,10 +147,10 @@ class Refinement:
         They are known from a metric depth model, or from known points (`metric_fit`).
         """
         if self.metric_fit is not None:
-            return self.metric_fit.depth(self._map("refined"), self.predicts)
+            return self.metric_fit.depth(self.map_of("refined"), self.predicts)
         if self.invariance != "metric":
             return None
-        refined = self._map("refined")
+        refined = self.map_of("refined")
         return refined if self.predicts == "depth" else _inverted(refined)
 
     @cached_property
@@ -167,12 +164,12 @@ class Refinement:
 
         NaN in holes.
         """
-        return self._display_normals(self.outcome.initial_depth)
+        return self._display_normals(self.outcome.initial, self.outcome.initial_depth)
 
     @cached_property
     def normals_after(self) -> Array:
         """Unit normals of the refined surface at network size, (h, w, 3)."""
-        return self._display_normals(self.outcome.refined_depth)
+        return self._display_normals(self.outcome.refined, self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
@@ -187,7 +184,7 @@ class Refinement:
         if truth is None:
             return {}
         return {
-            name: truth.measure(self._map(name), self.predicts, self.unknown)
+            name: truth.measure(self.map_of(name), self.predicts, self.unknown)
             for name in ("initial", "refined")
         }
 
@@ -206,8 +203,10 @@ class Refinement:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each flagged failure signature, and for what of the ground truth was not measured."""
+        """A line for each flagged failure signature, for uncertain metres, and for truth left out."""
         lines = [signature.warning for signature in self.flagged]
+        if self.metric_fit is not None and self.metric_fit.warning:
+            lines.append(self.metric_fit.warning)
         if self.ground_truth is not None:
             lines += self.ground_truth.left_out.warnings()
             lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))
@@ -228,13 +227,15 @@ class Refinement:
         height, width = self.photo.shape[:2]
         factor = viz.reduction(height, width)
 
-        def disparity(name: str) -> Array:
+        def disparity(name: MapName) -> Array:
             # The comparison shows disparity for every kind of model: near is bright.
-            raw = viz.reduced_map(self._map(name), factor)
+            raw = viz.reduced_map(self.map_of(name), factor)
             return raw if self.predicts == "disparity" else _inverted(raw)
 
         truth = self.ground_truth
-        spread = viz.reduced_map(self._map("uncertainty"), factor) if len(self.outcome.members) > 1 else None
+        spread = (
+            viz.reduced_map(self.map_of("uncertainty"), factor) if len(self.outcome.members) > 1 else None
+        )
         return viz.comparison(
             viz.reduced_photo(self.photo, factor),
             disparity("initial"),
@@ -252,49 +253,43 @@ class Refinement:
         """Open the comparison in the system's picture viewer."""
         self.comparison().show()
 
-    def save(self, folder: str | Path) -> Path:
-        """Write all files of the refinement to a folder, as one transaction, and return the folder.
+    def points(self, *, max_points: int = 500_000) -> trimesh.PointCloud:
+        """Return the refined surface as points with the photo's colours, cut at depth edges.
 
-        ``{predicts}.npy``, ``{predicts}.png`` (16 bit), ``initial.npy``, ``uncertainty.npy``,
-        ``normals.png``, ``comparison.png``, ``points.ply``, ``run.json``. Where the surface is so rough that
-        every point would be removed as a flying pixel, there is no ``points.ply``: a warning is logged, and
-        ``run.json`` holds ``points: 0``.
+        The frame is x right, y up, and a camera at the origin that looks along -z; in metres where depth has
+        them and the camera is not orthographic, else relative.
+
+        Raises:
+            InputError: no pixel is left.
+        """
+        return exports.points_of(Surface.of(self), self.photo, max_points=max_points)
+
+    def mesh(self, *, faces: int = 200_000, texture_side: int = 2048) -> trimesh.Trimesh:
+        """Return the refined surface as a mesh of at most that many triangles, with the photo as its texture.
+
+        It is in the frame and the unit of `points`, which are glTF's.
+
+        Raises:
+            InputError: no triangle is left.
+        """
+        return exports.mesh_of(Surface.of(self), self.photo, faces=faces, texture_side=texture_side)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the chosen files (``preset.output.write``) and ``run.json`` to a folder, and return it.
+
+        `docs/results_folder.md` lists them. One that needs what is not known, such as ``depth`` without
+        metres, is left out: ``run.json`` holds why under ``not_written``, and what each file holds and its
+        unit under ``contents``.
 
         After an error or a kill at any moment the folder holds the old result or the new one, whole
         (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay.
         """
-        with io.replaced_folder(folder, _result_files(Path(folder)), RECORD) as new:
-            self._write(new)
+        with io.replaced_folder(folder, exports.earlier_files(Path(folder)), exports.RECORD) as new:
+            entries = exports.write_files(self, new)
+            # Last, because it names the other files with their hashes.
+            record = self.record() | entries | {"files": io.manifest(new.iterdir())}
+            io.save_json(new / exports.RECORD, record)
         return Path(folder)
-
-    def _write(self, folder: Path) -> None:
-        from redepth import viz
-
-        self._trim()
-        refined = self._map("refined")
-        io.save_npy(folder / f"{self.predicts}.npy", refined)
-        encoding = io.save_disparity_png(folder / f"{self.predicts}.png", refined, kind=self.predicts)
-        del refined  # 0.4 GB of a photo at the limit
-        for name in ("initial", "uncertainty"):
-            io.save_npy(folder / f"{name}.npy", self._map(name))
-        height, width = self.photo.shape[:2]
-        normals = viz.normals_picture(self.normals_after, height, width, in_strips=self._large)
-        io.save_png(folder / "normals.png", normals)
-        del normals
-        self._trim()
-        io.save_png(folder / "comparison.png", self.comparison())
-        points = self._save_points(folder / "points.ply")
-        # Last, because it names the other files with their hashes.
-        files = {"files": io.manifest(folder.iterdir())}
-        io.save_json(folder / RECORD, self.record() | {"png": encoding, "points": points} | files)
-
-    def _save_points(self, path: Path) -> int:
-        try:
-            return io.save_points(path, self._map("depth"), self.photo)
-        except InputError as error:
-            log.warning("no point cloud: %s", error)
-            path.unlink(missing_ok=True)
-            return 0
 
     def record(self) -> dict[str, Any]:
         """Return everything that identifies the run, and its losses, as JSON-compatible data."""
@@ -310,6 +305,8 @@ class Refinement:
                 "unit": outcome.unit,
                 "blend": self._blend_record(),
             },
+            "camera": self._camera_record(),
+            "metres": None if self.metric_fit is None else self.metric_fit.record(),
             "partial": self.partial,
             "reason": outcome.reason,
             "seed": self.seed,
@@ -338,6 +335,24 @@ class Refinement:
                 **evaluation.metrics,
                 "clipped_share": evaluation.clipped,
             }
+        return record
+
+    def _camera_record(self) -> dict[str, Any]:
+        """Return the camera in degrees and in pixels of the photo, top left pixel centre at (0.5, 0.5)."""
+        height, width = self.photo.shape[:2]
+        camera = self.camera
+        angles = camera.field_of_view_degrees(height, width)
+        record: dict[str, Any] = {
+            "kind": camera.kind,
+            "fov": None,
+            "intrinsics": None,
+            "from": self.camera_origin,
+        }
+        if angles is not None:
+            record["fov"] = dict(zip(("horizontal", "vertical"), angles, strict=True))
+        if camera.pinhole:
+            values = camera.intrinsics_in_pixels(height, width)
+            record["intrinsics"] = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
         return record
 
     def _blend_record(self) -> dict[str, Any]:
@@ -374,25 +389,22 @@ class Refinement:
         return " · ".join(parts)
 
     @property
-    def _large(self) -> bool:
+    def large(self) -> bool:
         """Whether its maps at the photo's size are not kept."""
         return self.photo.shape[0] * self.photo.shape[1] > KEPT_PIXELS
 
-    def _map(self, name: str) -> Array:
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """Height and width of the maps in `outcome`."""
+        height, width = self.outcome.initial.shape[-2:]
+        return height, width
+
+    def map_of(self, name: MapName) -> Array:
         """Return a map at the photo's size; of a large photo it is not kept, unless it is kept already."""
-        if name in self.__dict__ or not self._large:
+        if name in self.__dict__ or not self.large:
             values: Array = getattr(self, name)
             return values
-        source: Tensor = getattr(self.outcome, _SOURCES.get(name, name))
-        values = paged_array(self.photo.shape[:2])
-        geometry.resize_into(torch.from_numpy(values)[None, None], source.float())
-        if self.unknown is not None:
-            values[self.unknown] = np.nan
-        return values
-
-    def _trim(self) -> None:
-        if self._large:
-            give_back_freed_memory()
+        return self._at_photo_size(name)
 
     @property
     def change(self) -> float:
@@ -400,19 +412,25 @@ class Refinement:
 
         It is that of the output at network size where the photo has more than `KEPT_PIXELS` pixels.
         """
-        if self._large:
+        if self.large:
             initial, refined = self.outcome.initial.numpy(), self.outcome.refined.numpy()
         else:
             initial, refined = self.initial, self.refined
         span = float(np.nanmax(initial) - np.nanmin(initial))
         return float(np.nanmean(abs(refined - initial))) / span if span else 0.0
 
-    def _at_photo_size(self, values: Tensor) -> Array:
-        height, width = self.photo.shape[:2]
-        resized = geometry.resize(values.float(), height, width, align_corners=True)
+    def _at_photo_size(self, name: MapName) -> Array:
+        source: Tensor = getattr(self.outcome, _SOURCES.get(name, name))
+        size = self.photo.shape[:2]
+        values = paged_array(size) if self.large else np.empty(size, np.float32)
+        exports.enlarge(values, source)
+        output = self.preset.output
+        if output.upsample == "guided" and name in _GUIDED:
+            factor = size[1] / source.shape[-1]
+            exports.guide(values, self.photo, factor, radius=output.guided_radius, eps=output.guided_eps)
         if self.unknown is not None:
-            resized = resized.masked_fill(torch.from_numpy(self.unknown), torch.nan)
-        return resized[0, 0].numpy()
+            values[self.unknown] = np.nan
+        return values
 
     def unknown_at(self, height: int, width: int) -> NDArray[np.bool_] | None:
         """Return `unknown` at another size: where half of a pixel or more is a hole."""
@@ -430,27 +448,17 @@ class Refinement:
             "why": "the given map is not finite there; it was filled for the optimisation",
         }
 
-    def _display_normals(self, depth: Tensor) -> Array:
+    def _display_normals(self, raw: Tensor, depth: Tensor) -> Array:
+        if self.predicts == "disparity" and self.invariance == "metric":
+            # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
+            depth = torch.where(raw > 0, 1 / raw, torch.nan)
         unknown = self.unknown_at(*depth.shape[-2:])
-        if unknown is None:
-            return geometry.normals_from_depth(depth)[0].permute(1, 2, 0).numpy()
+        holes = torch.zeros_like(depth, dtype=torch.bool) if unknown is None else torch.from_numpy(unknown)
         # What was filled must not tilt the normals beside a hole.
-        holes = torch.from_numpy(unknown)
-        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan))
-        return normals.masked_fill(holes, torch.nan)[0].permute(1, 2, 0).numpy()
-
-
-def _result_files(folder: Path) -> list[str]:
-    """Return the names of the files in a folder that a result there replaces.
-
-    They are those that the record of the earlier result lists; without a record that can be read, all files
-    that a result can have.
-    """
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return [*map(str, record["files"]), RECORD]
-    except (OSError, ValueError, LookupError, TypeError):
-        return list(RESULT_FILES)
+        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
+        # Those of the renderer are a little too short where pixels are small.
+        normals = F.normalize(normals, dim=1).masked_fill(holes, torch.nan)
+        return normals[0].permute(1, 2, 0).numpy()
 
 
 def _inverted(depth: NDArray[Any]) -> Array:

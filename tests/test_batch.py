@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from redepth import __version__, batch, components, io
-from redepth.batch import Photo
+from redepth.batch import Photo, checking, refining
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.errors import one_line
 from redepth.ground_truth import GroundTruth
+from redepth.photo_inputs import PhotoInputs
 from redepth.priors.prompts import Prompt
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
@@ -30,6 +31,7 @@ from tests.support.command import Finished, call, spawn
 from tests.support.small_photos import write_depth, write_photo
 
 SMALL = ["--preset", "smoke", "--set", "optim.steps=1", "--set", "optim.members=1"]
+WRITE = "output.write=[map, initial, comparison, points]"
 
 
 def refine(folder: Path, photos: Mapping[str, Path], *more: str) -> tuple[int, str, str]:
@@ -99,7 +101,7 @@ def test_photos_are_kept_up_to_a_size_and_lose_nothing(
     dtypes = [photo.decoded.photo.pixels.dtype for photo in kept if photo and photo.decoded]
     assert dtypes == [np.uint8, np.uint8, np.float32, np.uint8]
     # The first is always kept; of the others those that fit.
-    monkeypatch.setattr(batch, "KEPT_BYTES", 512 * 512 * 3 + 30_000)
+    monkeypatch.setattr(checking, "KEPT_BYTES", 512 * 512 * 3 + 30_000)
     results = [done.result for done in batch.check_photos(photos, io.MAX_PIXELS)]
     assert [photo.decoded is not None for photo in results if photo] == [True, False, True, False]
 
@@ -108,9 +110,11 @@ def test_photos_are_kept_up_to_a_size_and_lose_nothing(
 def test_a_photo_that_is_not_kept_gives_the_same_result(
     tmp_path: Path, real_photos: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = batch.Settings(resolve(load_preset("smoke", ["optim.steps=1"])), device="cpu", prompt="x")
-    for name, size in (("kept", batch.KEPT_BYTES), ("dropped", 0)):
-        monkeypatch.setattr(batch, "KEPT_BYTES", size)
+    settings = batch.Settings(
+        resolve(load_preset("smoke", ["optim.steps=1", WRITE])), device="cpu", prompt="x"
+    )
+    for name, size in (("kept", checking.KEPT_BYTES), ("dropped", 0)):
+        monkeypatch.setattr(checking, "KEPT_BYTES", size)
         photos = [photo_of(real_photos[stem], tmp_path / name) for stem in ("coins", "moon")]
         checked = [done.result for done in batch.check_photos(photos, io.MAX_PIXELS) if done.result]
         outcomes = list(batch.refine_photos(checked, settings, Resources()))
@@ -178,7 +182,9 @@ class Batch:
         depth = np.load(self.base / "truth.npy")
         hashes = {"the ground truth": io.sha256_of(self.base / "truth.npy")}
         truth = GroundTruth(depth, "depth", None, hashes)
-        return Photo(self.base / "a.png", self.base / "out" / "a", self.base / "sky.png", truth)
+        return Photo(
+            self.base / "a.png", self.base / "out" / "a", PhotoInputs(sky_mask=self.base / "sky.png"), truth
+        )
 
     def settings(self, *overrides: str, **changes: Any) -> batch.Settings:
         depth = ["depth_model.name=precomputed", f"depth_model.path={self.base / 'maps'}"]
@@ -266,7 +272,7 @@ def test_a_setting_that_changed_is_named(done: Batch) -> None:
     assert done.why(seed=3) == "seed 0 was used, it is 3 now"
     assert done.why(prompt="y") == "another prompt"
     assert done.why(prompt=None) == "the prompt is not given any more"
-    without = replace(done.photo, sky_mask=None)
+    without = replace(done.photo, inputs=PhotoInputs())
     assert batch.why_refine(without, done.settings()) == "the sky mask is not used any more"
     (done.base / "mask.png").write_bytes((done.base / "sky.png").read_bytes())
     truth = replace(done.photo.ground_truth, hashes={**done.photo.ground_truth.hashes, "the mask": "1"})
@@ -341,7 +347,7 @@ def test_the_weights_in_a_folder_count(tmp_path: Path, golden: Path) -> None:
 
 def test_the_command_line_says_why_and_does_only_what_is_left(tmp_path: Path) -> None:
     photos = [write_photo(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate("ab")]
-    settings = (*SMALL, "--device", "cpu", "--out", tmp_path / "out")
+    settings = (*SMALL, "--set", WRITE, "--device", "cpu", "--out", tmp_path / "out")
     assert call("refine", *photos, *settings).code == 0
     (tmp_path / "out" / "a" / "initial.npy").unlink()
     write_photo(photos[1], seed=5)
@@ -362,14 +368,14 @@ def test_an_unexpected_error_of_one_photo_is_one_line(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos = [write_photo(tmp_path / f"{name}.png") for name in "ab"]
-    decode = batch.decode
+    decode = checking.decode
 
     def sometimes(path: Any, *args: Any) -> Any:
         if path == photos[0]:
             raise error
         return decode(path, *args)
 
-    monkeypatch.setattr(batch, "decode", sometimes)
+    monkeypatch.setattr(checking, "decode", sometimes)
     done = call("refine", *photos, *SMALL, "--out", tmp_path / "out")
     assert done.code == 2
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["b"]
@@ -394,11 +400,11 @@ def test_a_photo_that_cannot_be_captioned_stops_no_other(
                 raise MemoryError
             return Prompt("relief", {"from": "blip"})
 
-    found = batch._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
+    found = refining._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
     assert found[1] == "not enough memory for it; free some, or give a smaller photo"
     assert [prompt.text for prompt in (found[0], found[2]) if isinstance(prompt, Prompt)] == ["relief"] * 2
     photos[2].path.unlink()
-    found = batch._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
+    found = refining._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
     assert "no such file" in str(found[2])
 
 

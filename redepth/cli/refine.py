@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from redepth.cli import console, options
+from redepth.cli import console, options, photo_options
 from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, RedepthError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
@@ -61,10 +61,14 @@ def refine(
         typer.Option(help="Refine this depth map of another tool; for several photos, a folder of maps."),
     ] = None,
     predicts: Annotated[MapKind | None, typer.Option(help="Kind of map in --depth.")] = None,
-    sky_mask: Annotated[
-        Path | None,
-        typer.Option(help="Where the sky is: picture (white) or npy; for several photos, a folder of them."),
-    ] = None,
+    fov: photo_options.FieldOfView = None,
+    intrinsics: photo_options.IntrinsicsOption = None,
+    camera: photo_options.CameraOption = None,
+    panorama: photo_options.PanoramaOption = False,
+    sky_mask: photo_options.SkyMaskOption = None,
+    anchors: photo_options.AnchorsOption = None,
+    guide: photo_options.GuideOption = False,
+    write: options.Write = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
@@ -72,21 +76,36 @@ def refine(
         bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
 ) -> None:
-    """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
+    """Refine photos and write a folder for each: the refined map, a comparison, a run record, or --write."""
     from redepth.batch import Settings
+    from redepth.pipeline import check_camera, guided
 
-    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
+    written = [] if write is None else [f"output.write={json.dumps(write)}"]
+    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
+    given = photo_options.given_inputs(
+        paths,
+        fov=fov,
+        intrinsics=intrinsics,
+        camera=camera,
+        panorama=panorama,
+        sky_mask=sky_mask,
+        anchors=anchors,
+    )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
+    resolved = options.resolved_preset(preset, overrides)
+    check_camera(resolved, camera)
+    if guide:
+        resolved = guided(resolved, anchors is not None)
     request = RefineRequest(
         paths=paths,
         rejected=rejected,
         out=folder,
         truth=truth,
-        sky_masks=_sky_masks(paths, sky_mask),
-        settings=Settings(options.resolved_preset(preset, overrides), device, seed, prompt, max_pixels),
+        given=given,
+        settings=Settings(resolved, device, seed, prompt, max_pixels),
         resources=options.resources(workers, ray, None, device),
         fresh=fresh,
     )
@@ -103,7 +122,7 @@ class RefineRequest:
         rejected: how many inputs hold no photo.
         out: folder of the results.
         truth: ground truth of the one photo.
-        sky_masks: photo -> its file; None where no sky mask is named.
+        given: what is given with each photo.
         settings: the same for all photos.
         resources: where the work runs.
         fresh: also refine photos that are done.
@@ -113,7 +132,7 @@ class RefineRequest:
     rejected: int
     out: Path
     truth: GroundTruth | None
-    sky_masks: dict[Path, Path] | None
+    given: photo_options.GivenInputs
     settings: Settings
     resources: Resources
     fresh: bool
@@ -174,7 +193,7 @@ def run(request: RefineRequest) -> int:
 
 def _miss_vanished(results: Results, folders: Mapping[Path, Path]) -> None:
     """Count a photo as failed whose folder was removed while the others were refined."""
-    from redepth.refinement import RECORD
+    from redepth.exports import RECORD
 
     for path in list(results.refined):
         if not os.path.isfile(folders[path] / RECORD):
@@ -213,13 +232,10 @@ def _left(request: RefineRequest, results: Results) -> list[Photo]:
     io.recover(request.out)  # of a killed call
     photos = []
     for path, folder in zip(request.paths, io.output_folders(request.paths, request.out), strict=True):
-        sky_mask = None if request.sky_masks is None else request.sky_masks.get(path)
-        if request.sky_masks is not None and sky_mask is None:
-            results.fail(
-                path, "--sky-mask: its folder must hold one file of this photo's name, whatever the suffix"
-            )
+        if path in request.given.problems:
+            results.fail(path, request.given.problems[path])
         else:
-            photos.append(Photo(path, folder, sky_mask, request.truth))
+            photos.append(Photo(path, folder, request.given.inputs[path], request.truth))
     # One photo is always refined.
     if len(request.paths) == 1 or request.fresh:
         return photos
@@ -297,12 +313,9 @@ def _map_overrides(path: Path | None, kind: MapKind | None, photos: int) -> list
         raise ConfigError(f"--depth FILE|FOLDER and --predicts {kinds} go together")
     if photos != 1 and os.path.isfile(path):
         raise ConfigError(f"--depth {path} belongs to one photo, {photos} were given; give a folder of maps")
-    return [
-        "depth_model.name=precomputed",
-        f"depth_model.path={json.dumps(str(path))}",
-        f"depth_model.predicts={kind}",
-        "optim.parameterization=low-rank",
-    ]
+    from redepth.pipeline import map_overrides
+
+    return map_overrides(str(path), kind)
 
 
 def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
@@ -342,9 +355,3 @@ def _ground_truth(
         return GroundTruth(
             io.load_map(path, kind), kind, None if mask is None else io.load_mask(mask), hashes
         )
-
-
-def _sky_masks(paths: Sequence[Path], given: Path | None) -> dict[Path, Path] | None:
-    from redepth import io
-
-    return None if given is None else io.companions(paths, given, "--sky-mask")

@@ -9,16 +9,26 @@ import yaml
 
 from redepth.config import Preset
 
-NOT_HASHED: dict[str, Any] = {"name": True, "description": True, "optim": {"performance"}}
-"""The settings that decide no number: names, and how the same mathematics is computed (rounding alone)."""
+NOT_HASHED: dict[str, Any] = {
+    "name": True,
+    "description": True,
+    "optim": {"performance"},
+    "output": {"write", "max_points", "mesh_faces", "texture_side"},
+}
+"""The settings that decide no number: names, how the same mathematics is computed (rounding alone), and what
+is written."""
 
 
 def preset_sha256(preset: Preset) -> str:
     """Return the SHA-256 of a preset's YAML, without `NOT_HASHED` and with sorted keys.
 
+    How maps get the photo's size counts unless it is bilinear, as it is in all hashes of earlier versions.
+
     Resolve the preset first (`redepth.components.resolve`): a default that is written out and one that is not
     give different hashes.
     """
     content = preset.model_dump(mode="json", exclude=NOT_HASHED)
+    if preset.output.upsample == "bilinear":
+        del content["output"]
     text = yaml.safe_dump(content, sort_keys=True, allow_unicode=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from redepth.config.units import memory, seconds
+from redepth.errors import brief
 from redepth.io.markup import dump_yaml
-from redepth.literals import CaptionerChoice
+from redepth.literals import CaptionerChoice, Export, Upsampling
 from redepth.registry import Checked
 
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -208,6 +209,50 @@ class Prompting(_Section):
     fallback: CaptionFallback = "error"
 
 
+EXPORTS: tuple[Export, ...] = get_args(Export)
+"""All that can be written, in the order in which it is written."""
+
+
+DEFAULT_EXPORTS: tuple[Export, ...] = ("map", "preview", "depth", "comparison")
+
+
+def _chosen(value: Any) -> Any:
+    """Return a choice of files as a list without repetition: from a list, or from text with commas."""
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+        raise ValueError("must be a list of names, or names with commas between them")
+    names = [name.strip() for name in listed if name.strip()]
+    unknown = [name for name in names if name not in (*EXPORTS, "all")]
+    if unknown:
+        raise ValueError(f"unknown file {brief(unknown[0])} (valid: {', '.join(EXPORTS)}, all)")
+    return [name for name in EXPORTS if name in names or "all" in names]
+
+
+class Output(_Section):
+    """What is written of a result, and how its maps get the photo's size. ``run.json`` is always written.
+
+    ``write`` is a list of names, or a text with commas; ``all`` stands for all of them. A name whose file
+    needs what is not known, such as ``depth`` without metres, is left out, which ``run.json`` says.
+
+    ``upsample``: ``bilinear`` as in the paper's code, or ``guided``: a guided filter on top of it follows the
+    edges of the photo (`exports.resolution`). ``guided_radius`` is the radius of its window in pixels of the
+    network, ``guided_eps`` its smallest variance of a colour in [0, 1] that counts as an edge.
+
+    ``max_points`` limits the points of ``points.ply``, ``mesh_faces`` the triangles of ``mesh.glb`` and
+    ``texture_side`` the longer side of the photo inside it.
+    """
+
+    write: Annotated[list[Export], BeforeValidator(_chosen)] = Field(
+        default_factory=lambda: list(DEFAULT_EXPORTS)
+    )
+    upsample: Upsampling = "bilinear"
+    guided_radius: Annotated[float, Field(ge=0.25, le=64)] = 2.0
+    guided_eps: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
+    max_points: Annotated[int, Field(ge=1, le=100_000_000)] = 500_000
+    mesh_faces: Annotated[int, Field(ge=2, le=10_000_000)] = 200_000
+    texture_side: Annotated[int, Field(ge=16, le=16_384)] = 2048
+
+
 class Preset(_Section):
     """Everything that defines a refinement except the photo, a prompt by hand and the seed."""
 
@@ -218,6 +263,7 @@ class Preset(_Section):
     prior: Component
     prompt: Prompting = Prompting()
     optim: Optim = Optim()
+    output: Output = Output()
 
     def to_yaml(self) -> str:
         """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""

@@ -18,11 +18,16 @@ from redepth.contracts import Invariance
 from redepth.depth_models.files import PhotoFile
 from redepth.depth_models.whole import WholeModel
 from redepth.errors import InputError
+from redepth.io.arrays import as_map
 from redepth.literals import MapKind
-from redepth.ops import filters, geometry
+from redepth.ops import filters, panorama
 
 ASPECT_TOLERANCE = 0.05
 """Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
+
+
+GIVEN_ARRAY = "<array>"
+"""The path of maps that are passed as arrays (`redepth.refine`'s ``depth``)."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -36,7 +41,7 @@ class Precomputed(WholeModel):
 
     Args:
         path: a file (npy, npz, pfm, exr, 16-bit png, tiff), or a folder with one per photo, of
-            the photo's name.
+            the photo's name; or ``<array>``: Python passes the map of each photo (`take_map`).
         predicts: content of the file: disparity or depth, both up to scale and shift, or depth in metres.
         factor: multiplies the stored numbers, such as 0.001 for millimetres.
         offset: is added to the product, for maps with values of 0 or below.
@@ -52,7 +57,9 @@ class Precomputed(WholeModel):
         if self.predicts == "metric-depth":
             self.predicts, self.invariance = "depth", "metric"
         self._file = PhotoFile(self.path, "map")
+        self._array: NDArray[Any] | None = None
         self._holes: Tensor | None = None
+        self._beyond = 0.0
 
     def ensure_available(self) -> None:
         """Raise InputError if there is no such file or folder."""
@@ -61,7 +68,8 @@ class Precomputed(WholeModel):
                 "precomputed needs depth_model.path: the file of the map, or a folder of them "
                 "(redepth refine --depth FILE|FOLDER --predicts disparity|depth|metric-depth)"
             )
-        self._file.check()
+        if self.path != GIVEN_ARRAY:
+            self._file.check()
 
     def load(self, device: torch.device) -> Self:
         """Load nothing: files are read photo by photo."""
@@ -69,7 +77,26 @@ class Precomputed(WholeModel):
 
     def next_photo(self, source: Path | None) -> None:
         """Set the photo whose map is read next. Raises InputError if there is none."""
-        self._file.next_photo(source)
+        if self.path != GIVEN_ARRAY:
+            self._file.next_photo(source)
+
+    def take_map(self, values: NDArray[Any] | None) -> None:
+        """Set the map of the next photo, (h, w); None where the option ``path`` names its file.
+
+        Raises:
+            InputError: the map is neither in a file nor given, or both.
+        """
+        if values is None and self.path == GIVEN_ARRAY:
+            raise InputError(
+                f"depth_model.path={GIVEN_ARRAY}: Python passes the map, as depth= of refine; name a file"
+            )
+        if values is not None and self.path != GIVEN_ARRAY:
+            raise InputError(f"depth= is an array, and depth_model.path names {self.path}; give one of them")
+        self._array = values
+
+    def go_around(self, margin: float) -> None:
+        """Extend the next photo's map by this share of its width on either side."""
+        self._beyond = margin
 
     @property
     def holes(self) -> Tensor | None:
@@ -82,25 +109,42 @@ class Precomputed(WholeModel):
         Raises:
             InputError: unreadable, of another aspect ratio, constant, negative or 0 as depth.
         """
-        path = self._file.path
-        values = (
-            self.factor
-            * io.load_map(path, "disparity" if self.predicts == "disparity" else "depth").astype(np.float64)
-            + self.offset
-        )
+        path, stored = self._stored()
+        values = self.factor * stored.astype(np.float64) + self.offset
         known = np.isfinite(values)
         self._check(path, values[known])
-        height, width = image.shape[-2:]
+        height, width = image.shape[-2], round(image.shape[-1] / (1 + 2 * self._beyond))
         _check_aspect(path, values.shape[1], values.shape[0], width, height)
         inside = torch.from_numpy(known)[None, None]
         self._holes = None if known.all() else ~inside
         raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
-        return geometry.resize(raw, height, width, antialias=True).expand(len(image), -1, -1, -1)
+        if self._beyond:
+            raw = panorama.fit(raw, height, image.shape[-1], self._beyond)
+        else:
+            raw = self._resized(raw, height, width)
+        return raw.expand(len(image), -1, -1, -1)
+
+    def _resized(self, raw: Tensor, height: int, width: int) -> Tensor:
+        """Resize as inverse depth, which is affine over the picture of a plane: planes stay planes."""
+        if raw.shape[-2:] == (height, width):
+            return raw
+        inverse = raw if self.predicts == "disparity" else 1 / raw
+        # What continues beyond the border must not pass 0.
+        resized = filters.resample(inverse, height, width).clamp(min=float(inverse.min()) / 2)
+        return resized if self.predicts == "disparity" else 1 / resized
+
+    def _stored(self) -> tuple[Path, NDArray[Any]]:
+        """Return the photo's map in the units of its file, and its name for messages."""
+        if self._array is not None:
+            return Path("depth"), as_map(Path("depth"), self._array)
+        path = self._file.path
+        return path, io.load_map(path, "disparity" if self.predicts == "disparity" else "depth")
 
     def describe(self) -> dict[str, Any]:
         """Return path, factor and offset for the run record."""
+        given = self.path == GIVEN_ARRAY
         return {
-            "path": str(Path(self.path).expanduser().resolve()),
+            "path": self.path if given else str(Path(self.path).expanduser().resolve()),
             "factor": self.factor,
             "offset": self.offset,
         }

@@ -23,6 +23,7 @@ from redepth.depth_models.backbone import (
 from redepth.depth_models.depth_anything import DinoEncoder
 from redepth.depth_models.files import PhotoFile
 from redepth.errors import InputError
+from redepth.ops import panorama
 
 
 class _Decoder(NeckAndHead):
@@ -66,6 +67,7 @@ class PromptDepthAnything(Backbone):
         super().__post_init__()
         self._file = None if self.prompt_depth is None else PhotoFile(self.prompt_depth, "prompt depth")
         self.invariance = "affine" if self._file is None else "metric"
+        self._beyond = 0.0
 
     def ensure_available(self) -> None:
         """Raise InputError for a missing prompt, WeightsError if the weights are unavailable."""
@@ -86,6 +88,10 @@ class PromptDepthAnything(Backbone):
         """Set the photo whose prompt is read next. Raises InputError if there is none."""
         if self._file is not None:
             self._file.next_photo(source)
+
+    def go_around(self, margin: float) -> None:
+        """Extend the next photo's prompt by this share of its width on either side."""
+        self._beyond = margin
 
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
         """Run the encoder on (B,3,H,W) sRGB [0,1] and read the prompt.
@@ -109,4 +115,8 @@ class PromptDepthAnything(Backbone):
             raise InputError(f"{path}: a prompt must be finite and not negative everywhere; fill its holes")
         if float(depth.min()) == float(depth.max()):
             raise InputError(f"{path}: the prompt is constant; give a depth that varies")
-        return depth
+        if not self._beyond:
+            return depth
+        height, width = depth.shape
+        extended = round(width * (1 + 2 * self._beyond))
+        return panorama.resize(depth[None, None], height, extended, self._beyond)[0, 0]

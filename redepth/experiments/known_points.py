@@ -54,6 +54,7 @@ def draw_points(sample: Sample, count: int, seed: int) -> Anchors:
         x=torch.from_numpy((columns + 0.5) / width),
         y=torch.from_numpy((rows + 0.5) / height),
         depth=torch.from_numpy(np.maximum(known, 1e-6)),
+        source="drawn from the truth",
     )
 
 
@@ -77,7 +78,7 @@ def measure_aligned(
 def _aligned(by_protocol: Measurement, raw: Tensor, outcome: Outcome, points: Anchors) -> Measurement:
     """Replace the numbers of a measurement by those of depth that is aligned to points."""
     truth, mask = by_protocol.truth, by_protocol.mask
-    fit = fit_metric(raw[0, 0], points, outcome.predicts, outcome.invariance, "drawn from the truth")
+    fit = fit_metric(raw[0, 0], points, outcome.predicts, outcome.invariance)
     values = resize(raw.double(), *truth.shape, align_corners=True)[0, 0].numpy()
     depth = torch.from_numpy(fit.depth(values, outcome.predicts)).double()
     unknown = torch.isnan(depth)

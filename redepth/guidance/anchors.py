@@ -36,6 +36,7 @@ class AnchorTargets:
         edge: (N,) bool, on a depth edge of the frozen prediction.
         fit: of the frozen prediction to the points.
         size: height and width of the map.
+        closed: whether its first and last column are neighbours.
     """
 
     where: Taps
@@ -45,6 +46,7 @@ class AnchorTargets:
     edge: Tensor
     fit: PointFit
     size: tuple[int, int]
+    closed: bool = False
 
     def errors(self, values: Tensor) -> Tensor:
         """Return the signed relative errors of raw outputs (B, 1, H, W) at the points, (B, N).
@@ -66,7 +68,7 @@ class AnchorTargets:
         nearest = self.where.corners.gather(1, self.where.weights.argmax(dim=1, keepdim=True))[:, 0]
         counts = torch.zeros(height * width, device=self.weight.device, dtype=torch.float32)
         counts = counts.index_add(0, nearest, self.weight.float()).view(1, 1, height, width)
-        density = gaussian_sum(counts, sigma)
+        density = gaussian_sum(counts, sigma, closed=self.closed)
         return density / (density + SUPPORT)
 
 
@@ -80,6 +82,7 @@ class Anchors:
         depth: (N,) > 0, along the viewing axis, in metres.
         sigma: (N,) standard deviations of the depths, in the same unit; None if unknown.
         targets: what `prepared` computes.
+        source: where they are from, for records.
 
     Raises:
         InputError: other shapes, numbers that are not finite, or a depth or sigma that is not positive.
@@ -90,6 +93,7 @@ class Anchors:
     depth: Tensor
     sigma: Tensor | None = None
     targets: AnchorTargets | None = None
+    source: str = "python"
 
     def __post_init__(self) -> None:
         given = {"x": self.x, "y": self.y, "depth": self.depth, "sigma": self.sigma}
@@ -151,6 +155,7 @@ class Anchors:
             edge=(slope * (high - low)[0]) > EDGE,
             fit=fit,
             size=(height, width),
+            closed=frame.camera.closed,
         )
         return replace(self, targets=targets)
 

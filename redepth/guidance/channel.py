@@ -11,8 +11,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from redepth.literals import Predicts
+from redepth.ops import panorama
 from redepth.ops.camera import Camera
-from redepth.ops.geometry import resize
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Frame:
         unit: the divisor of raw outputs inside the optimisation; 1 unless the model's scale is ``auto``.
         predicts: what the raw output is.
         metric: whether ``initial * unit`` is in metres (depth) or 1 / metres (disparity).
-        camera: of the photo.
+        camera: of the photo. ``image`` and ``initial`` of a panorama go on beyond one turn by its ``margin``.
     """
 
     image: Tensor
@@ -114,4 +114,5 @@ class SkyMask:
     def prepared(self, frame: Frame) -> Self:
         """Return the mask at network size: sky where half of a pixel or more is."""
         share = self.mask.to(frame.initial.device, torch.float32)
-        return type(self)(resize(share, *frame.initial.shape[-2:], antialias=True) >= 0.5, self.given)
+        height, width = frame.initial.shape[-2:]
+        return type(self)(panorama.fit(share, height, width, frame.camera.margin) >= 0.5, self.given)

@@ -5,16 +5,26 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 """
 
 from redepth.io.arrays import read_floats
+from redepth.io.colmap import load_colmap_points
 from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16, load_map
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
+from redepth.io.exif import exif_focal_length
+from redepth.io.exr import save_exr
 from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
 from redepth.io.images import image_size
+from redepth.io.intrinsics import (
+    INTRINSICS_SUFFIXES,
+    PIXEL_CENTRES,
+    Intrinsics,
+    load_intrinsics,
+    parse_intrinsics,
+)
+from redepth.io.known_points import KnownPoints, load_known_points, points_of_map, points_of_table
 from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_limit
 from redepth.io.mask import load_mask
 from redepth.io.names import as_text, displayed, hashed_name, is_safe_name
-from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo
-from redepth.io.point_cloud import save_points
+from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo, photo_of_array
 from redepth.io.text import read_text
 from redepth.io.transaction import recover, replaced_folder
 from redepth.io.write import (
@@ -34,10 +44,14 @@ from redepth.io.write import (
 )
 
 __all__ = [
+    "INTRINSICS_SUFFIXES",
     "MAX_ASPECT",
     "MAX_PIXELS",
     "MIN_SIDE",
     "PHOTO_SUFFIXES",
+    "PIXEL_CENTRES",
+    "Intrinsics",
+    "KnownPoints",
     "StrPath",
     "as_text",
     "atomic_path",
@@ -48,21 +62,29 @@ __all__ = [
     "damage",
     "damaged",
     "displayed",
+    "exif_focal_length",
     "find_photos",
     "hashed_name",
     "image_size",
     "is_safe_name",
     "json_line",
+    "load_colmap_points",
     "load_depth_map",
     "load_disparity_png",
     "load_grey16",
+    "load_intrinsics",
+    "load_known_points",
     "load_map",
     "load_mask",
     "load_photo",
     "manifest",
     "open_regular",
     "output_folders",
+    "parse_intrinsics",
+    "photo_of_array",
     "pixel_limit",
+    "points_of_map",
+    "points_of_table",
     "read_floats",
     "read_text",
     "reason",
@@ -72,12 +94,12 @@ __all__ = [
     "require_room",
     "row_blocks",
     "save_disparity_png",
+    "save_exr",
     "save_jpeg",
     "save_json",
     "save_npy",
     "save_npz",
     "save_png",
-    "save_points",
     "save_text",
     "sha256_of",
     "sha256_of_files",

@@ -153,13 +153,16 @@ def _named(paths: Sequence[Path]) -> str:
     return ", ".join(names) + (f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else "")
 
 
-def companions(photos: Sequence[StrPath], path: StrPath, what: str) -> dict[Path, Path]:
+def companions(
+    photos: Sequence[StrPath], path: StrPath, what: str, suffixes: Sequence[str] = ()
+) -> dict[Path, Path]:
     """Return the file that belongs to each photo, such as its mask.
 
     Args:
         photos: the photos.
         path: a file, for a single photo; or a folder with one file for each photo, of the photo's stem.
         what: the file's role in messages, such as ``sky mask``.
+        suffixes: endings of the files in a folder that count; by default all.
 
     Returns:
         Photo -> file. A photo is left out if no file of the folder has its stem, or several have it.
@@ -177,7 +180,8 @@ def companions(photos: Sequence[StrPath], path: StrPath, what: str) -> dict[Path
         return {Path(photos[0]): path}
     by_stem: dict[str, list[Path]] = {}
     for file in path.iterdir():
-        if not file.name.startswith(".") and os.path.isfile(file):
+        counts = not suffixes or file.suffix.lower() in suffixes
+        if counts and not file.name.startswith(".") and os.path.isfile(file):
             by_stem.setdefault(file.stem, []).append(file)
     pairs = {}
     for photo in map(Path, photos):

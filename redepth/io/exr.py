@@ -1,9 +1,9 @@
-"""Read the map in an OpenEXR file: of one channel, of equal colour channels, or of several layers."""
+"""OpenEXR: read the map of one channel, of equal colour channels, or of several layers; write channels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from redepth.errors import InputError, MissingDependencyError
 from redepth.io.arrays import grey_of_colour, other_kind
-from redepth.io.files import damaged, open_regular, shortened
+from redepth.io.files import StrPath, damaged, open_regular, shortened
 from redepth.io.limits import check_pixels
+from redepth.io.write import atomic_path
 
 _DEPTH_CHANNELS = ("depth", "disparity", "z", "y", "v")
 """Names of the channel that holds the map, in lower case, the preferred one first."""
@@ -114,6 +115,29 @@ def read_exr(path: Path, kind: str | None = None, *, max_pixels: int | None = No
     if opacity is not None and opacity.shape == values.shape:
         values = np.where(opacity == 0, np.nan, values.astype(np.float32))
     return _displayed(path, group[0], values)
+
+
+def save_exr(path: StrPath, channels: Mapping[str, NDArray[np.float32]], header: Mapping[str, Any]) -> None:
+    """Write float32 channels (H, W) by name, compressed without loss, atomically.
+
+    Args:
+        path: the file to write.
+        channels: such as ``Z``.
+        header: more attributes of the header, such as ``comments``.
+
+    Raises:
+        MissingDependencyError: the package OpenEXR is not installed.
+    """
+    try:
+        import OpenEXR
+    except ImportError:
+        raise MissingDependencyError(
+            f'{path}: writing OpenEXR needs the package OpenEXR; run: pip install "redepth[exr]"'
+        ) from None
+    general = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    pixels = {name: np.ascontiguousarray(values, np.float32) for name, values in channels.items()}
+    with atomic_path(path) as temporary:
+        OpenEXR.File({**general, **header}, pixels).write(str(temporary))
 
 
 def _headers(path: Path, open_file: Any, max_pixels: int | None) -> tuple[list[_Channel], int]:

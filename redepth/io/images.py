@@ -137,7 +137,7 @@ def read_image(
         MissingDependencyError: the image is HEIC and pillow-heif is not installed.
     """
     with open_regular(path) as file:
-        image = _open_image(path, file, max_pixels)
+        image = open_image(path, file, max_pixels)
         if check is not None:
             check(image)
         try:
@@ -169,7 +169,7 @@ def image_size(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
     """
     path = Path(path)
     with open_regular(path) as file:
-        image = _open_image(path, file, max_pixels)
+        image = open_image(path, file, max_pixels)
         width, height = image.size
         # Pillow gives the size of a TIFF, and pillow-heif that of a HEIC, as they are upright.
         if upright and image.format not in ("TIFF", "HEIF"):
@@ -179,8 +179,12 @@ def image_size(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
     return height, width
 
 
-def _open_image(path: Path, file: BinaryIO, max_pixels: int | None) -> ImageFile.ImageFile:
-    """Identify an image and check its size from the header."""
+def open_image(path: Path, file: BinaryIO, max_pixels: int | None) -> ImageFile.ImageFile:
+    """Identify an image and check its size from the header; the pixels are not decoded yet.
+
+    Raises:
+        InputError: the header cannot be read, or declares more than ``max_pixels``.
+    """
     suffix = path.suffix.lower()
     if suffix in RAW_SUFFIXES:
         raise InputError(f"{path}: camera raw is not supported; export it as JPEG or TIFF")
@@ -212,7 +216,7 @@ def _formats(path: Path, head: bytes) -> tuple[str, ...]:
 def _pillow_limit_lifted() -> Iterator[None]:
     """Switch off Pillow's own pixel limit while a header is read.
 
-    Pillow's limit is one number for the whole process and its warning names no file; `_open_image` checks
+    Pillow's limit is one number for the whole process and its warning names no file; `open_image` checks
     the size itself, before anything is decoded. The lock keeps two of our threads from restoring each
     other's value; other code in the process may run without Pillow's limit for that moment.
     """

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageCms
 
 from redepth.errors import InputError
@@ -47,6 +47,42 @@ def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
     path = Path(path)
     check = partial(_check_shape, path)
     return _photo_array(path, read_image(path, max_pixels, check, upright=upright), max_pixels)
+
+
+def photo_of_array(values: ArrayLike) -> NDArray[np.float32]:
+    """Return an array as a photo, by the rules of files.
+
+    Grey becomes three equal channels, and what is transparent is composited over white.
+
+    Args:
+        values: (H, W) or (H, W, 1) grey, (H, W, 2) grey and opacity, (H, W, 3) sRGB or (H, W, 4) sRGB and
+            opacity; uint8, or floats in [0, 1].
+
+    Returns:
+        (H, W, 3) sRGB in [0, 1].
+
+    Raises:
+        InputError: the array has another shape or type, or values outside [0, 1].
+    """
+    pixels = np.asarray(values)
+    channels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if channels.ndim != 3 or channels.shape[2] not in (1, 2, 3, 4) or min(channels.shape[:2]) < 2:
+        raise InputError(
+            f"a photo array must be (H, W), (H, W, 3) or (H, W, 4) with alpha, got {pixels.shape}"
+        )
+    if channels.dtype == np.uint8:
+        # Pillow composites 8 bits, as for files.
+        image = Image.fromarray(channels[..., 0] if channels.shape[2] == 1 else channels)
+        return _photo_array(Path("array"), Picture(image, ""), None)
+    if not np.issubdtype(channels.dtype, np.floating):
+        raise InputError(f"a photo array must be uint8 or floating, got {pixels.dtype}")
+    if not np.isfinite(channels).all() or channels.min() < 0 or channels.max() > 1:
+        raise InputError("a floating photo array must hold finite sRGB values in [0, 1]")
+    colours = channels.astype(np.float32)
+    if channels.shape[2] in (2, 4):
+        colours, alpha = colours[..., :-1], colours[..., -1:]
+        colours = colours * alpha + (1 - alpha)
+    return np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else np.ascontiguousarray(colours)
 
 
 def _check_shape(path: Path, image: Image.Image) -> None:

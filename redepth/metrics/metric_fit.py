@@ -85,7 +85,6 @@ def fit_metric(
     anchors: Anchors,
     predicts: Predicts = "disparity",
     invariance: Invariance = "affine",
-    source: str = "",
 ) -> MetricFit:
     """Fit a prediction to known points, robustly (`ops.known_points.fit_points`).
 
@@ -95,7 +94,6 @@ def fit_metric(
         predicts: what ``raw`` is.
         invariance: ``affine`` fits scale and shift to at least 2 points, ``metric`` the scale alone to at
             least 1.
-        source: where the points are from, for records.
 
     Raises:
         InputError: too few points in the picture, points that contradict the prediction, or a prediction that
@@ -125,5 +123,5 @@ def fit_metric(
         residual=fit.residual,
         confidence=fit.confidence,
         sloped=fit.sloped,
-        source=source,
+        source=anchors.source,
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from redepth.ops.camera import ORTHOGRAPHIC, Camera, axis
+from redepth.ops.camera import ORTHOGRAPHIC, Camera, axis, ray_frames
 from redepth.ops.constants import constant
 
 ResizeRule = Literal["upper_bound", "lower_bound", "minimal"]
@@ -92,6 +91,8 @@ def auto_unit(
 def point_map(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     """Return the points (B, 3, H, W) of a depth map (B, 1, H, W): x right, y up, z away from the camera."""
     batch, _, height, width = depth.shape
+    if camera.spherical:
+        return ray_frames(camera, height, width, like=depth)[2] * depth
     u, v = camera.axes(height, width, dtype=depth.dtype, device=depth.device)
     grid = torch.stack([u.expand(height, width), v[:, None].expand(height, width)])
     plane = grid.expand(batch, 2, height, width)
@@ -125,14 +126,21 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
         c = (-\delta_v z_{col},\; -\delta_u z_{row},\;
             -(z \delta_u \delta_v + u \delta_v z_{col} + v \delta_u z_{row})) \;\text{(pinhole)}
 
-    which is the cross product of the surface's derivatives along columns and rows, with `difference` as
-    the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run downwards). Light
-    directions and view vectors are in the same frame.
+    .. math:: c = \Big(\frac{r_{col}}{\cos v \, \delta_u},\; \frac{r_{row}}{\delta_v},\; r\Big)
+        \;\text{(spherical)}
+
+    which has the direction of the cross product of the surface's derivatives along columns and rows, with
+    `difference` as the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run
+    downwards). Light directions and view vectors are in the same frame.
+
+    The normals of a spherical camera are in the frame of each ray: x along the row, y along the column, z
+    along the ray towards the viewer. So each pixel is lit as if the picture were taken of it head on.
+    `facing_centre` turns them to one frame. The left and the right edge of a whole turn are neighbours.
 
     Args:
-        depth: (B, 1, H, W) relative depth. Where it is not finite or not positive, the normal is
-            (0, 0, -1). A pixel that is not finite also counts as flat (its neighbour's own depth) in its
-            neighbours' differences: one NaN does not spread.
+        depth: (B, 1, H, W) relative depth, or distance r of a spherical camera. Where it is not finite or
+            not positive, the normal is (0, 0, -1). A pixel that is not finite also counts as flat (its
+            neighbour's own depth) in its neighbours' differences: one NaN does not spread.
         camera: the camera of the depth map.
 
     Returns:
@@ -143,29 +151,67 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     """
     if depth.dim() != 4 or depth.shape[1] != 1:
         raise ValueError(f"depth must be (B, 1, H, W), got {tuple(depth.shape)}")
-    height, width = depth.shape[-2:]
     finite = torch.isfinite(depth)
     surface = torch.where(finite, depth, torch.zeros_like(depth))
-    u, v = camera.axes(height, width, dtype=depth.dtype, device=depth.device)
-    # A side of length 1 has no pitch; with any positive one its zero slope is flat.
-    du = difference(u, 0) if width > 1 else torch.ones_like(u)
-    dv = difference(v, 0)[:, None] if height > 1 else -torch.ones_like(v)[:, None]
-    # Only eager code on a CPU may look at the data: it would break a compiled graph and stall a GPU. The
-    # differences for finite and non-finite pixels alike are right everywhere, and slower.
-    may_look = depth.device.type == "cpu" and not torch.compiler.is_compiling()
-    clean = may_look and bool(finite.all())
-    slope = difference if clean else partial(_finite_difference, finite)
-    z_col, z_row = slope(surface, -1), slope(surface, -2)
-    x, y = -dv * z_col, -du * z_row
-    area = -dv * du
-    facing = surface * area + u * x + v[:, None] * y if camera.pinhole else area.expand_as(depth)
-    cross = torch.cat([x, y, facing], dim=1)
+    u, v = camera.axes(*depth.shape[-2:], dtype=depth.dtype, device=depth.device)
+    du, dv = _pitch(camera, u, v)
+    z_col, z_row = _slopes(surface, finite, closed=camera.closed)
+    if camera.spherical:
+        # Per radian: the products of pitches of the other two would vanish beside 1e-8 near the poles.
+        cross = torch.cat([z_col / du, z_row / dv, surface], dim=1)
+    else:
+        x, y = -dv * z_col, -du * z_row
+        area = -dv * du
+        facing = surface * area + u * x + v[:, None] * y if camera.pinhole else area.expand_as(depth)
+        cross = torch.cat([x, y, facing], dim=1)
     # vector_norm is far slower over so short an axis on a CPU. The bound keeps the root's gradient finite
     # where a vector is 0.
     squares = (cross * cross).sum(dim=1, keepdim=True)
     norm = squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
     backwards = -axis(2, cross)
     return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)
+
+
+def facing_centre(normals: Tensor, camera: Camera) -> Tensor:
+    """Return normals in one frame for the whole picture: x right, y up, z towards the viewer at its centre.
+
+    Those of a spherical camera are turned from the frame of each ray; all others are in that frame already.
+
+    Args:
+        normals: (B, 3, H, W) as `normals_from_depth` returns them.
+        camera: their camera.
+    """
+    if not camera.spherical:
+        return normals
+    right, up, away = ray_frames(camera, *normals.shape[-2:], like=normals)
+    x, y, z = normals.split(1, dim=1)
+    turned = x * right + y * up - z * away
+    return turned * constant((1.0, 1.0, -1.0), turned).view(1, 3, 1, 1)
+
+
+def _pitch(camera: Camera, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pixel pitch along columns and rows, which broadcast to (H, W), of a camera's axes."""
+    if camera.spherical:
+        turn = 2 * math.pi * (1 + 2 * camera.margin)
+        return v.cos()[:, None] * (turn / len(u)), torch.full_like(v, -math.pi / len(v))[:, None]
+    # A side of length 1 has no pitch; with any positive one its zero slope is flat.
+    du = difference(u, 0) if len(u) > 1 else torch.ones_like(u)
+    dv = difference(v, 0) if len(v) > 1 else -torch.ones_like(v)
+    return du, dv[:, None]
+
+
+def _slopes(surface: Tensor, finite: Tensor, *, closed: bool) -> tuple[Tensor, Tensor]:
+    """Return the differences along columns and rows; ``closed``: the first and last column are neighbours."""
+    # Only eager code on a CPU may look at the data: it would break a compiled graph and stall a GPU. The
+    # differences for finite and non-finite pixels alike are right everywhere, and slower.
+    may_look = surface.device.type == "cpu" and not torch.compiler.is_compiling()
+    clean = may_look and bool(finite.all())
+    along_row = difference(surface, -2) if clean else _finite_difference(finite, surface, -2)
+    if not closed:
+        return difference(surface, -1) if clean else _finite_difference(finite, surface, -1), along_row
+    ring, known = (torch.cat([x[..., -1:], x, x[..., :1]], dim=-1) for x in (surface, finite))
+    around = difference(ring, -1) if clean else _finite_difference(known, ring, -1)
+    return around[..., 1:-1], along_row
 
 
 def half_turn(vectors: Tensor, dim: int = -1) -> Tensor:

@@ -64,7 +64,12 @@ def grid_mesh(depth: Tensor, camera: Camera = ORTHOGRAPHIC, *, cut: float = 0.1)
 
     Returns:
         B meshes. Differentiable in the depth, but not through the choice of triangles.
+
+    Raises:
+        ValueError: for a spherical camera: no rasterizer projects all directions.
     """
+    if camera.spherical:
+        raise ValueError("a panorama cannot be rasterized: choose another renderer than mesh")
     height, width = depth.shape[-2:]
     valid = valid_depth(depth)
     surface = torch.where(valid, depth, median_depth(depth).view(-1, 1, 1, 1))

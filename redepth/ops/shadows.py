@@ -45,7 +45,12 @@ def soft_shadows(
 
     Returns:
         (B, L, H, W) in [0, 1]; 1 is fully lit. Differentiable in the depth.
+
+    Raises:
+        ValueError: for a spherical camera: its light has another direction at each pixel.
     """
+    if camera.spherical:
+        raise ValueError("shadows of a panorama are not available: choose a renderer without them")
     height, width = depth.shape[-2:]
     surface = _without_invalid(depth)
     points = point_map(surface, camera)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from redepth.config import Blend
 from redepth.contracts import Invariance, Predicts, StepDraws
-from redepth.ops.camera import ORTHOGRAPHIC, Camera
+from redepth.ops import panorama
+from redepth.ops.camera import ORTHOGRAPHIC, SPHERICAL, Camera
 from redepth.ops.filters import detail
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.loss_log import Losses
@@ -152,7 +153,7 @@ class Outcome:
             return mean
         change = mean - initial
         if self.blend == "detail":
-            kept = detail(change, self.blend_scale)
+            kept = detail(change, self.blend_scale, closed=self.camera.closed)
             if self.support is not None:
                 kept = kept + self.support * (change - kept)
             return initial + kept
@@ -162,3 +163,23 @@ class Outcome:
     def uncertainty(self) -> Tensor:
         """Standard deviation of the members' raw outputs, (1,1,H,W); 0 for a single member."""
         return self.members.std(dim=0, correction=0, keepdim=True)
+
+
+def closed(outcome: Outcome) -> Outcome:
+    """Return the outcome of the panorama whose extended picture was refined: one turn, without a seam.
+
+    `ops.panorama.close` closes every map. An outcome whose camera sees no more than one turn is returned
+    unchanged.
+    """
+    margin, sky = outcome.camera.margin, outcome.sky
+    if not margin:
+        return outcome
+    return replace(
+        outcome,
+        initial=panorama.close(outcome.initial, margin),
+        members=panorama.close(outcome.members, margin),
+        initial_depth=panorama.close(outcome.initial_depth, margin),
+        member_depths=panorama.close(outcome.member_depths, margin),
+        sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
+        camera=SPHERICAL,
+    )

@@ -16,6 +16,8 @@ from redepth.contracts import (
     Condition,
     DepthModel,
     Features,
+    FollowsCamera,
+    GoesAround,
     HoldsMemory,
     Objective,
     PredictsCamera,
@@ -27,13 +29,13 @@ from redepth.contracts import (
 )
 from redepth.errors import ConfigError, InputError, RedepthError, cut
 from redepth.guidance import NOTHING, UNGUIDED, Frame, Given, Guidance, PhotoData, SkyMask
-from redepth.ops import color, geometry
+from redepth.ops import color, geometry, panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.sky import sky_mask
 from redepth.optim import execution
 from redepth.optim.group import FUSED_DEVICES
 from redepth.optim.loop import Loop, Watch
-from redepth.optim.outcome import OnStep, Outcome
+from redepth.optim.outcome import OnStep, Outcome, closed
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem
@@ -117,14 +119,19 @@ class Refiner:
         Args:
             photo: (1,3,H,W) sRGB in [0, 1], any size.
             prompt: text that the prior is conditioned on.
-            given: its camera and data; without a `SkyMask`, `ops.sky.sky_mask` detects the sky.
+            given: its camera and data; without a `SkyMask`, `ops.sky.sky_mask` detects the sky. Under a
+                spherical camera the problem is that of the photo extended by `ops.panorama.extend`.
 
         Raises:
             RedepthError: if the prediction is not finite or has no scale.
             InputError: if what is given does not fit the photo.
         """
+        photo, given = self._around(photo, given)
+        if isinstance(self.depth_model, FollowsCamera):
+            known = given.camera.of_picture(*photo.shape[-2:]) if isinstance(given.camera, Camera) else None
+            self.depth_model.next_camera(known)
         image, features, prediction = self.predict(photo)
-        camera = self._camera(given.camera)
+        camera = self._camera(given.camera, *photo.shape[-2:])
         condition = self.prior.condition(image, prompt)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
@@ -146,8 +153,26 @@ class Refiner:
             guidance=guidance,
         )
 
-    def _camera(self, given: Camera | Literal["model"] | None) -> Camera:
-        """Return the camera of a photo, and make the renderer look through it."""
+    def _around(self, photo: Tensor, given: Given) -> tuple[Tensor, Given]:
+        """Extend a panorama beyond one turn, so that the answers at its edges can be fitted together."""
+        camera, model = given.camera, self.depth_model
+        height, width = photo.shape[-2:]
+        columns = 0
+        if isinstance(camera, Camera) and camera.closed:
+            try:
+                panorama.check_shape(height, width)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+            columns = panorama.margin_columns(width)
+        margin = columns / width
+        if isinstance(model, GoesAround):
+            model.go_around(margin)
+        if not columns:
+            return photo, given
+        return panorama.extend(photo, columns), replace(given, camera=Camera(spherical=True, margin=margin))
+
+    def _camera(self, given: Camera | Literal["model"] | None, height: int, width: int) -> Camera:
+        """Return the camera of a photo of this size, and make the renderer look through it."""
         renderer, model = self.renderer, self.depth_model
         camera = given
         if camera == "model":
@@ -157,10 +182,11 @@ class Refiner:
                     f"the depth model {type(model).__name__} estimates no camera: give a field of view or "
                     "intrinsics"
                 )
-        if not isinstance(renderer, UsesCamera):
-            return camera or ORTHOGRAPHIC
-        chosen = camera or renderer.own_camera
-        renderer.look_through(chosen)
+        own = renderer.own_camera if isinstance(renderer, UsesCamera) else ORTHOGRAPHIC
+        # The photo's pixels are square; the network's are not, because its sides are rounded.
+        chosen = (camera or own).of_picture(height, width)
+        if isinstance(renderer, UsesCamera):
+            renderer.look_through(chosen)
         return chosen
 
     def _with_sky(self, data: Sequence[PhotoData], frame: Frame) -> Sequence[PhotoData]:
@@ -197,7 +223,8 @@ class Refiner:
             on_step: called after each step of each group of members.
             draws: recorded draws to replay, a record per step with a row per member.
             given: the camera and the data of the photo; without a `SkyMask` the sky is detected in the photo
-                and the initial output (`ops.sky.sky_mask`).
+                and the initial output (`ops.sky.sky_mask`). A panorama (`ops.camera.SPHERICAL`) is extended
+                for the run, also in the reports of its steps; the outcome is one turn without a seam.
             plan: members, steps and members together; without it `preset_plan`.
             watch: called after each step; ends the run where it returns a reason. The outcome then has the
                 finished steps and is not partial; its plan says under ``cut`` whether steps are missing.
@@ -220,7 +247,7 @@ class Refiner:
             finally:
                 if loop.members_per_batch < size.members_per_batch:
                     self.members_per_batch = min(self.members_per_batch, loop.members_per_batch)
-            outcome = loop.outcome(time.perf_counter() - began)
+            outcome = closed(loop.outcome(time.perf_counter() - began))
         return outcome if plan is not None else replace(outcome, fit=None)
 
     def _check_unlimited(self) -> None:

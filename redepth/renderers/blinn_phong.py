@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from redepth.contracts import Illumination, Material
-from redepth.errors import MissingDependencyError
+from redepth.errors import ConfigError, MissingDependencyError
 from redepth.ops import shading
+from redepth.ops.camera import Camera
 from redepth.ops.triton import kernels
 from redepth.renderers.shaded import ShadedRenderer, check_order
 
@@ -118,6 +119,18 @@ class BlinnPhong(Glossy):
         if self.backend == "triton" and (problem := kernels.TRITON_PROBLEM):
             raise MissingDependencyError(f"renderer.backend=triton: {problem}, or take backend=auto")
 
+    def look_through(self, camera: Camera) -> None:
+        """Use this camera for the next photo.
+
+        Raises:
+            ConfigError: for a camera that ``backend: triton`` does not have, or as the base class.
+        """
+        if self.backend == "triton" and camera.kind != "orthographic":
+            raise ConfigError(
+                f"renderer.backend=triton has no {camera.kind} camera: set renderer.backend=auto or torch"
+            )
+        super().look_through(camera)
+
     def __call__(self, depth: Tensor, image_linear: Tensor, illumination: Illumination) -> Tensor:
         """Re-light: (B,1,H,W) relative depth, (B|1,3,H,W) linear image -> sRGB (B,L,3,H,W)."""
         if not self._use_triton(depth):
@@ -138,7 +151,7 @@ class BlinnPhong(Glossy):
 
     @property
     def _fusable(self) -> bool:
-        return self.camera == "orthographic" and self.shadows == "none"
+        return self._camera.kind == "orthographic" and self.shadows == "none"
 
     def _use_triton(self, depth: Tensor) -> bool:
         chosen = self.backend

@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from redepth.contracts import Illumination
-from redepth.errors import MissingDependencyError
+from redepth.errors import ConfigError, MissingDependencyError
 from redepth.ops import color, mesh, shading
+from redepth.ops.camera import Camera
 from redepth.ops.geometry import half_turn
 from redepth.renderers import rasterize_nvdiffrast, rasterize_pytorch3d
 from redepth.renderers.blinn_phong import Glossy
@@ -92,6 +93,18 @@ class Mesh(Glossy):
     def ensure_available(self) -> None:
         """Raise MissingDependencyError if the rasterizer cannot run here."""
         RASTERIZERS[self.rasterizer].ensure_available()
+
+    def look_through(self, camera: Camera) -> None:
+        """Use this camera for the next photo.
+
+        Raises:
+            ConfigError: for a spherical camera: a rasterizer projects onto a plane.
+        """
+        if camera.spherical:
+            raise ConfigError(
+                "renderer mesh cannot see a panorama: choose another, such as renderer.name=blinn-phong"
+            )
+        super().look_through(camera)
 
     def draw(self, batch: int, generator: Generator) -> Illumination:
         """Draw the light of ``batch`` members, and ``rotation`` (batch, L, 3) if viewpoints turn.

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from redepth.contracts import Illumination, Material
+from redepth.errors import ConfigError
 from redepth.ops import geometry, shading
 from redepth.ops.camera import Camera
 from redepth.ops.shadows import soft_shadows
@@ -95,7 +96,13 @@ class ShadedRenderer(ABC):
         return self._own_camera
 
     def look_through(self, camera: Camera) -> None:
-        """Use this camera for the next photo, in place of that of the options."""
+        """Use this camera for the next photo, in place of that of the options.
+
+        Raises:
+            ConfigError: for a spherical camera and shadows.
+        """
+        if camera.spherical and self.shadows != "none":
+            raise ConfigError("a panorama cannot be refined with shadows: set renderer.shadows=none")
         self._camera = camera
 
     def draw(self, batch: int, generator: Generator) -> Illumination:

@@ -14,7 +14,7 @@ from redepth.viz.color import (
     normals_to_rgb,
 )
 from redepth.viz.compare import comparison, side_by_side
-from redepth.viz.normals import normals_picture
+from redepth.viz.normals import normals_at_size, normals_picture
 from redepth.viz.reduction import SHEET_SIDE, reduced_map, reduced_photo, reduction
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "colorize",
     "comparison",
     "display_range",
+    "normals_at_size",
     "normals_picture",
     "normals_to_rgb",
     "reduced_map",

@@ -31,6 +31,14 @@ def normals_picture(
     return picture
 
 
+def normals_at_size(normals: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Return normals (h, w, 3) as unit vectors of another size, resized some rows at a time."""
+    units = np.empty((height, width, 3), np.float32)
+    for rows in row_blocks(units.shape):
+        units[rows] = _rows(normals, rows, height, width)
+    return units
+
+
 def _resized(normals: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     import torch
 

@@ -18,9 +18,11 @@ from redepth.depth_models import REGISTRY
 from redepth.depth_models.precomputed import Precomputed
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
+from redepth.ops import panorama
 from redepth.pipeline import Pipeline
 from tests.support.command import Finished, call
 from tests.support.helpers import photo, relative_error
+from tests.support.panoramas import box_distance
 from tests.support.tiny_depth_models import load, relief
 
 
@@ -168,7 +170,7 @@ def test_metric_depth_from_a_file_comes_out_in_metres(real_photos: dict[str, Pat
     metres = 0.5 * relief(303, 384)
     path = stored(tmp_path / "coins [1].npy", metres)
     given = ("--depth", path, "--predicts", "metric-depth")
-    done = call("refine", real_photos["coins"], *given, *SMOKE, "--out", tmp_path / "out")
+    done = call("refine", real_photos["coins"], *given, *SMOKE, "--write", "all", "--out", tmp_path / "out")
     assert done.code == 0, done
     folder = tmp_path / "out" / "coins"
     initial, refined = np.load(folder / "initial.npy"), np.load(folder / "depth.npy")
@@ -284,3 +286,15 @@ def test_a_file_or_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     model = Precomputed(path=str(tmp_path))
     with pytest.raises(InputError, match="must hold one map of its name"):
         model.next_photo(Path("x" * 255 + ".jpg"))
+
+
+def test_the_map_of_a_panorama_goes_on_as_its_photo_does(tmp_path: Path) -> None:
+    distance = box_distance(32, 64)
+    path = stored(tmp_path / "map.npy", distance[0, 0].float().numpy())
+    model = load("precomputed", path=str(path), predicts="metric-depth", longer_side=80)
+    model.go_around(8 / 64)
+    image = model.prepare(panorama.extend(photo(32, 64), 8))
+    found = model.decode(model.encode(image))
+    assert torch.allclose(found, panorama.extend(distance, 8).float())
+    model.go_around(0.0)
+    assert model.decode(model.encode(model.prepare(photo(32, 64)))).shape == (1, 1, 40, 80)

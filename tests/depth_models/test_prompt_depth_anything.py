@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from redepth.errors import InputError
+from redepth.ops import panorama
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import photo, relative_error
 
@@ -87,3 +88,14 @@ def test_a_missing_prompt_is_found_before_the_weights(folder: Path, tmp_path: Pa
     model = PromptDepthAnything(prompt_depth=str(tmp_path / "nowhere.npy"))
     with pytest.raises(InputError, match="no such file or folder of prompt depth"):
         model.ensure_available()
+
+
+def test_the_prompt_of_a_panorama_goes_on_as_its_photo_does(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "lidar.npy", tiny.relief(16, 32))
+    model = load(folder, tmp_path / "lidar.npy")
+    extended = panorama.extend(torch.from_numpy(tiny.relief(16, 32))[None, None], 4)[0, 0]
+    np.save(tmp_path / "extended.npy", extended.numpy())
+    model.go_around(4 / 32)
+    expected = load(folder, tmp_path / "extended.npy")
+    image = photo(28, 70)
+    assert torch.allclose(model.encode(image).constants[-2], expected.encode(image).constants[-2], atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from redepth import renderers
 from redepth.contracts import Illumination
 from redepth.errors import ConfigError
 from redepth.ops import color, geometry, shading
+from redepth.ops.camera import SPHERICAL, Camera
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.matte import Lambert
 from tests.support.helpers import photo, relative_error, seeded
@@ -332,3 +334,38 @@ def test_a_real_photo_is_refined_with_it(name: str, real_photos: Mapping[str, Pa
     assert not result.partial
     assert math.isfinite(result.outcome.history["total"][0][-1])
     assert (result.refined != result.initial).any()
+
+
+def test_a_panorama_is_lit_as_if_each_pixel_were_seen_head_on() -> None:
+    """The light from the viewer onto a sphere around the camera: the same brightness everywhere."""
+    renderer = make("lambert", relight="shading-only", ambient=0.0)
+    renderer.look_through(SPHERICAL)
+    light = renderer.draw(1, seeded())
+    head_on = torch.tensor([[[0.0, 0.0, 1.0]]])
+    light = replace(light, tensors={**light.tensors, "direction": head_on})
+    picture = renderer(torch.full((1, 1, 6, 12), 2.0), torch.ones(1, 3, 6, 12), light)
+    assert torch.allclose(picture, picture[..., :1, :1].expand_as(picture), atol=1e-6)
+    assert picture.min() > 0.2
+
+
+def test_the_kernel_is_for_the_camera_of_the_photo_not_of_the_options() -> None:
+    renderer = make("blinn-phong")
+    assert renderer._fusable
+    renderer.look_through(Camera(field_of_view=60.0))
+    assert not renderer._fusable
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "camera", "message"),
+    [
+        ("lambert", {"shadows": "soft"}, SPHERICAL, "set renderer.shadows=none"),
+        ("mesh", {}, SPHERICAL, "renderer mesh cannot see a panorama: choose another"),
+        ("blinn-phong", {"backend": "triton"}, SPHERICAL, "backend=triton has no spherical camera"),
+        ("blinn-phong", {"backend": "triton"}, Camera(field_of_view=50), "has no pinhole camera"),
+    ],
+)
+def test_a_camera_that_a_renderer_does_not_have_is_refused(
+    name: str, options: dict[str, Any], camera: Camera, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(name, **options).look_through(camera)

@@ -67,9 +67,7 @@ class Calibration:
 
     def camera(self, height: int, width: int) -> Camera:
         """Return the left camera for a picture of this size."""
-        x, y = self.center
-        intrinsics = (self.focal / width, self.focal / height, (x + 0.5) / width, (y + 0.5) / height)
-        return Camera(intrinsics=intrinsics)
+        return Camera.from_pixels(self.focal, self.focal, *self.center, height, width, centres="integer")
 
 
 class Middlebury2014:

@@ -1,0 +1,22 @@
+"""Write a result: which files there are, what each holds, and one module per format."""
+
+from redepth.exports.mesh import mesh_of
+from redepth.exports.names import RECORD, RESULT_FILES, earlier_files
+from redepth.exports.points import points_of
+from redepth.exports.resolution import enlarge, guide
+from redepth.exports.source import Source
+from redepth.exports.writing import check_packages, room, write_files
+
+__all__ = [
+    "RECORD",
+    "RESULT_FILES",
+    "Source",
+    "check_packages",
+    "earlier_files",
+    "enlarge",
+    "guide",
+    "mesh_of",
+    "points_of",
+    "room",
+    "write_files",
+]

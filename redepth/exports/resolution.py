@@ -1,0 +1,70 @@
+"""From the network's size to the photo's."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from redepth.exports.source import Array
+from redepth.io import row_blocks
+from redepth.ops import geometry
+
+
+def enlarge(target: Array, values: Tensor) -> None:
+    """Write a map (1, 1, h, w) at the size of ``target`` (H, W): bilinear, corners aligned.
+
+    As in the released code of Re-Depth Anything (arXiv 2512.17908).
+    """
+    geometry.resize_into(torch.from_numpy(target)[None, None], values.float())
+
+
+def guide(target: Array, photo: NDArray[np.float32], factor: float, *, radius: float, eps: float) -> None:
+    r"""Filter a map that was enlarged, in place, so that its edges follow those of the photo.
+
+    The guided filter: in each window the map is an affine function of the photo's colour,
+
+    .. math:: q_i = \bar a_i^T I_i + \bar b_i, \qquad a_k = (\Sigma_k + \epsilon 1)^{-1}
+        \big(\overline{I p} - \mu_k \bar p_k\big), \qquad b_k = \bar p_k - a_k^T \mu_k
+
+    with the window's mean colour :math:`\mu_k`, its covariance :math:`\Sigma_k`, and the mean over all
+    windows that hold a pixel. It is computed for some rows at a time, so that memory does not grow with the
+    photo; each strip has the rows around it that its windows reach.
+
+    Args:
+        target: (H, W) finite.
+        photo: (H, W, 3) sRGB in [0, 1].
+        factor: pixels of the photo for one of the network, along a side.
+        radius: of the window, in pixels of the network.
+        eps: smallest variance of a colour that counts as an edge.
+
+    Source: He, Sun and Tang, Guided image filtering, 2013; kornia's ``guided_blur`` computes it.
+    """
+    from kornia.filters import guided_blur
+
+    height, width = target.shape
+    wide = max(1, round(radius * factor))
+    # Reflection at the border needs a window that is smaller than the picture.
+    wide = min(wide, (min(height, width) - 1) // 2)
+    if wide < 1:
+        return
+    halo, given = 2 * wide, target.copy()
+    # The filter works in float32: its variances are differences, and need small numbers.
+    middle, spread = float(given.mean(dtype=np.float64)), float(given.std(dtype=np.float64))
+    if spread == 0:
+        return
+    for rows in _strips(target.shape, halo):
+        first, last = max(0, rows.start - halo), min(height, rows.stop + halo)
+        guidance = torch.from_numpy(np.ascontiguousarray(photo[first:last])).permute(2, 0, 1)[None]
+        values = torch.from_numpy((given[first:last] - middle) / spread)[None, None]
+        filtered = guided_blur(guidance, values, 2 * wide + 1, eps, separable=True)[0, 0].numpy()
+        target[rows] = filtered[rows.start - first : rows.stop - first] * spread + middle
+
+
+def _strips(shape: tuple[int, ...], halo: int) -> list[slice]:
+    """Return blocks of rows: those of `io.row_blocks`, at least as high as what is around each."""
+    height = shape[0]
+    block = next(row_blocks(shape)).stop
+    size = max(block, 2 * halo)
+    return [slice(start, min(start + size, height)) for start in range(0, height, size)]

@@ -1,0 +1,108 @@
+"""What an export reads of a result, and what it says of a file that it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redepth.contracts import Invariance
+from redepth.literals import Predicts
+from redepth.metrics.metric_fit import MetricFit
+from redepth.ops.camera import Camera
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from redepth.config import Preset
+
+Array = NDArray[np.float32]
+MapName = Literal["initial", "refined", "uncertainty", "depth"]
+
+
+class Source(Protocol):
+    """A result that is to be written; `redepth.Refinement` is one."""
+
+    @property
+    def photo(self) -> Array:
+        """(H, W, 3) sRGB in [0, 1]."""
+
+    @property
+    def preset(self) -> Preset:
+        """Resolved; its section ``output`` says what is written."""
+
+    @property
+    def predicts(self) -> Predicts:
+        """What the maps ``initial`` and ``refined`` hold."""
+
+    @property
+    def invariance(self) -> Invariance:
+        """Whether they are known up to scale and shift, or metric."""
+
+    @property
+    def meaning(self) -> str:
+        """What their numbers mean, in a sentence."""
+
+    @property
+    def metric_fit(self) -> MetricFit | None:
+        """From their numbers to metres, where points are known."""
+
+    @property
+    def camera(self) -> Camera:
+        """Of the photo."""
+
+    @property
+    def camera_origin(self) -> str:
+        """Where the camera is from."""
+
+    @property
+    def depth_m(self) -> Array | None:
+        """Depth in metres, (H, W)."""
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """Height and width of the maps before they get the photo's size."""
+
+    @property
+    def normals_after(self) -> Array:
+        """(h, w, 3) unit normals at network size."""
+
+    @property
+    def large(self) -> bool:
+        """Whether the maps at the photo's size are not kept."""
+
+    def map_of(self, name: MapName) -> Array:
+        """Return a map at the photo's size, (H, W)."""
+
+    def comparison(self) -> Image.Image:
+        """Draw the comparison sheet."""
+
+
+def metres_are_known(source: Source) -> bool:
+    """Return whether ``source.depth_m`` is there."""
+    return source.metric_fit is not None or source.invariance == "metric"
+
+
+class NotWrittenError(Exception):
+    """A file is left out; the message says what it needs."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file holds.
+
+    Attributes:
+        name: of the file.
+        holds: what its numbers are, in a sentence.
+        unit: ``metres``, ``1 / metres``, ``relative`` (a length of unknown unit), ``affine`` (known up to
+            scale and shift), or empty.
+        details: more about it, such as the number of points.
+    """
+
+    name: str
+    holds: str
+    unit: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
