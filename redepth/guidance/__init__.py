@@ -10,6 +10,7 @@ from redepth.guidance.channel import (
     PhotoData,
     SkyMask,
 )
+from redepth.guidance.surfaces import NormalMap, Planes, Region
 
 __all__ = [
     "NOTHING",
@@ -19,6 +20,9 @@ __all__ = [
     "Frame",
     "Given",
     "Guidance",
+    "NormalMap",
     "PhotoData",
+    "Planes",
+    "Region",
     "SkyMask",
 ]

@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.contracts import Objective, Surface
-from redepth.guidance import Anchors
+from redepth.guidance import Anchors, NormalMap, Planes
 from redepth.ops.constants import constant
+from redepth.ops.geometry import normals_from_depth
 from redepth.registry import Registry
 
 REGISTRY = Registry("objective", "redepth.objectives", Objective)
@@ -31,6 +32,17 @@ REGISTRY.add(
     "anchors",
     "redepth.optim.objectives:KnownPoints",
     "robust relative distance to known points, edges and hidden points aside (not the paper's)",
+)
+
+REGISTRY.add(
+    "normals",
+    "redepth.optim.objectives:KnownNormals",
+    "1 - cosine to a map of normals (not the paper's)",
+)
+REGISTRY.add(
+    "planes",
+    "redepth.optim.objectives:KnownPlanes",
+    "relative distance of given regions to their planes (not the paper's)",
 )
 
 MANY_POINTS = 10.0
@@ -123,3 +135,48 @@ class KnownPoints:
         targets = anchors.targets
         errors = targets.errors(surface.raw) / self.tolerance
         return (targets.weight * torch.log1p(errors**2)).sum(dim=1) / (MANY_POINTS + targets.weight.sum())
+
+
+@dataclass(kw_only=True, eq=False)
+class KnownNormals:
+    r"""Mean of 1 - cosine between the surface's normals and given ones (`guidance.NormalMap`).
+
+    .. math:: \mathcal{L} = \frac{1}{|K|} \sum_K (1 - n \cdot n^\star)
+
+    over the pixels K whose normal is given; n are those of the relative depth under the photo's camera. 0
+    without given normals.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        given = surface.guidance.get(NormalMap)
+        if given is None:
+            return surface.raw.new_zeros(len(surface.raw))
+        normals = normals_from_depth(surface.depth, given.camera)
+        missed = (1 - (normals * given.normals).sum(dim=1, keepdim=True)) * given.known
+        return missed.sum(dim=(1, 2, 3)) / given.known.sum().clamp(min=1)
+
+
+@dataclass(kw_only=True, eq=False)
+class KnownPlanes:
+    r"""Mean relative distance of given regions to their least-squares planes (`guidance.Planes`).
+
+    .. math:: \mathcal{L} = \frac{1}{|P|} \sum_{p \in P} \frac{|v - \Pi_p v|_1}{|v|_1}
+
+    On a plane the inverse depth is affine in the picture's coordinates under a pinhole camera, the depth
+    under an orthographic one: v is this quantity in a region p, and :math:`\Pi_p` projects it onto the affine
+    functions. The slope of the plane is free. 0 without planes.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        planes = surface.guidance.get(Planes)
+        if planes is None or not planes.regions:
+            return surface.raw.new_zeros(len(surface.raw))
+        values = (1 / surface.depth if planes.pinhole else surface.depth).flatten(1)
+        total = values.new_zeros(len(values))
+        for region in planes.regions:
+            inside = values[:, region.pixels]
+            rest = inside - (inside @ region.basis) @ region.basis.T
+            total = total + rest.abs().sum(dim=1) / inside.abs().sum(dim=1).clamp(min=1e-12)
+        return total / len(planes.regions)
