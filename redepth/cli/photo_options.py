@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redepth.errors import ConfigError, InputError
-from redepth.literals import CameraName
+from redepth.literals import CameraName, NormalsFrame
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -75,6 +75,30 @@ GuideOption = Annotated[
     bool, typer.Option("--guide", help="The known points of --anchors also pull on the surface.")
 ]
 
+NormalsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--normals",
+        metavar="FILE|FOLDER",
+        help="Map of normals that guides: picture of (n + 1) / 2, or npy (H, W, 3); adds an objective.",
+    ),
+]
+NormalsFrameOption = Annotated[
+    NormalsFrame,
+    typer.Option(
+        "--normals-frame",
+        help="Frame of --normals: redepth and opengl: y up, z to the viewer; opencv: y down, z away.",
+    ),
+]
+PlanesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--planes",
+        metavar="FILE|FOLDER",
+        help="Regions that are planes: labels, 0 for none, every other value one plane; adds an objective.",
+    ),
+]
+
 
 @dataclass
 class GivenInputs:
@@ -98,6 +122,9 @@ def given_inputs(
     panorama: bool = False,
     sky_mask: Path | None = None,
     anchors: Path | None = None,
+    normals: Path | None = None,
+    normals_frame: NormalsFrame = "redepth",
+    planes: Path | None = None,
 ) -> GivenInputs:
     """Find what the options give with each photo; files are not read yet.
 
@@ -110,12 +137,15 @@ def given_inputs(
     cameras = _cameras(paths, fov, intrinsics, camera, panorama)
     masks = _files_of(paths, sky_mask, "--sky-mask")
     points = _points_of(paths, anchors)
+    oriented, flat = _files_of(paths, normals, "--normals"), _files_of(paths, planes, "--planes")
     given = GivenInputs()
     for path in paths:
         options: dict[str, Container[Path]] = {
             "--intrinsics": cameras,
             "--sky-mask": masks,
             "--anchors": points,
+            "--normals": oriented,
+            "--planes": flat,
         }
         missing = next((option for option, found in options.items() if path not in found), None)
         if missing is not None:
@@ -124,7 +154,9 @@ def given_inputs(
             )
             continue
         chosen, origin = cameras[path]
-        given.inputs[path] = PhotoInputs(chosen, origin, masks[path], points[path])
+        given.inputs[path] = PhotoInputs(
+            chosen, origin, masks[path], points[path], oriented[path], normals_frame, flat[path]
+        )
     return given
 
 

@@ -68,6 +68,9 @@ def refine(
     sky_mask: photo_options.SkyMaskOption = None,
     anchors: photo_options.AnchorsOption = None,
     guide: photo_options.GuideOption = False,
+    normals: photo_options.NormalsOption = None,
+    normals_frame: photo_options.NormalsFrameOption = "redepth",
+    planes: photo_options.PlanesOption = None,
     write: options.Write = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
@@ -92,13 +95,21 @@ def refine(
         panorama=panorama,
         sky_mask=sky_mask,
         anchors=anchors,
+        normals=normals,
+        normals_frame=normals_frame,
+        planes=planes,
     )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
     resolved = options.resolved_preset(preset, overrides)
     check_camera(resolved, camera)
-    if guide:
-        resolved = guided(resolved, anchors is not None)
+    resolved = guided(
+        resolved,
+        anchors=anchors is not None,
+        guide=guide,
+        normals=normals is not None,
+        planes=planes is not None,
+    )
     request = RefineRequest(
         paths=paths,
         rejected=rejected,

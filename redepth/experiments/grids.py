@@ -11,7 +11,7 @@ from redepth import priors, renderers
 from redepth.config import Component, Preset
 from redepth.errors import ConfigError, RedepthError, nearest
 from redepth.experiments.known_points import COUNTS
-from redepth.optim.objectives import GUIDE_WEIGHT
+from redepth.optim.objectives import GUIDE_WEIGHTS
 from redepth.registry import Registry, options_schema
 
 GUIDE = "optim.objectives.anchors"
@@ -297,7 +297,7 @@ def _times(value: int, factors: Sequence[float]) -> list[int]:
 
 def _anchors(preset: Preset) -> list[Arm]:
     """Return an arm for each number of points, all with the same preset."""
-    guide = () if "anchors" in preset.optim.objectives else (f"{GUIDE}.weight={GUIDE_WEIGHT:g}",)
+    guide = () if "anchors" in preset.optim.objectives else (f"{GUIDE}.weight={GUIDE_WEIGHTS['anchors']:g}",)
     return [Arm(points_name(count), guide, points=count) for count in COUNTS]
 
 

@@ -11,6 +11,7 @@ from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output
 from redepth.io.exif import exif_focal_length
 from redepth.io.exr import save_exr
 from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
+from redepth.io.guides import load_labels, load_normals
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
 from redepth.io.images import image_size
 from redepth.io.intrinsics import (
@@ -74,8 +75,10 @@ __all__ = [
     "load_grey16",
     "load_intrinsics",
     "load_known_points",
+    "load_labels",
     "load_map",
     "load_mask",
+    "load_normals",
     "load_photo",
     "manifest",
     "open_regular",

@@ -50,8 +50,8 @@ MANY_POINTS = 10.0
 
 register = REGISTRY.register
 
-GUIDE_WEIGHT = 1.0
-"""The weight of ``anchors`` where known points guide and the preset does not set one."""
+GUIDE_WEIGHTS = {"anchors": 1.0, "normals": 1.0, "planes": 10.0}
+"""The weights of the objectives of given data where the preset does not set them."""
 
 
 def laplacian(values: Tensor) -> Tensor:
