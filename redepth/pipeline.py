@@ -25,7 +25,7 @@ from redepth.errors import ConfigError
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Given, PhotoData
 from redepth.literals import CameraName, MapKind
-from redepth.ops.camera import Camera
+from redepth.ops.camera import SPHERICAL, Camera
 from redepth.optim.outcome import OnStep
 from redepth.optim.planning import run_within_limits
 from redepth.optim.refiner import Refiner
@@ -90,6 +90,7 @@ class Pipeline:
         max_pixels: int = io.MAX_PIXELS,
         sky_mask: ArrayLike | None = None,
         camera: Camera | CameraName | ChosenCamera | None = None,
+        panorama: bool = False,
         data: Sequence[PhotoData] = (),
         depth: ArrayLike | None = None,
     ) -> Refinement:
@@ -106,7 +107,7 @@ class Pipeline:
             ConfigError: for a map that the preset's depth model does not take, or a missing one.
         """
         decoded = decode(photo, max_pixels)
-        chosen = choose_camera(camera, decoded)
+        chosen = choose_camera(_with_panorama(camera, panorama), decoded)
         if sky_mask is not None:
             data = [*data, sky_data(sky_mask, decoded)]
         if ground_truth is not None:
@@ -199,6 +200,7 @@ def refine(
     max_pixels: int = io.MAX_PIXELS,
     sky_mask: ArrayLike | None = None,
     camera: Camera | CameraName | None = None,
+    panorama: bool = False,
     data: Sequence[PhotoData] = (),
     depth: ArrayLike | None = None,
     predicts: MapKind | None = None,
@@ -219,6 +221,8 @@ def refine(
         sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
         camera: the photo's; ``orthographic``, ``exif`` (35 mm equivalent in the photo's file) or ``model``
             (the depth model's estimate). Without it the camera of the preset's renderer.
+        panorama: whether the photo shows all directions (equirectangular, 360 x 180 degrees, twice as wide
+            as high). Depth is then the distance along the ray, and the left and right edge fit together.
         data: further data of the photo for objectives.
         depth: (h, w), a finished map to refine in place of a prediction, of the photo's aspect ratio.
         predicts: what ``depth`` is: ``disparity``, ``depth`` or ``metric-depth``.
@@ -228,7 +232,7 @@ def refine(
     """
     # A bad photo or mask is found before the weights are loaded, which takes seconds or minutes.
     decoded = decode(photo, max_pixels)
-    chosen = choose_camera(camera, decoded)
+    chosen = choose_camera(_with_panorama(camera, panorama), decoded)
     if sky_mask is not None:
         sky_data(sky_mask, decoded)
     if (depth is None) != (predicts is None):
@@ -237,7 +241,10 @@ def refine(
         overrides = [*map_overrides(GIVEN_ARRAY, predicts), *overrides]
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
-    pipeline = Pipeline(preset, overrides=overrides, device=device)
+    resolved = components.resolve(_with_overrides(preset, overrides))
+    if isinstance(chosen.camera, Camera):
+        components.check_camera(resolved, chosen.camera)
+    pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,
         prompt=prompt,
@@ -250,6 +257,14 @@ def refine(
         data=data,
         depth=depth,
     )
+
+
+def _with_panorama(
+    camera: Camera | CameraName | ChosenCamera | None, panorama: bool
+) -> Camera | CameraName | ChosenCamera | None:
+    if panorama and camera is not None:
+        raise ConfigError("panorama=True gives the camera: leave out camera=")
+    return SPHERICAL if panorama else camera
 
 
 def map_overrides(path: str, predicts: MapKind) -> list[str]:

@@ -84,13 +84,15 @@ def refine(
     )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
+    resolved = options.resolved_preset(preset, overrides)
+    given.check(resolved)
     request = RefineRequest(
         paths=paths,
         rejected=rejected,
         out=folder,
         truth=truth,
         given=given,
-        settings=Settings(options.resolved_preset(preset, overrides), device, seed, prompt, max_pixels),
+        settings=Settings(resolved, device, seed, prompt, max_pixels),
         resources=options.resources(workers, ray, None, device),
         fresh=fresh,
     )
