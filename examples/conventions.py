@@ -157,7 +157,9 @@ def depths() -> Any:
         axes.plot(metres, values, color=colour)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("distance in metres", fontsize=8)
-        axes.text(0.97, 0.55 if colour == RED else 0.1, note, transform=axes.transAxes, ha="right", fontsize=8)
+        axes.text(
+            0.97, 0.55 if colour == RED else 0.1, note, transform=axes.transAxes, ha="right", fontsize=8
+        )
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -215,7 +217,9 @@ def intrinsics() -> Any:
     axes.annotate("", (0, fx), (0, 0), arrowprops={"arrowstyle": "<->", "color": RED})
     axes.text(0.1, fx / 2, f"fx = {fx:g} pixels", color=RED, fontsize=9)
     axes.annotate("", (0, fx + 0.75), (left, fx + 0.75), arrowprops={"arrowstyle": "<->", "color": GREEN})
-    axes.text(left / 2, fx + 0.9, f"cx = {cx:g} pixels from the left edge", color=GREEN, fontsize=9, ha="center")
+    axes.text(
+        left / 2, fx + 0.9, f"cx = {cx:g} pixels from the left edge", color=GREEN, fontsize=9, ha="center"
+    )
     angles = camera.field_of_view_degrees(4, width)
     assert angles is not None
     axes.text(0, -0.55, f"horizontal field of view {angles[0]:.1f} degrees", ha="center", fontsize=9)
@@ -229,7 +233,9 @@ def intrinsics() -> Any:
 def export() -> Any:
     """Draw the frame of points in redepth, and that of PLY and glTF files."""
     figure = plt.figure(figsize=(6.4, 2.7))
-    for index, (title, away) in enumerate((("redepth (point_map): z away", 1), ("points.ply, mesh.glb (glTF)", -1))):
+    for index, (title, away) in enumerate(
+        (("redepth (point_map): z away", 1), ("points.ply, mesh.glb (glTF)", -1))
+    ):
         axes: Any = figure.add_subplot(1, 2, index + 1, projection="3d")
         # The plot's own axes: right, into the page, up.
         for direction, name, colour in (

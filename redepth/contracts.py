@@ -400,6 +400,15 @@ class PredictsCamera(Protocol):
 
 
 @runtime_checkable
+class FollowsCamera(Protocol):
+    """A depth model whose metres depend on the camera of the photo."""
+
+    def next_camera(self, camera: Camera | None) -> None:
+        """Set the camera of the photo that is encoded next; None: it is not known."""
+        ...
+
+
+@runtime_checkable
 class UsesCamera(Protocol):
     """A renderer that sees the surface through a camera."""
 

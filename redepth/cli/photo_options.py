@@ -77,11 +77,10 @@ class GivenInputs:
     problems: dict[Path, str] = field(default_factory=dict)
 
     def check(self, preset: Preset) -> None:
-        """Raise ConfigError if the renderer of a preset has not one of the cameras."""
-        from redepth.components import check_camera
-        from redepth.ops.camera import Camera
+        """Raise ConfigError if the components of a resolved preset do not go with one of the cameras."""
+        from redepth.pipeline import check_camera
 
-        for camera in {given.camera for given in self.inputs.values() if isinstance(given.camera, Camera)}:
+        for camera in {given.camera for given in self.inputs.values()}:
             check_camera(preset, camera)
 
 

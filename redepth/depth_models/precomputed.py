@@ -118,8 +118,20 @@ class Precomputed(WholeModel):
         inside = torch.from_numpy(known)[None, None]
         self._holes = None if known.all() else ~inside
         raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
-        raw = panorama.fit(raw, height, image.shape[-1], self._beyond)
+        if self._beyond:
+            raw = panorama.fit(raw, height, image.shape[-1], self._beyond)
+        else:
+            raw = self._resized(raw, height, width)
         return raw.expand(len(image), -1, -1, -1)
+
+    def _resized(self, raw: Tensor, height: int, width: int) -> Tensor:
+        """Resize as inverse depth, which is affine over the picture of a plane: planes stay planes."""
+        if raw.shape[-2:] == (height, width):
+            return raw
+        inverse = raw if self.predicts == "disparity" else 1 / raw
+        # What continues beyond the border must not pass 0.
+        resized = filters.resample(inverse, height, width).clamp(min=float(inverse.min()) / 2)
+        return resized if self.predicts == "disparity" else 1 / resized
 
     def _stored(self) -> tuple[Path, NDArray[Any]]:
         """Return the photo's map in the units of its file, and its name for messages."""

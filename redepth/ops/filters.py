@@ -93,3 +93,49 @@ def fill_holes(values: Tensor, known: Tensor) -> Tensor:
     coarse = fill_holes(sums / shares.clamp_min(1e-30), shares > 0)
     smooth = F.interpolate(coarse, size=values.shape[-2:], mode="bilinear", align_corners=False)
     return torch.where(known, values, smooth)
+
+
+def resample(values: Tensor, height: int, width: int) -> Tensor:
+    r"""Resize maps (B, C, h, w) so that an affine function stays exactly one, up to the border.
+
+    Along each axis, output i is the mean of the inputs j with weights
+
+    .. math:: w_{ij} \propto \max\Big(0, 1 - \frac{|j - c_i|}{s}\Big), \qquad
+        c_i = \Big(i + \frac{1}{2}\Big) \frac{n}{m} - \frac{1}{2}, \qquad s = \max\Big(\frac{n}{m}, 1\Big)
+
+    for n inputs and m outputs: bilinear, with a low-pass filter where the map shrinks. Inputs beyond the
+    border continue the first or last two linearly. `ops.geometry.resize` leaves them out, which bends a
+    plane at the border.
+
+    Returns:
+        (B, C, height, width).
+    """
+    rows, columns = (
+        _resampling(n, m, like=values) for n, m in ((values.shape[-2], height), (values.shape[-1], width))
+    )
+    return rows @ values @ columns.mT
+
+
+def _resampling(n: int, m: int, *, like: Tensor) -> Tensor:
+    """Return the matrix (m, n) of `resample` along one axis."""
+    if n == m:
+        return torch.eye(n, dtype=like.dtype, device=like.device)
+    reach = max(n / m, 1.0)
+    margin = math.ceil(reach)
+    outputs = torch.arange(m, dtype=torch.float64, device=like.device)[:, None]
+    inputs = torch.arange(-margin, n + margin, dtype=torch.float64, device=like.device)
+    weights = (1 - ((outputs + 0.5) * n / m - 0.5 - inputs).abs() / reach).clamp(min=0)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    matrix = weights[:, margin : margin + n].clone()
+    before, after = weights[:, :margin], weights[:, margin + n :]
+    if n == 1:
+        return torch.ones(m, 1, dtype=like.dtype, device=like.device)
+    # x_j = x_0 + j (x_1 - x_0) for j < 0, and the same from the other end.
+    for sums, distances, edge, inner in (
+        (before, -inputs[:margin], 0, 1),
+        (after, inputs[-margin:] - (n - 1), n - 1, n - 2),
+    ):
+        beyond = (sums * distances).sum(dim=1)
+        matrix[:, edge] += sums.sum(dim=1) + beyond
+        matrix[:, inner] -= beyond
+    return matrix.to(like.dtype)

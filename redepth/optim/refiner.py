@@ -16,6 +16,7 @@ from redepth.contracts import (
     Condition,
     DepthModel,
     Features,
+    FollowsCamera,
     GoesAround,
     HoldsMemory,
     Objective,
@@ -126,6 +127,9 @@ class Refiner:
             InputError: if what is given does not fit the photo.
         """
         photo, given = self._around(photo, given)
+        if isinstance(self.depth_model, FollowsCamera):
+            known = given.camera.of_picture(*photo.shape[-2:]) if isinstance(given.camera, Camera) else None
+            self.depth_model.next_camera(known)
         image, features, prediction = self.predict(photo)
         camera = self._camera(given.camera, *photo.shape[-2:])
         condition = self.prior.condition(image, prompt)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import photo, relative_error
 
@@ -41,3 +43,35 @@ def test_the_network_has_one_size_and_the_image_any(tmp_path: Path) -> None:
     assert model.pixels(image).shape == (1, 3, 128, 128)
     # The neck belongs to the decoder alone: when the encoder leaves the device it stays.
     assert not {id(p) for p in model._encoder.parameters()} & {id(p) for p in model._decoder.parameters()}
+
+
+def test_it_estimates_a_camera_and_follows_one_that_is_given(tmp_path: Path) -> None:
+    model = tiny.load("depth-pro", checkpoint=str(tiny.save(tiny.depth_pro(), tmp_path / "focal")))
+    image = photo(96, 128)
+    with torch.no_grad():
+        estimated = model.encode(image)
+        degrees = float(tiny.depth_pro()(model.pixels(image)).field_of_view)
+        camera = model.predicted_camera
+        assert camera is not None
+        assert camera.field_of_view == pytest.approx(degrees, rel=1e-4)
+        model.next_camera(Camera(field_of_view=90.0))
+        given = model.encode(image)
+    # At 90 degrees the focal length is half a width, so that W / f = 2.
+    assert given.constants[0].flatten().tolist() == pytest.approx([2.0])
+    assert model.predicted_camera == camera, "the estimate stays what it is"
+    model.next_camera(ORTHOGRAPHIC)
+    with torch.no_grad():
+        again = model.encode(image)
+    assert torch.equal(again.constants[0], estimated.constants[0])
+
+
+def test_a_camera_gives_metres_to_a_checkpoint_that_estimates_none(tmp_path: Path) -> None:
+    model = tiny.load("depth-pro", checkpoint=str(tiny.save(tiny.depth_pro(focal=False), tmp_path / "plain")))
+    model.next_camera(Camera(intrinsics=(0.8, 1.1, 0.5, 0.5)))
+    with torch.no_grad():
+        features = model.encode(photo(96, 128))
+    assert features.constants[0].flatten().tolist() == pytest.approx([1.25])
+    assert model.invariance == "metric"
+    assert model.predicted_camera is None
+    model.next_camera(None)
+    assert model.invariance == "affine"
