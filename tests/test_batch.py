@@ -31,6 +31,7 @@ from tests.support.command import Finished, call, spawn
 from tests.support.small_photos import write_depth, write_photo
 
 SMALL = ["--preset", "smoke", "--set", "optim.steps=1", "--set", "optim.members=1"]
+WRITE = "output.write=[map, initial, comparison, points]"
 
 
 def refine(folder: Path, photos: Mapping[str, Path], *more: str) -> tuple[int, str, str]:
@@ -109,7 +110,9 @@ def test_photos_are_kept_up_to_a_size_and_lose_nothing(
 def test_a_photo_that_is_not_kept_gives_the_same_result(
     tmp_path: Path, real_photos: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = batch.Settings(resolve(load_preset("smoke", ["optim.steps=1"])), device="cpu", prompt="x")
+    settings = batch.Settings(
+        resolve(load_preset("smoke", ["optim.steps=1", WRITE])), device="cpu", prompt="x"
+    )
     for name, size in (("kept", checking.KEPT_BYTES), ("dropped", 0)):
         monkeypatch.setattr(checking, "KEPT_BYTES", size)
         photos = [photo_of(real_photos[stem], tmp_path / name) for stem in ("coins", "moon")]
@@ -344,7 +347,7 @@ def test_the_weights_in_a_folder_count(tmp_path: Path, golden: Path) -> None:
 
 def test_the_command_line_says_why_and_does_only_what_is_left(tmp_path: Path) -> None:
     photos = [write_photo(tmp_path / "in" / f"{name}.png", seed) for seed, name in enumerate("ab")]
-    settings = (*SMALL, "--device", "cpu", "--out", tmp_path / "out")
+    settings = (*SMALL, "--set", WRITE, "--device", "cpu", "--out", tmp_path / "out")
     assert call("refine", *photos, *settings).code == 0
     (tmp_path / "out" / "a" / "initial.npy").unlink()
     write_photo(photos[1], seed=5)

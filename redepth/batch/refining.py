@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from redepth import components, io
+from redepth import components, exports, io
 from redepth.batch.checking import check_kept, decode_inputs
 from redepth.batch.identity import identity_of
 from redepth.batch.records import SILENT, Display, Photo, Refined, Settings
@@ -22,10 +22,6 @@ from redepth.runtime.executors import Done, Executor, Make, Resources, executor
 from redepth.runtime.resume import Identity
 
 log = logging.getLogger(__name__)
-
-BYTES_PER_PIXEL = 30
-"""Room that the files of a photo take at most, apart from a few megabytes: three maps of 4 bytes, one of 2,
-normals of 3, and points of 15 where each pixel is one."""
 
 
 def refine_photos(
@@ -129,7 +125,7 @@ class _Worker:
         identity = identity_of(hashed, self.settings, named, self.shared)
         decoded = photo.decoded or decode_inputs(photo, self.settings.max_pixels)
         height, width = decoded.photo.size
-        io.require_room(photo.folder, BYTES_PER_PIXEL * height * width)
+        io.require_room(photo.folder, exports.room(self.settings.preset.output, height, width))
         with self.display.steps(photo) as on_step:
             result = self.pipeline.refine(
                 decoded.photo,

@@ -6,13 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 import typer.core
 
 from redepth.errors import ConfigError, cut
-from redepth.literals import MAX_SEED
+from redepth.literals import MAX_SEED, Export
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ RayAddress = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads of each worker.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete earlier results in the folder and start again.")]
+Write = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help=f"Files to write, with commas: {', '.join(get_args(Export))}; or all."),
+]
 MaxPixels = Annotated[
     int, typer.Option(min=1, help="Refuse pictures, masks and maps with more pixels than this.")
 ]

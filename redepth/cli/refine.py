@@ -66,6 +66,7 @@ def refine(
     camera: photo_options.CameraOption = None,
     panorama: photo_options.PanoramaOption = False,
     sky_mask: photo_options.SkyMaskOption = None,
+    write: options.Write = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
@@ -73,10 +74,11 @@ def refine(
         bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
 ) -> None:
-    """Refine photos and write disparity, normals, points, a comparison and a run record for each."""
+    """Refine photos and write a folder for each: the refined map, a comparison, a run record, or --write."""
     from redepth.batch import Settings
 
-    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram)]
+    written = [] if write is None else [f"output.write={json.dumps(write)}"]
+    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     given = photo_options.given_inputs(

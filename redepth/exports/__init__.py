@@ -5,7 +5,7 @@ from redepth.exports.names import RECORD, RESULT_FILES, earlier_files
 from redepth.exports.points import points_of
 from redepth.exports.resolution import enlarge, guide
 from redepth.exports.source import Source
-from redepth.exports.writing import check_packages, write_files
+from redepth.exports.writing import check_packages, room, write_files
 
 __all__ = [
     "RECORD",
@@ -17,5 +17,6 @@ __all__ = [
     "guide",
     "mesh_of",
     "points_of",
+    "room",
     "write_files",
 ]

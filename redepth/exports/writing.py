@@ -45,6 +45,32 @@ WRITERS: dict[Export, Callable[[Source, Path], Written]] = {
 }
 
 
+ROOM: dict[Export, int] = {
+    "map": 4,
+    "preview": 2,
+    "initial": 4,
+    "uncertainty": 4,
+    "depth": 4,
+    "depth-exr": 4,
+    "normals": 3,
+    "normals-exr": 12,
+}
+"""Bytes that a file takes at most for each pixel of the photo."""
+BYTES_PER_POINT = 16
+BYTES_PER_FACE = 128
+"""At most three vertices of 32 bytes and their indices; a mesh of a few triangles has more vertices than faces."""
+
+
+def room(output: Output, height: int, width: int) -> int:
+    """Return how many bytes the files of a photo take at most, apart from a few megabytes."""
+    size = height * width * sum(ROOM.get(name, 0) for name in output.write)
+    if "points" in output.write:
+        size += BYTES_PER_POINT * min(output.max_points, height * width)
+    if "mesh" in output.write:
+        size += BYTES_PER_FACE * min(output.mesh_faces, 2 * height * width) + 3 * output.texture_side**2
+    return size
+
+
 def check_packages(output: Output) -> None:
     """Raise MissingDependencyError if a chosen file, or the upsampling, needs a package that is not here."""
     exr = [name for name in output.write if name.endswith("-exr")]

@@ -34,7 +34,7 @@ from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.checkpoints import tiny
 from tests.support.command import ENVIRONMENT, SMOKE, Finished, call, one_line, record, spawn
-from tests.support.helpers import RESULT_FILES
+from tests.support.helpers import ALL_FILES, RESULT_FILES
 
 # --- one batch in a process of its own: good photos and every kind of bad one ---------------------
 
@@ -71,7 +71,9 @@ def batch(
     bad = list(bad_files.values())
     inputs = [bad[0], base / "first" / "coins.png", *bad[1:], base / "second" / "coins.png"]
     inputs += [base / "folder", base / "pattern" / "*.png", base / "folder" / "brick.png"]
-    done = spawn("refine", *inputs, *SMOKE, "--seed", "3", "--prompt", "coins", "--out", base / "out")
+    done = spawn(
+        "refine", *inputs, *SMOKE, "--write", "all", "--seed", "3", "--prompt", "coins", "--out", base / "out"
+    )
     return done, base / "out"
 
 
@@ -104,7 +106,7 @@ def test_photos_of_one_stem_keep_their_own_results(batch: tuple[Finished, Path])
 
 def test_every_file_is_written_at_the_photos_size(batch: tuple[Finished, Path]) -> None:
     folder = batch[1] / "coins"
-    assert {p.name for p in folder.iterdir()} == RESULT_FILES
+    assert {p.name for p in folder.iterdir()} == ALL_FILES
     for name in ("disparity", "initial", "uncertainty"):
         array = np.load(folder / f"{name}.npy")
         assert array.shape == (303, 384)
@@ -174,7 +176,17 @@ def test_a_seed_decides_every_byte(
 ) -> None:
     first = (batch[1] / "coins" / "disparity.npy").read_bytes()
     for seed in ("3", "4"):
-        done = call("refine", real_photos["coins"], *SMOKE, "--seed", seed, "--out", tmp_path / seed)
+        done = call(
+            "refine",
+            real_photos["coins"],
+            *SMOKE,
+            "--seed",
+            seed,
+            "--write",
+            "map, initial",
+            "--out",
+            tmp_path / seed,
+        )
         assert done.code == 0, done
     # The first run was in another process, after another photo had failed.
     assert (tmp_path / "3" / "coins" / "disparity.npy").read_bytes() == first
@@ -268,7 +280,7 @@ def test_ground_truth_gives_metrics_and_one_member_no_spread(
     mask[100:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
     truth = ("--gt", motorcycle_disparity, "--gt-kind", "disparity", "--mask", tmp_path / "mask.png")
-    settings = (*SMOKE, "--set", "optim.members=1", "-s", "optim.steps=2")
+    settings = (*SMOKE, "--set", "optim.members=1", "-s", "optim.steps=2", "--write", "all")
     done = call("refine", real_photos["motorcycle_left"], *settings, *truth, "--out", tmp_path / "out")
     assert done.code == 0, done
     folder = tmp_path / "out" / "motorcycle_left"

@@ -170,7 +170,7 @@ def test_metric_depth_from_a_file_comes_out_in_metres(real_photos: dict[str, Pat
     metres = 0.5 * relief(303, 384)
     path = stored(tmp_path / "coins [1].npy", metres)
     given = ("--depth", path, "--predicts", "metric-depth")
-    done = call("refine", real_photos["coins"], *given, *SMOKE, "--out", tmp_path / "out")
+    done = call("refine", real_photos["coins"], *given, *SMOKE, "--write", "all", "--out", tmp_path / "out")
     assert done.code == 0, done
     folder = tmp_path / "out" / "coins"
     initial, refined = np.load(folder / "initial.npy"), np.load(folder / "depth.npy")

@@ -22,16 +22,12 @@ from redepth.renderers.blinn_phong import BlinnPhong
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = torch.device("cpu")
-RESULT_FILES = {
-    "disparity.npy",
-    "disparity.png",
-    "initial.npy",
-    "uncertainty.npy",
-    "normals.png",
-    "comparison.png",
-    "points.ply",
-    "run.json",
+RESULT_FILES = {"disparity.npy", "disparity.png", "comparison.png", "run.json"}
+"""By default, of a disparity without metres."""
+ALL_FILES = RESULT_FILES | {
+    *("initial.npy", "uncertainty.npy", "normals.png", "normals.exr", "points.ply", "mesh.glb")
 }
+"""With ``output.write=all``, likewise, by an orthographic camera."""
 
 
 def golden(name: str, case: str) -> Callable[[str], Tensor]:
