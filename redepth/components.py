@@ -19,11 +19,12 @@ from pydantic import AfterValidator
 
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
-from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer
+from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
 from redepth.errors import ConfigError, RedepthError
 from redepth.exports import check_packages
 from redepth.literals import FamilyName
+from redepth.ops.camera import Camera
 from redepth.optim import objectives
 from redepth.optim.execution import check_execution
 from redepth.optim.limits import check_memory_limit
@@ -92,6 +93,25 @@ def _check_together(preset: Preset) -> None:
     check_supported(preset.optim.parameterization, depth_models.REGISTRY.get(preset.depth_model.name))
     prior = priors.REGISTRY.get(preset.prior.name)
     check_execution(preset.optim, prior(**preset.prior.options))
+
+
+def check_camera(preset: Preset, camera: Camera | Literal["model"] | None) -> None:
+    """Find a component that cannot do with the camera of a photo, before any weights are read.
+
+    Raises:
+        ConfigError: the renderer has not this camera, or the depth model estimates none.
+    """
+    if isinstance(camera, Camera):
+        renderer = renderers.REGISTRY.get(preset.renderer.name)(**preset.renderer.options)
+        if isinstance(renderer, UsesCamera):
+            renderer.look_through(camera)
+    elif camera == "model":
+        name = preset.depth_model.name
+        if not hasattr(depth_models.REGISTRY.get(name), "predicted_camera"):
+            raise ConfigError(
+                f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG "
+                "or --intrinsics (camera= in Python)"
+            )
 
 
 def with_current_names(preset: Preset) -> Preset:

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from redepth import components, depth_models, io, renderers
+from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
-from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap, UsesCamera
+from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError
 from redepth.ground_truth import GroundTruth
@@ -242,7 +242,7 @@ def refine(
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
     resolved = components.resolve(_with_overrides(preset, overrides))
-    check_camera(resolved, chosen.camera)
+    components.check_camera(resolved, chosen.camera)
     pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,
@@ -264,24 +264,6 @@ def _with_panorama(
     if panorama and camera is not None:
         raise ConfigError("panorama=True gives the camera: leave out camera=")
     return SPHERICAL if panorama else camera
-
-
-def check_camera(preset: Preset, camera: object) -> None:
-    """Find components of a resolved preset that do not go with a camera, before any weights are read.
-
-    Raises:
-        ConfigError: ``camera`` is ``model`` and the depth model estimates none, or the renderer cannot see
-            through it.
-    """
-    name = preset.depth_model.name
-    if camera == "model" and not hasattr(depth_models.REGISTRY.get(name), "predicted_camera"):
-        raise ConfigError(
-            f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG or "
-            "--intrinsics (camera= in Python)"
-        )
-    renderer = renderers.REGISTRY.get(preset.renderer.name)(**preset.renderer.options)
-    if isinstance(camera, Camera) and isinstance(renderer, UsesCamera):
-        renderer.look_through(camera)
 
 
 def map_overrides(path: str, predicts: MapKind) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -451,12 +452,12 @@ class Refinement:
             # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
             depth = torch.where(raw > 0, 1 / raw, torch.nan)
         unknown = self.unknown_at(*depth.shape[-2:])
-        if unknown is None:
-            return geometry.normals_from_depth(depth, self.camera)[0].permute(1, 2, 0).numpy()
+        holes = torch.zeros_like(depth, dtype=torch.bool) if unknown is None else torch.from_numpy(unknown)
         # What was filled must not tilt the normals beside a hole.
-        holes = torch.from_numpy(unknown)
         normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
-        return normals.masked_fill(holes, torch.nan)[0].permute(1, 2, 0).numpy()
+        # Those of the renderer are a little too short where pixels are small.
+        normals = F.normalize(normals, dim=1).masked_fill(holes, torch.nan)
+        return normals[0].permute(1, 2, 0).numpy()
 
 
 def _inverted(depth: NDArray[Any]) -> Array:

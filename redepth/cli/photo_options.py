@@ -77,11 +77,13 @@ class GivenInputs:
     problems: dict[Path, str] = field(default_factory=dict)
 
     def check(self, preset: Preset) -> None:
-        """Raise ConfigError if the components of a resolved preset do not go with one of the cameras."""
-        from redepth.pipeline import check_camera
+        """Raise ConfigError if a component of a preset cannot do with one of the cameras."""
+        from redepth.components import check_camera
+        from redepth.ops.camera import Camera
 
         for camera in {given.camera for given in self.inputs.values()}:
-            check_camera(preset, camera)
+            if isinstance(camera, Camera) or camera == "model":
+                check_camera(preset, camera)
 
 
 def given_inputs(
