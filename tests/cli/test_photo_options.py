@@ -26,7 +26,8 @@ def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refine(wall: Path, *more: Any, depth: str = "depth.npy", out: str = "out") -> Finished:
     given = ["--depth", wall / depth, "--predicts", "metric-depth"]
-    return call("refine", wall / "wall.png", *OPTIONS, *given, "--out", wall / out, *more)
+    written = ["--write", "normals,intrinsics", "--out", wall / out]
+    return call("refine", wall / "wall.png", *OPTIONS, *given, *written, *more)
 
 
 def picture_normals(path: Path) -> Any:
@@ -60,6 +61,16 @@ def test_intrinsics_are_those_of_opencv_in_every_form(form: str, wall: Path) -> 
     camera = json.loads((wall / form / "wall" / "run.json").read_text())["camera"]
     assert camera["intrinsics"] == pytest.approx({"fx": 420, "fy": 460, "cx": 250.5, "cy": 190.25})
     assert camera["from"] == ("--intrinsics" if form == "numbers" else f"--intrinsics {folder / 'wall.json'}")
+
+
+def test_the_intrinsics_that_are_written_are_read_again(wall: Path) -> None:
+    assert refine(wall, "--intrinsics", "420,460,250,189.75", depth="shifted.npy", out="one").code == 0
+    stored = wall / "one" / "wall" / "intrinsics.json"
+    assert refine(wall, "--intrinsics", stored, depth="shifted.npy", out="two").code == 0
+    one, two = (json.loads((wall / out / "wall" / "run.json").read_text()) for out in ("one", "two"))
+    assert one["camera"]["intrinsics"] == pytest.approx(two["camera"]["intrinsics"])
+    pictures = [(wall / out / "wall" / "normals.png").read_bytes() for out in ("one", "two")]
+    assert pictures[0] == pictures[1]
 
 
 def test_exif_gives_the_camera_of_a_photo(tmp_path: Path) -> None:
