@@ -145,27 +145,3 @@ def test_a_photo_without_its_intrinsics_is_named(tmp_path: Path) -> None:
     done = call("refine", photo, *OPTIONS, "--intrinsics", tmp_path / "cameras", "--out", tmp_path / "out")
     assert done.code == 2
     assert "a.png: --intrinsics: its folder must hold one file of this photo's name" in done.err
-
-
-# --- what is done already -------------------------------------------------------------------------
-
-
-def test_another_camera_refines_again_and_says_which(tmp_path: Path) -> None:
-    photos = [write_photo(tmp_path / "a.png"), write_photo(tmp_path / "b.png", seed=1)]
-    (tmp_path / "k.json").write_text(json.dumps({"fx": 50.0, "fy": 50.0, "cx": 25.0, "cy": 20.0}))
-
-    def again(*options: Any) -> str:
-        done = call("refine", *photos, *OPTIONS, *options, "--out", tmp_path / "out")
-        assert done.code == 0, done
-        return done.out
-
-    again("--fov", "60")
-    assert "2 of 2 photos are done already" in again("--fov", "60")
-    assert "a.png: refined again: the field of view changed" in again("--fov", "61")
-    assert "the field of view is not used any more; the file of intrinsics is new" in again(
-        "--intrinsics", tmp_path / "k.json"
-    )
-    (tmp_path / "k.json").write_text(json.dumps({"fx": 51.0, "fy": 50.0, "cx": 25.0, "cy": 20.0}))
-    assert "the file of intrinsics changed" in again("--intrinsics", tmp_path / "k.json")
-    assert "the camera is new" in again("--intrinsics", "51,50,25,20")
-    assert "the camera is not used any more" in again()
