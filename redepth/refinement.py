@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,8 +57,8 @@ class Refinement:
     """A refined photo. Arrays are float32 at the photo's size.
 
     `predicts` and `invariance` say what ``initial``, ``refined`` and ``uncertainty`` hold. They are resized
-    as in the paper's code (bilinear, corners aligned). ``depth`` is relative depth, larger is farther. Where
-    the depth model's map had a hole (`unknown`), all of them are NaN.
+    as in the paper's code (bilinear, corners aligned), those of a panorama across its edge. ``depth`` is
+    relative depth, larger is farther. Where the depth model's map had a hole (`unknown`), all are NaN.
 
     Attributes:
         photo: (H, W, 3) sRGB in [0, 1].
@@ -419,11 +420,13 @@ class Refinement:
         source: Tensor = getattr(self.outcome, _SOURCES.get(name, name))
         size = self.photo.shape[:2]
         values = paged_array(size) if self.large else np.empty(size, np.float32)
-        exports.enlarge(values, source)
+        closed = self.camera.closed
+        exports.enlarge(values, source, closed=closed)
         output = self.preset.output
         if output.upsample == "guided" and name in _GUIDED:
             factor = size[1] / source.shape[-1]
-            exports.guide(values, self.photo, factor, radius=output.guided_radius, eps=output.guided_eps)
+            radius, eps = output.guided_radius, output.guided_eps
+            exports.guide(values, self.photo, factor, radius=radius, eps=eps, closed=closed)
         if self.unknown is not None:
             values[self.unknown] = np.nan
         return values
@@ -449,12 +452,12 @@ class Refinement:
             # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
             depth = torch.where(raw > 0, 1 / raw, torch.nan)
         unknown = self.unknown_at(*depth.shape[-2:])
-        if unknown is None:
-            return geometry.normals_from_depth(depth, self.camera)[0].permute(1, 2, 0).numpy()
+        holes = torch.zeros_like(depth, dtype=torch.bool) if unknown is None else torch.from_numpy(unknown)
         # What was filled must not tilt the normals beside a hole.
-        holes = torch.from_numpy(unknown)
         normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
-        return normals.masked_fill(holes, torch.nan)[0].permute(1, 2, 0).numpy()
+        # Those of the renderer are a little too short where pixels are small.
+        normals = F.normalize(normals, dim=1).masked_fill(holes, torch.nan)
+        return normals[0].permute(1, 2, 0).numpy()
 
 
 def _inverted(depth: NDArray[Any]) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import redepth
 from redepth import components, io
@@ -141,7 +142,8 @@ def test_a_pipeline_loads_its_weights_once_for_all_photos(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (np.zeros((8, 8)), r"must be \(H, W, 3\)"),
+        (np.zeros(8), r"must be \(H, W\), \(H, W, 3\)"),
+        (np.zeros((8, 8, 5)), r"got \(8, 8, 5\)"),
         (np.full((8, 8, 3), 2.0), r"sRGB values in \[0, 1\]"),
         (np.full((8, 8, 3), np.nan), "finite"),
         (np.zeros((8, 8, 3), dtype=np.int64), "uint8 or floating, got int64"),
@@ -159,6 +161,18 @@ def test_uint8_and_float_photos_are_the_same_photo() -> None:
     eight = np.rint(array() * 255).astype(np.uint8)
     first, second = (pipeline.refine(p) for p in (eight, eight.astype(np.float32) / 255))
     assert np.array_equal(first.refined, second.refined)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_an_array_is_the_photo_that_its_file_is(mode: str, tmp_path: Path) -> None:
+    channels = len(mode)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, channels)).astype(np.uint8)
+    pixels = pixels[..., 0] if channels == 1 else pixels
+    Image.fromarray(pixels, mode).save(tmp_path / "a.png")
+    stored = io.load_photo(tmp_path / "a.png")
+    assert np.array_equal(io.photo_of_array(pixels), stored)
+    # Floats are not rounded to 8 bits in between.
+    assert np.abs(io.photo_of_array(pixels / 255.0) - stored).max() < 0.51 / 255
 
 
 def test_ground_truth_of_another_size_is_refused_before_the_work() -> None:

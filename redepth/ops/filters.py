@@ -103,9 +103,9 @@ def resample(values: Tensor, height: int, width: int) -> Tensor:
     .. math:: w_{ij} \propto \max\Big(0, 1 - \frac{|j - c_i|}{s}\Big), \qquad
         c_i = \Big(i + \frac{1}{2}\Big) \frac{n}{m} - \frac{1}{2}, \qquad s = \max\Big(\frac{n}{m}, 1\Big)
 
-    for n inputs and m outputs: bilinear, with a low-pass filter where the map shrinks. Inputs beyond the
-    border continue the first or last two linearly. `ops.geometry.resize` leaves them out, which bends a
-    plane at the border.
+    for n inputs and m outputs: bilinear, with a low-pass filter where the map shrinks. Then the two weights
+    around c_i are changed so that the weighted mean of j is c_i. Inputs beyond the border continue the first
+    or last two linearly. `ops.geometry.resize` leaves them out, which bends a plane at the border.
 
     Returns:
         (B, C, height, width).
@@ -118,18 +118,21 @@ def resample(values: Tensor, height: int, width: int) -> Tensor:
 
 def _resampling(n: int, m: int, *, like: Tensor) -> Tensor:
     """Return the matrix (m, n) of `resample` along one axis."""
-    if n == m:
-        return torch.eye(n, dtype=like.dtype, device=like.device)
+    if n == m or n == 1:
+        return torch.eye(n, dtype=like.dtype, device=like.device).expand(m, n)
     reach = max(n / m, 1.0)
     margin = math.ceil(reach)
     outputs = torch.arange(m, dtype=torch.float64, device=like.device)[:, None]
     inputs = torch.arange(-margin, n + margin, dtype=torch.float64, device=like.device)
-    weights = (1 - ((outputs + 0.5) * n / m - 0.5 - inputs).abs() / reach).clamp(min=0)
+    centres = (outputs + 0.5) * n / m - 0.5
+    weights = (1 - (centres - inputs).abs() / reach).clamp(min=0)
     weights = weights / weights.sum(dim=1, keepdim=True)
+    # Weight moves from the input after the centre to the one before it, or back.
+    surplus = (weights * inputs).sum(dim=1, keepdim=True) - centres
+    before_centre = (centres.floor() + margin).long()
+    weights.scatter_add_(1, before_centre, surplus).scatter_add_(1, before_centre + 1, -surplus)
     matrix = weights[:, margin : margin + n].clone()
     before, after = weights[:, :margin], weights[:, margin + n :]
-    if n == 1:
-        return torch.ones(m, 1, dtype=like.dtype, device=like.device)
     # x_j = x_0 + j (x_1 - x_0) for j < 0, and the same from the other end.
     for sums, distances, edge, inner in (
         (before, -inputs[:margin], 0, 1),

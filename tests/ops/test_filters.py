@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from redepth.ops.filters import dilate, fill_holes, gaussian_blur, gradient, length
+from redepth.ops.filters import dilate, fill_holes, gaussian_blur, gradient, length, resample
 from tests.support.helpers import seeded
 
 
@@ -67,3 +67,29 @@ def test_holes_are_filled_from_around_them(device: torch.device) -> None:
     assert fill_holes(plane, torch.ones_like(known)) is plane
     with pytest.raises(ValueError, match="no pixel is known"):
         fill_holes(plane, torch.zeros_like(known))
+
+
+def plane(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """An affine function of the position in the picture, in [0, 1] along each side."""
+    rows, columns = ((torch.arange(n, device=device).double() + 0.5) / n for n in (height, width))
+    return (2 - 3 * rows[:, None] + 5 * columns)[None, None]
+
+
+@pytest.mark.parametrize("size", [(12, 17), (30, 44), (31, 43), (90, 100), (200, 7), (2, 3)])
+def test_a_plane_stays_a_plane_up_to_the_border(size: tuple[int, int], device: torch.device) -> None:
+    found = resample(plane(31, 43, device), *size)
+    assert torch.allclose(found, plane(*size, device), atol=1e-12)
+
+
+def test_resampling_is_bilinear_where_a_map_grows_and_a_mean_where_it_shrinks() -> None:
+    values = torch.rand(2, 3, 8, 10, dtype=torch.float64, generator=seeded())
+    grown = resample(values, 24, 30)
+    bilinear = torch.nn.functional.interpolate(values, (24, 30), mode="bilinear")
+    assert torch.allclose(grown[..., 2:-2, 2:-2], bilinear[..., 2:-2, 2:-2])
+    assert resample(values, 8, 10).equal(values)
+    noise = torch.rand(1, 1, 400, 400, dtype=torch.float64, generator=seeded())
+    assert float(resample(noise, 40, 40).std()) < float(noise.std()) / 8
+
+
+def test_a_single_value_fills_the_map() -> None:
+    assert resample(torch.full((1, 1, 1, 5), 3.0), 4, 10).unique().tolist() == [3.0]

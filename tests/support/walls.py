@@ -16,6 +16,21 @@ ANGLE = 60.0
 NORMAL = np.array([math.sin(math.radians(ANGLE)), 0.0, math.cos(math.radians(ANGLE))])
 """x right, y up, z to the viewer."""
 
+FAST = [
+    *("optim.steps=1", "optim.members=1", "optim.learning_rates.correction=1e-7"),
+    "depth_model.longer_side=250",
+]
+"""Overrides of the preset smoke: next to no change, at a network size whose shorter side is rounded."""
+
+OPTIONS = ["--preset", "smoke", "--device", "cpu", *(part for item in FAST for part in ("--set", item))]
+
+ODD = (303, 403)
+"""Height and width of a photo of about 4:3, whose network size is rounded to another aspect ratio."""
+
+SQUARE = Camera(field_of_view=50.0)
+SHIFTED = Camera.from_pixels(420.0, 460.0, 250.5, 190.25, *ODD)
+"""Pixels that are not square, and an axis off the centre."""
+
 
 def wall_depth(camera: Camera, height: int, width: int, distance: float = 2.0) -> NDArray[np.float32]:
     """Return the depth in metres, (H, W), of a wall whose distance from the camera is given.
