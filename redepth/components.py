@@ -95,11 +95,23 @@ def _check_together(preset: Preset) -> None:
     check_execution(preset.optim, prior(**preset.prior.options))
 
 
-def check_camera(preset: Preset, camera: Camera) -> None:
-    """Find a renderer that has not the camera of a photo, before any weights are read. Raises ConfigError."""
-    renderer = renderers.REGISTRY.get(preset.renderer.name)(**preset.renderer.options)
-    if isinstance(renderer, UsesCamera):
-        renderer.look_through(camera)
+def check_camera(preset: Preset, camera: Camera | Literal["model"] | None) -> None:
+    """Find a component that cannot do with the camera of a photo, before any weights are read.
+
+    Raises:
+        ConfigError: the renderer has not this camera, or the depth model estimates none.
+    """
+    if isinstance(camera, Camera):
+        renderer = renderers.REGISTRY.get(preset.renderer.name)(**preset.renderer.options)
+        if isinstance(renderer, UsesCamera):
+            renderer.look_through(camera)
+    elif camera == "model":
+        name = preset.depth_model.name
+        if not hasattr(depth_models.REGISTRY.get(name), "predicted_camera"):
+            raise ConfigError(
+                f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG "
+                "or --intrinsics (camera= in Python)"
+            )
 
 
 def with_current_names(preset: Preset) -> Preset:

@@ -16,6 +16,9 @@ MapKind = Literal["disparity", "depth", "metric-depth"]
 CameraName = Literal["orthographic", "exif", "model"]
 """Cameras that need no numbers: parallel rays, the photo's EXIF, or the depth model's estimate."""
 
+BenchCamera = Literal["preset", "dataset"]
+"""Whose camera a benchmark refines with: that of the preset's renderer, or the data set's of each photo."""
+
 CaptionerName = Literal["blip", "blip2"]
 """The models that write captions."""
 

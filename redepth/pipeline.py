@@ -20,14 +20,13 @@ from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
-from redepth.depth_models import REGISTRY
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
 from redepth.literals import CameraName, MapKind, NormalsFrame
 from redepth.metrics.metric_fit import MetricFit, fit_metric
-from redepth.ops.camera import Camera
+from redepth.ops.camera import SPHERICAL, Camera
 from redepth.optim.objectives import GUIDE_WEIGHTS
 from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
@@ -102,6 +101,7 @@ class Pipeline:
         max_pixels: int = io.MAX_PIXELS,
         sky_mask: ArrayLike | None = None,
         camera: Camera | CameraName | ChosenCamera | None = None,
+        panorama: bool = False,
         data: Sequence[PhotoData] = (),
         depth: ArrayLike | None = None,
         anchors: Anchors | str | Path | ArrayLike | None = None,
@@ -122,7 +122,7 @@ class Pipeline:
             ConfigError: for a map that the preset's depth model does not take, or a missing one.
         """
         decoded = decode(photo, max_pixels)
-        chosen = choose_camera(camera, decoded)
+        chosen = choose_camera(_with_panorama(camera, panorama), decoded)
         if sky_mask is not None:
             data = [*data, sky_data(sky_mask, decoded)]
         if anchors is not None:
@@ -222,6 +222,7 @@ def refine(
     max_pixels: int = io.MAX_PIXELS,
     sky_mask: ArrayLike | None = None,
     camera: Camera | CameraName | None = None,
+    panorama: bool = False,
     data: Sequence[PhotoData] = (),
     depth: ArrayLike | None = None,
     predicts: MapKind | None = None,
@@ -247,6 +248,8 @@ def refine(
         sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
         camera: the photo's; ``orthographic``, ``exif`` (35 mm equivalent in the photo's file) or ``model``
             (the depth model's estimate). Without it the camera of the preset's renderer.
+        panorama: whether the photo shows all directions (equirectangular, 360 x 180 degrees, twice as wide
+            as high). Depth is then the distance along the ray, and the left and right edge fit together.
         data: further data of the photo for objectives.
         depth: (h, w), a finished map to refine in place of a prediction, of the photo's aspect ratio.
         predicts: what ``depth`` is: ``disparity``, ``depth`` or ``metric-depth``.
@@ -263,7 +266,7 @@ def refine(
     """
     # A bad photo or mask is found before the weights are loaded, which takes seconds or minutes.
     decoded = decode(photo, max_pixels)
-    chosen = choose_camera(camera, decoded)
+    chosen = choose_camera(_with_panorama(camera, panorama), decoded)
     if sky_mask is not None:
         sky_data(sky_mask, decoded)
     if (depth is None) != (predicts is None):
@@ -279,6 +282,7 @@ def refine(
     if planes is not None:
         planes = plane_data(planes, decoded, max_pixels)
     resolved = components.resolve(_with_overrides(preset, overrides))
+    components.check_camera(resolved, chosen.camera)
     resolved = guided(
         resolved,
         anchors=anchors is not None,
@@ -286,7 +290,6 @@ def refine(
         normals=normals is not None,
         planes=planes is not None,
     )
-    check_camera(resolved, camera)
     pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,
@@ -303,6 +306,14 @@ def refine(
         normals=normals,
         planes=planes,
     )
+
+
+def _with_panorama(
+    camera: Camera | CameraName | ChosenCamera | None, panorama: bool
+) -> Camera | CameraName | ChosenCamera | None:
+    if panorama and camera is not None:
+        raise ConfigError("panorama=True gives the camera: leave out camera=")
+    return SPHERICAL if panorama else camera
 
 
 def guided(
@@ -334,16 +345,6 @@ def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None
     if anchors is None:
         return None
     return fit_metric(outcome.refined[0, 0], anchors, outcome.predicts, outcome.invariance)
-
-
-def check_camera(preset: Preset, camera: object) -> None:
-    """Raise ConfigError if ``camera`` is ``model`` and a resolved preset's depth model estimates none."""
-    name = preset.depth_model.name
-    if camera == "model" and not hasattr(REGISTRY.get(name), "predicted_camera"):
-        raise ConfigError(
-            f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG or "
-            "--intrinsics (camera= in Python)"
-        )
 
 
 def map_overrides(path: str, predicts: MapKind) -> list[str]:

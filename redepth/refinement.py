@@ -57,8 +57,8 @@ class Refinement:
     """A refined photo. Arrays are float32 at the photo's size.
 
     `predicts` and `invariance` say what ``initial``, ``refined`` and ``uncertainty`` hold. They are resized
-    as in the paper's code (bilinear, corners aligned). ``depth`` is relative depth, larger is farther. Where
-    the depth model's map had a hole (`unknown`), all of them are NaN.
+    as in the paper's code (bilinear, corners aligned), those of a panorama across its edge. ``depth`` is
+    relative depth, larger is farther. Where the depth model's map had a hole (`unknown`), all are NaN.
 
     Attributes:
         photo: (H, W, 3) sRGB in [0, 1].
@@ -423,11 +423,13 @@ class Refinement:
         source: Tensor = getattr(self.outcome, _SOURCES.get(name, name))
         size = self.photo.shape[:2]
         values = paged_array(size) if self.large else np.empty(size, np.float32)
-        exports.enlarge(values, source)
+        closed = self.camera.closed
+        exports.enlarge(values, source, closed=closed)
         output = self.preset.output
         if output.upsample == "guided" and name in _GUIDED:
             factor = size[1] / source.shape[-1]
-            exports.guide(values, self.photo, factor, radius=output.guided_radius, eps=output.guided_eps)
+            radius, eps = output.guided_radius, output.guided_eps
+            exports.guide(values, self.photo, factor, radius=radius, eps=eps, closed=closed)
         if self.unknown is not None:
             values[self.unknown] = np.nan
         return values

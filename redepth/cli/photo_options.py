@@ -15,6 +15,7 @@ from redepth.literals import CameraName, NormalsFrame
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
+    from redepth.config import Preset
     from redepth.io import Intrinsics
     from redepth.photo_inputs import CameraInput, PhotoInputs
 
@@ -111,6 +112,15 @@ class GivenInputs:
 
     inputs: dict[Path, PhotoInputs] = field(default_factory=dict)
     problems: dict[Path, str] = field(default_factory=dict)
+
+    def check(self, preset: Preset) -> None:
+        """Raise ConfigError if a component of a preset cannot do with one of the cameras."""
+        from redepth.components import check_camera
+        from redepth.ops.camera import Camera
+
+        for camera in {given.camera for given in self.inputs.values()}:
+            if isinstance(camera, Camera) or camera == "model":
+                check_camera(preset, camera)
 
 
 def given_inputs(

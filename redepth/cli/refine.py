@@ -81,7 +81,7 @@ def refine(
 ) -> None:
     """Refine photos and write a folder for each: the refined map, a comparison, a run record, or --write."""
     from redepth.batch import Settings
-    from redepth.pipeline import check_camera, guided
+    from redepth.pipeline import guided
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
@@ -102,7 +102,7 @@ def refine(
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
     resolved = options.resolved_preset(preset, overrides)
-    check_camera(resolved, camera)
+    given.check(resolved)
     resolved = guided(
         resolved,
         anchors=anchors is not None,

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from redepth import io
-from redepth.exports.source import Array, NotWrittenError, Source, Written, metres_are_known
+from redepth.exports.source import (
+    Array,
+    NotWrittenError,
+    Source,
+    Written,
+    frame_of_normals,
+    metres_are_known,
+)
 from redepth.viz import normals_at_size
 
 
@@ -56,11 +63,8 @@ def write_depth_exr(source: Source, folder: Path) -> Written:
 def write_normals_exr(source: Source, folder: Path) -> Written:
     """Write the unit normals as the channels X, Y and Z of an OpenEXR file, at the photo's size."""
     height, width = source.photo.shape[:2]
-    normals = normals_at_size(source.normals_after, height, width)
-    frame = "x right, y up, z towards the viewer"
-    if source.camera.spherical:
-        frame = "in the frame of each ray: x along the row, y up the column, z towards the viewer"
-    holds = f"unit normals of the refined surface, {frame}"
+    normals = normals_at_size(source.normals_after, height, width, closed=source.camera.closed)
+    holds = f"unit normals of the refined surface, {frame_of_normals(source)}"
     channels = {name: np.ascontiguousarray(normals[..., k]) for k, name in enumerate("XYZ")}
     io.save_exr(folder / "normals.exr", channels, {"comments": holds})
     return Written("normals.exr", holds)

@@ -9,18 +9,30 @@ from torch import Tensor
 
 from redepth.exports.source import Array
 from redepth.io import row_blocks
-from redepth.ops import geometry
+from redepth.ops import geometry, panorama
 
 
-def enlarge(target: Array, values: Tensor) -> None:
+def enlarge(target: Array, values: Tensor, *, closed: bool = False) -> None:
     """Write a map (1, 1, h, w) at the size of ``target`` (H, W): bilinear, corners aligned.
 
-    As in the released code of Re-Depth Anything (arXiv 2512.17908).
+    As in the released code of Re-Depth Anything (arXiv 2512.17908). A ``closed`` map, whose left and right
+    edge are neighbours, is resized across the edge by `ops.panorama.resize_into`.
     """
+    if closed:
+        panorama.resize_into(torch.from_numpy(target)[None, None], values.float())
+        return
     geometry.resize_into(torch.from_numpy(target)[None, None], values.float())
 
 
-def guide(target: Array, photo: NDArray[np.float32], factor: float, *, radius: float, eps: float) -> None:
+def guide(
+    target: Array,
+    photo: NDArray[np.float32],
+    factor: float,
+    *,
+    radius: float,
+    eps: float,
+    closed: bool = False,
+) -> None:
     r"""Filter a map that was enlarged, in place, so that its edges follow those of the photo.
 
     The guided filter: in each window the map is an affine function of the photo's colour,
@@ -38,6 +50,7 @@ def guide(target: Array, photo: NDArray[np.float32], factor: float, *, radius: f
         factor: pixels of the photo for one of the network, along a side.
         radius: of the window, in pixels of the network.
         eps: smallest variance of a colour that counts as an edge.
+        closed: whether the left and right edge are neighbours.
 
     Source: He, Sun and Tang, Guided image filtering, 2013; kornia's ``guided_blur`` computes it.
     """
@@ -54,12 +67,16 @@ def guide(target: Array, photo: NDArray[np.float32], factor: float, *, radius: f
     middle, spread = float(given.mean(dtype=np.float64)), float(given.std(dtype=np.float64))
     if spread == 0:
         return
+    # What the windows beside one edge reach is at the other one.
+    beyond = halo if closed else 0
+    columns = np.arange(-beyond, width + beyond) % width
     for rows in _strips(target.shape, halo):
         first, last = max(0, rows.start - halo), min(height, rows.stop + halo)
-        guidance = torch.from_numpy(np.ascontiguousarray(photo[first:last])).permute(2, 0, 1)[None]
-        values = torch.from_numpy((given[first:last] - middle) / spread)[None, None]
+        guidance = torch.from_numpy(photo[first:last, columns]).permute(2, 0, 1)[None]
+        values = torch.from_numpy((given[first:last, columns] - middle) / spread)[None, None]
         filtered = guided_blur(guidance, values, 2 * wide + 1, eps, separable=True)[0, 0].numpy()
-        target[rows] = filtered[rows.start - first : rows.stop - first] * spread + middle
+        kept = filtered[rows.start - first : rows.stop - first, beyond : beyond + width]
+        target[rows] = kept * spread + middle
 
 
 def _strips(shape: tuple[int, ...], halo: int) -> list[slice]:

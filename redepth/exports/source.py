@@ -86,6 +86,13 @@ def metres_are_known(source: Source) -> bool:
     return source.metric_fit is not None or source.invariance == "metric"
 
 
+def frame_of_normals(source: Source) -> str:
+    """Return the frame of ``source.normals_after``, in words."""
+    if source.camera.spherical:
+        return "in the frame of each ray: x along the row, y up the column, z towards the viewer"
+    return "x right, y up, z towards the viewer"
+
+
 class NotWrittenError(Exception):
     """A file is left out; the message says what it needs."""
 

@@ -10,11 +10,17 @@ from redepth.viz.color import normals_to_rgb
 
 
 def normals_picture(
-    normals: NDArray[np.float32], height: int, width: int, *, in_strips: bool = False
+    normals: NDArray[np.float32],
+    height: int,
+    width: int,
+    *,
+    in_strips: bool = False,
+    closed: bool = False,
 ) -> NDArray[np.uint8]:
     """Return normals (h, w, 3) as colours of another size, (height, width, 3).
 
-    They are resized bilinearly, corners aligned, and become unit vectors again.
+    They are resized bilinearly, corners aligned, and become unit vectors again. Those of a panorama are
+    resized across its edge (`ops.panorama.resize`).
 
     Args:
         normals: as for `normals_to_rgb`.
@@ -22,37 +28,51 @@ def normals_picture(
         width: of the picture.
         in_strips: resize some rows at a time; a colour may differ by 1 from that of the whole, which takes
             5 GB for 100 megapixels.
+        closed: whether the left and right edge are neighbours.
     """
     if not in_strips:
-        return normals_to_rgb(_resized(normals, height, width))
+        return normals_to_rgb(_resized(normals, height, width, closed))
     picture = np.empty((height, width, 3), np.uint8)
     for rows in row_blocks(picture.shape):
-        picture[rows] = normals_to_rgb(_rows(normals, rows, height, width))
+        picture[rows] = normals_to_rgb(_rows(normals, rows, height, width, closed))
     return picture
 
 
-def normals_at_size(normals: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+def normals_at_size(
+    normals: NDArray[np.float32], height: int, width: int, *, closed: bool = False
+) -> NDArray[np.float32]:
     """Return normals (h, w, 3) as unit vectors of another size, resized some rows at a time."""
     units = np.empty((height, width, 3), np.float32)
     for rows in row_blocks(units.shape):
-        units[rows] = _rows(normals, rows, height, width)
+        units[rows] = _rows(normals, rows, height, width, closed)
     return units
 
 
-def _resized(normals: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+def _resized(normals: NDArray[np.float32], height: int, width: int, closed: bool) -> NDArray[np.float32]:
     import torch
 
-    from redepth.ops.geometry import resize
+    from redepth.ops import geometry, panorama
 
     tensor = torch.from_numpy(normals).permute(2, 0, 1)[None]
-    resized = resize(tensor, height, width, align_corners=True)[0].permute(1, 2, 0)
-    units: NDArray[np.float32] = torch.nn.functional.normalize(resized, dim=-1).numpy()
+    if closed:
+        resized = panorama.resize(tensor, height, width)
+    else:
+        resized = geometry.resize(tensor, height, width, align_corners=True)
+    units: NDArray[np.float32] = torch.nn.functional.normalize(resized[0].permute(1, 2, 0), dim=-1).numpy()
     return units
 
 
-def _rows(normals: NDArray[np.float32], rows: slice, height: int, width: int) -> NDArray[np.float32]:
-    down = np.arange(height)[rows] * (len(normals) - 1) / max(height - 1, 1)
+def _rows(
+    normals: NDArray[np.float32], rows: slice, height: int, width: int, closed: bool
+) -> NDArray[np.float32]:
+    last = len(normals) - 1
+    if closed:
+        down = (np.arange(height)[rows] + 0.5) * len(normals) / height - 0.5
+        down = np.clip(down, 0, last)
+    else:
+        down = np.arange(height)[rows] * last / max(height - 1, 1)
     above = down.astype(np.intp)
-    below = np.minimum(above + 1, len(normals) - 1)
+    below = np.minimum(above + 1, last)
     share = (down - above).astype(np.float32)[:, None, None]
-    return _resized(normals[above] * (1 - share) + normals[below] * share, len(down), width)
+    mixed = normals[above] * (1 - share) + normals[below] * share
+    return _resized(mixed, len(down), width, closed)
