@@ -148,10 +148,9 @@ def _abs_rel(rows: Sequence[ArmResult]) -> dict[str, Any]:
 def _abs_rel_text(cell: Cell) -> str:
     if cell.abs_rel_before is None:
         return "-"
-    return (
-        f"{cell.abs_rel_before:.4f} to {cell.abs_rel_after:.4f}, {percent(cell.abs_rel_change, cell.images)}, "
-        f"wins {100 * (cell.abs_rel_wins or 0):.0f} %"
-    )
+    change = percent(cell.abs_rel_change, cell.images)
+    wins = f"wins {100 * (cell.abs_rel_wins or 0):.0f} %"
+    return f"{cell.abs_rel_before:.4f} to {cell.abs_rel_after:.4f}, {change}, {wins}"
 
 
 def _against(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Interval | None:
