@@ -171,7 +171,7 @@ def closed(outcome: Outcome) -> Outcome:
     `ops.panorama.close` closes every map. An outcome whose camera sees no more than one turn is returned
     unchanged.
     """
-    margin, sky = outcome.camera.margin, outcome.sky
+    margin, sky, support = outcome.camera.margin, outcome.sky, outcome.support
     if not margin:
         return outcome
     return replace(
@@ -181,5 +181,6 @@ def closed(outcome: Outcome) -> Outcome:
         initial_depth=panorama.close(outcome.initial_depth, margin),
         member_depths=panorama.close(outcome.member_depths, margin),
         sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
+        support=None if support is None else panorama.close(support, margin),
         camera=SPHERICAL,
     )
