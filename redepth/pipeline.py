@@ -282,6 +282,7 @@ def refine(
     if planes is not None:
         planes = plane_data(planes, decoded, max_pixels)
     resolved = components.resolve(_with_overrides(preset, overrides))
+    components.check_camera(resolved, chosen.camera)
     resolved = guided(
         resolved,
         anchors=anchors is not None,
@@ -289,7 +290,6 @@ def refine(
         normals=normals is not None,
         planes=planes is not None,
     )
-    components.check_camera(resolved, chosen.camera)
     pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,

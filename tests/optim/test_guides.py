@@ -1,4 +1,4 @@
-"""Known points, normals and planes as objectives: what they cost, and that they pull in each parameterization."""
+"""Known points, normals and planes as objectives: what they cost, and that they pull on the surface."""
 
 from __future__ import annotations
 
@@ -101,30 +101,26 @@ def test_many_points_fix_low_frequencies_and_none_far_away() -> None:
     raw = raw_map().float()
     targets = points_of(raw, 600).prepared(frame(raw)).targets
     assert targets is not None
-    assert targets.support(8.0).min() > 0.9
-    few = Anchors(
-        *(values[:3] * 0.1 for values in (points_of(raw).x, points_of(raw).y)), points_of(raw).depth[:3]
-    )
-    with pytest.raises(InputError):
-        replace(few, depth=few.depth[:1], x=few.x[:1], y=few.y[:1]).prepared(frame(raw))
+    assert targets.support(8.0).min() > 0.8
+    few = points_of(raw, 6).prepared(frame(raw)).targets
+    assert few is not None
+    assert few.support(8.0).max() < 0.7
+    assert few.support(8.0).min() < 0.1
 
 
-RATES = {
-    "embeddings": 2e-2,
-    "decoder": 2e-3,
-    "encoder": 2e-3,
-    "depth": 2e-2,
-    "correction": 1e-2,
+RATES = {"embeddings": 2e-2, "decoder": 3e-4, "encoder": 3e-4} | {
+    "depth": 3e-2,
+    "correction": 2e-2,
     "offset": 0.0,
 }
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERIZATIONS))
 def test_the_surface_goes_to_the_points_in_every_parameterization(name: str) -> None:
-    refiner = make_refiner(parameterization=name, members=1, steps=40, learning_rates=RATES, prior_weight=0.0)
+    refiner = make_refiner(parameterization=name, members=1, steps=60, learning_rates=RATES, prior_weight=0.0)
     refiner.objectives = {"anchors": (1.0, KnownPoints())}
     _, _, raw = refiner.predict(photo())
-    bent = raw * (1 + 0.1 * torch.linspace(-1, 1, raw.shape[-1]))
+    bent = raw * (1 + 0.3 * torch.linspace(-1, 1, raw.shape[-1]))
     given = points_of(bent, 60)
     outcome = refiner.run(photo(), given=Given(data=(given,)))
     targets = given.prepared(frame(raw)).targets
@@ -138,7 +134,7 @@ def test_the_blend_keeps_low_frequencies_where_points_fix_them() -> None:
     refiner = make_refiner(learning_rates=RATES, prior_weight=0.0, **settings)
     refiner.objectives = {"anchors": (1.0, KnownPoints())}
     _, _, raw = refiner.predict(photo())
-    bent = raw * (1 + 0.1 * torch.linspace(-1, 1, raw.shape[-1]))
+    bent = raw * (1 + 0.3 * torch.linspace(-1, 1, raw.shape[-1]))
     outcome = refiner.run(photo(), given=Given(data=(points_of(bent, 200),)))
     change = outcome.members.mean(0, keepdim=True) - outcome.initial
     small = detail(change, outcome.blend_scale)
@@ -146,7 +142,7 @@ def test_the_blend_keeps_low_frequencies_where_points_fix_them() -> None:
     assert torch.allclose(
         outcome.refined, outcome.initial + small + outcome.support * (change - small), atol=1e-6
     )
-    assert (outcome.refined - outcome.initial - change).norm() < 0.3 * (small - change).norm()
+    assert (outcome.refined - outcome.initial - change).norm() < 0.5 * (small - change).norm()
     assert replace(outcome, support=None).refined.allclose(outcome.initial + small, atol=1e-6)
 
 
