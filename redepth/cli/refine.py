@@ -82,7 +82,13 @@ def refine(
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     given = photo_options.given_inputs(
-        paths, fov=fov, intrinsics=intrinsics, camera=camera, panorama=panorama, sky_mask=sky_mask
+        paths,
+        fov=fov,
+        intrinsics=intrinsics,
+        camera=camera,
+        panorama=panorama,
+        sky_mask=sky_mask,
+        max_pixels=max_pixels,
     )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
