@@ -189,7 +189,9 @@ class Batch:
     def settings(self, *overrides: str, **changes: Any) -> batch.Settings:
         depth = ["depth_model.name=precomputed", f"depth_model.path={self.base / 'maps'}"]
         depth += ["depth_model.predicts=depth", "optim.parameterization=low-rank"]
-        preset = resolve(load_preset("smoke", ["optim.steps=1", "optim.members=1", *depth, *overrides]))
+        preset = resolve(
+            load_preset("smoke", ["optim.steps=1", "optim.members=1", WRITE, *depth, *overrides])
+        )
         return batch.Settings(preset, **({"device": "cpu", "prompt": "x"} | changes))
 
     def refine(self, *overrides: str, **changes: Any) -> None:

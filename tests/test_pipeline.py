@@ -23,7 +23,7 @@ from redepth.ground_truth import GroundTruth
 from redepth.metrics.diagnostics import THRESHOLDS, Signature
 from tests.support.checkpoints import tiny
 from tests.support.command import ENVIRONMENT
-from tests.support.helpers import GOLDEN, RESULT_FILES, photo
+from tests.support.helpers import ALL_FILES, GOLDEN, photo
 
 TINY_PAPER = [
     f"depth_model.checkpoint={GOLDEN / 'tiny-random-depth-anything'}",
@@ -32,6 +32,7 @@ TINY_PAPER = [
     "prompt.captioner=none",
     "optim.steps=2",
     "optim.members=2",
+    "output.write=all",
 ]
 
 
@@ -100,7 +101,7 @@ def test_the_record_says_what_was_run_and_what_the_numbers_mean(paper: redepth.R
 
 def test_it_saves_and_draws_itself(paper: redepth.Refinement, tmp_path: Path) -> None:
     folder = paper.save(tmp_path / "deep" / "result")
-    assert {p.name for p in folder.iterdir()} == RESULT_FILES
+    assert {p.name for p in folder.iterdir()} == ALL_FILES
     assert np.array_equal(np.load(folder / "disparity.npy"), paper.refined)
 
 

@@ -14,10 +14,14 @@ import pytest
 import redepth
 from redepth import io
 from redepth.refinement import Refinement
-from tests.support.helpers import RESULT_FILES
 from tests.support.small_photos import write_depth, write_photo
 
-SMALL = ["optim.steps=1", "optim.members=1"]
+WRITTEN = "output.write=[map, preview, initial, uncertainty, normals, comparison, points]"
+SMALL = ["optim.steps=1", "optim.members=1", WRITTEN]
+FILES = {
+    *("disparity.npy", "disparity.png", "initial.npy", "uncertainty.npy", "normals.png", "comparison.png"),
+    *("points.ply", "run.json"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def seed_of(folder: Path) -> int:
 def test_the_record_lists_the_other_files(results: list[Refinement], tmp_path: Path) -> None:
     folder = results[0].save(tmp_path / "a")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    assert {*record["files"], "run.json"} == RESULT_FILES
+    assert {*record["files"], "run.json"} == FILES
     assert seed_of(folder) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -93,12 +97,12 @@ def test_a_result_of_another_kind_takes_the_place_of_the_old_and_leaves_the_user
     (folder / "notes.txt").write_text("mine")
     results[2].save(folder)
     names = {path.name for path in folder.iterdir()}
-    depth = {name.replace("disparity", "depth") for name in RESULT_FILES}
+    depth = {name.replace("disparity", "depth") for name in FILES}
     assert names == depth | {"notes.txt"}
     # Without a record, all names of results are ours.
     (folder / "run.json").write_text("{")
     results[0].save(folder)
-    assert {path.name for path in folder.iterdir()} == RESULT_FILES | {"notes.txt"}
+    assert {path.name for path in folder.iterdir()} == FILES | {"notes.txt"}
     assert np.array_equal(np.load(folder / "disparity.npy"), results[0].refined)
 
 

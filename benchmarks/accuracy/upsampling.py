@@ -34,6 +34,7 @@ from redepth.data.datasets.middlebury import Motorcycle
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.exports import enlarge, guide
 from redepth.metrics import align, boundary_metrics, depth_metrics, has_edges, known_depth
+from redepth.ops.filters import fill_holes
 from redepth.ops.geometry import resize
 
 RESULT = Path(__file__).parents[1] / "results" / "accuracy" / "upsampling.json"
@@ -141,11 +142,10 @@ def coarse_maps(samples: Iterable[tuple[str, Sample]]) -> Iterator[Coarse]:
 
 
 def _covered(truth: Tensor, size: torch.Size) -> Tensor:
-    """Return the mean known disparity of what each pixel at network size covers, (1, 1, h, w)."""
-    known = (truth > 0).double()[None, None]
-    disparity = torch.where(truth > 0, 1 / torch.where(truth > 0, truth, 1.0), 0.0)[None, None]
-    share, total = (resize(values, *size, antialias=True) for values in (known, disparity))
-    return torch.where(share > 0, total / torch.where(share > 0, share, 1.0), disparity.max() / 2).float()
+    """Return the mean disparity of what each pixel at network size covers, (1, 1, h, w); holes are filled."""
+    known = (truth > 0)[None, None]
+    disparity = torch.where(known, 1 / torch.where(known, truth, 1.0), 0.0)
+    return resize(fill_holes(disparity, known), *size, antialias=True).float()
 
 
 def means(maps: Iterable[Coarse], outputs: dict[str, Output]) -> dict[str, dict[str, dict[str, float]]]:

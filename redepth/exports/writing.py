@@ -58,7 +58,7 @@ ROOM: dict[Export, int] = {
 """Bytes that a file takes at most for each pixel of the photo."""
 BYTES_PER_POINT = 16
 BYTES_PER_FACE = 128
-"""At most three vertices of 32 bytes and their indices; a mesh of a few triangles has more vertices than faces."""
+"""Three vertices of 32 bytes and their indices, if no two triangles share one; in a surface most do."""
 
 
 def room(output: Output, height: int, width: int) -> int:

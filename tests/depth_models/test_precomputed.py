@@ -240,6 +240,7 @@ def test_holes_of_a_map_are_unknown_in_the_result_and_the_rest_is_as_without(
     else:
         io.save_disparity_png(path, np.where(holes, np.nan, holed))
     change = ["depth_model.name=precomputed", "optim.parameterization=low-rank", "optim.steps=2"]
+    change += ["output.write=all"]
     change += ["depth_model.longer_side=64", f"depth_model.path={path}", "depth_model.predicts=metric-depth"]
     pixels = photo(48, 64)[0].permute(1, 2, 0).numpy()
     truth = np.where(holes, 1e6, whole).astype(np.float32)
