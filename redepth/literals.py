@@ -28,6 +28,9 @@ CaptionerChoice = Literal["none", CaptionerName]
 FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectives", "datasets", "protocols"]
 """The families that can be listed."""
 
+NormalsFrame = Literal["redepth", "opencv", "opengl"]
+"""The frames that a map of normals may be in."""
+
 MAX_SEED = 2**63 - 1
 """The largest seed; torch takes no larger one."""
 
