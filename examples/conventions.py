@@ -99,18 +99,16 @@ def frame() -> Any:
     return figure
 
 
-def dome(size: int = 180) -> tuple[Tensor, Tensor]:
-    """Return the relative depth of a ball in front of a wall, (1, 1, H, W), and where the ball is."""
+def ball(size: int = 180) -> Tensor:
+    """Return the relative depth of a ball in front of a wall, (1, 1, H, W)."""
     u, v = ORTHOGRAPHIC.axes(size, size, dtype=torch.float64)
     squares = u[None, :] ** 2 + v[:, None] ** 2
-    inside = squares < 0.9**2
-    height = (0.9**2 - squares).clamp(min=0).sqrt()
-    return (3 - height)[None, None], inside
+    return (3 - (0.9**2 - squares).clamp(min=0).sqrt())[None, None]
 
 
 def normals() -> Any:
     """Draw the normals of a ball as colours, and their three parts."""
-    depth, inside = dome()
+    depth = ball()
     found = geometry.normals_from_depth(depth)[0]
     picture = viz.normals_to_rgb(found.permute(1, 2, 0).numpy())
     figure, panels = plt.subplots(1, 4, figsize=(6.4, 1.9))
@@ -128,7 +126,7 @@ def normals() -> Any:
 
 def light() -> Any:
     """Draw a ball under lights from four directions."""
-    depth, _ = dome(120)
+    depth = ball(120)
     renderer = Lambert(relight="shading-only")
     figure, panels = plt.subplots(1, 4, figsize=(6.4, 1.9))
     for axes, direction in zip(panels, ((-1, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 1)), strict=True):
@@ -256,7 +254,7 @@ def export() -> Any:
 
 def channels() -> Any:
     """Draw the channels of depth.exr and normals.exr."""
-    depth, _ = dome(120)
+    depth = ball(120)
     found = geometry.normals_from_depth(depth)[0]
     figure, panels = plt.subplots(1, 4, figsize=(6.4, 1.9))
     panels[0].imshow(depth[0, 0].numpy(), cmap="gray")

@@ -16,6 +16,9 @@ MapKind = Literal["disparity", "depth", "metric-depth"]
 CameraName = Literal["orthographic", "exif", "model"]
 """Cameras that need no numbers: parallel rays, the photo's EXIF, or the depth model's estimate."""
 
+BenchCamera = Literal["preset", "dataset"]
+"""Whose camera a benchmark refines with: that of the preset's renderer, or the data set's of each photo."""
+
 CaptionerName = Literal["blip", "blip2"]
 """The models that write captions."""
 
@@ -24,6 +27,9 @@ CaptionerChoice = Literal["none", CaptionerName]
 
 FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectives", "datasets", "protocols"]
 """The families that can be listed."""
+
+NormalsFrame = Literal["redepth", "opencv", "opengl"]
+"""The frames that a map of normals may be in."""
 
 MAX_SEED = 2**63 - 1
 """The largest seed; torch takes no larger one."""

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from redepth import io
 from redepth.errors import InputError, brief
-from redepth.guidance import Given, PhotoData, SkyMask
+from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes, SkyMask
 from redepth.io import Intrinsics
-from redepth.literals import CameraName
+from redepth.literals import CameraName, NormalsFrame
 from redepth.ops import panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
@@ -171,21 +171,38 @@ class PhotoInputs:
         camera: None: the renderer's own.
         camera_origin: the option that gives the camera.
         sky_mask: file of the sky mask; without one the sky is detected.
+        anchors: file of known points, or a COLMAP folder.
+        normals: file of a map of normals.
+        normals_frame: the frame of that map.
+        planes: file of labels, each a plane.
     """
 
     camera: CameraInput | None = None
     camera_origin: str = "python"
     sky_mask: Path | None = None
+    anchors: Path | None = None
+    normals: Path | None = None
+    normals_frame: NormalsFrame = "redepth"
+    planes: Path | None = None
 
     @property
     def files(self) -> dict[str, Path]:
         """The files, by the name that messages give them."""
         files = {"the file of intrinsics": self.camera, "the sky mask": self.sky_mask}
+        if self.anchors is not None and self.anchors.is_dir():
+            names = ("images.bin", "images.txt", "points3D.bin", "points3D.txt")
+            found = (self.anchors / name for name in names)
+            files |= {f"COLMAP's {path.name}": path for path in found if path.is_file()}
+        else:
+            files["the known points"] = self.anchors
+        files |= {"the map of normals": self.normals, "the planes": self.planes}
         return {name: path for name, path in files.items() if isinstance(path, Path)}
 
     def hashes(self) -> dict[str, str]:
         """Return the contents that a result depends on: of files their hashes, of numbers themselves."""
         hashes = {name: io.sha256_of(path) for name, path in self.files.items()}
+        if self.normals is not None:
+            hashes["the frame of normals"] = self.normals_frame
         camera = self.camera
         if isinstance(camera, Camera) and camera.field_of_view is not None:
             hashes["the field of view"] = repr(camera.field_of_view)
@@ -204,11 +221,93 @@ class PhotoInputs:
         if self.sky_mask is not None:
             mask = io.load_mask(self.sky_mask, max_pixels=max_pixels, may_be_empty=True)
             data.append(sky_data(mask, photo, f"sky mask '{self.sky_mask}'"))
+        if self.anchors is not None:
+            data.append(anchor_data(self.anchors, photo, max_pixels))
+        if self.normals is not None:
+            data.append(normal_data(self.normals, photo, self.normals_frame, max_pixels))
+        if self.planes is not None:
+            data.append(plane_data(self.planes, photo, max_pixels))
         return LoadedInputs(camera, tuple(data))
 
 
 NO_INPUTS = PhotoInputs()
 """Nothing is given but the photo."""
+
+
+def anchor_data(
+    anchors: Anchors | str | Path | ArrayLike, photo: DecodedPhoto, max_pixels: int = io.MAX_PIXELS
+) -> Anchors:
+    """Return known points as data for objectives and for metres.
+
+    Args:
+        anchors: a file of `io.load_known_points`, a COLMAP folder of `io.load_colmap_points`, a sparse map
+            (H, W) in metres, or rows (N, 3) or (N, 4) of `io.points_of_table`.
+        photo: decoded.
+        max_pixels: of a map.
+
+    Raises:
+        InputError: if they cannot be read or do not fit the photo.
+    """
+    if isinstance(anchors, Anchors):
+        return anchors
+    height, width = photo.size
+    if isinstance(anchors, str | Path):
+        source = io.as_text(anchors)
+        if Path(anchors).is_dir():
+            if photo.source is None:
+                raise InputError("COLMAP's points need the photo's name: give the photo as a file")
+            points = io.load_colmap_points(anchors, photo.source.name, height, width)
+        else:
+            points = io.load_known_points(anchors, height, width, max_pixels=max_pixels)
+    else:
+        source, values = "python", np.asarray(anchors)
+        if values.shape == (height, width):
+            points = io.points_of_map(values, height, width, "anchors")
+        else:
+            points = io.points_of_table(values, height, width, "anchors")
+    sigma = None if points.sigma is None else torch.from_numpy(points.sigma)
+    x, y, depth = (torch.from_numpy(np.ascontiguousarray(v)) for v in (points.x, points.y, points.depth))
+    return Anchors(x, y, depth, sigma, source=source)
+
+
+def normal_data(
+    normals: NormalMap | str | Path | ArrayLike,
+    photo: DecodedPhoto,
+    frame: NormalsFrame = "redepth",
+    max_pixels: int = io.MAX_PIXELS,
+) -> NormalMap:
+    """Return a map of normals, a file of `io.load_normals` or (H, W, 3), as data for objectives.
+
+    Raises:
+        InputError: if it cannot be read or has not the photo's size.
+    """
+    if isinstance(normals, NormalMap):
+        return normals
+    named = isinstance(normals, str | Path)
+    values = io.load_normals(Path(str(normals)), max_pixels=max_pixels) if named else np.asarray(normals)
+    if values.ndim != 3 or values.shape[2] != 3:
+        raise InputError(f"normals must be (H, W, 3), got {values.shape}")
+    io.check_size("map of normals", values.shape[:2], *photo.size)
+    tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return NormalMap(tensor.permute(2, 0, 1)[None], frame)
+
+
+def plane_data(
+    planes: Planes | str | Path | ArrayLike, photo: DecodedPhoto, max_pixels: int = io.MAX_PIXELS
+) -> Planes:
+    """Return labels of planes, a file of `io.load_labels` or (H, W) integers, as data for objectives.
+
+    Raises:
+        InputError: if they cannot be read or have not the photo's size.
+    """
+    if isinstance(planes, Planes):
+        return planes
+    named = isinstance(planes, str | Path)
+    labels = io.load_labels(Path(str(planes)), max_pixels=max_pixels) if named else np.asarray(planes)
+    io.check_size("map of planes", labels.shape, *photo.size)
+    if labels.dtype.kind not in "biu":
+        raise InputError(f"planes must be integers, 0 for no plane, got {labels.dtype}")
+    return Planes(torch.from_numpy(labels.astype(np.int64)))
 
 
 def sky_data(mask: ArrayLike, photo: DecodedPhoto, what: str = "sky mask") -> SkyMask:

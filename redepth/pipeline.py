@@ -23,13 +23,24 @@ from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError
 from redepth.ground_truth import GroundTruth
-from redepth.guidance import Given, PhotoData
-from redepth.literals import CameraName, MapKind
+from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
+from redepth.literals import CameraName, MapKind, NormalsFrame
+from redepth.metrics.metric_fit import MetricFit, fit_metric
 from redepth.ops.camera import SPHERICAL, Camera
-from redepth.optim.outcome import OnStep
+from redepth.optim.objectives import GUIDE_WEIGHTS
+from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
 from redepth.optim.refiner import Refiner
-from redepth.photo_inputs import ChosenCamera, DecodedPhoto, choose_camera, decode, sky_data
+from redepth.photo_inputs import (
+    ChosenCamera,
+    DecodedPhoto,
+    anchor_data,
+    choose_camera,
+    decode,
+    normal_data,
+    plane_data,
+    sky_data,
+)
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.refinement import Refinement
 from redepth.runtime.device import choose_device
@@ -93,6 +104,10 @@ class Pipeline:
         panorama: bool = False,
         data: Sequence[PhotoData] = (),
         depth: ArrayLike | None = None,
+        anchors: Anchors | str | Path | ArrayLike | None = None,
+        normals: NormalMap | str | Path | ArrayLike | None = None,
+        normals_frame: NormalsFrame = "redepth",
+        planes: Planes | str | Path | ArrayLike | None = None,
     ) -> Refinement:
         """Refine one photo; the arguments are those of the function `refine`.
 
@@ -110,6 +125,12 @@ class Pipeline:
         chosen = choose_camera(_with_panorama(camera, panorama), decoded)
         if sky_mask is not None:
             data = [*data, sky_data(sky_mask, decoded)]
+        if anchors is not None:
+            data = [*data, anchor_data(anchors, decoded, max_pixels)]
+        if normals is not None:
+            data = [*data, normal_data(normals, decoded, normals_frame, max_pixels)]
+        if planes is not None:
+            data = [*data, plane_data(planes, decoded, max_pixels)]
         if ground_truth is not None:
             ground_truth.check(*decoded.size)
         model = self._model_of(decoded, depth)
@@ -145,6 +166,7 @@ class Pipeline:
             ground_truth=ground_truth,
             holes=holes,
             camera_origin=chosen.origin,
+            metric_fit=_metric_fit(outcome, data),
         )
 
     def _model_of(self, photo: DecodedPhoto, depth: ArrayLike | None) -> DepthModel:
@@ -204,6 +226,11 @@ def refine(
     data: Sequence[PhotoData] = (),
     depth: ArrayLike | None = None,
     predicts: MapKind | None = None,
+    anchors: Anchors | str | Path | ArrayLike | None = None,
+    guide: bool = False,
+    normals: NormalMap | str | Path | ArrayLike | None = None,
+    normals_frame: NormalsFrame = "redepth",
+    planes: Planes | str | Path | ArrayLike | None = None,
 ) -> Refinement:
     """Refine the depth of one photo; for several photos, make a `Pipeline` once.
 
@@ -226,6 +253,13 @@ def refine(
         data: further data of the photo for objectives.
         depth: (h, w), a finished map to refine in place of a prediction, of the photo's aspect ratio.
         predicts: what ``depth`` is: ``disparity``, ``depth`` or ``metric-depth``.
+        anchors: known points, which give metres: a file (`io.load_known_points`), a COLMAP folder, a sparse
+            map (H, W) in metres, or rows of x, y, metres and, optionally, sigma.
+        guide: whether they also pull on the surface, by the objective ``anchors``.
+        normals: (H, W, 3) or a file (`io.load_normals`); adds the objective ``normals``.
+        normals_frame: their frame: ``redepth``, ``opencv`` or ``opengl``.
+        planes: (H, W) integers or a file (`io.load_labels`), 0 for no plane, every other value one plane;
+            adds the objective ``planes``.
 
     Raises:
         RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
@@ -241,8 +275,21 @@ def refine(
         overrides = [*map_overrides(GIVEN_ARRAY, predicts), *overrides]
     if prompt is not None:
         overrides = [*overrides, "prompt.captioner=none"]
+    if anchors is not None:
+        anchors = anchor_data(anchors, decoded, max_pixels)
+    if normals is not None:
+        normals = normal_data(normals, decoded, normals_frame, max_pixels)
+    if planes is not None:
+        planes = plane_data(planes, decoded, max_pixels)
     resolved = components.resolve(_with_overrides(preset, overrides))
     components.check_camera(resolved, chosen.camera)
+    resolved = guided(
+        resolved,
+        anchors=anchors is not None,
+        guide=guide,
+        normals=normals is not None,
+        planes=planes is not None,
+    )
     pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
         decoded,
@@ -255,6 +302,9 @@ def refine(
         camera=chosen,
         data=data,
         depth=depth,
+        anchors=anchors,
+        normals=normals,
+        planes=planes,
     )
 
 
@@ -264,6 +314,37 @@ def _with_panorama(
     if panorama and camera is not None:
         raise ConfigError("panorama=True gives the camera: leave out camera=")
     return SPHERICAL if panorama else camera
+
+
+def guided(
+    preset: Preset, *, anchors: bool = False, guide: bool = False, normals: bool = False, planes: bool = False
+) -> Preset:
+    """Return a resolved preset with the objectives of what is given; it may set their weights itself.
+
+    Args:
+        preset: resolved.
+        anchors: whether known points are given.
+        guide: whether they pull on the surface.
+        normals: whether normals are given.
+        planes: whether planes are given.
+
+    Raises:
+        ConfigError: points shall guide, and none are given.
+    """
+    if guide and not anchors:
+        raise ConfigError("no known points to guide: add --anchors FILE (anchors= in Python)")
+    wanted = {"anchors": guide, "normals": normals, "planes": planes}
+    added = [name for name, given in wanted.items() if given and name not in preset.optim.objectives]
+    overrides = [f"optim.objectives.{name}.weight={GUIDE_WEIGHTS[name]:g}" for name in added]
+    return components.resolve(_with_overrides(preset, overrides)) if added else preset
+
+
+def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:
+    """Fit the answer to the known points, if there are some."""
+    anchors = next((record for record in data if isinstance(record, Anchors)), None)
+    if anchors is None:
+        return None
+    return fit_metric(outcome.refined[0, 0], anchors, outcome.predicts, outcome.invariance)
 
 
 def map_overrides(path: str, predicts: MapKind) -> list[str]:

@@ -203,8 +203,10 @@ class Refinement:
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each flagged failure signature, and for what of the ground truth was not measured."""
+        """A line for each flagged failure signature, for uncertain metres, and for truth left out."""
         lines = [signature.warning for signature in self.flagged]
+        if self.metric_fit is not None and self.metric_fit.warning:
+            lines.append(self.metric_fit.warning)
         if self.ground_truth is not None:
             lines += self.ground_truth.left_out.warnings()
             lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))
@@ -304,6 +306,7 @@ class Refinement:
                 "blend": outcome.blend_record(),
             },
             "camera": self._camera_record(),
+            "metres": None if self.metric_fit is None else self.metric_fit.record(),
             "partial": self.partial,
             "reason": outcome.reason,
             "seed": self.seed,

@@ -110,3 +110,10 @@ def test_the_demo_writes_its_record_and_pictures(tmp_path: Path) -> None:
     assert record["photos"][1]["silog_refined"] > 0
     for name in ("overview.png", "moon/comparison.png", "motorcycle_left/run.json"):
         assert (tmp_path / "out" / "demo" / name).is_file()
+
+
+@pytest.mark.slow
+def test_the_pictures_of_the_conventions_are_drawn(tmp_path: Path) -> None:
+    run(tmp_path, str(EXAMPLES / "conventions.py"), "--out", "pictures")
+    stored = Path(__file__).parents[1] / "docs" / "pictures" / "conventions"
+    assert {p.name for p in (tmp_path / "pictures").iterdir()} == {p.name for p in stored.iterdir()}

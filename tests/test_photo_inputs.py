@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 import redepth
 from redepth import io
-from redepth.batch import Photo, Settings, check_photos, why_refine
+from redepth.batch import Photo, Settings, check_photos, refine_photos, why_refine
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.errors import ConfigError, InputError
@@ -20,6 +21,7 @@ from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.geometry import normals_from_depth
 from redepth.photo_inputs import PhotoInputs
 from redepth.refinement import Refinement
+from redepth.runtime.executors import Resources
 from tests.support.command import call
 from tests.support.small_photos import write_depth, write_photo
 from tests.support.walls import FAST, ODD, OPTIONS, SHIFTED, SQUARE, off_by, wall_depth
@@ -101,6 +103,43 @@ def test_python_refuses_what_is_no_camera() -> None:
             redepth.refine(pixels, "smoke", camera=camera)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="estimates no camera"):
         redepth.refine(pixels, "smoke", camera="model")
+
+
+def test_a_camera_is_that_of_one_photo_alone() -> None:
+    pipeline = redepth.Pipeline("smoke", overrides=["optim.steps=1", "optim.members=1"], device="cpu")
+    pixels = np.full((40, 50, 3), 0.5, np.float32)
+    assert pipeline.refine(pixels, camera=SQUARE).camera == SQUARE.of_picture(40, 50)
+    assert pipeline.refine(pixels).camera == ORTHOGRAPHIC
+
+
+def test_another_camera_refines_again_and_says_which(tmp_path: Path) -> None:
+    path = write_photo(tmp_path / "a.png")
+    file = tmp_path / "k.json"
+    file.write_text(json.dumps({"fx": 50.0, "fy": 50.0, "cx": 25.0, "cy": 20.0}))
+    settings = Settings(resolve(load_preset("smoke", FAST)), device="cpu", prompt="x")
+
+    def photo(camera: Any) -> Photo:
+        return Photo(path, tmp_path / "out", PhotoInputs(camera, "--camera"))
+
+    def refine(camera: Any) -> None:
+        (done,) = refine_photos([photo(camera)], settings, Resources())
+        assert done.error == ""
+
+    def why(camera: Any) -> str | None:
+        return why_refine(photo(camera), settings)
+
+    refine(Camera(field_of_view=60.0))
+    assert why(Camera(field_of_view=60.0)) is None
+    assert why(Camera(field_of_view=61.0)) == "the field of view changed"
+    assert why(file) == "the field of view is not used any more; the file of intrinsics is new"
+    assert why(None) == "the field of view is not used any more"
+    assert why("orthographic") == "the camera is new; the field of view is not used any more"
+    refine(file)
+    assert why(file) is None
+    file.write_text(json.dumps({"fx": 51.0, "fy": 50.0, "cx": 25.0, "cy": 20.0}))
+    assert why(file) == "the file of intrinsics changed"
+    numbers = io.parse_intrinsics("51,50,25,20")
+    assert why(numbers) == "the camera is new; the file of intrinsics is not used any more"
 
 
 def test_a_batch_reads_inputs_once_and_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

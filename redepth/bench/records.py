@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from redepth.components import StoredPreset
 from redepth.data.datasets import Dataset
 from redepth.errors import RedepthError
+from redepth.literals import BenchCamera
 from redepth.metrics import LeftOut
 from redepth.protocols import EvaluationProtocol, ImageMetrics, finite_numbers, open_dataset
 
@@ -39,6 +40,7 @@ class Run(BaseModel):
         presets: name -> resolved preset.
         prompt: the prompt for every photo; None takes each photo's caption from the preset's captioner.
         seed: seed of all random streams.
+        camera: whose camera the photos are refined with.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +52,7 @@ class Run(BaseModel):
     presets: dict[str, StoredPreset]
     prompt: str | None = None
     seed: int = 0
+    camera: BenchCamera = "preset"
 
     def tasks(self) -> list[tuple[str, str]]:
         """Return the names of a preset and an image for each row, all images of a preset together."""

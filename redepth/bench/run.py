@@ -17,8 +17,9 @@ from redepth.components import captioner_of
 from redepth.config import Preset
 from redepth.data.datasets import Sample
 from redepth.data.datasets.base import Array
-from redepth.errors import RedepthError
+from redepth.errors import InputError, RedepthError
 from redepth.optim.outcome import Outcome
+from redepth.photo_inputs import ChosenCamera
 from redepth.pipeline import Pipeline
 from redepth.protocols import EvaluationProtocol, Measurement, difference, measure, prepare
 from redepth.refinement import Refinement
@@ -82,7 +83,7 @@ def finished_rows(run: Run, folder: Path) -> list[Result]:
 def differences(a: Run, b: Run) -> list[str]:
     """Return in words each difference between two runs."""
     words = difference(a.protocol, b.protocol)
-    for name in ("dataset", "options", "prompt", "seed"):
+    for name in ("dataset", "options", "prompt", "seed", "camera"):
         if getattr(a, name) != getattr(b, name):
             words.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
     if a.images != b.images and not words:
@@ -196,7 +197,12 @@ class _Worker:
         identity = identify(stored, self.run.presets[preset])
         sample = prepare(self.run.protocol, stored)
         refinement = require_whole(
-            self._pipeline(preset).refine(sample.pixels(), prompt=self.prompts[task], seed=self.run.seed)
+            self._pipeline(preset).refine(
+                sample.pixels(),
+                prompt=self.prompts[task],
+                seed=self.run.seed,
+                camera=self._camera(sample),
+            )
         )
         known = known_part(sample, refinement)
         measured = measure_both(self.run.protocol, known, refinement.outcome)
@@ -216,6 +222,13 @@ class _Worker:
         path = begin_row(self.folder, task)
         finish_row(path, record, identity, self._write(path, refinement, measured))
         return result
+
+    def _camera(self, sample: Sample) -> ChosenCamera | None:
+        if self.run.camera == "preset":
+            return None
+        if sample.camera is None:
+            raise InputError("the data set has no camera of this photo: take --camera preset")
+        return ChosenCamera(sample.camera, "data set")
 
     def _pipeline(self, preset: str) -> Pipeline:
         if preset not in self.pipelines:

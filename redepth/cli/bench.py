@@ -15,6 +15,7 @@ from rich.text import Text
 from redepth.cli import console, options
 from redepth.cli.output import results_folder
 from redepth.errors import OutputError
+from redepth.literals import BenchCamera
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ def bench_run(
         str | None, typer.Option(help="Prompt for the prior, the same for every photo; replaces captions.")
     ] = None,
     seed: options.Seed = 0,
+    camera: Annotated[
+        BenchCamera,
+        typer.Option(help="Refine with the camera of the preset's renderer, or with that of the data set."),
+    ] = "preset",
     max_pixels: options.MaxPixels = 100_000_000,
     arrays: Annotated[bool, typer.Option("--arrays", help="Also store the maps of every image.")] = False,
     fresh: options.Fresh = False,
@@ -92,6 +97,7 @@ def bench_run(
         presets=_presets(presets or ["embedded"], overrides or []),
         prompt=prompt,
         seed=seed,
+        camera=camera,
     )
     where = folder or Path("out/bench") / dataset
     resources = options.resources(workers, ray, threads, device)

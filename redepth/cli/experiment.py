@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def experiment(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift or cost.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift, cost or anchors."
+        ),
     ],
     preset: options.PresetName = "embedded",
     overrides: options.Overrides = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redepth.errors import ConfigError, InputError
-from redepth.literals import CameraName
+from redepth.literals import CameraName, NormalsFrame
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -63,6 +63,43 @@ SkyMaskOption = Annotated[
     ),
 ]
 
+AnchorsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--anchors",
+        metavar="FILE|FOLDER",
+        help="Known points, which give metres: a table of x,y,metres (csv), a sparse depth map (KITTI "
+        "png, npy, exr), or a folder of COLMAP's images and points3D; for several photos, a folder of files.",
+    ),
+]
+GuideOption = Annotated[
+    bool, typer.Option("--guide", help="The known points of --anchors also pull on the surface.")
+]
+
+NormalsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--normals",
+        metavar="FILE|FOLDER",
+        help="Map of normals that guides: picture of (n + 1) / 2, or npy (H, W, 3); adds an objective.",
+    ),
+]
+NormalsFrameOption = Annotated[
+    NormalsFrame,
+    typer.Option(
+        "--normals-frame",
+        help="Frame of --normals: redepth and opengl: y up, z to the viewer; opencv: y down, z away.",
+    ),
+]
+PlanesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--planes",
+        metavar="FILE|FOLDER",
+        help="Regions that are planes: labels, 0 for none, every other value one plane; adds an objective.",
+    ),
+]
+
 
 @dataclass
 class GivenInputs:
@@ -94,6 +131,10 @@ def given_inputs(
     camera: CameraName | None = None,
     panorama: bool = False,
     sky_mask: Path | None = None,
+    anchors: Path | None = None,
+    normals: Path | None = None,
+    normals_frame: NormalsFrame = "redepth",
+    planes: Path | None = None,
 ) -> GivenInputs:
     """Find what the options give with each photo; files are not read yet.
 
@@ -105,17 +146,27 @@ def given_inputs(
 
     cameras = _cameras(paths, fov, intrinsics, camera, panorama)
     masks = _files_of(paths, sky_mask, "--sky-mask")
+    points = _points_of(paths, anchors)
+    oriented, flat = _files_of(paths, normals, "--normals"), _files_of(paths, planes, "--planes")
     given = GivenInputs()
     for path in paths:
-        files = {"--intrinsics": cameras.get(path, "missing"), "--sky-mask": masks.get(path, "missing")}
-        missing = next((option for option, file in files.items() if file == "missing"), None)
+        options: dict[str, Container[Path]] = {
+            "--intrinsics": cameras,
+            "--sky-mask": masks,
+            "--anchors": points,
+            "--normals": oriented,
+            "--planes": flat,
+        }
+        missing = next((option for option, found in options.items() if path not in found), None)
         if missing is not None:
             given.problems[path] = (
                 f"{missing}: its folder must hold one file of this photo's name, whatever the suffix"
             )
             continue
         chosen, origin = cameras[path]
-        given.inputs[path] = PhotoInputs(chosen, origin, masks[path])
+        given.inputs[path] = PhotoInputs(
+            chosen, origin, masks[path], points[path], oriented[path], normals_frame, flat[path]
+        )
     return given
 
 
@@ -124,6 +175,13 @@ def _files_of(paths: Sequence[Path], given: Path | None, option: str) -> dict[Pa
     from redepth import io
 
     return dict.fromkeys(paths) if given is None else {**io.companions(paths, given, option)}
+
+
+def _points_of(paths: Sequence[Path], given: Path | None) -> dict[Path, Path | None]:
+    """Return the known points of each photo; a COLMAP folder has those of all photos."""
+    if given is not None and any((given / name).is_file() for name in ("images.bin", "images.txt")):
+        return dict.fromkeys(paths, given)
+    return _files_of(paths, given, "--anchors")
 
 
 def _cameras(

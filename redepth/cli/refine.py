@@ -66,6 +66,11 @@ def refine(
     camera: photo_options.CameraOption = None,
     panorama: photo_options.PanoramaOption = False,
     sky_mask: photo_options.SkyMaskOption = None,
+    anchors: photo_options.AnchorsOption = None,
+    guide: photo_options.GuideOption = False,
+    normals: photo_options.NormalsOption = None,
+    normals_frame: photo_options.NormalsFrameOption = "redepth",
+    planes: photo_options.PlanesOption = None,
     write: options.Write = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
@@ -76,18 +81,35 @@ def refine(
 ) -> None:
     """Refine photos and write a folder for each: the refined map, a comparison, a run record, or --write."""
     from redepth.batch import Settings
+    from redepth.pipeline import guided
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = _find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     given = photo_options.given_inputs(
-        paths, fov=fov, intrinsics=intrinsics, camera=camera, panorama=panorama, sky_mask=sky_mask
+        paths,
+        fov=fov,
+        intrinsics=intrinsics,
+        camera=camera,
+        panorama=panorama,
+        sky_mask=sky_mask,
+        anchors=anchors,
+        normals=normals,
+        normals_frame=normals_frame,
+        planes=planes,
     )
     # Overrides of the user come after those of --depth, which they may refine.
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
     resolved = options.resolved_preset(preset, overrides)
     given.check(resolved)
+    resolved = guided(
+        resolved,
+        anchors=anchors is not None,
+        guide=guide,
+        normals=normals is not None,
+        planes=planes is not None,
+    )
     request = RefineRequest(
         paths=paths,
         rejected=rejected,

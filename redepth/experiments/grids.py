@@ -10,9 +10,13 @@ from typing import Any, Literal
 from redepth import priors, renderers
 from redepth.config import Component, Preset
 from redepth.errors import ConfigError, RedepthError, nearest
+from redepth.experiments.known_points import COUNTS
+from redepth.optim.objectives import GUIDE_WEIGHTS
 from redepth.registry import Registry, options_schema
 
-Plot = Literal["arms", "scenes", "members", "factors"]
+GUIDE = "optim.objectives.anchors"
+
+Plot = Literal["arms", "scenes", "members", "factors", "points"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Arm:
         factor: the factor of `FACTORS` that the arm varies.
         extra: whether the arm runs only when it is named on the command line.
         obstacle: why the preset cannot have this arm; empty if it can.
+        points: number of known points that pull on the surface and align it; None: the protocol aligns.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Arm:
     factor: str = ""
     extra: bool = False
     obstacle: str = ""
+    points: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,11 @@ class Experiment:
         reference: the arm that the others are compared with, image by image; empty compares none.
         splits: splits of the synthetic scenes.
         strengths: strengths of their shifts.
-        plot: the rows or axis of the plot: ``arms``, ``scenes``, the number of ``members``, or a panel for
-            each of the ``factors``.
+        plot: the rows or axis of the plot: ``arms``, ``scenes``, the number of ``members``, a panel for
+            each of the ``factors``, or the number of ``points``.
         columns: columns of the table besides those of every experiment; keys of `summary.COLUMNS`.
         pictures: whether sheets of a few scenes are drawn.
+        by_scene: whether all arms of a scene run before the next scene, so that the first are complete.
     """
 
     name: str
@@ -65,6 +72,7 @@ class Experiment:
     plot: Plot = "arms"
     columns: tuple[str, ...] = ()
     pictures: bool = False
+    by_scene: bool = False
 
 
 def experiment(name: str) -> Experiment:
@@ -284,6 +292,20 @@ def _times(value: int, factors: Sequence[float]) -> list[int]:
     return [max(1, round(factor * value)) for factor in factors]
 
 
+# --- known points ---------------------------------------------------------------------------------
+
+
+def _anchors(preset: Preset) -> list[Arm]:
+    """Return an arm for each number of points, all with the same preset."""
+    guide = () if "anchors" in preset.optim.objectives else (f"{GUIDE}.weight={GUIDE_WEIGHTS['anchors']:g}",)
+    return [Arm(points_name(count), guide, points=count) for count in COUNTS]
+
+
+def points_name(count: int) -> str:
+    """Return the name of the arm with so many points."""
+    return f"{count} points"
+
+
 def _has(registry: Registry, name: str, option: str) -> bool:
     """Return whether a component has an option."""
     return option in options_schema(registry.get(name)).model_fields
@@ -335,6 +357,15 @@ _EXPERIMENTS = (
         reference="preset",
         plot="factors",
         columns=("memory",),
+    ),
+    Experiment(
+        "anchors",
+        "What do known points add, against the initial depth aligned to the same points?",
+        _anchors,
+        splits=("relief", "shapes"),
+        plot="points",
+        columns=("abs_rel",),
+        by_scene=True,
     ),
 )
 

@@ -90,7 +90,7 @@ def plan(
         protocol = load_protocol(SYNTHETIC)
         protocol = protocol.model_copy(update={"split": Split(name="procedural scenes")})
     else:
-        if len(grid.splits) > 1 or splits or strengths:
+        if grid.plot == "scenes" or splits or strengths:
             raise ConfigError(f"splits and strengths are of the data set {SYNTHETIC}; {dataset} has none")
         protocol, images_of_dataset = _dataset_images(dataset, options or {}, images, tuning)
         sets = [images_of_dataset]
@@ -188,7 +188,7 @@ def _arm_run(arm: Arm, base: Preset, synthetic: bool) -> ArmRun:
         raise ConfigError(f"needs the true surface in the renderer's unit, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
     _check_runnable(preset)
-    return ArmRun(preset=preset, teacher=arm.teacher, parts=arm.parts, factor=arm.factor)
+    return ArmRun(preset=preset, teacher=arm.teacher, parts=arm.parts, factor=arm.factor, points=arm.points)
 
 
 def _check_runnable(preset: Preset) -> None:

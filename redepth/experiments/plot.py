@@ -215,9 +215,33 @@ def _caption(study: Study, cells: Sequence[Cell], axes: Any, figure: Any = None,
         figure.suptitle(text, fontsize=8, color="#555555")
 
 
+def _points_axis(study: Study, cells: Sequence[Cell]) -> Figure:
+    """Draw SI-log and AbsRel over the number of known points: the initial depth dashed, the refined solid."""
+    figure = _figure(3.0)
+    panels: Any = figure.subplots(1, 2)
+    counts = list(dict.fromkeys(study.arms[c.arm].points or 0 for c in cells))
+    sides = {"SI-log": ("before", "after"), "AbsRel": ("abs_rel_before", "abs_rel_after")}
+    for axes, (title, (before, after)) in zip(panels, sides.items(), strict=True):
+        for number, scenes in enumerate(dict.fromkeys(cell.scenes for cell in cells)):
+            mine = [cell for cell in cells if cell.scenes == scenes]
+            at = [counts.index(study.arms[c.arm].points or 0) for c in mine]
+            for side, style, what in ((before, "o--", "initial"), (after, "o-", "refined")):
+                values = [getattr(cell, side) for cell in mine]
+                label = f"{scenes}, {what}" if title == "SI-log" else None
+                axes.plot(at, values, style, color=_color(number), markersize=4, label=label)
+        axes.set_xticks(range(len(counts)), [str(count) if count else "0:\ntruth" for count in counts])
+        axes.set_xlabel("known points that align and guide")
+        axes.set_ylabel(title)
+        axes.set_yscale("log")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    _caption(study, cells, panels[0], figure)
+    return figure
+
+
 PLOTS: Mapping[Plot, Callable[[Study, Sequence[Cell]], Figure]] = {
     "arms": _arms,
     "scenes": _scenes,
     "members": _members,
     "factors": _factors,
+    "points": _points_axis,
 }

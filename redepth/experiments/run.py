@@ -14,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, identify, identities, known_part, measure_both, require_whole
+from redepth.bench import captions, identify, identities, known_part, require_whole
 from redepth.data.datasets import Sample
+from redepth.experiments.known_points import draw_points, measure_aligned
 from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
+from redepth.guidance import Anchors
 from redepth.ops import geometry
 from redepth.pipeline import Pipeline
 from redepth.protocols import Measurement, prepare
@@ -180,10 +182,11 @@ class _Worker:
         stored = self.readers[scene.scenes.label].load(scene.image)
         identity = identify(stored, arm.preset)
         sample = prepare(self.study.protocol, stored)
-        refinement, peak = self._refine(name, arm, scene, sample)
+        points = draw_points(sample, arm.points, self.study.image_seed(scene)) if arm.points else None
+        refinement, peak = self._refine(name, arm, scene, sample, points)
         known = known_part(sample, refinement)
         measured = [
-            (part, measure_both(self.study.protocol, known, part.refinement.outcome))
+            (part, measure_aligned(self.study.protocol, known, part.refinement.outcome, points))
             for part in _parts(name, arm, refinement)
         ]
         rows = StoredResults(rows=[self._row(scene, part, both, peak) for part, both in measured])
@@ -195,7 +198,7 @@ class _Worker:
         return rows
 
     def _refine(
-        self, name: str, arm: ArmRun, scene: Scene, sample: Sample
+        self, name: str, arm: ArmRun, scene: Scene, sample: Sample, points: Anchors | None
     ) -> tuple[Refinement, float | None]:
         """Return the refinement and its peak memory in MiB."""
         pipeline = self._pipeline(name, arm)
@@ -205,7 +208,10 @@ class _Worker:
             prior.set_surface(_surface(pipeline, sample, share))
         memory = PeakMemory(pipeline.device)
         refinement = pipeline.refine(
-            sample.pixels(), prompt=self.prompts.get(scene.name, ""), seed=self.study.image_seed(scene)
+            sample.pixels(),
+            prompt=self.prompts.get(scene.name, ""),
+            seed=self.study.image_seed(scene),
+            data=() if points is None else (points,),
         )
         return require_whole(refinement), memory.mib()
 
@@ -215,6 +221,11 @@ class _Worker:
         return self.study.grid.pictures and in_first_set and scene.number < PICTURED
 
     def _pipeline(self, name: str, arm: ArmRun) -> Pipeline:
+        if name not in self.loaded and self.study.grid.by_scene and arm.teacher is None:
+            # Arms of one preset share its components.
+            same = (p for p in self.loaded.values() if p.preset == arm.preset)
+            if (shared := next(same, None)) is not None:
+                self.loaded[name] = shared
         if name not in self.loaded:
             # Only one arm is in memory: all scenes of an arm come before those of the next.
             self.loaded = {}

@@ -56,6 +56,7 @@ class ArmRun(BaseModel):
     teacher: float | None = None
     parts: tuple[int, ...] = ()
     factor: str = ""
+    points: int | None = None
 
 
 class Scene(NamedTuple):
@@ -115,7 +116,11 @@ class Study(BaseModel):
                 yield Scene(scenes, image, number)
 
     def tasks(self) -> list[Task]:
-        """Return the pairs of an arm and a scene's name, arm by arm."""
+        """Return the pairs of an arm and a scene's name, arm by arm, or as the experiment says."""
+        if self.grid.by_scene:
+            # Sets of scenes side by side: the first n of each are complete together.
+            ordered = sorted(self.scenes(), key=lambda scene: scene.number)
+            return [(arm, scene.name) for scene in ordered for arm in self.arms]
         return [(arm, scene.name) for arm in self.arms for scene in self.scenes()]
 
     def reader(self, scenes: SceneSet) -> Dataset:

@@ -23,7 +23,7 @@ __all__ = [
     "table",
 ]
 
-METRIC, NORMALS = "silog", "normals_mean"
+METRIC, NORMALS, ABS_REL = "silog", "normals_mean", "abs_rel"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Cell:
         flagged: share of refinements with any signature above its threshold.
         seconds: mean time of a refinement.
         memory_mib: largest peak memory; None if it is unknown.
+        abs_rel_before: mean AbsRel of the initial depth.
+        abs_rel_after: mean AbsRel of the refined depth.
+        abs_rel_change: its relative change, as ``change``.
+        abs_rel_wins: share of images whose AbsRel fell.
     """
 
     arm: str
@@ -71,6 +75,10 @@ class Cell:
     flagged: float
     seconds: float
     memory_mib: float | None
+    abs_rel_before: float
+    abs_rel_after: float
+    abs_rel_change: Interval
+    abs_rel_wins: float
 
     @property
     def scenes(self) -> str:
@@ -97,6 +105,7 @@ def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
     first = rows[0]
     before = list(_by_image(rows, "before", METRIC).values())
     after = list(_by_image(rows, "after", METRIC).values())
+    relative = [list(_by_image(rows, side, ABS_REL).values()) for side in ("before", "after")]
     memory = [r.memory_mib for r in rows if r.memory_mib is not None]
     return Cell(
         arm=first.arm,
@@ -117,6 +126,10 @@ def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
         flagged=_mean([float(bool(r.flagged)) for r in rows]),
         seconds=_mean([r.seconds for r in rows]),
         memory_mib=max(memory) if memory else None,
+        abs_rel_before=_mean(relative[0]),
+        abs_rel_after=_mean(relative[1]),
+        abs_rel_change=seeded_interval(lambda generator: bootstrap_interval(*relative, generator=generator)),
+        abs_rel_wins=win_rate(*relative),
     )
 
 
@@ -191,6 +204,13 @@ COLUMNS: Mapping[str, Column] = {
     "collapse": ("collapse", lambda c: _number(c.collapse, "{:.2f}")),
     "edges": ("false edges", lambda c: _number(c.edges, "{:.3f}")),
     "flagged": ("flagged", lambda c: f"{100 * c.flagged:.0f} %"),
+    "abs_rel": (
+        "AbsRel",
+        lambda c: (
+            f"{c.abs_rel_before:.4f} to {c.abs_rel_after:.4f}, {percent(c.abs_rel_change, c.images)}, "
+            f"wins {100 * c.abs_rel_wins:.0f} %"
+        ),
+    ),
     "memory": ("peak MiB", lambda c: _number(c.memory_mib, "{:.0f}")),
 }
 """Columns of some experiments only, by key; see `Experiment.columns`."""

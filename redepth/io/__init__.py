@@ -5,11 +5,13 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 """
 
 from redepth.io.arrays import read_floats
+from redepth.io.colmap import load_colmap_points
 from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16, load_map
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.exif import exif_focal_length
 from redepth.io.exr import save_exr
 from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
+from redepth.io.guides import load_labels, load_normals
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
 from redepth.io.images import image_size
 from redepth.io.intrinsics import (
@@ -19,6 +21,7 @@ from redepth.io.intrinsics import (
     load_intrinsics,
     parse_intrinsics,
 )
+from redepth.io.known_points import KnownPoints, load_known_points, points_of_map, points_of_table
 from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_limit
 from redepth.io.mask import load_mask
 from redepth.io.names import as_text, displayed, hashed_name, is_safe_name
@@ -49,6 +52,7 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "PIXEL_CENTRES",
     "Intrinsics",
+    "KnownPoints",
     "StrPath",
     "as_text",
     "atomic_path",
@@ -65,12 +69,16 @@ __all__ = [
     "image_size",
     "is_safe_name",
     "json_line",
+    "load_colmap_points",
     "load_depth_map",
     "load_disparity_png",
     "load_grey16",
     "load_intrinsics",
+    "load_known_points",
+    "load_labels",
     "load_map",
     "load_mask",
+    "load_normals",
     "load_photo",
     "manifest",
     "open_regular",
@@ -78,6 +86,8 @@ __all__ = [
     "parse_intrinsics",
     "photo_of_array",
     "pixel_limit",
+    "points_of_map",
+    "points_of_table",
     "read_floats",
     "read_text",
     "reason",

@@ -6,9 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from redepth.contracts import Invariance
+from redepth.errors import InputError
+from redepth.guidance import Anchors
 from redepth.literals import Predicts
+from redepth.ops.known_points import fit_points
+from redepth.ops.sampling import taps
+
+LOW_CONFIDENCE = 0.3
+"""A fit of a lower confidence is warned of: about three points that agree with each other are above it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,9 @@ class MetricFit:
         points: known points that were inside the picture.
         inliers: those that agree with the fit.
         residual: median over the inliers of \|z - z_known\| / z_known.
-        confidence: in [0, 1].
+        confidence: in [0, 1], as `ops.known_points.fit_points` defines it; 0 if nothing checks the fit.
+        sloped: whether the points determine scale and shift both; else the shift is 0.
+        source: where the points are from.
     """
 
     scale: float
@@ -32,6 +44,32 @@ class MetricFit:
     inliers: int
     residual: float
     confidence: float
+    sloped: bool = True
+    source: str = ""
+
+    @property
+    def warning(self) -> str:
+        """A line where the confidence is low, else empty."""
+        if self.confidence >= LOW_CONFIDENCE:
+            return ""
+        reason = f"{self.inliers} of {self.points} known points agree with the fit"
+        if not self.sloped:
+            reason = "the known points are at too similar depths to find a shift"
+        return (
+            f"metres are uncertain (confidence {self.confidence:.2f}): {reason}; add points at other depths"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return the fit as JSON-compatible data."""
+        return {
+            "scale": self.scale,
+            "shift": self.shift,
+            "points": self.points,
+            "inliers": self.inliers,
+            "residual": self.residual,
+            "confidence": self.confidence,
+            "from": self.source,
+        }
 
     def depth(self, raw: NDArray[Any], predicts: Predicts) -> NDArray[np.float32]:
         """Return the depth in metres; NaN where the fit gives none, beyond infinity or behind the camera."""
@@ -40,3 +78,50 @@ class MetricFit:
         fitted = np.where(known, fitted, 1.0)
         metres = 1.0 / fitted if predicts == "disparity" else fitted
         return np.where(known, metres, np.nan).astype(np.float32)
+
+
+def fit_metric(
+    raw: ArrayLike | Tensor,
+    anchors: Anchors,
+    predicts: Predicts = "disparity",
+    invariance: Invariance = "affine",
+) -> MetricFit:
+    """Fit a prediction to known points, robustly (`ops.known_points.fit_points`).
+
+    Args:
+        raw: (H, W) the prediction, finite.
+        anchors: the points; those outside the picture are ignored.
+        predicts: what ``raw`` is.
+        invariance: ``affine`` fits scale and shift to at least 2 points, ``metric`` the scale alone to at
+            least 1.
+
+    Raises:
+        InputError: too few points in the picture, points that contradict the prediction, or a prediction that
+            is not finite.
+    """
+    values = raw.detach().cpu() if isinstance(raw, Tensor) else torch.from_numpy(np.asarray(raw))
+    if values.dim() != 2 or not bool(torch.isfinite(values).all()):
+        raise InputError("a prediction for known points must be (H, W) and finite")
+    points = anchors.chosen(anchors.inside, torch.device("cpu"))
+    where = taps(points.x, points.y, *values.shape)
+    try:
+        fit = fit_points(
+            values[None, None],
+            where,
+            points.depth,
+            sigma=points.sigma,
+            predicts=predicts,
+            shift=invariance == "affine",
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return MetricFit(
+        scale=fit.scale,
+        shift=fit.shift,
+        points=points.depth.numel(),
+        inliers=int(fit.inliers.sum()),
+        residual=fit.residual,
+        confidence=fit.confidence,
+        sloped=fit.sloped,
+        source=anchors.source,
+    )

@@ -20,10 +20,27 @@ def gaussian_blur(values: Tensor, sigma: float, *, closed: bool = False) -> Tens
     in pixels. Non-finite values spread over the kernel's reach. In a ``closed`` map the first and the last
     column are neighbours.
     """
+    kernel = _gaussian(values, sigma)
+    return _convolved(values, kernel / kernel.sum(), "replicate", closed)
+
+
+def gaussian_sum(values: Tensor, sigma: float, *, closed: bool = False) -> Tensor:
+    r"""Return :math:`\sum_q e^{-\lVert p - q \rVert^2 / (2 \sigma^2)} v_q` at each pixel p of (B, C, H, W).
+
+    Nothing is outside of the map, unless it is ``closed``, and beyond 3 sigma along a side nothing counts.
+    """
+    return _convolved(values, _gaussian(values, sigma), "constant", closed)
+
+
+def _gaussian(values: Tensor, sigma: float) -> Tensor:
     reach = math.ceil(3 * sigma)
     t = torch.arange(-reach, reach + 1, dtype=values.dtype, device=values.device)
-    kernel = torch.exp(-(t**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
+    return torch.exp(-(t**2) / (2 * sigma**2))
+
+
+def _convolved(values: Tensor, kernel: Tensor, border: str, closed: bool) -> Tensor:
+    """Convolve the columns and the rows with the same kernel."""
+    reach = len(kernel) // 2
     # One picture with grouped channels: on a CPU far faster than a batch of pictures with one channel.
     planes = values.flatten(0, 1)[None]
     if closed:
@@ -34,7 +51,7 @@ def gaussian_blur(values: Tensor, sigma: float, *, closed: bool = False) -> Tens
     beside = 0 if closed else reach
     for shape, pad in (((1, 1, 1, -1), (beside, beside, 0, 0)), ((1, 1, -1, 1), (0, 0, reach, reach))):
         weight = kernel.view(shape).expand(count, -1, -1, -1).contiguous()
-        planes = F.conv2d(F.pad(planes, pad, mode="replicate"), weight, groups=count)
+        planes = F.conv2d(F.pad(planes, pad, mode=border), weight, groups=count)
     return planes.view(values.shape)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from redepth.contracts import Prior, StepDraws, Upcasts
 from redepth.errors import RedepthError
+from redepth.guidance import Anchors
 from redepth.optim.draws import draw_steps
 from redepth.optim.group import FinishedGroup, Group
 from redepth.optim.loss_log import NotFinite
@@ -272,6 +273,7 @@ class Loop:
             sky=sky.mask.cpu(),
             sky_given=sky.given,
             camera=problem.camera,
+            support=_support(problem, solver),
         )
         _check_finite(
             {
@@ -311,6 +313,16 @@ def _check_replay(replay: Sequence[StepDraws], plan: Plan) -> None:
 def _title(prior: Prior) -> str:
     checkpoint = getattr(prior, "checkpoint", "")
     return f"{type(prior).__name__} '{checkpoint}'" if checkpoint else type(prior).__name__
+
+
+def _support(problem: Problem, solver: Solver) -> Tensor | None:
+    """Return in how far known points that pull on the surface fix its low frequencies, on the CPU."""
+    anchors = problem.guidance.get(Anchors)
+    weight, _ = solver.objectives.get("anchors", (0.0, None))
+    if anchors is None or anchors.targets is None or not weight:
+        return None
+    sigma = solver.optim.blend_scale * min(problem.initial.shape[-2:])
+    return anchors.targets.support(sigma).cpu()
 
 
 def _check_finite(answers: Mapping[str, Tensor]) -> None:

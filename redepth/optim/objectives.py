@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.contracts import Objective, Surface
+from redepth.guidance import Anchors, NormalMap, Planes
 from redepth.ops.constants import constant
+from redepth.ops.geometry import normals_from_depth
 from redepth.registry import Registry
 
 REGISTRY = Registry("objective", "redepth.objectives", Objective)
@@ -26,7 +28,30 @@ REGISTRY.add(
     "mean nearness inside the sky: keeps it far (not the paper's)",
 )
 
+REGISTRY.add(
+    "anchors",
+    "redepth.optim.objectives:KnownPoints",
+    "robust relative distance to known points, edges and hidden points aside (not the paper's)",
+)
+
+REGISTRY.add(
+    "normals",
+    "redepth.optim.objectives:KnownNormals",
+    "1 - cosine to a map of normals (not the paper's)",
+)
+REGISTRY.add(
+    "planes",
+    "redepth.optim.objectives:KnownPlanes",
+    "relative distance of given regions to their planes (not the paper's)",
+)
+
+MANY_POINTS = 10.0
+"""The number of known points that pull half as much as very many."""
+
 register = REGISTRY.register
+
+GUIDE_WEIGHTS = {"anchors": 1.0, "normals": 1.0, "planes": 10.0}
+"""The weights of the objectives of given data where the preset does not set them."""
 
 
 def laplacian(values: Tensor) -> Tensor:
@@ -82,3 +107,76 @@ class Sky:
         near = normalize_range(surface.raw if surface.predicts == "disparity" else -surface.raw)
         excess = (near - self.tolerance).clamp(min=0) * surface.sky
         return excess.sum(dim=(1, 2, 3)) / surface.sky.sum().clamp(min=1)
+
+
+@dataclass(kw_only=True, eq=False)
+class KnownPoints:
+    r"""Mean robust distance of the surface to known points, such as of LiDAR.
+
+    .. math:: \mathcal{L} = \frac{\sum_i w_i \ln(1 + (e_i / \tau)^2)}{10 + \sum_i w_i}
+
+    Cauchy's loss of the relative depth errors e_i under the scale and shift that fit the frozen prediction to
+    the points. On a depth edge a point may match either side; a point behind a nearer one, which may hide it,
+    counts a tenth; outliers of the fit do not count, and all count less if it is poor (`guidance.Anchors`).
+    Few points, whose noise nothing averages, pull less: 10 points half as much as very many. 0 without
+    points.
+
+    Args:
+        tolerance: tau, the relative error beyond which a point pulls less.
+    """
+
+    tolerance: Annotated[float, Field(ge=1e-4, le=10)] = 0.05
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        anchors = surface.guidance.get(Anchors)
+        if anchors is None or anchors.targets is None:
+            return surface.raw.new_zeros(len(surface.raw))
+        targets = anchors.targets
+        errors = targets.errors(surface.raw) / self.tolerance
+        return (targets.weight * torch.log1p(errors**2)).sum(dim=1) / (MANY_POINTS + targets.weight.sum())
+
+
+@dataclass(kw_only=True, eq=False)
+class KnownNormals:
+    r"""Mean of 1 - cosine between the surface's normals and given ones (`guidance.NormalMap`).
+
+    .. math:: \mathcal{L} = \frac{1}{|K|} \sum_K (1 - n \cdot n^\star)
+
+    over the pixels K whose normal is given; n are those of the relative depth under the photo's camera. 0
+    without given normals.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        given = surface.guidance.get(NormalMap)
+        if given is None:
+            return surface.raw.new_zeros(len(surface.raw))
+        normals = normals_from_depth(surface.depth, given.camera)
+        missed = (1 - (normals * given.normals).sum(dim=1, keepdim=True)) * given.known
+        return missed.sum(dim=(1, 2, 3)) / given.known.sum().clamp(min=1)
+
+
+@dataclass(kw_only=True, eq=False)
+class KnownPlanes:
+    r"""Mean relative distance of given regions to their least-squares planes (`guidance.Planes`).
+
+    .. math:: \mathcal{L} = \frac{1}{|P|} \sum_{p \in P} \frac{|v - \Pi_p v|_1}{|v|_1}
+
+    On a plane the inverse depth is affine in the picture's coordinates under a pinhole camera, the depth
+    under an orthographic one: v is this quantity in a region p, and :math:`\Pi_p` projects it onto the affine
+    functions. The slope of the plane is free. 0 without planes.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        planes = surface.guidance.get(Planes)
+        if planes is None or not planes.regions:
+            return surface.raw.new_zeros(len(surface.raw))
+        values = (1 / surface.depth if planes.pinhole else surface.depth).flatten(1)
+        total = values.new_zeros(len(values))
+        for region in planes.regions:
+            inside = values[:, region.pixels]
+            rest = inside - (inside @ region.basis) @ region.basis.T
+            total = total + rest.abs().sum(dim=1) / inside.abs().sum(dim=1).clamp(min=1e-12)
+        return total / len(planes.regions)

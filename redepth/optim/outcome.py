@@ -101,6 +101,8 @@ class Outcome:
         sky: (1,1,H,W) bool, where the photo shows sky; None if it was not detected.
         sky_given: whether the caller gave the sky mask.
         camera: of the photo.
+        support: (1,1,H,W) in [0, 1), in how far known points fix the low frequencies that ``detail`` would
+            take from the initial output (`guidance.AnchorTargets.support`); None without known points.
         fit: the plan that the run followed; None if it followed the preset.
     """
 
@@ -124,6 +126,7 @@ class Outcome:
     sky: Tensor | None = None
     sky_given: bool = False
     camera: Camera = ORTHOGRAPHIC
+    support: Tensor | None = None
     fit: Plan | None = None
 
     @property
@@ -169,7 +172,10 @@ class Outcome:
             return mean
         change = mean - initial
         if self.blend == "detail":
-            return initial + detail(change, self.blend_scale, closed=self.camera.closed)
+            kept = detail(change, self.blend_scale, closed=self.camera.closed)
+            if self.support is not None:
+                kept = kept + self.support * (change - kept)
+            return initial + kept
         return initial + self.blend_weight * change
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redepth.config import Optim
-from redepth.contracts import Condition, DepthModel, Features, Prior, Renderer, StepDraws, Surface
+from redepth.contracts import Condition, DepthModel, Features, Objective, Prior, Renderer, StepDraws, Surface
 from redepth.guidance import UNGUIDED, Guidance, SkyMask
 from redepth.ops.camera import Camera
 from redepth.optim.parameterizations import Parameterization
@@ -57,6 +57,7 @@ class Solver(Protocol):
     renderer: Renderer
     prior: Prior
     optim: Optim
+    objectives: dict[str, tuple[float, Objective]]
     device: torch.device
     execution: dict[str, Any]
 

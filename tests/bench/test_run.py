@@ -22,8 +22,10 @@ from redepth.bench.records import RUN_FILE
 from redepth.errors import ConfigError, InputError
 from redepth.optim.loop import Interrupted
 from redepth.optim.refiner import Refiner
+from redepth.pipeline import Pipeline
 from redepth.priors.prompts import Prompt
 from redepth.protocols import load_protocol, open_dataset, select
+from redepth.refinement import Refinement
 from redepth.runtime.executors import Resources
 from tests.support.command import ENVIRONMENT, call
 
@@ -104,6 +106,7 @@ def test_another_run_in_the_same_folder_is_refused_with_the_difference(
     for other, words in (
         (make_run(3, "optim.steps=3"), "preset smoke has other settings"),
         (make_run(3, seed=4), "seed 0 and 4"),
+        (make_run(3, camera="dataset"), "camera 'preset' and 'dataset'"),
         (make_run(2), "number of images is 3 in the first and 2"),
     ):
         with pytest.raises(ConfigError, match=rf"holds another benchmark run.*{words}.*--fresh"):
@@ -111,6 +114,26 @@ def test_another_run_in_the_same_folder_is_refused_with_the_difference(
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     results, _ = bench.run_benchmark(make_run(2), copy, ONE_THREAD, fresh=True)
     assert len(results) == len(list(copy.glob("images/*/*.json"))) == 2
+
+
+def test_the_camera_of_the_data_set_is_used_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cameras = []
+    refine = Pipeline.refine
+
+    def watched(self: Pipeline, photo: Any, **options: Any) -> Refinement:
+        result = refine(self, photo, **options)
+        cameras.append((result.camera, result.camera_origin))
+        return result
+
+    monkeypatch.setattr(Pipeline, "refine", watched)
+    settings = ["--preset", "smoke", "--device", "cpu", "--set", "optim.steps=1", "--out", tmp_path]
+    assert call("bench", "motorcycle", *settings, "--camera", "dataset").code == 0
+    ((camera, origin),) = cameras
+    # The focal length of skimage's picture of 741 x 500 pixels.
+    assert camera.intrinsics_in_pixels(500, 741)[:2] == pytest.approx((994.978, 994.978))
+    assert origin == "data set"
 
 
 COMMAND = ["bench", "synthetic", "--limit", "3", "--preset", "smoke", "--threads", "1"]

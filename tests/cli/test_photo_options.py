@@ -26,7 +26,8 @@ def wall(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refine(wall: Path, *more: Any, depth: str = "depth.npy", out: str = "out") -> Finished:
     given = ["--depth", wall / depth, "--predicts", "metric-depth"]
-    return call("refine", wall / "wall.png", *OPTIONS, *given, "--out", wall / out, *more)
+    written = ["--write", "normals,intrinsics", "--out", wall / out]
+    return call("refine", wall / "wall.png", *OPTIONS, *given, *written, *more)
 
 
 def picture_normals(path: Path) -> Any:
@@ -60,6 +61,16 @@ def test_intrinsics_are_those_of_opencv_in_every_form(form: str, wall: Path) -> 
     camera = json.loads((wall / form / "wall" / "run.json").read_text())["camera"]
     assert camera["intrinsics"] == pytest.approx({"fx": 420, "fy": 460, "cx": 250.5, "cy": 190.25})
     assert camera["from"] == ("--intrinsics" if form == "numbers" else f"--intrinsics {folder / 'wall.json'}")
+
+
+def test_the_intrinsics_that_are_written_are_read_again(wall: Path) -> None:
+    assert refine(wall, "--intrinsics", "420,460,250,189.75", depth="shifted.npy", out="one").code == 0
+    stored = wall / "one" / "wall" / "intrinsics.json"
+    assert refine(wall, "--intrinsics", stored, depth="shifted.npy", out="two").code == 0
+    one, two = (json.loads((wall / out / "wall" / "run.json").read_text()) for out in ("one", "two"))
+    assert one["camera"]["intrinsics"] == pytest.approx(two["camera"]["intrinsics"])
+    pictures = [(wall / out / "wall" / "normals.png").read_bytes() for out in ("one", "two")]
+    assert pictures[0] == pictures[1]
 
 
 def test_exif_gives_the_camera_of_a_photo(tmp_path: Path) -> None:
@@ -134,27 +145,3 @@ def test_a_photo_without_its_intrinsics_is_named(tmp_path: Path) -> None:
     done = call("refine", photo, *OPTIONS, "--intrinsics", tmp_path / "cameras", "--out", tmp_path / "out")
     assert done.code == 2
     assert "a.png: --intrinsics: its folder must hold one file of this photo's name" in done.err
-
-
-# --- what is done already -------------------------------------------------------------------------
-
-
-def test_another_camera_refines_again_and_says_which(tmp_path: Path) -> None:
-    photos = [write_photo(tmp_path / "a.png"), write_photo(tmp_path / "b.png", seed=1)]
-    (tmp_path / "k.json").write_text(json.dumps({"fx": 50.0, "fy": 50.0, "cx": 25.0, "cy": 20.0}))
-
-    def again(*options: Any) -> str:
-        done = call("refine", *photos, *OPTIONS, *options, "--out", tmp_path / "out")
-        assert done.code == 0, done
-        return done.out
-
-    again("--fov", "60")
-    assert "2 of 2 photos are done already" in again("--fov", "60")
-    assert "a.png: refined again: the field of view changed" in again("--fov", "61")
-    assert "the field of view is not used any more; the file of intrinsics is new" in again(
-        "--intrinsics", tmp_path / "k.json"
-    )
-    (tmp_path / "k.json").write_text(json.dumps({"fx": 51.0, "fy": 50.0, "cx": 25.0, "cy": 20.0}))
-    assert "the file of intrinsics changed" in again("--intrinsics", tmp_path / "k.json")
-    assert "the camera is new" in again("--intrinsics", "51,50,25,20")
-    assert "the camera is not used any more" in again()

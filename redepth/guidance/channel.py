@@ -1,4 +1,4 @@
-"""What is known of a photo besides its pixels: the typed channel through which objectives get their data."""
+"""The channel: a photo as the depth model sees it, and the records that are fitted to it."""
 
 from __future__ import annotations
 
