@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -147,6 +148,24 @@ class Outcome:
         if self.blend == "agreement":
             return agreement_weight(self.initial, self.members, self.blend_tolerance)
         return torch.ones_like(self.initial)
+
+    def blend_record(self) -> dict[str, Any]:
+        """Return how `refined` is computed, as JSON-compatible data."""
+        if self.blend == "none":
+            return {"rule": "none", "refined": "mean of the members"}
+        if self.blend == "detail":
+            return {
+                "rule": "detail",
+                "refined": "initial + c - G * c, c = mean of the members - initial, "
+                "G a Gaussian of sigma = scale x shorter side",
+                "scale": self.blend_scale,
+            }
+        return {
+            "rule": self.blend,
+            "refined": "initial + w (mean of the members - initial), w = 1 / (1 + (std / (t spread))^2)",
+            "t": self.blend_tolerance,
+            "mean_w": float(self.blend_weight.mean()),
+        }
 
     def _blended(self, initial: Tensor, mean: Tensor) -> Tensor:
         if self.blend == "none":
