@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Cell:
         flagged: share of refinements with any signature above its threshold.
         seconds: mean time of a refinement.
         memory_mib: largest peak memory; None if it is unknown.
-        abs_rel_before: mean AbsRel of the initial depth.
+        abs_rel_before: mean AbsRel of the initial depth; None if a row lacks it.
         abs_rel_after: mean AbsRel of the refined depth.
         abs_rel_change: its relative change, as ``change``.
         abs_rel_wins: share of images whose AbsRel fell.
@@ -75,10 +76,10 @@ class Cell:
     flagged: float
     seconds: float
     memory_mib: float | None
-    abs_rel_before: float
-    abs_rel_after: float
-    abs_rel_change: Interval
-    abs_rel_wins: float
+    abs_rel_before: float | None = None
+    abs_rel_after: float | None = None
+    abs_rel_change: Interval | None = None
+    abs_rel_wins: float | None = None
 
     @property
     def scenes(self) -> str:
@@ -105,7 +106,6 @@ def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
     first = rows[0]
     before = list(_by_image(rows, "before", METRIC).values())
     after = list(_by_image(rows, "after", METRIC).values())
-    relative = [list(_by_image(rows, side, ABS_REL).values()) for side in ("before", "after")]
     memory = [r.memory_mib for r in rows if r.memory_mib is not None]
     return Cell(
         arm=first.arm,
@@ -126,11 +126,31 @@ def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
         flagged=_mean([float(bool(r.flagged)) for r in rows]),
         seconds=_mean([r.seconds for r in rows]),
         memory_mib=max(memory) if memory else None,
-        abs_rel_before=_mean(relative[0]),
-        abs_rel_after=_mean(relative[1]),
-        abs_rel_change=seeded_interval(lambda generator: bootstrap_interval(*relative, generator=generator)),
-        abs_rel_wins=win_rate(*relative),
+        **_abs_rel(rows),
     )
+
+
+def _abs_rel(rows: Sequence[ArmResult]) -> dict[str, Any]:
+    """Return the statistics of AbsRel; none if a row lacks it."""
+    if any(ABS_REL not in row.before or ABS_REL not in row.after for row in rows):
+        return {}
+    before, after = (list(_by_image(rows, side, ABS_REL).values()) for side in ("before", "after"))
+    return {
+        "abs_rel_before": _mean(before),
+        "abs_rel_after": _mean(after),
+        "abs_rel_change": seeded_interval(
+            lambda generator: bootstrap_interval(before, after, generator=generator)
+        ),
+        "abs_rel_wins": win_rate(before, after),
+    }
+
+
+def _abs_rel_text(cell: Cell) -> str:
+    if cell.abs_rel_before is None:
+        return "-"
+    change = percent(cell.abs_rel_change, cell.images)
+    wins = f"{100 * (cell.abs_rel_wins or 0):.0f} %"
+    return f"{cell.abs_rel_before:.4f} to {cell.abs_rel_after:.4f}, {change}, wins {wins}"
 
 
 def _against(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Interval | None:
@@ -204,13 +224,7 @@ COLUMNS: Mapping[str, Column] = {
     "collapse": ("collapse", lambda c: _number(c.collapse, "{:.2f}")),
     "edges": ("false edges", lambda c: _number(c.edges, "{:.3f}")),
     "flagged": ("flagged", lambda c: f"{100 * c.flagged:.0f} %"),
-    "abs_rel": (
-        "AbsRel",
-        lambda c: (
-            f"{c.abs_rel_before:.4f} to {c.abs_rel_after:.4f}, {percent(c.abs_rel_change, c.images)}, "
-            f"wins {100 * c.abs_rel_wins:.0f} %"
-        ),
-    ),
+    "abs_rel": ("AbsRel", _abs_rel_text),
     "memory": ("peak MiB", lambda c: _number(c.memory_mib, "{:.0f}")),
 }
 """Columns of some experiments only, by key; see `Experiment.columns`."""

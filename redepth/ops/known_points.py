@@ -179,7 +179,8 @@ class _Problem:
     def contradicts(self) -> bool:
         r"""Return whether the known values fall where the predicted ones rise.
 
-        By Kendall's rank correlation: its z-score is below -2.4, which takes 5 points. Of fewer, all pairs
+        By Kendall's rank correlation: it is below -0.2 and its z-score below -2.4, which takes 5 points: a
+        prediction without any relation to the points gives a scale alone. Of fewer points, all pairs
         have to be in the wrong order, and farther apart than noise and errors of the prediction explain.
         """
         part = self.part(self._some(_SEARCHED))
@@ -189,7 +190,8 @@ class _Problem:
         order = torch.sign(part.values[i] - part.values[j]) * torch.sign(part.target[i] - part.target[j])
         score = float(order.sum())
         if count > FREE_POINTS:
-            return score < DISCORDANT * math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
+            related = score < -0.2 * len(pairs)
+            return related and score < DISCORDANT * math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
         spread = float((part.target.amax() - part.target.amin()) / part.target.mean())
         return score == -len(pairs) and spread > (0.3 if count > 2 else 5 * NOISE)
 

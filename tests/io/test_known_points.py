@@ -64,7 +64,7 @@ def test_a_sparse_map_in_each_format_gives_its_known_pixels(tmp_path: Path) -> N
     with pytest.raises(InputError, match="they must be one size"):
         io.load_known_points(tmp_path / "sparse.npy", 4, 11)
     np.save(tmp_path / "sparse.npy", -depth)
-    with pytest.raises(InputError, match="column 2, row 1 is -2.5"):
+    with pytest.raises(InputError, match=r"column 2, row 1 is -2\.5"):
         io.load_known_points(tmp_path / "sparse.npy", 4, 10)
     np.save(tmp_path / "sparse.npy", 0 * depth)
     with pytest.raises(InputError, match="no known depth"):
@@ -113,7 +113,7 @@ def test_colmap_gives_the_depths_that_a_photo_sees(tmp_path: Path, write: object
 
 def test_a_wrong_reconstruction_is_refused(tmp_path: Path) -> None:
     folder = colmap_text(tmp_path)
-    with pytest.raises(InputError, match="no image named 'hoto.jpg'"):
+    with pytest.raises(InputError, match="no image named 'hoto"):
         io.load_colmap_points(folder, "hoto.jpg", 4, 10)
     with pytest.raises(InputError, match="sees no point"):
         io.load_colmap_points(folder, "other one.jpg", 4, 10)
