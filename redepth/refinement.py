@@ -303,7 +303,7 @@ class Refinement:
                 "invariance": self.invariance,
                 "meaning": self.meaning,
                 "unit": outcome.unit,
-                "blend": self._blend_record(),
+                "blend": outcome.blend_record(),
             },
             "camera": self._camera_record(),
             "metres": None if self.metric_fit is None else self.metric_fit.record(),
@@ -354,24 +354,6 @@ class Refinement:
             values = camera.intrinsics_in_pixels(height, width)
             record["intrinsics"] = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
         return record
-
-    def _blend_record(self) -> dict[str, Any]:
-        outcome = self.outcome
-        if outcome.blend == "none":
-            return {"rule": "none", "refined": "mean of the members"}
-        if outcome.blend == "detail":
-            return {
-                "rule": "detail",
-                "refined": "initial + c - G * c, c = mean of the members - initial, "
-                "G a Gaussian of sigma = scale x shorter side",
-                "scale": outcome.blend_scale,
-            }
-        return {
-            "rule": outcome.blend,
-            "refined": "initial + w (mean of the members - initial), w = 1 / (1 + (std / (t spread))^2)",
-            "t": outcome.blend_tolerance,
-            "mean_w": float(outcome.blend_weight.mean()),
-        }
 
     def _subtitle(self) -> str:
         outcome = self.outcome
@@ -424,12 +406,12 @@ class Refinement:
         size = self.photo.shape[:2]
         values = paged_array(size) if self.large else np.empty(size, np.float32)
         closed = self.camera.closed
-        exports.enlarge(values, source, closed=closed)
         output = self.preset.output
         if output.upsample == "guided" and name in _GUIDED:
-            factor = size[1] / source.shape[-1]
             radius, eps = output.guided_radius, output.guided_eps
-            exports.guide(values, self.photo, factor, radius=radius, eps=eps, closed=closed)
+            exports.enlarge_guided(values, source, self.photo, radius=radius, eps=eps, closed=closed)
+        else:
+            exports.enlarge(values, source, closed=closed)
         if self.unknown is not None:
             values[self.unknown] = np.nan
         return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
@@ -12,8 +13,11 @@ from pydantic import BaseModel
 from redepth.checkpoints import Source
 from redepth.components import FAMILIES, resolve
 from redepth.config import Optim, load_preset
-from redepth.config.schema import EarlyStop, LearningRates, Performance, Term
+from redepth.config.schema import EarlyStop, LearningRates, Output, Performance, Term
 from redepth.errors import ConfigError, RedepthError, WeightsError
+from redepth.exports import enlarge_guided, mesh_of, points_of
+from redepth.exports.surface import Surface
+from redepth.ops.camera import ORTHOGRAPHIC
 from redepth.optim.refiner import Refiner
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion
@@ -50,7 +54,7 @@ def families() -> Iterator[tuple[str, type[BaseModel]]]:
             # Other tests may have registered components of their own.
             if str(entry.target).startswith("redepth.") and not entry.missing():
                 yield f"{family}: {name}", options_schema(entry.load())
-    for schema in (Optim, EarlyStop, LearningRates, Performance, Term):
+    for schema in (Optim, EarlyStop, LearningRates, Output, Performance, Term):
         yield schema.__name__, schema
 
 
@@ -176,3 +180,17 @@ def test_a_rule_that_does_not_fit_the_schedule_is_found_before_weights_are_read(
     monkeypatch.setattr(Source, "model", lambda *_, **__: pytest.fail("read weights"))
     with pytest.raises(WeightsError, match="flow-matching"):
         StableDiffusion(checkpoint=str(SD), size=64, score="rfds").load(CPU)
+
+
+@pytest.mark.parametrize(("name", "value"), tried(Output))
+def test_points_meshes_and_upsampling_at_their_bounds(name: str, value: float) -> None:
+    output = Output(**{"upsample": "guided", name: value})
+    values, pixels = 1 + 0.1 * photo(16, 20)[:, :1], photo(32, 40)[0].permute(1, 2, 0).numpy()
+    depth = np.empty((32, 40), np.float32)
+    enlarge_guided(depth, values, pixels, radius=output.guided_radius, eps=output.guided_eps)
+    assert np.isfinite(depth).all()
+    surface = Surface(depth, ORTHOGRAPHIC)
+    cloud = points_of(surface, pixels, max_points=output.max_points)
+    assert 0 < len(cloud.vertices) <= output.max_points
+    mesh = mesh_of(surface, pixels, faces=output.mesh_faces, texture_side=output.texture_side)
+    assert 0 < len(mesh.faces) <= output.mesh_faces

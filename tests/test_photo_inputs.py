@@ -22,6 +22,7 @@ from redepth.ops.geometry import normals_from_depth
 from redepth.photo_inputs import PhotoInputs
 from redepth.refinement import Refinement
 from redepth.runtime.executors import Resources
+from tests.support import tiny_depth_models as tiny
 from tests.support.command import call
 from tests.support.small_photos import write_depth, write_photo
 from tests.support.walls import FAST, ODD, OPTIONS, SHIFTED, SQUARE, off_by, wall_depth
@@ -225,3 +226,17 @@ def test_a_model_that_predicts_takes_no_map() -> None:
     pipeline = redepth.Pipeline("smoke", overrides=FAST, device="cpu")
     with pytest.raises(ConfigError, match="takes no map"):
         pipeline.refine(np.zeros((40, 50, 3), np.float32), depth=np.ones((40, 50)))
+
+
+# --- the depth model's camera ---------------------------------------------------------------------
+
+
+def test_the_depth_models_camera_is_used_and_recorded(tmp_path: Path) -> None:
+    checkpoint = tiny.save(tiny.depth_pro(), tmp_path / "focal")
+    overrides = ["depth_model.name=depth-pro", f"depth_model.checkpoint={checkpoint}", *FAST]
+    pixels = np.random.default_rng(0).random((60, 80, 3)).astype(np.float32)
+    result = redepth.refine(pixels, "smoke", overrides=overrides, device="cpu", camera="model")
+    record = result.record()["camera"]
+    assert (record["kind"], record["from"]) == ("pinhole", "depth model")
+    assert 1 < record["fov"]["horizontal"] < 179
+    assert record["intrinsics"]["fx"] == pytest.approx(record["intrinsics"]["fy"])

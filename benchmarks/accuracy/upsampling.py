@@ -32,7 +32,7 @@ from redepth.config.schema import Output
 from redepth.data.datasets.base import Sample
 from redepth.data.datasets.middlebury import Motorcycle
 from redepth.data.datasets.synthetic import Synthetic
-from redepth.exports import enlarge, guide
+from redepth.exports import enlarge, enlarge_guided
 from redepth.metrics import align, boundary_metrics, depth_metrics, has_edges, known_depth
 from redepth.ops.filters import fill_holes
 from redepth.ops.geometry import resize
@@ -72,10 +72,11 @@ class Coarse:
     def measure(self, output: Output) -> dict[str, float]:
         """Return the metrics at the photo's size."""
         map_ = np.empty(self.photo.shape[:2], np.float32)
-        enlarge(map_, self.disparity)
         if output.upsample == "guided":
-            factor = map_.shape[1] / self.disparity.shape[-1]
-            guide(map_, self.photo, factor, radius=output.guided_radius, eps=output.guided_eps)
+            settings = {"radius": output.guided_radius, "eps": output.guided_eps}
+            enlarge_guided(map_, self.disparity, self.photo, **settings)
+        else:
+            enlarge(map_, self.disparity)
         mask = known_depth(self.truth)
         aligned = align(torch.from_numpy(map_), self.truth, mask, "affine-disparity").depth
         scores = depth_metrics(aligned, self.truth, mask)

@@ -3,8 +3,8 @@
     python -m benchmarks.speed.file_sizes           # 3000 x 2000; the rows go to benchmarks/results
     python -m benchmarks.speed.file_sizes --photo mine.jpg --write all
 
-Each choice is written after one step of the embedded preset: more steps change no size of npy files, and that of
-compressed ones little.
+Each choice is written after one step of the embedded preset: more steps change the size of no npy file, and
+that of compressed ones little.
 """
 
 from __future__ import annotations

@@ -131,6 +131,7 @@ def given_inputs(
     camera: CameraName | None = None,
     panorama: bool = False,
     sky_mask: Path | None = None,
+    max_pixels: int = 100_000_000,
     anchors: Path | None = None,
     normals: Path | None = None,
     normals_frame: NormalsFrame = "redepth",
@@ -144,7 +145,7 @@ def given_inputs(
     """
     from redepth.photo_inputs import PhotoInputs
 
-    cameras = _cameras(paths, fov, intrinsics, camera, panorama)
+    cameras = _cameras(paths, fov, intrinsics, camera, panorama, max_pixels)
     masks = _files_of(paths, sky_mask, "--sky-mask")
     points = _points_of(paths, anchors)
     oriented, flat = _files_of(paths, normals, "--normals"), _files_of(paths, planes, "--planes")
@@ -190,6 +191,7 @@ def _cameras(
     intrinsics: str | None,
     camera: CameraName | None,
     panorama: bool,
+    max_pixels: int,
 ) -> dict[Path, tuple[CameraInput | None, str]]:
     """Return the camera of each photo and the option it is from; no entry where a file is missing."""
     from redepth.ops.camera import SPHERICAL, Camera
@@ -201,13 +203,16 @@ def _cameras(
     if panorama:
         return dict.fromkeys(paths, (SPHERICAL, "--panorama"))
     if intrinsics is not None:
-        return {path: (chosen, "--intrinsics") for path, chosen in _pinholes(paths, intrinsics).items()}
+        return {
+            path: (chosen, "--intrinsics")
+            for path, chosen in _pinholes(paths, intrinsics, max_pixels).items()
+        }
     if fov is not None:
         return dict.fromkeys(paths, (Camera(field_of_view=fov), "--fov"))
     return dict.fromkeys(paths, (camera, "--camera"))
 
 
-def _pinholes(paths: Sequence[Path], given: str) -> dict[Path, Intrinsics | Path]:
+def _pinholes(paths: Sequence[Path], given: str, max_pixels: int) -> dict[Path, Intrinsics | Path]:
     from redepth import io
 
     if os.path.isdir(given):
@@ -219,18 +224,18 @@ def _pinholes(paths: Sequence[Path], given: str) -> dict[Path, Intrinsics | Path
     else:
         one, named = io.parse_intrinsics(given), False
     if not named:
-        _check_one_size(paths)
+        _check_one_size(paths, max_pixels)
     return dict.fromkeys(paths, one)
 
 
-def _check_one_size(paths: Sequence[Path]) -> None:
+def _check_one_size(paths: Sequence[Path], max_pixels: int) -> None:
     """Raise ConfigError if the photos have several sizes; one that cannot be read is reported later."""
     from redepth import io
 
     sizes: dict[tuple[int, int], Path] = {}
     for path in paths:
         try:
-            sizes.setdefault(io.image_size(path), path)
+            sizes.setdefault(io.image_size(path, max_pixels=max_pixels), path)
         except InputError:
             continue
     if len(sizes) > 1:

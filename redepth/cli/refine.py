@@ -94,6 +94,7 @@ def refine(
         camera=camera,
         panorama=panorama,
         sky_mask=sky_mask,
+        max_pixels=max_pixels,
         anchors=anchors,
         normals=normals,
         normals_frame=normals_frame,

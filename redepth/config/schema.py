@@ -235,8 +235,8 @@ class Output(_Section):
     needs what is not known, such as ``depth`` without metres, is left out, which ``run.json`` says.
 
     ``upsample``: ``bilinear`` as in the paper's code, or ``guided``: a guided filter on top of it follows the
-    edges of the photo (`exports.resolution`). ``guided_radius`` is the radius of its window in pixels of the
-    network, ``guided_eps`` its smallest variance of a colour in [0, 1] that counts as an edge.
+    edges of the photo (`exports.enlarge_guided`). ``guided_radius`` is the radius of its window in pixels of
+    the network, ``guided_eps`` its smallest variance of a colour in [0, 1] that counts as an edge.
 
     ``max_points`` limits the points of ``points.ply``, ``mesh_faces`` the triangles of ``mesh.glb`` and
     ``texture_side`` the longer side of the photo inside it.
@@ -249,7 +249,7 @@ class Output(_Section):
     guided_radius: Annotated[float, Field(ge=0.25, le=64)] = 2.0
     guided_eps: Annotated[float, Field(ge=1e-8, le=1)] = 1e-3
     max_points: Annotated[int, Field(ge=1, le=100_000_000)] = 500_000
-    mesh_faces: Annotated[int, Field(ge=2, le=10_000_000)] = 200_000
+    mesh_faces: Annotated[int, Field(ge=100, le=10_000_000)] = 200_000
     texture_side: Annotated[int, Field(ge=16, le=16_384)] = 2048
 
 

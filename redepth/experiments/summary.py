@@ -149,8 +149,8 @@ def _abs_rel_text(cell: Cell) -> str:
     if cell.abs_rel_before is None:
         return "-"
     change = percent(cell.abs_rel_change, cell.images)
-    wins = f"wins {100 * (cell.abs_rel_wins or 0):.0f} %"
-    return f"{cell.abs_rel_before:.4f} to {cell.abs_rel_after:.4f}, {change}, {wins}"
+    wins = f"{100 * (cell.abs_rel_wins or 0):.0f} %"
+    return f"{cell.abs_rel_before:.4f} to {cell.abs_rel_after:.4f}, {change}, wins {wins}"
 
 
 def _against(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Interval | None:

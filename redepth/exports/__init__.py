@@ -3,7 +3,7 @@
 from redepth.exports.mesh import mesh_of
 from redepth.exports.names import RECORD, RESULT_FILES, earlier_files
 from redepth.exports.points import points_of
-from redepth.exports.resolution import enlarge, guide
+from redepth.exports.resolution import enlarge, enlarge_guided
 from redepth.exports.source import Source
 from redepth.exports.writing import check_packages, room, write_files
 
@@ -14,7 +14,7 @@ __all__ = [
     "check_packages",
     "earlier_files",
     "enlarge",
-    "guide",
+    "enlarge_guided",
     "mesh_of",
     "points_of",
     "room",

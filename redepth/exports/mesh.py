@@ -25,6 +25,8 @@ Faces = NDArray[np.int64]
 
 SURPLUS = 4
 """Triangles of the regular grid for each one that is left after its simplification."""
+FINE = 400_000
+"""Triangles of a grid that is simplified, at least: a coarse cell is lost if any pixel in it is torn."""
 
 
 def write_mesh(source: Source, folder: Path) -> Written:
@@ -55,7 +57,7 @@ def mesh_of(
 
     A regular grid of pixels, two triangles per cell. Cells that hold a torn pixel are left out
     (`Surface.intact`). If fast_simplification is installed (the extra ``mesh``), the grid has four times the
-    triangles, and the quadric error metric chooses which are merged (Garland and Heckbert, Surface
+    triangles or more, and the quadric error metric chooses which are merged (Garland and Heckbert, Surface
     simplification using quadric error metrics, 1997). A panorama stays a regular grid.
 
     Args:
@@ -77,10 +79,12 @@ def mesh_of(
     if picture.shape != (*surface.size, 3):
         raise ValueError(f"depth must be (H, W), photo (H, W, 3), got {surface.size}, {picture.shape}")
     simplifies = not surface.camera.spherical and _can_simplify()
-    rows, columns = _grid(surface, faces * SURPLUS if simplifies else faces)
+    rows, columns = _grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
     triangles = _triangles(_whole_cells(surface, rows, columns, limit))
     if not len(triangles):
-        raise InputError(f"no four neighbouring depths are finite and within {limit:g} of each other")
+        raise InputError(
+            f"no four neighbouring depths are finite and within {limit:g} of each other: allow more faces"
+        )
     points = surface.points(rows, columns).reshape(-1, 3)
     used, triangles = np.unique(triangles, return_inverse=True)
     triangles = triangles.reshape(-1, 3)

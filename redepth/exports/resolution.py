@@ -24,14 +24,50 @@ def enlarge(target: Array, values: Tensor, *, closed: bool = False) -> None:
     geometry.resize_into(torch.from_numpy(target)[None, None], values.float())
 
 
-def guide(
+def enlarge_guided(
     target: Array,
+    values: Tensor,
     photo: NDArray[np.float32],
-    factor: float,
     *,
     radius: float,
     eps: float,
     closed: bool = False,
+) -> None:
+    r"""Write a map (1, 1, h, w) at the size of ``target`` (H, W), with edges where the photo has them.
+
+    The enlarged map U p is filtered by `guide`. Then comes back what the filter's window, which spans several
+    pixels of the network, took of their detail: what the given map differs from the reduced result, D g,
+
+    .. math:: q = g + U (p - D g), \qquad g = \mathrm{guide}(U p).
+
+    A ``closed`` map keeps g, because D would open its seam.
+
+    Args:
+        target: of the photo's size.
+        values: finite.
+        photo: (H, W, 3) sRGB in [0, 1].
+        radius: of the window, in pixels of the network.
+        eps: as for `guide`.
+        closed: whether the left and right edge are neighbours.
+
+    Source: the correction is the back-projection of Irani and Peleg, Improving resolution by image
+    registration, 1991.
+    """
+    enlarge(target, values, closed=closed)
+    pixels = round(radius * target.shape[1] / values.shape[-1])
+    guide(target, photo, radius=pixels, eps=eps, closed=closed)
+    if closed:
+        return
+    height, width = values.shape[-2:]
+    result = torch.from_numpy(target)[None, None]
+    reduced = geometry.resize(result, height, width, align_corners=True, antialias=True)
+    lost = np.empty_like(target)
+    enlarge(lost, values.float() - reduced)
+    target += lost
+
+
+def guide(
+    target: Array, photo: NDArray[np.float32], *, radius: int, eps: float, closed: bool = False
 ) -> None:
     r"""Filter a map that was enlarged, in place, so that its edges follow those of the photo.
 
@@ -47,8 +83,7 @@ def guide(
     Args:
         target: (H, W) finite.
         photo: (H, W, 3) sRGB in [0, 1].
-        factor: pixels of the photo for one of the network, along a side.
-        radius: of the window, in pixels of the network.
+        radius: of the window, in pixels; 1 at least.
         eps: smallest variance of a colour that counts as an edge.
         closed: whether the left and right edge are neighbours.
 
@@ -57,9 +92,8 @@ def guide(
     from kornia.filters import guided_blur
 
     height, width = target.shape
-    wide = max(1, round(radius * factor))
     # Reflection at the border needs a window that is smaller than the picture.
-    wide = min(wide, (min(height, width) - 1) // 2)
+    wide = min(max(1, radius), (min(height, width) - 1) // 2)
     if wide < 1:
         return
     halo, given = 2 * wide, target.copy()

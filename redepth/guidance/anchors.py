@@ -79,7 +79,7 @@ class Anchors:
     Attributes:
         x: (N,) from 0 at the left edge of the picture to 1 at its right edge; points outside are ignored.
         y: (N,) from 0 at the top edge to 1 at the bottom edge.
-        depth: (N,) > 0, along the viewing axis, in metres.
+        depth: (N,) > 0, along the viewing axis, in metres; along the ray in a panorama.
         sigma: (N,) standard deviations of the depths, in the same unit; None if unknown.
         targets: what `prepared` computes.
         source: where they are from, for records.
@@ -121,6 +121,19 @@ class Anchors:
         sigma = None if self.sigma is None else part(self.sigma)
         return Anchors(part(self.x), part(self.y), part(self.depth), sigma)
 
+    def extended(self, margin: float) -> Anchors:
+        """Return the points in a picture that goes on beyond its edges by this share of its width.
+
+        A point that the picture shows twice is there twice.
+        """
+        if not margin:
+            return self
+        turns = torch.cat([self.x, self.x + 1, self.x - 1])
+        seen = self.inside.repeat(3) & (turns >= -margin) & (turns <= 1 + margin)
+        sigma = None if self.sigma is None else self.sigma.repeat(3)[seen]
+        x = (turns[seen] + margin) / (1 + 2 * margin)
+        return Anchors(x, self.y.repeat(3)[seen], self.depth.repeat(3)[seen], sigma)
+
     def prepared(self, frame: Frame) -> Self:
         """Fit the frozen prediction to the points, and return what each asks of the raw output.
 
@@ -129,7 +142,8 @@ class Anchors:
         """
         height, width = frame.initial.shape[-2:]
         initial = frame.initial.double()
-        points = self.chosen(self.inside, frame.initial.device)
+        given = self.extended(frame.camera.margin)
+        points = given.chosen(given.inside, frame.initial.device)
         where = taps(points.x, points.y, height, width)
         try:
             fit = fit_points(

@@ -12,8 +12,8 @@ from typing_extensions import Self
 from redepth.errors import InputError
 from redepth.guidance.channel import Frame
 from redepth.literals import NormalsFrame
+from redepth.ops import panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
-from redepth.ops.geometry import resize
 
 LEAST_PIXELS = 6
 """A region of fewer pixels at network size is left out: three of them are a plane in any case."""
@@ -29,7 +29,8 @@ class NormalMap:
     Attributes:
         normals: (1, 3, h, w), any size and length; 0 or not finite where unknown.
         frame: ``redepth`` and ``opengl``: x right, y up, z to the viewer; ``opencv``: x right, y down, z away
-            from the viewer, so that visible surfaces have z < 0.
+            from the viewer, so that visible surfaces have z < 0. Those of a panorama are in the frame of each
+            ray, as `ops.geometry.normals_from_depth` gives them.
         camera: of the photo, which `prepared` sets.
     """
 
@@ -50,7 +51,7 @@ class NormalMap:
         """
         if self.normals.dim() != 4 or self.normals.shape[:2] != (1, 3):
             raise InputError(f"normals must be (1, 3, H, W), got {tuple(self.normals.shape)}")
-        size = frame.initial.shape[-2:]
+        height, width = frame.initial.shape[-2:]
         known = self.known
         signs = torch.tensor(TO_REDEPTH[self.frame]).view(1, 3, 1, 1)
         turned = torch.where(known, self.normals.float() * signs, 0.0)
@@ -63,8 +64,8 @@ class NormalMap:
                 f"most normals point away from the viewer in the frame '{self.frame}'; give the right one of "
                 "--normals-frame redepth|opengl|opencv"
             )
-        share = resize(known.float(), *size, antialias=True)
-        small = F.normalize(resize(turned, *size, antialias=True), dim=1)
+        share, small = (panorama.fit(x, height, width, frame.camera.margin) for x in (known.float(), turned))
+        small = F.normalize(small, dim=1)
         small = torch.where(share >= 0.5, small, 0.0).to(frame.initial)
         return replace(self, normals=small, frame="redepth", camera=frame.camera)
 

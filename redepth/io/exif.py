@@ -42,7 +42,8 @@ def exif_focal_length(path: StrPath, height: int, width: int) -> float:
     """
     path = Path(path)
     with open_regular(path) as file:
-        image = open_image(path, file, None)
+        # The photo is decoded already: no other limit of its size than its own.
+        image = open_image(path, file, height * width)
         try:
             exif = dict(image.getexif().get_ifd(ExifTags.IFD.Exif))
         except DECODE_ERRORS:

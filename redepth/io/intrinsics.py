@@ -126,9 +126,10 @@ def parse_intrinsics(text: str) -> Intrinsics:
     Raises:
         ConfigError: the text has another form.
     """
+    numbers = [float(part) if _is_number(part) else math.nan for part in text.split(",")]
     try:
-        return intrinsics_of("--intrinsics", [float(part) for part in text.split(",")], "integer")
-    except (ValueError, InputError):
+        return intrinsics_of("--intrinsics", numbers, "integer")
+    except InputError:
         raise ConfigError(
             f"--intrinsics '{cut(text)}': give fx,fy,cx,cy in pixels of the photo, with fx and fy greater "
             "than 0; or a file or folder that exists"
@@ -224,6 +225,8 @@ def _of_text(path: Path, text: str) -> Intrinsics:
 
 
 def _is_number(word: str) -> bool:
+    if "_" in word:  # Python reads 1_000 as 1000
+        return False
     try:
         return math.isfinite(float(word))
     except ValueError:

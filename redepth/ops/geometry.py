@@ -21,6 +21,9 @@ TRUE_SLOPE_DEPTH = 1 / math.tan(math.radians(55.0) / 2)
 """Relative depth at which the orthographic surface, 2 high, has the slopes seen by a camera with a vertical
 field of view of 55 degrees: a picture plane at distance z is 2 z tan(55 / 2) high."""
 
+EPSILON = 1e-8
+"""Beside the length of an orthographic normal, as in the released code of arXiv 2512.17908."""
+
 NEAR_SHARE = 0.25
 """The share of pixels that `auto_unit` counts as near."""
 
@@ -120,7 +123,7 @@ def difference(values: Tensor, dim: int) -> Tensor:
 def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     r"""Return the unit normals of a relative depth map: x right, y up, z towards the viewer.
 
-    .. math:: n = \frac{c}{\lVert c \rVert + 10^{-8}}, \qquad
+    .. math:: n = \frac{c}{\lVert c \rVert + \epsilon}, \qquad
         c = (-\delta_v z_{col},\; -\delta_u z_{row},\; -\delta_u \delta_v)
         \;\text{(orthographic)}, \qquad
         c = (-\delta_v z_{col},\; -\delta_u z_{row},\;
@@ -131,7 +134,9 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
 
     which has the direction of the cross product of the surface's derivatives along columns and rows, with
     `difference` as the derivative of z and the camera's pixel pitch delta (delta_v < 0, as rows run
-    downwards). Light directions and view vectors are in the same frame.
+    downwards). The orthographic camera has the paper's epsilon of 1e-8. The others have none: their c is as
+    small as the product of the pitches, and n would be shorter than 1. Light directions and view vectors are
+    in the same frame.
 
     The normals of a spherical camera are in the frame of each ray: x along the row, y along the column, z
     along the ray towards the viewer. So each pixel is lit as if the picture were taken of it head on.
@@ -157,7 +162,7 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     du, dv = _pitch(camera, u, v)
     z_col, z_row = _slopes(surface, finite, closed=camera.closed)
     if camera.spherical:
-        # Per radian: the products of pitches of the other two would vanish beside 1e-8 near the poles.
+        # Per radian: the products of pitches of the other two would vanish near the poles.
         cross = torch.cat([z_col / du, z_row / dv, surface], dim=1)
     else:
         x, y = -dv * z_col, -du * z_row
@@ -169,7 +174,8 @@ def normals_from_depth(depth: Tensor, camera: Camera = ORTHOGRAPHIC) -> Tensor:
     squares = (cross * cross).sum(dim=1, keepdim=True)
     norm = squares.clamp(min=torch.finfo(squares.dtype).tiny).sqrt()
     backwards = -axis(2, cross)
-    return torch.where(valid_depth(depth), cross / (norm + 1e-8), backwards)
+    epsilon = EPSILON if camera.kind == "orthographic" else 0.0
+    return torch.where(valid_depth(depth), cross / (norm + epsilon), backwards)
 
 
 def facing_centre(normals: Tensor, camera: Camera) -> Tensor:

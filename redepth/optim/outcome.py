@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,6 +149,24 @@ class Outcome:
             return agreement_weight(self.initial, self.members, self.blend_tolerance)
         return torch.ones_like(self.initial)
 
+    def blend_record(self) -> dict[str, Any]:
+        """Return how `refined` is computed, as JSON-compatible data."""
+        if self.blend == "none":
+            return {"rule": "none", "refined": "mean of the members"}
+        if self.blend == "detail":
+            return {
+                "rule": "detail",
+                "refined": "initial + c - G * c, c = mean of the members - initial, "
+                "G a Gaussian of sigma = scale x shorter side",
+                "scale": self.blend_scale,
+            }
+        return {
+            "rule": self.blend,
+            "refined": "initial + w (mean of the members - initial), w = 1 / (1 + (std / (t spread))^2)",
+            "t": self.blend_tolerance,
+            "mean_w": float(self.blend_weight.mean()),
+        }
+
     def _blended(self, initial: Tensor, mean: Tensor) -> Tensor:
         if self.blend == "none":
             return mean
@@ -171,7 +190,7 @@ def closed(outcome: Outcome) -> Outcome:
     `ops.panorama.close` closes every map. An outcome whose camera sees no more than one turn is returned
     unchanged.
     """
-    margin, sky = outcome.camera.margin, outcome.sky
+    margin, sky, support = outcome.camera.margin, outcome.sky, outcome.support
     if not margin:
         return outcome
     return replace(
@@ -181,5 +200,6 @@ def closed(outcome: Outcome) -> Outcome:
         initial_depth=panorama.close(outcome.initial_depth, margin),
         member_depths=panorama.close(outcome.member_depths, margin),
         sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
+        support=None if support is None else panorama.close(support, margin),
         camera=SPHERICAL,
     )

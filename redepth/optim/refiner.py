@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 from redepth.runtime.device import indexed, is_out_of_memory, numerics
+
+log = logging.getLogger(__name__)
 
 
 class Refiner:
@@ -187,6 +190,10 @@ class Refiner:
         chosen = (camera or own).of_picture(height, width)
         if isinstance(renderer, UsesCamera):
             renderer.look_through(chosen)
+        elif camera is not None:
+            log.warning(
+                "the renderer %s has no camera: only normals and exports use it", type(renderer).__name__
+            )
         return chosen
 
     def _with_sky(self, data: Sequence[PhotoData], frame: Frame) -> Sequence[PhotoData]:

@@ -217,7 +217,7 @@ def test_write_of_the_command_line(tmp_path: Path, caplog: pytest.LogCaptureFixt
 def test_what_is_written_does_not_change_the_hash_of_a_preset_and_upsampling_does() -> None:
     hashes = [
         preset_sha256(load_preset("smoke", overrides))
-        for overrides in ([], ["output.write=all"], ["output.mesh_faces=9"], ["output.upsample=guided"])
+        for overrides in ([], ["output.write=all"], ["output.mesh_faces=900"], ["output.upsample=guided"])
     ]
     assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
 

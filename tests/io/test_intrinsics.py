@@ -93,7 +93,7 @@ def test_what_is_no_pinhole_is_refused(name: str, content: Any, words: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,2,3", "1,2,3,4,5", "800,810,x,1", "nan,1,1,1", "0,1,1,1", "800;1;1;1"]
+    "text", ["", "1,2,3", "1,2,3,4,5", "8,8,x,1", "1_0,8,1,1", "8,8,1,1,x", "nan,1,1,1", "0,1,1,1", "8;1;1;1"]
 )
 def test_numbers_that_are_no_intrinsics_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="give fx,fy,cx,cy in pixels of the photo"):

@@ -13,9 +13,10 @@ from torch import Tensor
 from redepth.config import Optim
 from redepth.depth_models.precomputed import Precomputed
 from redepth.errors import InputError
-from redepth.guidance import Given, SkyMask
-from redepth.ops import geometry
+from redepth.guidance import Anchors, Given, NormalMap, SkyMask
+from redepth.ops import geometry, panorama
 from redepth.ops.camera import SPHERICAL
+from redepth.optim.objectives import KnownNormals, KnownPoints
 from redepth.optim.outcome import Outcome, StepReport
 from redepth.optim.refiner import Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -47,9 +48,9 @@ def test_a_network_leaves_no_seam(device: torch.device) -> None:
         sizes.append(tuple(report.raw.shape[-2:]))
 
     refiner = make_refiner(device=device)
-    panorama = room_photo(64, 128)
-    found = refiner.run(panorama, given=AROUND, on_step=watch)
-    plain = refiner.run(panorama)
+    whole = room_photo(64, 128)
+    found = refiner.run(whole, given=AROUND, on_step=watch)
+    plain = refiner.run(whole)
     assert found.camera == SPHERICAL
     assert set(sizes) == {(28, 70)}, "1 / 8 of a turn more on either side"
     assert found.initial.shape == (1, 1, 28, 56)
@@ -113,3 +114,38 @@ def test_a_photo_after_a_panorama_is_not_extended(tmp_path: Path) -> None:
 def test_a_photo_of_another_shape_is_no_panorama() -> None:
     with pytest.raises(InputError, match="twice as wide as high, this photo is 96 x 64"):
         make_refiner().run(room_photo(64, 96), given=AROUND)
+
+
+def test_known_points_of_a_panorama_are_found_where_the_picture_goes_on(tmp_path: Path) -> None:
+    """Points beside the edge are in the extended picture twice, on the same distances both times."""
+    distance = box_distance(64, 128)
+    rows, columns = torch.tensor([20, 32, 40, 50]), torch.tensor([3, 40, 64, 125])
+    depth = distance[0, 0, rows, columns]
+    points = Anchors((columns + 0.5) / 128, (rows + 0.5) / 64, depth)
+    assert points.extended(0.0) is points
+    twice = points.extended(1 / 8)
+    assert len(twice.x) == 6
+    seen = panorama.extend(distance, 16)[0, 0]
+    row, column = (twice.y * 64 - 0.5).round().long(), (twice.x * 160 - 0.5).round().long()
+    assert torch.allclose(seen[row, column], twice.depth)
+    refiner = room_refiner(tmp_path, 1.7 * distance, blend="detail", blend_scale=0.2)
+    refiner.objectives = {"anchors": (10.0, KnownPoints())}
+    found = refiner.run(room_photo(64, 128), given=Given(SPHERICAL, (points,)))
+    assert found.support is not None
+    assert found.support.shape == found.refined.shape == (1, 1, 64, 128)
+    seam, beside = gaps(found.refined)
+    assert seam <= 1.2 * beside
+
+
+def test_given_normals_of_a_panorama_go_around(tmp_path: Path) -> None:
+    """Normals of the room itself ask for nothing: their loss is that of rounding."""
+    distance = box_distance(64, 128).float()
+    normals = geometry.normals_from_depth(distance, SPHERICAL)
+    refiner = room_refiner(tmp_path, distance, steps=1, prior_weight=0.0)
+    refiner.objectives = {"normals": (1.0, KnownNormals())}
+    losses = []
+    for shift in (0, 16):
+        given = Given(SPHERICAL, (NormalMap(normals.roll(shift, -1)),))
+        losses.append(refiner.run(room_photo(64, 128), given=given).history["normals"][0][0])
+    assert losses[0] < 0.01
+    assert losses[1] > 5 * losses[0]
