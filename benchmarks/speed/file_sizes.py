@@ -41,7 +41,7 @@ def sizes(photo: Path, write: str) -> dict[str, int]:
 def main(
     photo: Annotated[Path | None, typer.Option(help="By default a generated one.")] = None,
     write: Annotated[str | None, typer.Option(help="Instead of the default and all files of before.")] = None,
-    out: Annotated[Path, typer.Option(help="File of the rows.")] = RESULTS / "file-sizes.json",
+    out: Annotated[Path, typer.Option(help="File of the rows.")] = RESULTS / "files" / "sizes.json",
 ) -> None:
     """Write the files, print their sizes and store them."""
     choices = [write] if write else [",".join(names) for names in (EARLIER, DEFAULT_EXPORTS)]

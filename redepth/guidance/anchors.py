@@ -158,12 +158,14 @@ class Anchors:
             raise InputError(str(error)) from None
         disparity = frame.predicts == "disparity"
         known = 1 / points.depth if disparity else points.depth
-        slope = fit.scale / known
+        # A flat fit asks for nothing: its points have no weight.
+        scale = fit.scale or 1.0
+        slope = scale / known
         low, high = extremes(initial, where)
         dtype = frame.initial.dtype
         targets = AnchorTargets(
             where=where,
-            raw=((known - fit.shift) / fit.scale).to(dtype),
+            raw=((known - fit.shift) / scale).to(dtype),
             slope=slope.to(dtype),
             weight=self._weights(points, fit, where, height, width).to(dtype),
             edge=(slope * (high - low)[0]) > EDGE,

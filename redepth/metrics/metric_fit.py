@@ -14,7 +14,7 @@ from redepth.contracts import Invariance
 from redepth.errors import InputError
 from redepth.guidance import Anchors
 from redepth.literals import Predicts
-from redepth.ops.known_points import fit_points
+from redepth.ops.known_points import CONTRADICTION, fit_points
 from redepth.ops.sampling import taps
 
 LOW_CONFIDENCE = 0.3
@@ -34,7 +34,8 @@ class MetricFit:
         inliers: those that agree with the fit.
         residual: median over the inliers of \|z - z_known\| / z_known.
         confidence: in [0, 1], as `ops.known_points.fit_points` defines it; 0 if nothing checks the fit.
-        sloped: whether the points determine scale and shift both; else the shift is 0.
+        sloped: whether the points determine scale and shift both; else one of them is 0.
+        contradicted: whether they are nearer where the prediction is farther; then the map is flat.
         source: where the points are from.
     """
 
@@ -45,6 +46,7 @@ class MetricFit:
     residual: float
     confidence: float
     sloped: bool = True
+    contradicted: bool = False
     source: str = ""
 
     @property
@@ -52,6 +54,8 @@ class MetricFit:
         """A line where the confidence is low, else empty."""
         if self.confidence >= LOW_CONFIDENCE:
             return ""
+        if self.contradicted:
+            return f"metres are a guess (confidence 0): {CONTRADICTION}; the map in metres is flat"
         reason = f"{self.inliers} of {self.points} known points agree with the fit"
         if not self.sloped:
             reason = "the known points are at too similar depths to find a shift"
@@ -123,5 +127,6 @@ def fit_metric(
         residual=fit.residual,
         confidence=fit.confidence,
         sloped=fit.sloped,
+        contradicted=fit.contradicted,
         source=anchors.source,
     )

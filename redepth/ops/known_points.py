@@ -26,6 +26,11 @@ TUKEY = 4.685
 DISCORDANT = -2.4
 """Kendall's z-score below which points and prediction contradict each other."""
 
+CONTRADICTION = (
+    "the known points are nearer where the prediction is farther: check that they are depths, not "
+    "disparities, and that x and y are not exchanged"
+)
+
 _SEARCHED, _PAIRS = 2000, 1500
 
 
@@ -39,7 +44,8 @@ class PointFit:
         ratio: (N,) the size of each residual over its standard deviation under the scatter of all.
         residual: median over the inliers of :math:`|z - z^\star| / z^\star`.
         confidence: in [0, 1]; see `fit_points`.
-        sloped: whether the points determine a and b both. If not, b is 0.
+        sloped: whether the points determine a and b both. If not, one of them is 0.
+        contradicted: whether they are nearer where the prediction is farther; then a is 0.
     """
 
     scale: float
@@ -48,6 +54,7 @@ class PointFit:
     residual: float
     confidence: float
     sloped: bool = True
+    contradicted: bool = False
 
     @property
     def inliers(self) -> Tensor:
@@ -91,7 +98,9 @@ def fit_points(
     with N points, n inliers, p parameters, and q the standard error of the fitted depth, relative, as median
     over the map. So it is 0 where no point is left to check the fit: 2 points of an affine prediction.
 
-    Where the points determine no slope, as on a wall that faces the camera, b and the confidence are 0.
+    Where the points determine no slope, as on a wall that faces the camera, b and the confidence are 0. Where
+    up to 4 points contradict the prediction, a (the best that is not negative) and the confidence are 0: the
+    map is flat. More than 4 are an error.
 
     Args:
         raw: (1, 1, H, W) the prediction, finite.
@@ -102,7 +111,7 @@ def fit_points(
         shift: whether b is fitted; else it is 0 (a metric prediction).
 
     Raises:
-        ValueError: too few points, or depth that falls where the prediction says that it grows.
+        ValueError: too few points, or more than 4 whose depth falls where the prediction says that it grows.
 
     Source: Rousseeuw and Van Driessen 2006 (concentration steps); Yohai 1987 (MM estimates).
     """
@@ -111,11 +120,12 @@ def fit_points(
         what = "scale and shift need at least 2" if shift else "the scale needs at least 1"
         raise ValueError(f"{depth.numel()} known points in the picture: {what}; add points")
     problem = _Problem.of(raw, where, depth, sigma, predicts)
-    if shift and problem.contradicts():
-        raise ValueError(
-            "the known points are nearer where the prediction is farther: check that they are depths, not "
-            "disparities, and that x and y are not exchanged"
-        )
+    contradicted = shift and problem.contradicts()
+    if contradicted and depth.numel() > FREE_POINTS:
+        raise ValueError(CONTRADICTION)
+    if contradicted:
+        flat = problem.result(*problem.flat(), False)
+        return replace(flat, confidence=0.0, sloped=False, contradicted=True)
     fit = problem.best(shift)
     if fit is not None:
         return problem.result(*fit, shift)
@@ -252,6 +262,12 @@ class _Problem:
         scale = (root * columns).norm(dim=0).clamp(min=1e-300)
         found = torch.linalg.lstsq(root * columns / scale, root, driver="gelsd").solution[:, 0] / scale
         return found if shift else torch.cat([found, torch.zeros_like(found)])
+
+    def flat(self) -> tuple[Tensor, Tensor, float]:
+        """Return the best fit without a slope, as `polish` does."""
+        weights = 1 / self.noise**2
+        shift = (weights * self.factor).sum() / (weights * self.factor**2).sum()
+        return torch.stack([torch.zeros_like(shift), shift]), weights, math.inf
 
     def polish(self, theta: Tensor, shift: bool) -> tuple[Tensor, Tensor, float]:
         """Return the fit, the weights of the points and the scale of the noise."""

@@ -83,6 +83,13 @@ def test_points_that_contradict_the_prediction_are_refused_and_a_wall_gives_a_sc
     assert (fit.shift, fit.confidence, fit.sloped) == (0.0, 0.0, False)
 
 
+def test_three_points_that_contradict_the_prediction_give_a_flat_map_without_confidence() -> None:
+    raw, where, depth = known(3, "disparity")
+    fit = fit_points(raw, where, 1 / depth)
+    assert (fit.scale, fit.confidence, fit.sloped, fit.contradicted) == (0.0, 0.0, False, True)
+    assert (1 / depth).min() < 1 / fit.shift < (1 / depth).max()
+
+
 def test_the_whole_map_stays_in_front_of_the_camera() -> None:
     """The two points ask for a shift that puts the least disparity beyond infinity."""
     raw, where, _ = known(30, "disparity")
