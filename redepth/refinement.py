@@ -205,8 +205,8 @@ class Refinement:
     def warnings(self) -> list[str]:
         """A line for each flagged failure signature, for uncertain metres, and for truth left out."""
         lines = [signature.warning for signature in self.flagged]
-        if self.metric_fit is not None and self.metric_fit.warning:
-            lines.append(self.metric_fit.warning)
+        if self.metric_fit is not None:
+            lines += self.metric_fit.warnings
         if self.ground_truth is not None:
             lines += self.ground_truth.left_out.warnings()
             lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))

@@ -92,31 +92,35 @@ def points_of_table(
     """Return the points of a table with the columns x, y, metres and, optionally, sigma in metres.
 
     x and y are in pixels of the photo; (0, 0) is the centre of the top left one, as in OpenCV.
-    ``lines`` are the numbers of the rows in their file, for messages.
+    ``lines`` are the numbers of the rows in their file, for messages. Points outside the picture are returned
+    like the others, up to half of them: structure from motion has some. More look like a mistake.
 
     Raises:
-        InputError: other columns, a number that is not finite, a point outside the picture, two points at one
-            place, or a depth or sigma that is not above 0.
+        InputError: other columns, a number that is not finite, half of the points or more outside the picture,
+            two points at one place, or a depth or sigma that is not above 0.
     """
     table = np.asarray(rows, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] not in (3, 4) or not len(table):
         raise InputError(f"{what}: known points are rows of x, y, metres and, optionally, sigma")
     word, numbers = ("row", range(len(table))) if lines is None else ("line", lines)
     seen: dict[tuple[float, float], int] = {}
+    outside: list[str] = []
     for number, row in zip(numbers, table.tolist(), strict=True):
         where = f"{what}, {word} {number}"
         x, y = row[:2]
         if not all(map(math.isfinite, row)):
             raise InputError(f"{where}: a number is not finite; remove the point")
         if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
-            raise InputError(
-                f"{where}: ({x:g}, {y:g}) is outside of the photo of {width} x {height} pixels; is the order "
-                "x, y, or was the photo resized?"
-            )
+            outside.append(f"{where}: ({x:g}, {y:g})")
         if min(row[2:]) <= 0:
             raise InputError(f"{where}: depth and sigma must be above 0 metres, got {min(row[2:]):g}")
         if (other := seen.setdefault((x, y), number)) != number:
             raise InputError(f"{where}: ({x:g}, {y:g}) is in {word} {other}, too; keep one of them")
+    if 2 * len(outside) >= len(table):
+        raise InputError(
+            f"{outside[0]} is outside of the photo of {width} x {height} pixels, and {len(outside)} of "
+            f"{len(table)} points are; is the order x, y, or was the photo resized?"
+        )
     x, y, depth, *sigma = table.T
     return KnownPoints((x + 0.5) / width, (y + 0.5) / height, depth, sigma[0] if sigma else None)
 

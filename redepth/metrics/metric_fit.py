@@ -37,6 +37,7 @@ class MetricFit:
         sloped: whether the points determine scale and shift both; else one of them is 0.
         contradicted: whether they are nearer where the prediction is farther; then the map is flat.
         source: where the points are from.
+        outside: known points that were outside the picture, and left out.
     """
 
     scale: float
@@ -48,6 +49,13 @@ class MetricFit:
     sloped: bool = True
     contradicted: bool = False
     source: str = ""
+    outside: int = 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for points that were left out, and one for a low confidence."""
+        lost = f"{self.outside} of {self.points + self.outside} known points are outside the photo: left out"
+        return [*([lost] if self.outside else []), *filter(None, [self.warning])]
 
     @property
     def warning(self) -> str:
@@ -69,6 +77,7 @@ class MetricFit:
             "scale": self.scale,
             "shift": self.shift,
             "points": self.points,
+            "outside": self.outside,
             "inliers": self.inliers,
             "residual": self.residual,
             "confidence": self.confidence,
@@ -129,4 +138,5 @@ def fit_metric(
         sloped=fit.sloped,
         contradicted=fit.contradicted,
         source=anchors.source,
+        outside=int((~anchors.inside).sum()),
     )

@@ -118,7 +118,7 @@ def fit_points(
     needed = 2 if shift else 1
     if depth.numel() < needed:
         what = "scale and shift need at least 2" if shift else "the scale needs at least 1"
-        raise ValueError(f"{depth.numel()} known points in the picture: {what}; add points")
+        raise ValueError(f"known points in the picture: {depth.numel()}, but {what}; add points")
     problem = _Problem.of(raw, where, depth, sigma, predicts)
     contradicted = shift and problem.contradicts()
     if contradicted and depth.numel() > FREE_POINTS:

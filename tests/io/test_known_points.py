@@ -28,6 +28,11 @@ def test_a_table_counts_pixels_from_the_centre_of_the_top_left_one(tmp_path: Pat
     assert with_sigma.sigma.tolist() == [0.1, 0.2]
 
 
+def test_points_outside_of_the_photo_stay_as_long_as_most_are_inside(tmp_path: Path) -> None:
+    points = io.load_known_points(csv(tmp_path, "1,1,2\n10,2,3\n2,2,3\n"), 4, 10)
+    assert points.x.tolist() == pytest.approx([0.15, 1.05, 0.25])
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -38,7 +43,7 @@ def test_a_table_counts_pixels_from_the_centre_of_the_top_left_one(tmp_path: Pat
         ("1,2,3\n1,b,3\n", "line 2: '1,b,3' are not numbers"),
         ("a,b,c\n1,2,3\n", "line 1: 'a,b,c' are not numbers"),
         ("x,y,metres\n1,2,nan\n", "line 2: a number is not finite"),
-        ("1,2,3\n10,2,3\n", r"line 2: \(10, 2\) is outside of the photo of 10 x 4"),
+        ("1,2,3\n10,2,3\n", r"line 2: \(10, 2\) is outside of the photo of 10 x 4 pixels, and 1 of 2"),
         ("-1,2,3\n", "outside of the photo"),
         ("1,2,0\n", "above 0 metres, got 0"),
         ("1,2,-3\n", "above 0 metres, got -3"),

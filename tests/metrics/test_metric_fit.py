@@ -34,6 +34,8 @@ def test_points_outside_of_the_picture_do_not_count() -> None:
     )
     fit = fit_metric(raw_map()[0, 0], more)
     assert fit.points == 9
+    assert fit.warnings == ["2 of 11 known points are outside the photo: left out"]
+    assert fit.record()["outside"] == 2
     assert fit.scale == pytest.approx(0.15)
 
 

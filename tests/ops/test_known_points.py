@@ -70,7 +70,7 @@ def test_a_metric_prediction_needs_one_point_and_an_affine_one_two() -> None:
     raw, where, depth = known(1, "depth", a=2.0, b=0.0)
     fit = fit_points(raw, where, depth, predicts="depth", shift=False)
     assert (fit.scale, fit.shift, fit.confidence) == (pytest.approx(2.0), 0.0, 0.0)
-    with pytest.raises(ValueError, match="1 known points in the picture"):
+    with pytest.raises(ValueError, match="known points in the picture: 1, but"):
         fit_points(raw, where, depth, predicts="depth")
 
 
