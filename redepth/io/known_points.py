@@ -96,7 +96,7 @@ def points_of_table(
     like the others, up to half of them: structure from motion has some. More look like a mistake.
 
     Raises:
-        InputError: other columns, a number that is not finite, half of the points or more outside the picture,
+        InputError: other columns, a number that is not finite, half of the points or more outside the photo,
             two points at one place, or a depth or sigma that is not above 0.
     """
     table = np.asarray(rows, dtype=np.float64)
