@@ -21,7 +21,7 @@ from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Preset, load_preset
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
 from redepth.depth_models.precomputed import GIVEN_ARRAY
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
 from redepth.literals import CameraName, MapKind, NormalsFrame
@@ -340,11 +340,18 @@ def guided(
 
 
 def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:
-    """Fit the answer to the known points, if there are some."""
+    """Fit the answer to the known points, if there are some.
+
+    Where it contradicts them, the fit is that of the initial output, which did not.
+    """
     anchors = next((record for record in data if isinstance(record, Anchors)), None)
     if anchors is None:
         return None
-    return fit_metric(outcome.refined[0, 0], anchors, outcome.predicts, outcome.invariance)
+    try:
+        return fit_metric(outcome.refined[0, 0], anchors, outcome.predicts, outcome.invariance)
+    except InputError as error:  # after minutes of work, which must not be lost
+        log.warning("metres have the scale and shift of the initial depth: after refinement %s", error)
+        return fit_metric(outcome.initial[0, 0], anchors, outcome.predicts, outcome.invariance)
 
 
 def map_overrides(path: str, predicts: MapKind) -> list[str]:

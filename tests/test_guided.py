@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import redepth
+from redepth import pipeline
 from redepth.errors import ConfigError, InputError
+from redepth.optim.outcome import Outcome
+from redepth.optim.planning import run_within_limits
 from tests.support.command import call
 
 SMALL = ["optim.steps=2", "optim.members=1"]
@@ -51,6 +56,23 @@ def test_known_points_give_metres_and_guide(picture: Path, tmp_path: Path) -> No
     assert result.metric_fit is not None
     assert result.depth_m is not None
     assert "anchors" not in result.outcome.history
+
+
+def test_points_that_the_answer_contradicts_lose_no_work(
+    picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = agreeing(picture)
+
+    def turned(*args: Any, **kwargs: Any) -> Outcome:
+        outcome = run_within_limits(*args, **kwargs)
+        return replace(outcome, members=outcome.initial.max() - outcome.members)
+
+    monkeypatch.setattr(pipeline, "run_within_limits", turned)
+    with caplog.at_level("WARNING"):
+        result = redepth.refine(picture, "smoke", overrides=[*SMALL, "optim.blend=none"], anchors=rows)
+    assert "after refinement the known points are nearer" in caplog.text
+    assert result.metric_fit is not None
+    assert result.metric_fit.scale == pytest.approx(0.05, rel=0.1)
 
 
 def test_two_points_are_taken_with_a_warning_and_one_is_refused(picture: Path) -> None:
