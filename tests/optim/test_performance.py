@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,10 +17,13 @@ import redepth
 from redepth.config import Optim, Performance
 from redepth.contracts import Condition, Execution
 from redepth.errors import ConfigError, RedepthError
+from redepth.guidance import Anchors, Given, Guidance, NormalMap
+from redepth.ops.sampling import Taps
 from redepth.optim import execution
 from redepth.optim import group as group_module
 from redepth.optim.loop import Loop
 from redepth.optim.loss_log import LossLog
+from redepth.optim.objectives import KnownNormals, KnownPoints
 from redepth.optim.refiner import Refiner
 from redepth.priors.distillation import DiffusionPrior
 from redepth.priors.latent import fit_square
@@ -91,9 +94,33 @@ class Descent(torch.optim.Optimizer):
                 p.add_(p.grad, alpha=-group["lr"])
 
 
+def three_points() -> Anchors:
+    return Anchors(
+        torch.tensor([0.2, 0.5, 0.8]), torch.tensor([0.3, 0.6, 0.4]), torch.tensor([1.0, 1.1, 1.2])
+    )
+
+
+def flat_normals() -> NormalMap:
+    return NormalMap(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 56, 70))
+
+
+def on_meta(record: Any) -> Any:
+    """A record of guidance with its tensors, also those of records inside it, on the meta device.
+
+    The points themselves stay: only their targets take part in a step.
+    """
+    values = {f.name: getattr(record, f.name) for f in fields(record)}
+    if isinstance(record, Anchors):
+        values = {"targets": record.targets}
+    moved = {n: v.to(META) for n, v in values.items() if isinstance(v, Tensor)}
+    moved |= {n: type(v)(*(t.to(META) for t in v)) for n, v in values.items() if isinstance(v, Taps)}
+    inside = {n: on_meta(v) for n, v in values.items() if is_dataclass(v)}
+    return replace(record, **moved, **inside)
+
+
 def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> Loop:
     """A loop whose tensors are on the meta device, where reading a value is an error."""
-    problem = refiner.make_problem(photo(), "a tiger")
+    problem = refiner.make_problem(photo(), "a tiger", Given(data=(three_points(), flat_normals())))
     prior: Any = refiner.prior
     if isinstance(prior, StableDiffusion):
         prior._vae.to(META)
@@ -111,8 +138,9 @@ def without_numbers(refiner: Refiner, monkeypatch: pytest.MonkeyPatch) -> Loop:
         constants=tuple(c.to(META) for c in problem.features.constants),
     )
     condition = Condition({k: v.to(META) for k, v in problem.condition.tensors.items()})
-    pictures = {name: getattr(problem, name).to(META) for name in ("image", "linear", "initial", "sky")}
-    problem = replace(problem, features=features, condition=condition, **pictures)
+    pictures = {name: getattr(problem, name).to(META) for name in ("image", "linear", "initial")}
+    records = {kind: on_meta(record) for kind, record in problem.guidance.records.items()}
+    problem = replace(problem, features=features, condition=condition, guidance=Guidance(records), **pictures)
     return Loop(refiner, problem, refiner.preset_plan)
 
 
@@ -146,6 +174,7 @@ def test_a_step_reads_no_value_from_the_device(
     prior = tiny_prior() if family == "pixel" else StableDiffusion(checkpoint=str(SD), size=64).load(CPU)
     rule = {"enabled": stopping, "window": 2}
     refiner = make_refiner(prior, 2, parameterization=parameterization, early_stop=rule)
+    refiner.objectives |= {"anchors": (1.0, KnownPoints()), "normals": (1.0, KnownNormals())}
     loop = without_numbers(refiner, monkeypatch)
     group = loop.new_group(range(3))
     draws = loop.draws(group.members)
