@@ -12,7 +12,7 @@ VENV3D := .venv-pytorch3d
 STAMP3D := $(VENV3D)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-pytorch3d fuzz soak lint clean
+.PHONY: help demo test test-slow test-browser test-pytorch3d fuzz soak lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,9 +25,13 @@ test: $(STAMP) ## run the default tests (no slow ones, no GPU)
 
 # pytest exits with 5 when it collects no test. That is no failure of the code, but is said aloud.
 test-slow: $(STAMP) ## run the slow tests
-	@rc=0; $(PY) -m pytest -q $(PYTEST) -m "slow and not gpu and not pytorch3d" || rc=$$?; \
+	@rc=0; $(PY) -m pytest -q $(PYTEST) -m "slow and not gpu and not pytorch3d and not browser" || rc=$$?; \
 	if [ $$rc -eq 5 ]; then echo "make test-slow: there are no slow tests, so none were run"; rc=0; fi; \
 	exit $$rc
+
+# Chromium is no Python package: without one the tests are skipped, or fail where CHROMIUM=required.
+test-browser: $(STAMP) ## run the tests in headless Chromium (Debian, Ubuntu: apt install chromium)
+	@REDEPTH_CHROMIUM=$(CHROMIUM) $(PY) -m pytest -q -n 0 -m browser
 
 test-pytorch3d: $(STAMP3D) ## run the tests of the mesh renderer, in an environment with pytorch3d
 	@$(VENV3D)/bin/python -m pytest -q -m pytorch3d

@@ -47,7 +47,7 @@ RANKS = (
     {"redepth.refinement", "redepth.components"},
     {"redepth.pipeline"},
     {"redepth.batch", "redepth.bench"},
-    {"redepth.experiments"},
+    {"redepth.experiments", "redepth.ablations", "redepth.app"},
     {"redepth.cli"},
     {"redepth.__main__"},
 )
@@ -60,6 +60,7 @@ OPTIONAL = (
     "depth_anything_3",
     "einops",
     "fast_simplification",
+    "gradio",
     "h5py",
     "kornia",
     "mitsuba",

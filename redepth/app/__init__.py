@@ -1,0 +1,1 @@
+"""The web app of `redepth app`: refine a photo in the browser, on this machine."""
