@@ -15,6 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
+from redepth.cli import app as web_app
 from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
 from redepth.cli.options import StrictCommand
 from redepth.errors import RedepthError
@@ -96,3 +97,4 @@ app.command(cls=StrictCommand)(experiment.experiment)
 app.command("list")(listing.list_families)
 app.command(cls=StrictCommand)(listing.show)
 app.command()(doctor.doctor)
+app.command(cls=StrictCommand)(web_app.app)
