@@ -1,6 +1,6 @@
 """What happens on the app's page: gradio's events, each a short call of the service."""
 
-# Without postponed annotations: gradio looks at those of a handler, such as `gr.Request`, when it is connected.
+# Without postponed annotations: gradio looks for `gr.Request` and `gr.SelectData` in those of a handler.
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -40,13 +40,9 @@ def connect(demo: Any, form: Form, output: Output, service: Service, examples: S
     gr = require("gradio", "app")
     _connect_form(gr, form, service, examples)
     _connect_run(gr, form, output, service)
-    _connect_pair(gr, output, service)
+    _connect_views(gr, output, service)
     connect_client(gr, form, service)
-
-    def leave(request: gr.Request) -> None:
-        service.sessions.end(request.session_hash)
-
-    demo.unload(leave)
+    _connect_end(gr, demo, service)
 
 
 # --- the form -------------------------------------------------------------------------------------
@@ -174,19 +170,33 @@ def _result_changes(gr: Any, output: Output, finished: Finished) -> dict[Any, An
         output.pair: FIRST_PAIR,
         output.slider: tuple(map(str, shown.pair(FIRST_PAIR))),
         output.light: page_frame(page_of(result), "The surface under a light that you drag"),
-        output.mesh: None if shown.mesh is None else str(shown.mesh),
+        output.mesh: None,
         output.words: diagnostics_html(result),
         output.archive: gr.update(value=str(shown.archive), interactive=True),
         output.files: [str(path) for path in shown.files],
     }
 
 
-def _connect_pair(gr: Any, output: Output, service: Service) -> None:
+def _connect_views(gr: Any, output: Output, service: Service) -> None:
     def compare(pair: str, request: gr.Request) -> Any:
         shown = service.sessions.get(request.session_hash).shown
         return gr.skip() if shown is None else tuple(map(str, shown.pair(pair)))
 
+    def show_mesh(request: gr.Request) -> str | None:
+        shown = service.sessions.get(request.session_hash).shown
+        return None if shown is None or shown.mesh is None else str(shown.mesh)
+
+    # Gradio 6 draws nothing where the mesh is there before its tab was opened for the first time.
+    output.space.select(show_mesh, None, output.mesh, **AT_ONCE)
     output.pair.input(compare, output.pair, output.slider, **AT_ONCE)
+
+
+def _connect_end(gr: Any, demo: Any, service: Service) -> None:
+    def leave(request: gr.Request) -> None:
+        service.sessions.end(request.session_hash)
+
+    # A closed tab, or a client that is gone.
+    demo.unload(leave)
 
 
 # --- a run of a client ----------------------------------------------------------------------------

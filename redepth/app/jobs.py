@@ -58,7 +58,10 @@ def checked(service: Service, fields: Fields) -> tuple[Path, RunSettings]:
 
 
 def events_of(service: Service, session: Session) -> Iterator[Event]:
-    """Do a job, and yield what it reports; `Finished` or `Failed` is the last. Who leaves early ends its run."""
+    """Do the job that a session has begun, and yield what it reports; `Finished` or `Failed` is the last.
+
+    Who leaves early ends the run.
+    """
     session.running = True
     try:
         photo, settings = checked(service, session.fields)

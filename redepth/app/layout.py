@@ -53,6 +53,7 @@ class Output:
     pair: Any
     slider: Any
     light: Any
+    space: Any
     mesh: Any
     words: Any
     archive: Any
@@ -62,8 +63,8 @@ class Output:
 
     @property
     def changing(self) -> list[Any]:
-        """All of them."""
-        return list(vars(self).values())
+        """Those that a run changes."""
+        return [component for name, component in vars(self).items() if name != "space"]
 
 
 def theme() -> Any:
@@ -79,7 +80,7 @@ def theme() -> Any:
         text_size="md",
         font=[gr.themes.Font(name) for name in system],
         font_mono=[gr.themes.Font(name) for name in mono],
-    )
+    ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
 
 
 def header() -> None:
@@ -120,10 +121,10 @@ def form(offers: Sequence[Offer], examples: Sequence[Example], chosen: str) -> F
     )
     about = gr.HTML(about_html(offer), elem_id="about")
     with gr.Row():
-        members = gr.Number(offer.members, label="Members", min_width=70, elem_id="members")
-        steps = gr.Number(offer.steps, label="Steps", min_width=70, elem_id="steps")
-        budget = gr.Textbox("", label="Time limit", placeholder="60s", min_width=90, elem_id="budget")
-        seed = gr.Number(0, label="Seed", min_width=70, elem_id="seed")
+        members = gr.Number(offer.members, label="Members", min_width=85, elem_id="members")
+        steps = gr.Number(offer.steps, label="Steps", min_width=85, elem_id="steps")
+        budget = gr.Textbox("", label="Time limit", placeholder="60s", min_width=85, elem_id="budget")
+        seed = gr.Number(0, label="Seed", min_width=85, elem_id="seed")
     prompt = gr.Textbox(
         "",
         label="Prompt",
@@ -157,11 +158,9 @@ def output() -> Output:
     """Place what shows a run and its result."""
     gr = require("gradio", "app")
     status = gr.HTML(note_html(READY), elem_id="status")
-    with gr.Tabs(selected="live", elem_id="tabs") as tabs:
+    with gr.Tabs(selected="live", overflow_behavior="wrap", elem_id="tabs") as tabs:
         with gr.Tab("Progress", id="live"):
-            live = gr.HTML(
-                empty_html("Here the surface improves while a photo is refined."), elem_id="live"
-            )
+            live = gr.HTML(empty_html("Here the surface improves while a photo is refined."), elem_id="live")
         with gr.Tab("Compare", id="compare"):
             pair = gr.Radio(list(PAIRS), value=FIRST_PAIR, show_label=False, container=False, elem_id="pair")
             slider = gr.ImageSlider(
@@ -169,7 +168,7 @@ def output() -> Output:
             )
         with gr.Tab("Light", id="light"):
             light = gr.HTML(empty_html("Here you drag the light over the surface."), elem_id="light")
-        with gr.Tab("3D", id="mesh"):
+        with gr.Tab("3D", id="mesh") as space:
             mesh = gr.Model3D(show_label=False, height=560, clear_color=(0.5, 0.5, 0.5, 1.0), elem_id="mesh")
         with gr.Tab("Diagnostics", id="words"):
             words = gr.HTML(empty_html("Here is what the diagnostics say, in words."), elem_id="words")
@@ -181,7 +180,7 @@ def output() -> Output:
         with gr.Tab("Repeat", id="repeat"):
             command, script = _code("Command line", "shell"), _code("Python", "python")
     return Output(
-        status, tabs, live, pair, slider, light, mesh, words, archive, files, command, script
+        status, tabs, live, pair, slider, light, space, mesh, words, archive, files, command, script
     )
 
 

@@ -109,5 +109,5 @@ def _coarse_mesh(result: Refinement, path: Path) -> Path | None:
         mesh = result.mesh(faces=MESH_FACES, texture_side=TEXTURE_SIDE)
     except InputError:  # a surface that is torn everywhere
         return None
-    path.write_bytes(mesh.export(file_type="glb", include_normals=True))
+    mesh.export(path, file_type="glb", include_normals=True)
     return path

@@ -21,6 +21,10 @@ Work = Callable[[OnStep, Say], Refinement]
 CANCELLED = "cancelled"
 
 
+class _End:
+    """Stands behind the last update of a run."""
+
+
 class CancelledError(RedepthError):
     """A run was ended before its first step, so that it has no result."""
 
@@ -46,7 +50,7 @@ class Run:
     ) -> None:
         self._work, self._slots, self._stop = work, slots, stop
         self._pace = pace or Pace()
-        self._updates: queue.SimpleQueue[Update | None] = queue.SimpleQueue()
+        self._updates: queue.SimpleQueue[Update | _End] = queue.SimpleQueue()
         self._result: Refinement | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="redepth-run", daemon=True)
@@ -61,7 +65,7 @@ class Run:
         """
         self._thread.start()
         try:
-            while (update := self._next(patience)) is not False:
+            while not isinstance(update := self._next(patience), _End):
                 yield update
         finally:
             self._stop.set()
@@ -78,21 +82,16 @@ class Run:
         assert self._result is not None
         return self._result
 
-    def wait(self, seconds: float) -> None:
-        """Wait until the thread has ended, for some seconds at most."""
-        if self._thread.is_alive():
-            self._thread.join(seconds)
-
-    def _next(self, patience: float) -> Update | bool | None:
-        """Return the newest update; None if there is none yet, False after the end."""
+    def _next(self, patience: float) -> Update | _End | None:
+        """Return the newest update; None if there is none yet."""
         try:
             update = self._updates.get(timeout=patience)
         except queue.Empty:
             return None
         # A browser that is slow sees the newest picture, not all that it missed.
-        while update is not None and not self._updates.empty():
+        while not isinstance(update, _End) and not self._updates.empty():
             update = self._updates.get()
-        return False if update is None else update
+        return update
 
     def _run(self) -> None:
         try:
@@ -106,7 +105,7 @@ class Run:
         except BaseException as error:  # it is raised again where the result is asked for
             self._error = error
         finally:
-            self._updates.put(None)
+            self._updates.put(_End())
 
     def _wait_for_slot(self) -> None:
         while not self._slots.acquire(timeout=0.1):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,20 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def apply_environment(folder: Path) -> None:
-    """Set the variables of `environment` in this process."""
-    os.environ.update(environment(folder))
+@contextmanager
+def private_environment(folder: Path) -> Iterator[None]:
+    """Set the variables of `environment` in this process, and put the former ones back."""
+    changed = environment(folder)
+    former = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def is_loopback(host: str) -> bool:
@@ -85,7 +97,11 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
         if scope["type"] == "http" and self._is_refused(scope):
-            start = {"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]}
+            start = {
+                "type": "http.response.start",
+                "status": 403,
+                "headers": [(b"content-type", b"text/plain")],
+            }
             await send(start)
             await send({"type": "http.response.body", "body": b"refused"})
             return
@@ -110,7 +126,7 @@ def guarded(blocks: type) -> Any:
         blocks: `gradio.Blocks`.
     """
 
-    class Guarded(blocks):  # type: ignore[misc, valid-type]
+    class Guarded(blocks):  # type: ignore[misc]
         async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **options: Any) -> Any:
             refuse_addresses(inputs)
             return await super().preprocess_data(block_fn, inputs, *args, **options)

@@ -77,29 +77,33 @@ def serving(options: AppOptions) -> Iterator[Serving]:
         MissingDependencyError: gradio is not installed.
         RedepthError: the preset cannot run here, or the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="redepth-app-", ignore_cleanup_errors=True) as name:
-        root = Path(name).resolve()
-        files, examples = root / "files", root / "examples"
-        files.mkdir()
-        examples.mkdir()
-        safety.apply_environment(files)
+    with _root() as root, safety.private_environment(root / "files"):
         require("gradio", "app")
         offers = all_offers(options.preset, options.device)
         service = Service(
-            files,
+            root / "files",
             offers,
             device=options.device,
             max_pixels=options.max_pixels,
             concurrent=options.concurrent,
         )
-        chosen = first_choice(offers, options.preset)
-        demo = page(service, make_examples(examples), chosen)
+        demo = page(service, make_examples(root / "examples"), first_choice(offers, options.preset))
         try:
             _, address, public = _launched(demo, options)
             yield Serving(address, public, service)
         finally:
             service.close()
             demo.close(verbose=False)
+
+
+@contextmanager
+def _root() -> Iterator[Path]:
+    """Make the folder of all files of the app, and remove it at the end."""
+    with tempfile.TemporaryDirectory(prefix="redepth-app-", ignore_cleanup_errors=True) as name:
+        root = Path(name).resolve()
+        for part in ("files", "examples"):
+            (root / part).mkdir()
+        yield root
 
 
 def page(service: Service, examples: Any, chosen: str) -> Any:

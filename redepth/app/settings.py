@@ -138,7 +138,7 @@ def settings_of_form(
     Raises:
         ConfigError: a value is wrong, or the settings do not go together.
     """
-    if preset not in offered:
+    if preset is None or preset not in offered:
         raise ConfigError(
             f"preset {brief(preset)} is not offered here{nearest(str(preset), offered)} "
             f"(choose {', '.join(offered)})"
@@ -160,10 +160,9 @@ def settings_of_form(
 
 def _whole(name: str, value: float | None, least: int) -> int | None:
     """Return a field of a form as a whole number. Raises ConfigError."""
-    if value is None or value == "":
+    if value is None:
         return None
-    # A client may send anything.
-    number = cast(object, value)
+    number = cast(object, value)  # a client may send anything
     if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
         whole = int(number)
         if whole == number and least <= whole <= MAX_SEED:

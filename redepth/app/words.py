@@ -84,6 +84,6 @@ def _card(signature: Signature) -> str:
     return (
         f'<div class="redepth-card redepth-{state}"><h4>{escape(signature.title.capitalize())}: '
         f"<b>{value}</b> <span>({limit}; {verdict})</span></h4>"
-        f"<p>{escape(PLAIN.get(signature.name, ''))} The value is the {escape(signature.meaning)}.</p>"
+        f"<p>{escape(PLAIN.get(signature.name, ''))} Measured: {escape(signature.meaning)}.</p>"
         f"{note}{advice}</div>"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import webbrowser
+from contextlib import ExitStack, suppress
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ def app(
     share: Annotated[
         bool, typer.Option("--share", help="Make a public link through gradio's servers, for a week.")
     ] = False,
-    max_upload: Annotated[str, typer.Option(help="Largest photo that can be uploaded, such as 20MB.")] = "20MB",
+    max_upload: Annotated[str, typer.Option(help="Largest upload, such as 20MB.")] = "20MB",
     max_pixels: options.MaxPixels = 100_000_000,
     concurrent: Annotated[
         int, typer.Option(min=1, max=64, help="Refinements at the same time, each with its own models.")
@@ -50,13 +51,17 @@ def app(
         console.warn(
             "everybody who can reach this app can use this machine to refine photos; there is no password"
         )
-    with serving(chosen) as running:
-        console.out.print(f"redepth runs at {running.address} (Ctrl-C ends it)", highlight=False)
+    with ExitStack() as stack:
+        with console.status("starting the app"):
+            running = stack.enter_context(serving(chosen))
+        console.out.print(f"redepth runs at {running.address}; Ctrl-C ends it", highlight=False)
         if running.public_address:
             console.out.print(f"public link: {running.public_address}", highlight=False)
         if open_browser:
             webbrowser.open(running.address)
-        threading.Event().wait()
+        # The usual end of a server is no failure.
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 def _upload_limit(text: str) -> int:
