@@ -118,11 +118,20 @@ def _connect_run(gr: Any, form: Form, output: Output, service: Service) -> None:
         service.sessions.get(request.session_hash).stop.set()
         return gr.update(interactive=False)
 
-    begun = form.run.click(begin, form.settings, [form.run, form.cancel, output.status], **AT_ONCE)
+    begun = form.run.click(
+        begin,
+        form.settings,
+        [form.run, form.cancel, output.status],
+        # The queue shows errors; no other run stands in this one.
+        concurrency_limit=None,
+        **PRIVATE,
+    )
     begun.success(
         refine,
         None,
         [form.run, form.cancel, *output.changing],
+        # Else the name of the function, which is that of the endpoint for clients.
+        api_name="page",
         api_visibility="private",
         show_progress="minimal",
         show_progress_on=[output.status],
@@ -139,7 +148,7 @@ def _raise_if_failed(gr: Any, event: Event) -> None:
 
 def _error(gr: Any, message: str) -> Exception:
     # Gradio takes the text as HTML, and the name of a file may be in it.
-    error: Exception = gr.Error(escape(message), title="This does not work", print_exception=False)
+    error: Exception = gr.Error(escape(message), print_exception=False)
     return error
 
 
@@ -205,7 +214,7 @@ def _connect_end(gr: Any, demo: Any, service: Service) -> None:
 def connect_client(gr: Any, form: Form, service: Service) -> None:
     """Add the endpoint ``/refine`` for clients; its components are not on the page."""
     files = gr.File(file_count="multiple", label="Files", visible=False)
-    record = gr.JSON(label="run.json", visible=False)
+    record = gr.JSON(label="Record", visible=False)
     trigger = gr.Button(visible=False)
 
     def refine(

@@ -118,6 +118,11 @@ class Sessions:
             session.stop.set()
             session.remove()
 
+    def running(self) -> list[Session]:
+        """Return the sessions that have a run."""
+        with self._lock:
+            return [session for session in self._sessions.values() if session.running]
+
     def close(self) -> None:
         """End all sessions."""
         for key in list(self._sessions):
