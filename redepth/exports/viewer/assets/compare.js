@@ -1,10 +1,11 @@
 // --- the tab Compare ---
 
 const PAIRS = [
-  ["initial", "refined"],
-  ["photo", "refined"],
-  ["normals-before", "normals-after"],
-  ["refined", "uncertainty"],
+  ["Depth before | after", "initial", "refined"],
+  ["Photo | depth after", "photo", "refined"],
+  ["Normals before | after", "normals-before", "normals-after"],
+  ["Photo | normals after", "photo", "normals-after"],
+  ["Depth | uncertainty", "refined", "uncertainty"],
 ];
 
 class Compare {
@@ -15,17 +16,17 @@ class Compare {
       for (const { name, label } of pictures) byId(side).append(new Option(label, name));
       byId(side).addEventListener("change", () => this.show());
     }
-    const pairs = PAIRS.filter((pair) => pair.every((name) => this.pictures.has(name)));
-    for (const pair of pairs) {
+    const pairs = PAIRS.filter(([, ...names]) => names.every((name) => this.pictures.has(name)));
+    for (const [label, ...pair] of pairs) {
       const button = document.createElement("button");
       button.type = "button";
-      button.textContent = pair.map((name) => this.pictures.get(name).label).join(" | ");
+      button.textContent = label;
       button.dataset.pair = pair.join(" ");
       button.addEventListener("click", () => this.choose(pair));
       byId("pairs").append(button);
     }
     dragged(this.stage, (event, box) => setSplit("compare-split", (event.clientX - box.left) / box.width));
-    this.choose(pairs[0]);
+    this.choose(pairs[0].slice(1));
   }
 
   choose(pair) {
@@ -44,7 +45,14 @@ class Compare {
     });
     for (const button of byId("pairs").children)
       button.setAttribute("aria-pressed", String(button.dataset.pair === names.join(" ")));
-    const notes = new Set(chosenPictures.map(({ label, note }) => `${label}: ${note}.`));
-    byId("compare-note").textContent = [...notes].join(" ");
+    const notes = [...new Set(chosenPictures.map(({ note }) => note))];
+    byId("compare-note").replaceChildren(
+      ...notes.map((note) => {
+        const line = document.createElement("p");
+        const labels = new Set(chosenPictures.filter((picture) => picture.note === note).map(({ label }) => label));
+        line.textContent = `${[...labels].join(", ")}: ${note}.`;
+        return line;
+      }),
+    );
   }
 }
