@@ -46,7 +46,7 @@ def result(
         initial=1 / before,
         members=1 / after + shift,
         initial_depth=before,
-        member_depths=after.expand(members, 1, *size),
+        member_depths=after.repeat(members, 1, 1, 1),
         offsets=torch.zeros(members),
         history={},
         steps_done=[3] * members,

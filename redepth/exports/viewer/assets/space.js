@@ -196,7 +196,7 @@ class Space {
       const [wide, high_, deep] = low.map((value, k) => high[k] - value);
       this.fit(FIELD);
       const across = Math.max(high_, wide / camera.aspect);
-      const away = (1.08 * across) / 2 / Math.tan(radians(camera.fov) / 2);
+      const away = (1.2 * across) / 2 / Math.tan(radians(camera.fov) / 2);
       controls.target.set(centre[0], centre[1], -middle);
       camera.position.set(centre[0], centre[1], high[2] + away);
       this.reach = away + deep;
