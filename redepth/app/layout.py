@@ -83,6 +83,18 @@ def theme() -> Any:
     ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
 
 
+def preloading() -> str | None:
+    """Return a script that loads gradio's view of meshes when the page opens.
+
+    Gradio 6 forgets to draw a mesh whose component is updated while that view is still being loaded.
+    """
+    gr = require("gradio", "app")
+    assets = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
+    names = [path.name for path in assets.glob("Canvas3D-*.js")]
+    imports = "".join(f'import("./assets/{name}").catch(() => {{}});' for name in names)
+    return f"() => {{ {imports} }}" if names else None
+
+
 def header() -> None:
     """Place the title."""
     gr = require("gradio", "app")
