@@ -25,7 +25,6 @@ from redepth.app.words import (
     summary_html,
 )
 from redepth.errors import RedepthError
-from redepth.exports.viewer import page_of
 from redepth.registry import require
 
 QUEUE = "refine"
@@ -178,8 +177,8 @@ def _result_changes(gr: Any, output: Output, finished: Finished) -> dict[Any, An
         output.tabs: gr.update(selected="compare"),
         output.pair: FIRST_PAIR,
         output.slider: tuple(map(str, shown.pair(FIRST_PAIR))),
-        output.light: page_frame(page_of(result), "The surface under a light that you drag"),
-        output.mesh: None,
+        output.light: page_frame(shown.page, "light"),
+        output.space: "",
         output.words: diagnostics_html(result),
         output.archive: gr.update(value=str(shown.archive), interactive=True),
         output.files: [str(path) for path in shown.files],
@@ -191,12 +190,12 @@ def _connect_views(gr: Any, output: Output, service: Service) -> None:
         shown = service.sessions.get(request.session_hash).shown
         return gr.skip() if shown is None else tuple(map(str, shown.pair(pair)))
 
-    def show_mesh(request: gr.Request) -> str | None:
+    def turn(request: gr.Request) -> str:
         shown = service.sessions.get(request.session_hash).shown
-        return None if shown is None or shown.mesh is None else str(shown.mesh)
+        return gr.skip() if shown is None else page_frame(shown.page, "space")
 
-    # Gradio 6 draws nothing where the mesh is there before its tab was opened for the first time.
-    output.space.select(show_mesh, None, output.mesh, **AT_ONCE)
+    # When it is opened: a browser draws few pictures by WebGL at the same time.
+    output.space_tab.select(turn, None, output.space, **AT_ONCE)
     output.pair.input(compare, output.pair, output.slider, **AT_ONCE)
 
 

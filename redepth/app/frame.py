@@ -5,10 +5,20 @@ from __future__ import annotations
 import base64
 import io as streams
 from html import escape
+from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from redepth.app.progress import Picture, Progress
+
+Start = Literal["light", "space"]
+"""A tab of the viewer's page."""
+
+TITLES: dict[Start, str] = {
+    "light": "The surface under a light that you drag",
+    "space": "The surface in three dimensions",
+}
 
 
 def empty_html(text: str) -> str:
@@ -16,16 +26,17 @@ def empty_html(text: str) -> str:
     return f'<p class="redepth-empty">{escape(text)}</p>'
 
 
-def page_frame(page: str, title: str) -> str:
-    """Return a frame with a whole page, which may run its own scripts and reach nothing outside of it.
+def page_frame(page: Path, start: Start) -> str:
+    """Return a frame with a page of `redepth.exports.viewer`, which reaches nothing outside of it.
 
     Args:
-        page: HTML document without external files.
-        title: for screen readers.
+        page: its file.
+        start: the tab that it begins with.
     """
+    text = page.read_text(encoding="utf-8").replace("<html", f'<html data-start="{start}"', 1)
     return (
-        f'<iframe class="redepth-frame" title="{escape(title)}" sandbox="allow-scripts" '
-        f'srcdoc="{escape(page, quote=True)}"></iframe>'
+        f'<iframe class="redepth-frame" title="{TITLES[start]}" sandbox="allow-scripts" '
+        f'srcdoc="{escape(text, quote=True)}"></iframe>'
     )
 
 

@@ -53,8 +53,8 @@ class Output:
     pair: Any
     slider: Any
     light: Any
+    space_tab: Any
     space: Any
-    mesh: Any
     words: Any
     archive: Any
     files: Any
@@ -64,7 +64,7 @@ class Output:
     @property
     def changing(self) -> list[Any]:
         """Those that a run changes."""
-        return [component for name, component in vars(self).items() if name != "space"]
+        return [component for name, component in vars(self).items() if name != "space_tab"]
 
 
 def theme() -> Any:
@@ -81,18 +81,6 @@ def theme() -> Any:
         font=[gr.themes.Font(name) for name in system],
         font_mono=[gr.themes.Font(name) for name in mono],
     ).set(body_text_color_subdued="*neutral_500", body_text_color_subdued_dark="*neutral_400")
-
-
-def preloading() -> str | None:
-    """Return a script that loads gradio's view of meshes when the page opens.
-
-    Gradio 6 forgets to draw a mesh whose component is updated while that view is still being loaded.
-    """
-    gr = require("gradio", "app")
-    assets = Path(gr.__file__).parent / "templates" / "frontend" / "assets"
-    names = [path.name for path in assets.glob("Canvas3D-*.js")]
-    imports = "".join(f'import("./assets/{name}").catch(() => {{}});' for name in names)
-    return f"() => {{ {imports} }}" if names else None
 
 
 def header() -> None:
@@ -180,8 +168,8 @@ def output() -> Output:
             )
         with gr.Tab("Light", id="light"):
             light = gr.HTML(empty_html("Here you drag the light over the surface."), elem_id="light")
-        with gr.Tab("3D", id="mesh") as space:
-            mesh = gr.Model3D(show_label=False, height=560, clear_color=(0.5, 0.5, 0.5, 1.0), elem_id="mesh")
+        with gr.Tab("3D", id="space") as space_tab:
+            space = gr.HTML(empty_html("Here you turn the surface."), elem_id="space")
         with gr.Tab("Diagnostics", id="words"):
             words = gr.HTML(empty_html("Here is what the diagnostics say, in words."), elem_id="words")
         with gr.Tab("Files", id="files"):
@@ -192,7 +180,7 @@ def output() -> Output:
         with gr.Tab("Repeat", id="repeat"):
             command, script = _code("Command line", "shell"), _code("Python", "python")
     return Output(
-        status, tabs, live, pair, slider, light, space, mesh, words, archive, files, command, script
+        status, tabs, live, pair, slider, light, space_tab, space, words, archive, files, command, script
     )
 
 

@@ -13,16 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from redepth import io, viz
-from redepth.errors import InputError
 from redepth.exports import RECORD
+from redepth.literals import VIEW_FILE
 from redepth.refinement import Refinement
 
 PICTURE_SIDE = 1280
 """Longer side in pixels of the pictures that are compared, at most."""
-
-MESH_FACES = 40_000
-TEXTURE_SIDE = 1024
-"""Of the mesh that is shown; the one that is offered is finer."""
 
 PAIRS: Mapping[str, tuple[str, str]] = {
     "Depth, initial and refined": ("initial", "refined"),
@@ -44,7 +40,7 @@ class Shown:
         pictures: name -> picture, all of one size.
         files: what `Refinement.save` wrote.
         archive: the same in one zip.
-        mesh: a coarse mesh; None if no triangle is left.
+        page: the viewer, `redepth.exports.viewer`.
         record: what ``run.json`` holds.
     """
 
@@ -52,7 +48,7 @@ class Shown:
     pictures: Mapping[str, Path]
     files: list[Path]
     archive: Path
-    mesh: Path | None
+    page: Path
     record: Mapping[str, object]
 
     def pair(self, title: str) -> tuple[Path, Path]:
@@ -74,7 +70,7 @@ def write_result(result: Refinement, folder: Path) -> Shown:
         {name: _saved(picture, folder / f"{name}.png") for name, picture in pictures_of(result).items()},
         files,
         archive,
-        _coarse_mesh(result, folder / "mesh.glb"),
+        saved / VIEW_FILE,
         json.loads((saved / RECORD).read_text(encoding="utf-8")),
     )
 
@@ -101,13 +97,4 @@ def _saved(picture: NDArray[np.uint8], path: Path) -> Path:
     image = Image.fromarray(picture)
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     io.save_png(path, image)
-    return path
-
-
-def _coarse_mesh(result: Refinement, path: Path) -> Path | None:
-    try:
-        mesh = result.mesh(faces=MESH_FACES, texture_side=TEXTURE_SIDE)
-    except InputError:  # a surface that is torn everywhere
-        return None
-    mesh.export(path, file_type="glb", include_normals=True)
     return path

@@ -151,7 +151,6 @@ def _launched(demo: Any, options: AppOptions) -> tuple[Any, str, str | None]:
             app_kwargs={"middleware": [guard]},
             theme=layout.theme(),
             css_paths=layout.STYLE,
-            js=layout.preloading(),
         )
     except OSError as error:
         where = f"{options.host}:{options.port}" if options.port else options.host

@@ -22,6 +22,7 @@ FILES: tuple[Export, ...] = (
     "normals",
     "comparison",
     "mesh",
+    "view",
 )
 """The files of a result that the app writes. Every result has them."""
 

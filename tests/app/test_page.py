@@ -13,11 +13,6 @@ from tests.support.browser import headless, opened
 
 pytestmark = pytest.mark.browser
 
-HARMLESS = (
-    # Babylon, which draws gradio's 3D model, asks for WebGPU first; it then goes on with WebGL.
-    "A fatal error occurred during WebGPU creation/initialization",
-)
-
 LONG = 120_000
 """Milliseconds within which a refinement of seconds ends on a busy machine."""
 
@@ -32,7 +27,7 @@ def browser() -> Iterator[Browser]:
 def page_of(browser: Browser, app: Serving, width: int = 1600) -> Iterator[Page]:
     """Open the app; fail at the end if it asked another host, or wrote an error to the console."""
     asked: list[str] = []
-    with opened(browser, app.address, width=width, harmless=HARMLESS) as page:
+    with opened(browser, app.address, width=width) as page:
         page.on("request", lambda request: asked.append(request.url))
         page.reload()
         expect(page.locator("#run")).to_be_visible(timeout=LONG)
@@ -68,11 +63,12 @@ def test_an_example_is_refined_and_shown(browser: Browser, app: Serving) -> None
         expect(page.locator("#slider img").first).not_to_have_attribute("src", str(before))
 
         page.get_by_role("tab", name="Light").click()
-        inside = page.frame_locator("#light iframe")
-        expect(inside.locator("canvas").first).to_be_visible(timeout=LONG)
+        light = page.frame_locator("#light iframe")
+        expect(light.locator("#panel-light canvas")).to_be_visible(timeout=LONG)
 
         page.get_by_role("tab", name="3D").click()
-        expect(page.locator("#mesh canvas")).to_be_visible(timeout=LONG)
+        space = page.frame_locator("#space iframe")
+        expect(space.locator("#panel-space canvas")).to_be_visible(timeout=LONG)
 
         page.get_by_role("tab", name="Diagnostics").click()
         expect(page.locator("#words .redepth-card")).to_have_count(4)

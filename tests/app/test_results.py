@@ -3,6 +3,7 @@
 import json
 import zipfile
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,11 @@ def result(real_photos: dict[str, Path]) -> Refinement:
 def test_a_result_is_written(result: Refinement, tmp_path: Path) -> None:
     shown = write_result(result, tmp_path)
     names = {path.name for path in shown.files}
-    assert {"run.json", "disparity.npy", "normals.png", "comparison.png", "mesh.glb"} <= names
+    assert {"run.json", "disparity.npy", "normals.png", "comparison.png", "mesh.glb", "view.html"} <= names
     with zipfile.ZipFile(shown.archive) as packed:
         assert set(packed.namelist()) == names
         assert json.loads(packed.read("run.json"))["photo"]["source"] == "<b>coins</b>.png"
     assert shown.record["seed"] == 0
-    assert shown.mesh is not None
-    assert 10_000 < shown.mesh.stat().st_size < 5_000_000
     sizes = set()
     for title in PAIRS:
         for path in shown.pair(title):
@@ -71,6 +70,16 @@ def test_a_flagged_diagnostic_says_what_to_do(result: Refinement) -> None:
 
 def test_texts_are_escaped() -> None:
     name = "<script>alert(1)</script>"
-    for page in (progress_html(name, 0.5), note_html(name), page_frame(name, name)):
+    for page in (progress_html(name, 0.5), note_html(name)):
         assert "<script>" not in page
     assert 'width: 50.0%"' in progress_html("", 0.5)
+
+
+def test_the_frame_holds_the_viewer(result: Refinement, tmp_path: Path) -> None:
+    shown = write_result(result, tmp_path)
+    frame = page_frame(shown.page, "space")
+    assert frame.count("<") == 2, "the page is not escaped"
+    text = unescape(frame.partition('srcdoc="')[2].rpartition('"></iframe>')[0])
+    assert text.replace(' data-start="space"', "", 1) == shown.page.read_text(encoding="utf-8")
+    assert 'data-start="space"' in text.partition(">")[2].partition(">")[0]
+    assert 'sandbox="allow-scripts"' in frame

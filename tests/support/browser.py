@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,18 +53,8 @@ def headless() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(
-    browser: Browser,
-    address: str | Path,
-    *,
-    width: int = 1600,
-    height: int = 1000,
-    harmless: Sequence[str] = (),
-) -> Iterator[Page]:
-    """Open a page of a size, offline if it is a file; fail at its end if it wrote an error to the console.
-
-    Errors that hold a text of ``harmless`` do not count.
-    """
+def opened(browser: Browser, address: str | Path, *, width: int = 1600, height: int = 1000) -> Iterator[Page]:
+    """Open a page of a size, offline if it is a file; fail at its end if it wrote an error to the console."""
     local = isinstance(address, Path)
     context = browser.new_context(viewport={"width": width, "height": height}, offline=local)
     page = context.new_page()
@@ -76,5 +66,4 @@ def opened(
         yield page
     finally:
         context.close()
-    problems = [problem for problem in problems if not any(text in problem for text in harmless)]
     assert not problems, problems
