@@ -156,6 +156,16 @@ def test_unknown_pixels_are_striped(browser: Browser, tmp_path: Path) -> None:
         assert "triangles" in page.inner_text("#space-note")
 
 
+def test_a_surface_that_is_unknown_everywhere_is_said_to_be(browser: Browser, tmp_path: Path) -> None:
+    made = result()
+    for depth in (made.outcome.initial_depth, made.outcome.member_depths):
+        depth.fill_(math.nan)
+    with opened(browser, written(made, tmp_path)) as page:
+        page.wait_for_selector(READY)
+        open_space(page)
+        assert page.inner_text("#space-note").startswith("Nothing to show")
+
+
 # --- by mouse, by key, by touch -------------------------------------------------------------------
 
 
@@ -320,10 +330,12 @@ def test_no_tab_is_wider_than_the_screen(width: int, browser: Browser, path: Pat
 def test_it_is_dark_where_the_system_is_and_on_demand(browser: Browser, path: Path) -> None:
     ground = "getComputedStyle(document.body).backgroundColor"
     with opened(browser, path) as page:
-        page.emulate_media(color_scheme="light")
-        light = page.evaluate(ground)
-        page.emulate_media(color_scheme="dark")
-        dark = page.evaluate(ground)
+        colours = []
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            page.wait_for_selector(f"html[data-theme={theme}]")
+            colours.append(page.evaluate(ground))
+        light, dark = colours
         assert light != dark
         page.click("#theme")
         assert page.evaluate(ground) == light
