@@ -77,9 +77,9 @@ def serving(options: AppOptions) -> Iterator[Serving]:
         MissingDependencyError: gradio is not installed.
         RedepthError: the preset cannot run here, or the port is taken.
     """
+    offers = all_offers(options.preset, options.device)
     with _root() as root, safety.private_environment(root / "files"):
         require("gradio", "app")
-        offers = all_offers(options.preset, options.device)
         service = Service(
             root / "files",
             offers,

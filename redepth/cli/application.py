@@ -15,8 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import app as web_app
-from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal, view
+from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal, view, web_app
 from redepth.cli.options import StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals

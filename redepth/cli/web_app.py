@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import webbrowser
 from contextlib import ExitStack, suppress
+from threading import Event
 from typing import Annotated
 
 import typer
@@ -61,7 +61,7 @@ def app(
             webbrowser.open(running.address)
         # The usual end of a server is no failure.
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            Event().wait()
 
 
 def _upload_limit(text: str) -> int:
