@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
-from rich.table import Table
 from rich.text import Text
 
 from redepth.cli import console, options
 from redepth.cli.output import results_folder
+from redepth.cli.tables import Table
 from redepth.errors import OutputError
 from redepth.literals import BenchCamera
 

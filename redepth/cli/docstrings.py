@@ -29,7 +29,8 @@ def described(owner: type) -> dict[str, str]:
 def _entries(docstring: str) -> dict[str, str]:
     """Return the entries of the sections that list settings."""
     found: dict[str, str] = {}
-    inside, names = False, []
+    inside = False
+    names: list[str] = []
     for line in docstring.splitlines():
         indent = len(line) - len(line.lstrip())
         if indent == 0 and line.strip():

@@ -160,9 +160,9 @@ class Performance(_Section):
         cudnn_benchmark: whether cuDNN times its algorithms for each new shape and keeps the fastest. CUDA
             only.
         decoders: how members with decoders of their own run them: one by one (``loop``), in ``streams`` of a
-            GPU, or ``batched`` as one network. A decoder with layers other than convolutions and linear ones
-            stays a loop. ``auto``: on CUDA ``streams`` if the step is a graph, else ``batched``; ``loop``
-            elsewhere.
+            GPU, ``batched`` as one network, or ``auto``. A decoder with layers other than convolutions and
+            linear ones stays a loop. ``auto``: on CUDA ``streams`` if the step is a graph, else ``batched``;
+            ``loop`` elsewhere.
     """
 
     channels_last: bool = True
@@ -182,16 +182,16 @@ class Optim(_Section):
     """The test-time optimization: which parameters, how many steps, how many members.
 
     Attributes:
-        parameterization: what is learned of each member: embeddings, decoder, both, all weights (``full``),
-            the output map (``depth``) or a smooth correction of it (``low-rank``).
+        parameterization: what is learned: ``embeddings+decoder``, ``embeddings``, ``decoder``, ``full`` (all
+            weights), ``depth`` (the output map) or ``low-rank`` (a smooth correction of it).
         steps: number of optimization steps of each member.
         members: number of independent runs, whose results are averaged.
         members_per_batch: the largest number of members that advance together; ``auto`` is all. If their
             memory does not suffice, it is halved.
-        learning_rates: of AdamW, for each group of parameters.
+        learning_rates: learning rates of AdamW, for each group of parameters.
         schedule: the learning rates over the steps: ``constant``, or falling as a ``cosine``.
         final_rate: share of the learning rates that is left at the end of the cosine schedule.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         prior_weight: factor of the prior's loss in the total loss.
         objectives: the other losses, each with its weight and options.
         blend: how the members' mean joins the initial map: ``none`` (the mean itself), by their
@@ -305,7 +305,7 @@ class Preset(_Section):
     """Everything that defines a refinement except the photo, a prompt by hand and the seed.
 
     Attributes:
-        name: of the preset.
+        name: name of the preset.
         description: what the preset is for.
         depth_model: the model that predicts the map, and its options.
         renderer: re-lights the photo on the surface of the map; its options.

@@ -1,0 +1,85 @@
+"""Tables of aligned columns, in which no path, command or number is ever broken or cut.
+
+A line that is longer than the terminal is continued by the terminal itself, so it can be copied whole. Where
+there is no terminal, nothing is broken at all.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
+
+_GAP = 2
+_INDENT = 4
+_LEAST_PROSE = 28
+"""Columns that prose needs beside the other columns; with fewer it gets lines of its own."""
+
+
+class Table:
+    """Rows under headings; `rich` prints it.
+
+    Args:
+        title: a line above the table; empty for none.
+        columns: the headings.
+        prose: whether the last column is text that a terminal may break between words.
+    """
+
+    def __init__(self, title: str, columns: Sequence[str], *, prose: bool = False) -> None:
+        self.title = title
+        self.columns = columns
+        self.prose = prose
+        self.rows: list[list[Text]] = []
+
+    def add_row(self, *cells: str | Text) -> None:
+        """Add a row; a string is plain text without markup."""
+        self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield the lines."""
+        if self.title:
+            yield Text(self.title, "italic")
+        head = [Text(name, "bold") for name in self.columns]
+        fixed = len(self.columns) - self.prose
+        widths = [max(cell_len(row[i].plain) for row in [head, *self.rows]) for i in range(fixed)]
+        left = sum(widths) + _GAP * fixed
+        room = options.max_width - left if console.is_terminal else None
+        for row in [head, *self.rows]:
+            if not self.prose:
+                yield _aligned(row, widths)
+            elif room is None or room >= _LEAST_PROSE:
+                yield from _beside(row, widths, room)
+            elif row is head:
+                yield _aligned(row[:-1], widths)
+            else:
+                yield _aligned(row[:-1], widths)
+                indent = " " * _INDENT
+                yield from (Text(indent + line) for line in wrap(row[-1].plain, options.max_width - _INDENT))
+
+
+def wrap(text: str, width: int | None) -> list[str]:
+    """Break a text between words, never inside one; ``None`` leaves it whole."""
+    if width is None:
+        return [text]
+    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _aligned(row: Sequence[Text], widths: Sequence[int]) -> Text:
+    line = Text()
+    for cell, width in zip(row, widths, strict=True):
+        line.append_text(cell)
+        line.append(" " * (width - cell_len(cell.plain) + _GAP))
+    line.rstrip()
+    return line
+
+
+def _beside(row: Sequence[Text], widths: Sequence[int], room: int | None) -> Iterator[Text]:
+    """Yield the lines of a row whose last cell is prose."""
+    *cells, prose = row
+    first, *rest = [prose] if room is None else [Text(line, prose.style) for line in wrap(prose.plain, room)]
+    yield _aligned([*cells, first], [*widths, 0])
+    for line in rest:
+        yield _aligned([*(Text() for _ in cells), line], [*widths, 0])
