@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.text import Text
 
 from redepth.cli import console, options
+from redepth.cli.parts import parts_of
 from redepth.errors import ConfigError, brief, nearest
 from redepth.literals import CaptionerName
 
@@ -21,14 +22,6 @@ if TYPE_CHECKING:
 
 KINDS = ("preset", "depth-model", "renderer", "prior", "objective", "captioner")
 """What can be named."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A component of what is to be downloaded: its role in words, and how it is built."""
-
-    role: str
-    build: Callable[[], Any]
 
 
 def download(
@@ -49,7 +42,7 @@ def download(
     parts = [part for kind, name in _named(names) for part in _parts(kind, name, overrides or [])]
     with console.status("asking the hub"):
         # All are found before the size of the first is asked for.
-        sources = [(part.role, source) for part in parts for source in checkpoints.sources_of(part.build())]
+        sources = [(role, source) for role, build in parts for source in checkpoints.sources_of(build())]
         found = [(role, checkpoints.pending(source)) for role, source in dict.fromkeys(sources)]
     pending = list(dict.fromkeys(item for _, item in found if item.files))
     _print_plan(found)
@@ -137,8 +130,8 @@ def _names() -> dict[str, Sequence[str]]:
     return {"preset": preset_names(), **families, "captioner": get_args(CaptionerName)}
 
 
-def _parts(kind: str, name: str, overrides: Sequence[str]) -> Iterator[Part]:
-    """Yield the components of a preset, or the one component that is named.
+def _parts(kind: str, name: str, overrides: Sequence[str]) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield the role and the builder of each component of a preset, or of the one component that is named.
 
     Raises:
         ConfigError: there is none of that name, or overrides are given for a component.
@@ -146,7 +139,7 @@ def _parts(kind: str, name: str, overrides: Sequence[str]) -> Iterator[Part]:
     from redepth.components import FAMILIES
 
     if kind == "preset":
-        yield from _parts_of_preset(name, overrides)
+        yield from parts_of(options.resolved_preset(name, overrides)).items()
         return
     if overrides:
         raise ConfigError(f"--set belongs to presets, and '{name}' is a {kind}: leave it out")
@@ -154,34 +147,9 @@ def _parts(kind: str, name: str, overrides: Sequence[str]) -> Iterator[Part]:
         if name not in get_args(CaptionerName):
             hint = nearest(name, get_args(CaptionerName))
             raise ConfigError(f"unknown captioner {brief(name)}{hint}")
-        preset = options.resolved_preset("smoke", [f"prompt.captioner={name}"])
-        yield Part("captioner", lambda: _captioner(preset))
+        smoke = options.resolved_preset("smoke", [f"prompt.captioner={name}"])
+        yield "captioner", parts_of(smoke)["captioner"]
         return
     registry = FAMILIES[f"{kind}s"]
     registry.get(name)
-    yield Part(kind.replace("-", " "), lambda: registry.build(name, {}))
-
-
-def _parts_of_preset(name: str, overrides: Sequence[str]) -> Iterator[Part]:
-    from redepth.components import FAMILIES
-
-    preset = options.resolved_preset(name, overrides)
-    chosen = {"depth-model": preset.depth_model, "renderer": preset.renderer, "prior": preset.prior}
-    for kind, component in chosen.items():
-        registry = FAMILIES[f"{kind}s"]
-
-        def build(registry: Any = registry, component: Any = component) -> Any:
-            return registry.build(component.name, component.options)
-
-        yield Part(kind.replace("-", " "), build)
-    if preset.prompt.captioner != "none":
-        yield Part("captioner", lambda: _captioner(preset))
-
-
-def _captioner(preset: Any) -> Any:
-    """Return the captioner of a preset; without its weights it fails, whatever the preset's fallback is."""
-    from redepth.components import captioner_of
-    from redepth.runtime.device import choose_device
-
-    strict = preset.prompt.model_copy(update={"fallback": "error"})
-    return captioner_of(preset.model_copy(update={"prompt": strict}), choose_device())
+    yield kind.replace("-", " "), partial(registry.build, name, {})

@@ -50,14 +50,12 @@ class Table:
         for row in [head, *self.rows]:
             if not self.prose:
                 yield _aligned(row, widths)
-            elif room is None or room >= _LEAST_PROSE:
+            elif room is None or room >= max(_LEAST_PROSE, cell_len(head[-1].plain)):
                 yield from _beside(row, widths, room)
-            elif row is head:
-                yield _aligned(row[:-1], widths)
+            elif cell_len(row[-1].plain) <= room:
+                yield _aligned(row, [*widths, 0])
             else:
-                yield _aligned(row[:-1], widths)
-                indent = " " * _INDENT
-                yield from (Text(indent + line) for line in wrap(row[-1].plain, options.max_width - _INDENT))
+                yield from _above(row, widths, options.max_width)
 
 
 def wrap(text: str, width: int | None) -> list[str]:
@@ -74,6 +72,14 @@ def _aligned(row: Sequence[Text], widths: Sequence[int]) -> Text:
         line.append(" " * (width - cell_len(cell.plain) + _GAP))
     line.rstrip()
     return line
+
+
+def _above(row: Sequence[Text], widths: Sequence[int], width: int) -> Iterator[Text]:
+    """Yield the lines of a row whose last cell is prose that stands below the others."""
+    *cells, prose = row
+    yield _aligned(cells, widths)
+    for line in wrap(prose.plain, width - _INDENT):
+        yield Text(" " * _INDENT + line, prose.style)
 
 
 def _beside(row: Sequence[Text], widths: Sequence[int], room: int | None) -> Iterator[Text]:
