@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from redepth.config import Preset
+# Imports of torch, for types alone.
+if TYPE_CHECKING:
+    from redepth.config import Preset
 
 
 def parts_of(preset: Preset) -> dict[str, Callable[[], object]]:

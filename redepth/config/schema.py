@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from redepth.config.units import memory, seconds
-from redepth.errors import brief
+from redepth.errors import brief, nearest
 from redepth.io.markup import dump_yaml
 from redepth.literals import CaptionerChoice, Export, Upsampling
 from redepth.registry import Checked
@@ -271,7 +271,8 @@ def _chosen(value: Any) -> Any:
     names = [name.strip() for name in listed if name.strip()]
     unknown = [name for name in names if name not in (*EXPORTS, "all")]
     if unknown:
-        raise ValueError(f"unknown file {brief(unknown[0])} (valid: {', '.join(EXPORTS)}, all)")
+        hint = nearest(unknown[0], EXPORTS)
+        raise ValueError(f"unknown file {brief(unknown[0])}{hint} (valid: {', '.join(EXPORTS)}, all)")
     return [name for name in EXPORTS if name in names or "all" in names]
 
 
