@@ -54,8 +54,9 @@ def download(
         console.out.print("Without captions it is less: --set prompt.captioner=none", highlight=False)
     if dry_run:
         return
-    if not yes and _on_a_terminal():
-        typer.confirm("Download?", default=True, abort=True)
+    if not yes and _on_a_terminal() and not typer.confirm("Download?", default=True):
+        console.complain("nothing was fetched")
+        raise typer.Exit(console.EXIT_ERROR)
     with console.status("downloading"):
         checkpoints.fetch(pending)
     console.out.print("All weights are on this machine.")

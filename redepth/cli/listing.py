@@ -135,7 +135,7 @@ def _records(family: str, checked: bool) -> list[dict[str, Any]]:
 def show(
     preset: Annotated[str, typer.Argument(help="Preset name or YAML file.")] = "re-depth-anything",
     overrides: options.Overrides = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Leave the comments out.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", "--no-comments", help="Leave the comments out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of YAML.")] = False,
 ) -> None:
     """Print a preset in full, with a comment on each setting: to save, edit and use as --preset FILE."""

@@ -69,6 +69,8 @@ def test_json_holds_every_check_and_the_commands() -> None:
     assert found["healthy"] is True
     keys = {"what", "state", "ok", "found", "cure", "commands", "vital"}
     assert all(set(check) == keys for section in found["checks"].values() for check in section)
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text()
+    assert all(f"`{key}`" in page for key in (*found, *keys, *checks.machine()))
     by_name = {check["what"]: check for check in found["checks"]["priors"]}
     assert by_name["pixel-diffusion"]["state"] == "ready"
     assert by_name["ic-light"]["commands"] == ["redepth download prior ic-light"]
