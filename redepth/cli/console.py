@@ -89,11 +89,6 @@ def table(title: str, *columns: str, prose: bool = False) -> Table:
     return Table(title, columns, prose=prose)
 
 
-def width() -> int | None:
-    """Return the columns of the terminal, or None where the output goes elsewhere and is never broken."""
-    return out.width if out.is_terminal else None
-
-
 def write(text: str) -> None:
     """Write text to stdout as it is, such as a file to save.
 

@@ -106,7 +106,7 @@ def _facts(found: Report) -> dict[str, str]:
 
 def _print_facts(facts: Mapping[str, str]) -> None:
     left = max(map(len, facts)) + 2
-    width = console.width()
+    width = console.out.columns
     for name, fact in facts.items():
         first, *rest = tables.wrap(fact, width and width - left)
         console.out.print(Text.assemble((name.ljust(left), "bold"), first))

@@ -51,7 +51,7 @@ def download(
         return
     _print_total(pending)
     if any(role == "captioner" and item.files for role, item in found):
-        console.out.print("Without captions it is less: --set prompt.captioner=none", highlight=False)
+        console.out.print("Without the captioner: --set prompt.captioner=none", highlight=False)
     if dry_run:
         return
     if not yes and _on_a_terminal() and not typer.confirm("Download?", default=True):
@@ -63,7 +63,7 @@ def download(
 
 
 def _on_a_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and console.out.is_terminal
+    return sys.stdin is not None and sys.stdin.isatty() and console.out.columns is not None
 
 
 def _print_plan(found: Sequence[tuple[str, Pending]]) -> None:

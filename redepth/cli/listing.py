@@ -58,7 +58,7 @@ def list_families(
 def _print_overview() -> None:
     from redepth.components import list_components
 
-    width = console.width()
+    width = console.out.columns
     for family, use in _USE.items():
         components = list_components(family)
         console.out.print(Text.assemble((family, "bold"), f"  {use}"))

@@ -6,12 +6,15 @@ there is no terminal, nothing is broken at all.
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
+
+from redepth.cli.terminal import TerminalConsole
 
 _GAP = 2
 _INDENT = 4
@@ -46,16 +49,18 @@ class Table:
         fixed = len(self.columns) - self.prose
         widths = [max(cell_len(row[i].plain) for row in [head, *self.rows]) for i in range(fixed)]
         left = sum(widths) + _GAP * fixed
-        room = options.max_width - left if console.is_terminal else None
+        columns = console.columns if isinstance(console, TerminalConsole) else options.max_width
+        columns = sys.maxsize if columns is None else columns
+        room = columns - left
         for row in [head, *self.rows]:
             if not self.prose:
                 yield _aligned(row, widths)
-            elif room is None or room >= max(_LEAST_PROSE, cell_len(head[-1].plain)):
-                yield from _beside(row, widths, room)
             elif cell_len(row[-1].plain) <= room:
                 yield _aligned(row, [*widths, 0])
+            elif room >= _LEAST_PROSE:
+                yield from _beside(row, widths, room)
             else:
-                yield from _above(row, widths, options.max_width)
+                yield from _above(row, widths, columns)
 
 
 def wrap(text: str, width: int | None) -> list[str]:
@@ -82,10 +87,10 @@ def _above(row: Sequence[Text], widths: Sequence[int], width: int) -> Iterator[T
         yield Text(" " * _INDENT + line, prose.style)
 
 
-def _beside(row: Sequence[Text], widths: Sequence[int], room: int | None) -> Iterator[Text]:
-    """Yield the lines of a row whose last cell is prose."""
+def _beside(row: Sequence[Text], widths: Sequence[int], room: int) -> Iterator[Text]:
+    """Yield the lines of a row whose last cell is prose that stands beside the others."""
     *cells, prose = row
-    first, *rest = [prose] if room is None else [Text(line, prose.style) for line in wrap(prose.plain, room)]
+    first, *rest = (Text(line, prose.style) for line in wrap(prose.plain, room))
     yield _aligned([*cells, first], [*widths, 0])
     for line in rest:
         yield _aligned([*(Text() for _ in cells), line], [*widths, 0])

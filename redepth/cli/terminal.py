@@ -40,6 +40,12 @@ class TerminalConsole(Console):
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         super().__init__(emoji=False, stderr=stderr, soft_wrap=not stderr, **options)
+        self._forced = bool(options.get("force_terminal"))
+
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal; None for a pipe or a file, also under ``FORCE_COLOR``."""
+        return self.width if self._forced or (self.is_terminal and self.file.isatty()) else None
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer([s if s.control else s._replace(text=safe(s.text)) for s in buffer])

@@ -72,6 +72,17 @@ def test_prose_gets_lines_of_its_own_where_there_is_no_room_beside() -> None:
     ]
 
 
+def test_a_pipe_is_no_terminal_because_colour_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    out = io.StringIO()
+    console = TerminalConsole(file=out, width=40)
+    table = Table("", ("name", "what"), prose=True)
+    table.add_row("a", "word " * 30 + "end")
+    console.print(table)
+    assert console.columns is None
+    assert len(out.getvalue().splitlines()) == 2
+
+
 def test_no_word_is_broken() -> None:
     assert wrap("a very-long-name b", 5) == ["a", "very-long-name", "b"]
     assert wrap("", 10) == [""]
