@@ -11,7 +11,6 @@ from rich.text import Text
 
 from redepth.cli import console, options, tables
 from redepth.cli.doctor import print_needed
-from redepth.errors import ConfigError, brief, nearest
 from redepth.literals import FamilyName
 
 # Imports of torch, for types alone.
@@ -39,12 +38,8 @@ def list_families(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
     """List presets and components, also of other packages; of one family, also what each needs here."""
-    names = get_args(FamilyName)
-    if family is not None and family not in names:
-        hint = nearest(family, names)
-        raise ConfigError(f"unknown family {brief(family)}{hint} (valid: {', '.join(names)})")
     if as_json:
-        chosen = names if family is None else (family,)
+        chosen = get_args(FamilyName) if family is None else (family,)
         console.write_json({name: _records(name, family is not None) for name in chosen})
     elif family is None:
         _print_overview()

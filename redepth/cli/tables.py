@@ -38,8 +38,8 @@ class Table:
         self.rows: list[list[Text]] = []
 
     def add_row(self, *cells: str | Text) -> None:
-        """Add a row; a string is plain text without markup."""
-        self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
+        """Add a row; a string is plain text without markup, and a line break is written as its code."""
+        self.rows.append([_on_one_line(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Yield the lines."""
@@ -68,6 +68,11 @@ def wrap(text: str, width: int | None) -> list[str]:
     if width is None:
         return [text]
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _on_one_line(cell: str | Text) -> Text:
+    text = cell if isinstance(cell, Text) else Text(cell)
+    return Text(text.plain.replace("\n", "\\n"), text.style) if "\n" in text.plain else text
 
 
 def _aligned(row: Sequence[Text], widths: Sequence[int]) -> Text:

@@ -43,7 +43,8 @@ def test_cells_are_plain_text_and_wide_characters_are_counted() -> None:
     table = console.table("", "a", "b")
     table.add_row("[bold]", "x")
     table.add_row("図像", "y")
-    assert printed(table) == ["a       b", "[bold]  x", "図像    y"]
+    table.add_row(Text("a\nb"), "z")
+    assert printed(table) == ["a       b", "[bold]  x", "図像    y", r"a\nb    z"]
 
 
 def test_prose_is_broken_between_words_on_a_terminal_alone() -> None:
