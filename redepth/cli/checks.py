@@ -107,13 +107,19 @@ def merged(commands: Iterable[str]) -> list[str]:
     others: dict[str, None] = {}
     extras: set[str] = set()
     for command in commands:
-        match = _EXTRA.fullmatch(command)
-        if match and match[1] not in APART:
-            extras |= set(match[1].split(","))
+        installed = extras_in([command])
+        if installed and not installed & APART:
+            extras |= installed
         else:
             others[command] = None
     install = [f'pip install "redepth[{",".join(sorted(extras))}]"'] if extras else []
     return [*install, *others]
+
+
+def extras_in(commands: Iterable[str]) -> set[str]:
+    """Return the extras of redepth that commands install."""
+    matches = map(_EXTRA.fullmatch, commands)
+    return {extra for match in matches if match for extra in match[1].split(",")}
 
 
 # --- software, devices, weights -------------------------------------------------------------------

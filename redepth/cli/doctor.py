@@ -59,15 +59,23 @@ def as_record(found: Report, healthy: bool) -> dict[str, object]:
     sections = {
         section: [{**asdict(check), "ok": check.ok} for check in checks] for section, checks in found.items()
     }
-    return {"healthy": healthy, "checks": sections, "commands": commands(found)}
+    commands = [*_for_presets(found), *_for_extras(found)]
+    return {"healthy": healthy, "checks": sections, "commands": commands}
 
 
-def commands(found: Report) -> list[str]:
-    """Return the commands that make more run here: for optional packages, and for each preset."""
-    from redepth.cli import checks
+def _for_presets(found: Report) -> list[str]:
+    """Return the commands that make all presets run here."""
+    from redepth.cli.checks import merged
 
-    offered = [check for check in found["extras"] if check.what not in checks.APART]
-    return checks.merged(command for check in [*offered, *found["presets"]] for command in check.commands)
+    return merged(command for check in found["presets"] for command in check.commands)
+
+
+def _for_extras(found: Report) -> list[str]:
+    """Return the commands that install the optional packages which no preset needs."""
+    from redepth.cli.checks import APART, extras_in, merged
+
+    others = APART | extras_in(_for_presets(found))
+    return merged(c for check in found["extras"] if check.what not in others for c in check.commands)
 
 
 # --- the overview ---------------------------------------------------------------------------------
@@ -78,11 +86,10 @@ def _print_overview(found: Report) -> None:
     console.out.print()
     console.out.print(_counts(found))
     _print_broken(found)
-    if wanted := commands(found):
-        console.out.print()
-        hub = next(check for check in found["hub"] if check.what == "hub")
-        console.out.print(f"To make more run{'' if hub.ok else ', once the hub is reachable'}:")
-        _print_commands(wanted)
+    hub = next(check for check in found["hub"] if check.what == "hub")
+    when = "" if hub.ok else ", once the hub is reachable"
+    _print_group(f"To make the other presets run{when}:", _for_presets(found))
+    _print_group("Optional packages, which redepth doctor --all explains:", _for_extras(found))
     console.out.print()
     console.out.print("Other weights: redepth download NAME, with a name of redepth list.", highlight=False)
     console.out.print("Every check and component: redepth doctor --all", highlight=False)
@@ -137,6 +144,14 @@ def _print_broken(found: Report) -> None:
         console.out.print(Text.assemble(("broken: ", "bold red"), problem))
     for cure in dict.fromkeys(check.cure for _, check in broken if check.cure):
         console.out.print(Text(f"  {cure}"))
+
+
+def _print_group(heading: str, lines: Sequence[str]) -> None:
+    """Print commands under a heading, after an empty line; nothing without commands."""
+    if lines:
+        console.out.print()
+        console.out.print(heading, highlight=False)
+        _print_commands(lines)
 
 
 def _print_commands(lines: Iterable[str]) -> None:

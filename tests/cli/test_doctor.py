@@ -101,10 +101,22 @@ def test_what_is_missing_comes_with_its_command(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(RENDERERS._entries, "needy", needy)
     done = call("doctor")
     assert done.code == 0, done
-    assert commands_in(done.out)[0] == 'pip install "redepth[exr,heic]"'
+    assert commands_in(done.out)[-1] == 'pip install "redepth[exr,heic]"'
     everything = call("doctor", "--all").out
     assert "cannot import no_such_module:Gone" in everything
     assert everything.count('pip install "redepth[exr,heic]"') == 1
+
+
+def test_an_extra_that_a_preset_needs_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("heic", "da3")
+    missing = [checks.Extra("no_such_module", name, "x") for name in names]
+    monkeypatch.setattr(checks, "EXTRAS", tuple(missing))
+    wanted = ('pip install "redepth[da3]"', "pip install --no-deps depth-anything-3")
+    preset = checks.Check("p", "install", "package missing", commands=wanted)
+    families = {"presets": [preset]}
+    monkeypatch.setattr(capabilities, "family", lambda name: families.get(name, []))
+    assert commands_in(call("doctor").out) == [*wanted, 'pip install "redepth[heic]"']
+    assert json.loads(call("doctor", "--json").out)["commands"] == [*wanted, 'pip install "redepth[heic]"']
 
 
 def test_a_missing_package_of_a_component_names_all_commands() -> None:
