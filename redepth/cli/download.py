@@ -28,8 +28,8 @@ def download(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="[KIND] NAME...",
-            help=f"Presets, their YAML files, or components; KIND is one of {', '.join(KINDS)}.",
+            metavar="NAME",
+            help=f"Presets, YAML files or components; before them, if needed, their kind: {', '.join(KINDS)}.",
         ),
     ],
     overrides: options.Overrides = None,
@@ -102,9 +102,11 @@ def _named(words: Sequence[str]) -> list[tuple[str, str]]:
     Raises:
         ConfigError: a name is unknown, or there are several of it.
     """
-    first = words[0].removesuffix("s")
-    if len(words) > 1 and first in KINDS:
-        return [(first, name) for name in words[1:]]
+    kind = words[0].removesuffix("s")
+    if kind in KINDS:
+        if len(words) == 1:
+            raise ConfigError(f"which {kind}? one of {', '.join(_names()[kind])}")
+        return [(kind, name) for name in words[1:]]
     return [(_kind_of(word), word) for word in words]
 
 

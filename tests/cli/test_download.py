@@ -104,6 +104,7 @@ def test_unknown_and_ambiguous_names(monkeypatch: pytest.MonkeyPatch) -> None:
     one_line(call("download", "prior", "stable-difusion"), "did you mean 'stable-diffusion'")
     one_line(call("download", "preset", "embeded"), "did you mean 'embedded'")
     one_line(call("download", "captioner", "blip3"), "did you mean 'blip'")
+    one_line(call("download", "captioner"), "which captioner? one of blip, blip2")
     one_line(call("download", "pixel-diffusion", "-s", "prior.view=whole"), "--set belongs to presets")
     entry = Entry("embedded", "redepth.depth_models.depth_pro:DepthPro")
     monkeypatch.setitem(DEPTH_MODELS._entries, "embedded", entry)
