@@ -29,7 +29,7 @@ def download(
         list[str],
         typer.Argument(
             metavar="NAME",
-            help=f"Presets, YAML files or components; before them, if needed, their kind: {', '.join(KINDS)}.",
+            help=f"Presets, YAML files or components; their kind may come first: {', '.join(KINDS)}.",
         ),
     ],
     overrides: options.Overrides = None,
