@@ -17,6 +17,7 @@ from torch import Tensor
 from redepth import exports, io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
+from redepth.errors import PartlyWrittenError
 from redepth.exports.source import MapName
 from redepth.exports.surface import Surface
 from redepth.ground_truth import GroundTruth
@@ -282,13 +283,21 @@ class Refinement:
         unit under ``contents``.
 
         After an error or a kill at any moment the folder holds the old result or the new one, whole
-        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay.
+        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay. A file
+        besides the map that cannot be written does not keep the others from being written.
+
+        Raises:
+            PartlyWrittenError: such a file failed; the folder holds the new result without it.
+            OutputError: the map or the record cannot be written; the folder holds the old result.
         """
         with io.replaced_folder(folder, exports.earlier_files(Path(folder)), exports.RECORD) as new:
             entries = exports.write_files(self, new)
             # Last, because it names the other files with their hashes.
             record = self.record() | entries | {"files": io.manifest(new.iterdir())}
             io.save_json(new / exports.RECORD, record)
+        if entries["write_errors"]:
+            failures = {name: entries["not_written"][name] for name in entries["write_errors"]}
+            raise PartlyWrittenError(str(folder), failures)
         return Path(folder)
 
     def record(self) -> dict[str, Any]:

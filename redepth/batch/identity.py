@@ -39,6 +39,8 @@ def why_refine(photo: Photo, settings: Settings) -> str | None:
 def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     if record["partial"]:
         yield "it was ended early"
+    if failed := record.get("write_errors"):
+        yield f"{', '.join(failed)} could not be written"
     preset = settings.preset.model_dump(mode="json")
     if record["preset"] != preset:
         yield f"another preset ({first_difference(record['preset'], preset)})"

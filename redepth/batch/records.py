@@ -99,6 +99,7 @@ class Refined:
         seconds: of the optimisation.
         reason: why it is partial, if it is.
         warnings: a line for each failure signature that was flagged, and for what was not measured.
+        unwritten: a line for each file that could not be written.
     """
 
     size: tuple[int, int]
@@ -109,6 +110,7 @@ class Refined:
     seconds: float
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
 
     @property
     def interrupted(self) -> bool:

@@ -173,9 +173,13 @@ class Results:
         self.refined[path] = result
         for warning in result.warnings:
             console.warn(f"{path}: {warning}")
+        problems = list(result.unwritten)
         if result.reason:
             self.interrupted |= result.interrupted
-            self.fail(path, f"{result.reason}; the finished steps are kept, marked partial")
+            problems.append(f"{result.reason}; the finished steps are kept, marked partial")
+        for problem in problems:
+            console.complain(console.about(path, problem))
+        self.failed += bool(problems)
 
 
 def run(request: RefineRequest) -> int:
