@@ -180,10 +180,15 @@ class Refinement:
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""
-        truth = self.ground_truth
+        """``initial`` and ``refined`` under the ground truth's protocol; empty without ground truth."""
+        truth, outcome = self.ground_truth, self.outcome
         if truth is None:
             return {}
+        if not truth.at_photo_size:
+            return {
+                name: truth.measure_output(raw[0, 0], self.predicts, self.invariance, self.unknown)
+                for name, raw in (("initial", outcome.initial), ("refined", outcome.refined))
+            }
         return {
             name: truth.measure(self.map_of(name), self.predicts, self.unknown)
             for name in ("initial", "refined")
@@ -192,7 +197,7 @@ class Refinement:
     @cached_property
     def diagnostics(self) -> dict[str, Signature]:
         """The failure signatures of this refinement by name (`redepth.metrics.diagnostics`)."""
-        outcome = self.outcome
+        outcome, settings = self.outcome, self.preset.diagnostics
         return diagnose(
             torch.from_numpy(self.photo).permute(2, 0, 1)[None],
             outcome.initial,
@@ -200,6 +205,8 @@ class Refinement:
             refined=outcome.refined,
             predicts=self.predicts,
             sky=outcome.sky,
+            thresholds=settings.thresholds.model_dump(),
+            calibrated_for=settings.calibrated_for,
         )
 
     @property
@@ -339,8 +346,9 @@ class Refinement:
         if self.ground_truth is not None:
             truth = self.ground_truth
             record["ground_truth"] = {"every": truth.every, **truth.left_out.record()}
+            record["metrics"] = {"protocol": truth.protocol.summary()}
         for name, evaluation in self.evaluations.items():
-            record.setdefault("metrics", {})[name] = {
+            record["metrics"][name] = {
                 **evaluation.metrics,
                 "clipped_share": evaluation.clipped,
             }
@@ -374,7 +382,8 @@ class Refinement:
             parts.append("PARTIAL")
         if self.evaluations:
             before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
-            parts.append(f"SI-log {before:.2f} to {after:.2f}")
+            protocol = self.evaluations["refined"].protocol
+            parts.append(f"SI-log {before:.2f} to {after:.2f} (protocol {protocol})")
         if self.flagged:
             parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)

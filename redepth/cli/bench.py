@@ -124,6 +124,7 @@ def bench_run(
         for preset, rows in benchmark.summarize(run.protocol, results).items():
             title = f"{dataset}, {preset}, protocol {run.protocol.name}"
             console.out.print(_table(title, rows, before="initial", after="refined"))
+        console.out.print(Text(run.protocol.line), soft_wrap=True)
         for line in benchmark.losses(results):
             console.warn(line)
         if not unwritten:
@@ -142,7 +143,7 @@ def bench_compare(
     from redepth.bench import compare
 
     for pair in compare(a, b):
-        title = f"{pair.preset} ({a}) against {pair.other} ({b})"
+        title = f"{pair.preset} ({a}) against {pair.other} ({b}), protocol {pair.protocol}"
         console.out.print(_table(title, pair.summaries, before=pair.preset, after=pair.other))
 
 
