@@ -8,7 +8,7 @@ in the preset, under ``diagnostics``; a test compares them with the record.
 
 Healthy are runs of the preset as it ships: of scenes of known depth whose error did not rise, and of photos.
 Each of them is then spoiled on purpose (`failures.FAILURES`). Half of the scenes and photos choose the
-thresholds, the other half measures the rates; some scenes are also refined with settings that ruin a result.
+thresholds, the other half measures the rates; some scenes are also refined with settings far from it.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _worse(record: dict[str, Any]) -> list[str]:
 
 
 def _bad(record: dict[str, Any]) -> list[str]:
-    lines = ["| settings that ruin a result | scenes | error rose | flagged |", _rule(4)]
+    lines = ["| settings far from the preset's | scenes | error rose | flagged |", _rule(4)]
     rows = [row for row in record["runs"] if row["settings"]]
     for name in dict.fromkeys(row["settings"] for row in rows):
         runs = [row for row in rows if row["settings"] == name]

@@ -144,9 +144,10 @@ def blurred(case: Case, amount: float) -> Case:
 
 
 def blurred_in_the_dark(case: Case, amount: float) -> Case:
-    """The same where the photo is dark alone."""
+    """The same where the photo is dark alone, without a step at the border of the dark."""
     bright = luma(F.interpolate(case.photo, case.initial.shape[-2:], mode="bilinear", antialias=True))
-    return case._replace(members=torch.where(bright < 0.2, blurred(case, amount).members, case.members))
+    dark = gaussian_blur((bright < 0.2).float(), 0.03 * case.shorter)
+    return case._replace(members=torch.lerp(case.members, blurred(case, amount).members, dark))
 
 
 def flattened(case: Case, amount: float) -> Case:

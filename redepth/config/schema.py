@@ -262,12 +262,12 @@ class Thresholds(_Section):
     collapse: the lost shares of the initial depth's range, entropy and order.
     """
 
-    hallucinated_edges: Threshold = 0.035
-    over_smoothing: Threshold = 0.02
-    collapse_range: Threshold = 0.75
-    collapse_entropy: Threshold = 0.4
-    collapse_order: Threshold = 0.6
-    sky_geometry: Threshold = 0.22
+    hallucinated_edges: Threshold = 0.046
+    over_smoothing: Threshold = 0.11
+    collapse_range: Threshold = 0.71
+    collapse_entropy: Threshold = 0.43
+    collapse_order: Threshold = 0.54
+    sky_geometry: Threshold = 0.25
 
 
 class Diagnostics(_Section):

@@ -26,12 +26,12 @@ LONGEST = 256
 """Larger maps are shrunk to this longer side first, so that one threshold fits all network sizes."""
 
 THRESHOLDS = {
-    "hallucinated_edges": 0.035,
-    "over_smoothing": 0.02,
-    "collapse_range": 0.75,
-    "collapse_entropy": 0.4,
-    "collapse_order": 0.6,
-    "sky_geometry": 0.22,
+    "hallucinated_edges": 0.046,
+    "over_smoothing": 0.11,
+    "collapse_range": 0.71,
+    "collapse_entropy": 0.43,
+    "collapse_order": 0.54,
+    "sky_geometry": 0.25,
 }
 """Those of a preset that sets none; the collapse has one for each of its parts."""
 
@@ -293,7 +293,7 @@ def _over_smoothing(maps: _Maps) -> Measured:
 
     .. math:: v = \max_R \max\Big(0, 1 - \frac{r_R(n)}{r_R(n_0)}\Big), \qquad
         r_R(n) = \frac{\sum_R G_{3\sigma} * |n - G_\sigma * n|}
-                     {\sum_R G_{3\sigma} * |G_\sigma * n - G_{6\sigma} * n|}
+                     {\sum_R G_{3\sigma} * |G_\sigma * n - G_{12\sigma} * n|}
 
     for nearness n, before n_0, and Gaussians G, sigma 0.5 % of the shorter side. A refinement that replaces
     detail by other detail, or halves the range, keeps this share; blur lowers it. The regions are the tenth
@@ -315,7 +315,7 @@ def _over_smoothing(maps: _Maps) -> Measured:
 
 def _detail(near: Tensor, fine: float) -> tuple[Tensor, Tensor]:
     """Return the local strength of the fine and of the coarser detail."""
-    smooth, coarse = gaussian_blur(near, fine), gaussian_blur(near, 6 * fine)
+    smooth, coarse = gaussian_blur(near, fine), gaussian_blur(near, 12 * fine)
     return gaussian_blur((near - smooth).abs(), 3 * fine), gaussian_blur((smooth - coarse).abs(), 3 * fine)
 
 
