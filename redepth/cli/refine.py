@@ -53,9 +53,15 @@ def refine(
         typer.Option(help="Ground truth of the photo: npy, npz, pfm, 16-bit png, tiff."),
     ] = None,
     gt_kind: Annotated[Predicts, typer.Option(help="Kind of map in --gt.")] = "depth",
+    gt_offset: Annotated[
+        float, typer.Option(help="Added to a disparity in --gt, such as doffs of a Middlebury stereo pair.")
+    ] = 0.0,
     mask: Annotated[
         Path | None, typer.Option(help="Where to measure against --gt: picture (white) or npy.")
     ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="Evaluation protocol of --gt: a name or YAML file, as of redepth bench.")
+    ] = "photo",
     depth: Annotated[
         Path | None,
         typer.Option(help="Refine this depth map of another tool; for several photos, a folder of maps."),
@@ -86,7 +92,7 @@ def refine(
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = _find_photos(photos)
-    truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
+    truth = _ground_truth(gt, gt_kind, gt_offset, mask, protocol, len(paths), max_pixels)
     given = photo_options.given_inputs(
         paths,
         fov=fov,
@@ -172,10 +178,14 @@ class Results:
             return
         self.refined[path] = result
         for warning in result.warnings:
-            console.warn(f"{path}: {warning}")
+            console.warn(f"{path.name}: {warning}")
+        problems = list(result.unwritten)
         if result.reason:
             self.interrupted |= result.interrupted
-            self.fail(path, f"{result.reason}; the finished steps are kept, marked partial")
+            problems.append(f"{result.reason}; the finished steps are kept, marked partial")
+        for problem in problems:
+            console.complain(console.about(path, problem))
+        self.failed += bool(problems)
 
 
 def run(request: RefineRequest) -> int:
@@ -196,6 +206,7 @@ def run(request: RefineRequest) -> int:
     _miss_vanished(results, folders)
     if results.refined:
         console.out.print(_summary(results.refined, folders))
+        _explain_protocol(request.truth)
     if results.interrupted:
         finished = sum(not result.reason for result in results.refined.values())
         rest = "the same command refines the rest" if finished else "the same command starts again"
@@ -282,7 +293,9 @@ def _with_bar(
 
 def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
     """Make the table of the results, in the order of the photos."""
-    headings = ("photo", "size", "members x steps", "change", "SI-log", "seconds", "folder")
+    protocol = next((result.protocol for result in results.values() if result.protocol), "")
+    measured = f"SI-log, protocol {protocol}" if protocol else "SI-log"
+    headings = ("photo", "size", "members x steps", "change", measured, "seconds", "folder")
     table = console.table("", *headings)
     for path, folder in folders.items():
         if path not in results:
@@ -298,6 +311,13 @@ def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
             Text(str(folder)),
         )
     return table
+
+
+def _explain_protocol(truth: GroundTruth | None) -> None:
+    """Say how the figures of the table were measured: another protocol gives others for the same map."""
+    if truth is not None:
+        line = f"{truth.protocol.line}; --protocol NAME measures by another one (redepth list protocols)"
+        console.out.print(Text(line), soft_wrap=True)
 
 
 # --- from options to the request ------------------------------------------------------------------
@@ -349,21 +369,35 @@ def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def _ground_truth(
-    path: Path | None, kind: Predicts, mask: Path | None, photos: int, max_pixels: int
+    path: Path | None,
+    kind: Predicts,
+    offset: float,
+    mask: Path | None,
+    protocol: str,
+    photos: int,
+    max_pixels: int,
 ) -> GroundTruth | None:
     if path is None:
         if mask is not None:
             raise ConfigError("--mask says where to measure against ground truth: give --gt too")
+        if protocol != "photo":
+            raise ConfigError("--protocol says how to measure against ground truth: give --gt too")
         return None
     if photos != 1:
         raise ConfigError(f"--gt belongs to one photo, {photos} were given")
+    if offset and kind != "disparity":
+        raise ConfigError("--gt-offset is added to disparity: give --gt-kind disparity too")
     from redepth import io
-    from redepth.ground_truth import GroundTruth
+    from redepth.ground_truth import GroundTruth, check_protocol, with_offset
+    from redepth.protocols import load_protocol
 
+    chosen = load_protocol(protocol)
+    check_protocol(chosen)
     # The hashes first: a file that changes meanwhile differs from its hash in the next call.
     files = {"the ground truth": path, "the mask": mask}
     hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
+    if offset:
+        hashes["the offset of the ground truth"] = f"{offset:g}"
     with io.pixel_limit(max_pixels):
-        return GroundTruth(
-            io.load_map(path, kind), kind, None if mask is None else io.load_mask(mask), hashes
-        )
+        values = with_offset(io.load_map(path, kind), offset)
+        return GroundTruth(values, kind, None if mask is None else io.load_mask(mask), hashes, chosen)
