@@ -16,7 +16,7 @@ import typer.core
 
 from redepth import __version__
 from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
-from redepth.cli.options import StrictCommand
+from redepth.cli.options import Imports, Quiet, StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
 
@@ -37,8 +37,8 @@ app = typer.Typer(
     name="redepth",
     help="Refine the depth of a photo at test time: re-light it and score it with a 2D diffusion prior.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -82,8 +82,12 @@ def root(
         bool,
         typer.Option("--verbose", "-v", help="Print the debug log, with the traceback of each failed photo."),
     ] = False,
+    quiet: Quiet = False,
+    imports: Imports = None,
 ) -> None:
     """Handle the options that precede a command."""
+    # A command may set it after this; another call in this process starts without it.
+    console.set_quiet(quiet)
     logging.getLogger("redepth").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     if version:
         console.out.print(__version__)

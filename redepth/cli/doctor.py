@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 from rich.text import Text
 
-from redepth.cli import console
+from redepth.cli import console, options
 
 
-def doctor() -> None:
+def doctor(imports: options.Imports = None) -> None:
     """Check this machine: versions, devices, extras, hub, cache, embedded weights, every component."""
     from redepth.cli import checks
 

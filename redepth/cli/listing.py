@@ -9,13 +9,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from redepth.cli import console, options
+from redepth.cli import completion, console, options
 from redepth.errors import RedepthError
 from redepth.literals import FamilyName
 
 
 def list_families(
     family: Annotated[FamilyName | None, typer.Argument(help="Family to list; by default all.")] = None,
+    imports: options.Imports = None,
 ) -> None:
     """List presets and components, also of other packages; with a family, what each still needs here."""
     if family is None:
@@ -77,8 +78,11 @@ def _licences(family: str) -> dict[str, str]:
 
 
 def show(
-    preset: Annotated[str, typer.Argument(help="Preset name or YAML file.")] = "re-depth-anything",
+    preset: Annotated[
+        str, typer.Argument(help="Preset name or YAML file.", autocompletion=completion.presets)
+    ] = "re-depth-anything",
     overrides: options.Overrides = None,
+    imports: options.Imports = None,
 ) -> None:
     """Print a preset in full: parents merged, overrides applied, every default written out."""
     # Plain write: rich would wrap long lines, and the output is meant to be saved as a file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from redepth.cli import console, options, photo_options
+from redepth.cli import console, options, photo_options, progress
 from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, RedepthError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
@@ -75,6 +75,9 @@ def refine(
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
+    threads: options.Threads = None,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
@@ -118,7 +121,7 @@ def refine(
         truth=truth,
         given=given,
         settings=Settings(resolved, device, seed, prompt, max_pixels),
-        resources=options.resources(workers, ray, None, device),
+        resources=options.resources(workers, ray, threads, device),
         fresh=fresh,
     )
     with results_folder(folder):
@@ -186,16 +189,16 @@ def run(request: RefineRequest) -> int:
     photos = _checked(request, results)
     folders = {photo.path: photo.folder for photo in photos}
     if photos:
-        display = console.PhotoDisplay(request.settings.preset.optim.performance.read_losses_every)
+        display = progress.PhotoDisplay(request.settings.preset.optim.performance.read_losses_every)
         outcomes = refine_photos(photos, request.settings, request.resources, display)
         try:
-            for done in _with_bar(outcomes, len(photos), request.resources):
+            for done in progress.photos(outcomes, len(photos), request.resources):
                 results.add(done)
         except KeyboardInterrupt:
             results.interrupted = True
     _miss_vanished(results, folders)
     if results.refined:
-        console.out.print(_summary(results.refined, folders))
+        console.note(_summary(results.refined, folders))
     if results.interrupted:
         finished = sum(not result.reason for result in results.refined.values())
         rest = "the same command refines the rest" if finished else "the same command starts again"
@@ -254,7 +257,7 @@ def _left(request: RefineRequest, results: Results) -> list[Photo]:
     left = [photo for photo in photos if _is_left(photo, request.settings)]
     if len(left) < len(photos):
         done = len(photos) - len(left)
-        console.out.print(f"{done} of {len(photos)} photos are done already (--fresh refines them again)")
+        console.note(f"{done} of {len(photos)} photos are done already (--fresh refines them again)")
     return left
 
 
@@ -264,20 +267,8 @@ def _is_left(photo: Photo, settings: Settings) -> bool:
 
     reason = why_refine(photo, settings)
     if reason:
-        console.out.print(Text(f"{photo.path}: refined again: {reason}"), soft_wrap=True)
+        console.note(Text(f"{photo.path}: refined again: {reason}"))
     return reason is not None
-
-
-def _with_bar(
-    outcomes: Iterator[Done[Photo, Refined]], total: int, resources: Resources
-) -> Iterator[Done[Photo, Refined]]:
-    """Show how many photos are done. Work in this process shows the steps of each photo instead."""
-    from rich.progress import track
-
-    if resources.kind == "inline":
-        yield from outcomes
-    else:
-        yield from track(outcomes, "refining", total=total, console=console.err)
 
 
 def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
