@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
+from redepth.cli import bench, console, doctor, experiment, listing, new, refine, terminal
 from redepth.cli.options import Imports, Quiet, StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
@@ -100,3 +100,4 @@ app.command(cls=StrictCommand)(experiment.experiment)
 app.command("list")(listing.list_families)
 app.command(cls=StrictCommand)(listing.show)
 app.command()(doctor.doctor)
+app.command(cls=StrictCommand)(new.new)
