@@ -88,7 +88,7 @@ def refine(
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
-    paths, rejected = _find_photos(photos)
+    paths, rejected = find_photos(photos)
     truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
     given = photo_options.given_inputs(
         paths,
@@ -321,7 +321,7 @@ def _map_overrides(path: Path | None, kind: MapKind | None, photos: int) -> list
     return map_overrides(str(path), kind)
 
 
-def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
+def find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
     """Return the photos, and how many inputs hold none; the other inputs still run."""
     from redepth import io
 
