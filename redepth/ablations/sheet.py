@@ -28,6 +28,7 @@ MOST_PHOTOS_SHOWN = 6
 SIDE = 320
 """The longer side of a picture in pixels."""
 
+_GREY = (160, 160, 160)
 _SHEET = re.compile(r"sheet(-\d+)?\.png")
 _RAW = {"disparity": ("disparity.npy",), "depth": ("raw_depth.npy", "depth.npy")}
 """The names that the refined output may have, by what it is; the first one that is there counts."""
@@ -89,10 +90,13 @@ def _lines_of_photo(
     max_pixels: int,
 ) -> list[list[Panel]]:
     """Return two lines of panels: photo and normals, initial and refined map."""
-    photo = _photo(path, max_pixels)
-    size = photo.size
-    grey = Image.new("RGB", size, (160, 160, 160))
-    above, below = [Panel(photo, label)], [Panel(grey, "Initial map", "no result")]
+    try:
+        first = Panel(_photo(path, max_pixels), label)
+    except InputError:
+        first = Panel(Image.new("RGB", (SIDE, SIDE), _GREY), label, "cannot be read")
+    size = first.picture.size
+    grey = Image.new("RGB", size, _GREY)
+    above, below = [first], [Panel(grey, "Initial map", "no result")]
     for variant in variants:
         row = rows[variant.name]
         try:

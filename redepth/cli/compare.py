@@ -84,16 +84,25 @@ def compare(
         for (variant, label), error in failures.items():
             console.complain(f"{label} ({variant}): {error}")
         if rows:
-            ablations.write_tables(ablation, preset, rows, failures, folder)
-            with console.status("drawing the sheet"):
-                sheets = ablations.draw_sheets(ablation, preset, rows, folder)
-    if rows:
-        _print(ablation, rows, sheets)
+            # First on the terminal: a disk that is full keeps the files from being written.
+            _print_table(ablation, rows)
+            _write(ablation, preset, rows, failures)
     console.exit_if_failed(len(failures) + rejected, total + rejected)
 
 
-def _print(ablation: Ablation, rows: Mapping[Task, Row], sheets: Sequence[Path]) -> None:
-    """Print the table of the variants, and where the files are."""
+def _write(ablation: Ablation, preset: str, rows: Mapping[Task, Row], failures: Mapping[Task, str]) -> None:
+    """Write the tables and the sheets, and print where they are."""
+    from redepth import ablations
+
+    ablations.write_tables(ablation, preset, rows, failures, ablation.out)
+    with console.status("drawing the sheet"):
+        sheets = ablations.draw_sheets(ablation, preset, rows, ablation.out)
+    more = f" to {sheets[-1].name}" if len(sheets) > 1 else ""
+    console.note(Text(f"sheet: {sheets[0]}{more}"), Text(f"table: {ablation.out / 'table.md'}, .csv, .json"))
+
+
+def _print_table(ablation: Ablation, rows: Mapping[Task, Row]) -> None:
+    """Print the table of the variants."""
     from redepth import ablations
 
     columns = ablations.headings(ablation, rows)
@@ -103,10 +112,7 @@ def _print(ablation: Ablation, rows: Mapping[Task, Row], sheets: Sequence[Path])
     table = console.table("", *ablations.short_names(keys), *columns[len(keys) :])
     for variant in ablation.variants:
         table.add_row(*map(Text, ablations.line(variant, means.get(variant.name), columns)))
-    more = f" to {sheets[-1].name}" if len(sheets) > 1 else ""
-    console.note(
-        table, Text(f"sheet: {sheets[0]}{more}"), Text(f"table: {ablation.out / 'table.md'}, .csv, .json")
-    )
+    console.note(table)
 
 
 def _truths(
