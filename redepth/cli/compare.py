@@ -19,6 +19,7 @@ from redepth.literals import Predicts
 if TYPE_CHECKING:
     from redepth.ablations import Ablation, Row
     from redepth.ground_truth import GroundTruth
+    from redepth.runtime.executors import Done
     from redepth.runtime.resume import Task
 
 _NAMED = 5
@@ -79,8 +80,16 @@ def compare(
     resources = options.resources(workers, ray, threads, device)
     total = len(variants) * len(paths)
     with results_folder(folder):
-        with progress.resumable_tasks(folder, total) as on_done:
+        with progress.resumable_tasks(folder, total) as show:
+            made = []
+
+            def on_done(done: Done[Task, Row], ended: int, of: int) -> None:
+                made.append(done.result)
+                show(done, ended, of)
+
             rows, failures = ablations.run_ablation(ablation, resources, fresh=fresh, on_done=on_done)
+        if earlier := len(rows) - sum(row is not None for row in made):
+            console.note(f"{earlier} of {total} refinements were done already (--fresh refines them again)")
         for (variant, label), error in failures.items():
             console.complain(f"{label} ({variant}): {error}")
         if rows:

@@ -54,6 +54,7 @@ def test_the_same_command_resumes(compared: tuple[Finished, Path], real_photos: 
         "4/4: renderer.name=lambert: motorcycle_left.png",
     ]
     assert "SI-log" not in done.out
+    assert "2 of 4 refinements were done already (--fresh refines them again)" in done.out
 
 
 @pytest.mark.usefixtures("never_loads")
