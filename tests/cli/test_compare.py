@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import Finished, call, one_line, spawn
+import redepth
+from redepth.runtime import component_files
+from tests.support.command import Finished, call, one_line
 
 SMALL = ("--preset", "smoke", "--device", "cpu", "--set", "optim.steps=1", "--set", "optim.members=1")
 VARY = ("--vary", "renderer.name=ggx,lambert")
@@ -103,11 +105,15 @@ def test_a_bad_photo_does_not_stop_the_others(real_photos: dict[str, Path], tmp_
 
 
 @pytest.mark.slow
-def test_a_component_of_ones_own_is_compared_in_workers(real_photos: dict[str, Path], tmp_path: Path) -> None:
+def test_a_component_of_ones_own_is_compared_in_workers(
+    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(component_files, "_imported", {})
+    monkeypatch.setattr(redepth.renderers.REGISTRY, "_entries", dict(redepth.renderers.REGISTRY._entries))
     assert call("new", "renderer", "glow", "--out", tmp_path).code == 0
     command = (*SMALL, "--vary", "renderer.name=glow,lambert", "--import", tmp_path / "glow.py")
     photos = (real_photos["brick"], real_photos["moon"])
     workers = ("--workers", "2", "--threads", "1", "--out", tmp_path / "out", "-q")
-    done = spawn("compare", *photos, *command, *workers)
+    done = call("compare", *photos, *command, *workers)
     assert (done.code, done.out, done.err) == (0, "", "")
     assert (tmp_path / "out" / "renderer.name=glow" / "moon" / "run.json").is_file()

@@ -15,7 +15,7 @@ import redepth
 from redepth.cli.new import SETTINGS, Kind
 from redepth.components import FAMILIES
 from redepth.runtime import component_files
-from tests.support.command import ENVIRONMENT, SMOKE, call, one_line, record, spawn
+from tests.support.command import ENVIRONMENT, SMOKE, call, one_line, record
 
 ROOT = Path(__file__).parents[2]
 KINDS = get_args(Kind)
@@ -56,31 +56,24 @@ def test_each_kind_registers_a_component_that_follows_its_contract(kind: str, tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_passes_its_test_and_refines_a_photo(
-    kind: str, tmp_path: Path, real_photos: dict[str, Path]
-) -> None:
-    assert call("new", kind, "glow", "--out", tmp_path).code == 0
-    environment = {
-        **ENVIRONMENT,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_glow.py"]
-    tested = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert tested.returncode == 0, tested.stdout
-    photo = real_photos["brick"]
-    steps = ("--set", "optim.steps=2", "--set", "optim.members=1", "--set", SETTINGS[kind].format("glow"))
-    done = spawn(
-        "refine",
-        photo,
-        *SMOKE,
-        *steps,
-        "--import",
-        tmp_path / "glow.py",
-        "--out",
-        tmp_path / "out",
-        extra=environment,
+def test_what_is_written_passes_its_test(tmp_path: Path) -> None:
+    for kind in KINDS:
+        assert call("new", kind, f"glow-{kind}", "--out", tmp_path).code == 0
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
+    tested = subprocess.run(
+        command, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONPATH": path}, capture_output=True, text=True
     )
+    assert tested.returncode == 0, tested.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_refines_a_photo(kind: Kind, tmp_path: Path, real_photos: dict[str, Path]) -> None:
+    assert call("new", kind, "glow", "--out", tmp_path).code == 0
+    chosen = ("--set", "optim.steps=2", "--set", "optim.members=1", "--set", SETTINGS[kind].format("glow"))
+    command = (*chosen, "--import", tmp_path / "glow.py", "--out", tmp_path / "out")
+    done = call("refine", real_photos["brick"], *SMOKE, *command)
     assert done.code == 0, done.err
     made = record(tmp_path / "out" / "brick")
     assert "the code of glow.py" in made["identity"]["inputs"]
