@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import bench, compare, console, doctor, experiment, listing, new, refine, terminal
+from redepth.cli import bench, compare, console, doctor, download, experiment, listing, new, refine, terminal
 from redepth.cli.options import Imports, Quiet, StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
@@ -98,7 +98,8 @@ app.command(cls=StrictCommand)(refine.refine)
 app.command(cls=StrictCommand)(compare.compare)
 app.add_typer(bench.app, name="bench")
 app.command(cls=StrictCommand)(experiment.experiment)
-app.command("list")(listing.list_families)
+app.command("list", cls=StrictCommand)(listing.list_families)
 app.command(cls=StrictCommand)(listing.show)
-app.command()(doctor.doctor)
+app.command(cls=StrictCommand)(doctor.doctor)
+app.command(cls=StrictCommand)(download.download)
 app.command(cls=StrictCommand)(new.new)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from redepth.literals import FamilyName
+
 # Imports of pydantic, for types alone.
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -21,6 +23,11 @@ def presets(incomplete: str) -> list[str]:
     from redepth.config import preset_names
 
     return _starting(preset_names(), incomplete)
+
+
+def families(incomplete: str) -> list[str]:
+    """Return the families that can be listed."""
+    return _starting(list(get_args(FamilyName)), incomplete)
 
 
 def presets_and_components(incomplete: str) -> list[str]:

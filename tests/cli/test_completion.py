@@ -47,6 +47,8 @@ def test_a_setting_and_a_name_are_completed_without_torch() -> None:
     [
         ("redepth sh", ["show"]),
         ("redepth show emb", ["embedded"]),
+        ("redepth list pr", ["presets", "priors", "protocols"]),
+        ("redepth download ic-l", ["ic-light"]),
         ("redepth bench run --pres", ["--preset"]),
         (
             "redepth refine a.jpg --preset smoke --set optim.memb",

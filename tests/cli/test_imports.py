@@ -63,6 +63,7 @@ def test_a_component_is_listed_and_shown(before: bool, glow: Path) -> None:
         ("list",),
         ("show",),
         ("doctor",),
+        ("download", "smoke"),
     ],
 )
 def test_every_command_takes_the_option(command: tuple[str, ...], tmp_path: Path) -> None:
