@@ -17,6 +17,7 @@ from torch import Tensor
 from redepth import exports, io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
+from redepth.errors import PartlyWrittenError
 from redepth.exports.source import MapName
 from redepth.exports.surface import Surface
 from redepth.ground_truth import GroundTruth
@@ -179,10 +180,15 @@ class Refinement:
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""
-        truth = self.ground_truth
+        """``initial`` and ``refined`` under the ground truth's protocol; empty without ground truth."""
+        truth, outcome = self.ground_truth, self.outcome
         if truth is None:
             return {}
+        if not truth.at_photo_size:
+            return {
+                name: truth.measure_output(raw[0, 0], self.predicts, self.invariance, self.unknown)
+                for name, raw in (("initial", outcome.initial), ("refined", outcome.refined))
+            }
         return {
             name: truth.measure(self.map_of(name), self.predicts, self.unknown)
             for name in ("initial", "refined")
@@ -191,7 +197,7 @@ class Refinement:
     @cached_property
     def diagnostics(self) -> dict[str, Signature]:
         """The failure signatures of this refinement by name (`redepth.metrics.diagnostics`)."""
-        outcome = self.outcome
+        outcome, settings = self.outcome, self.preset.diagnostics
         return diagnose(
             torch.from_numpy(self.photo).permute(2, 0, 1)[None],
             outcome.initial,
@@ -199,6 +205,8 @@ class Refinement:
             refined=outcome.refined,
             predicts=self.predicts,
             sky=outcome.sky,
+            thresholds=settings.thresholds.model_dump(),
+            calibrated_for=settings.calibrated_for,
         )
 
     @property
@@ -282,13 +290,21 @@ class Refinement:
         unit under ``contents``.
 
         After an error or a kill at any moment the folder holds the old result or the new one, whole
-        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay.
+        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay. A file
+        besides the map that cannot be written does not keep the others from being written.
+
+        Raises:
+            PartlyWrittenError: such a file failed; the folder holds the new result without it.
+            OutputError: the map or the record cannot be written; the folder holds the old result.
         """
         with io.replaced_folder(folder, exports.earlier_files(Path(folder)), exports.RECORD) as new:
             entries = exports.write_files(self, new)
             # Last, because it names the other files with their hashes.
             record = self.record() | entries | {"files": io.manifest(new.iterdir())}
             io.save_json(new / exports.RECORD, record)
+        if entries["write_errors"]:
+            failures = {name: entries["not_written"][name] for name in entries["write_errors"]}
+            raise PartlyWrittenError(str(folder), failures)
         return Path(folder)
 
     def record(self) -> dict[str, Any]:
@@ -332,8 +348,9 @@ class Refinement:
         if self.ground_truth is not None:
             truth = self.ground_truth
             record["ground_truth"] = {"every": truth.every, **truth.left_out.record()}
+            record["metrics"] = {"protocol": truth.protocol.summary()}
         for name, evaluation in self.evaluations.items():
-            record.setdefault("metrics", {})[name] = {
+            record["metrics"][name] = {
                 **evaluation.metrics,
                 "clipped_share": evaluation.clipped,
             }
@@ -367,7 +384,8 @@ class Refinement:
             parts.append("PARTIAL")
         if self.evaluations:
             before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
-            parts.append(f"SI-log {before:.2f} to {after:.2f}")
+            protocol = self.evaluations["refined"].protocol
+            parts.append(f"SI-log {before:.2f} to {after:.2f} (protocol {protocol})")
         if self.flagged:
             parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)

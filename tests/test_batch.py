@@ -273,6 +273,8 @@ def test_a_record_without_files_does_not_count(done: Batch) -> None:
 
 def test_a_setting_that_changed_is_named(done: Batch) -> None:
     assert done.why("optim.steps=2") == "another preset (optim.steps 1 was used, it is 2 now)"
+    # How a result is judged, and what its preset says of itself, changes no map.
+    assert done.why("diagnostics.thresholds.collapse_range=0.1", "description=words") is None
     assert done.why(seed=3) == "seed 0 was used, it is 3 now"
     assert done.why(prompt="y") == "another prompt"
     assert done.why(prompt=None) == "the prompt is not given any more"

@@ -20,7 +20,7 @@ from redepth.config import Component
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
-from redepth.metrics.diagnostics import THRESHOLDS, Signature
+from redepth.metrics.diagnostics import MEANINGS, Signature
 from tests.support.checkpoints import tiny
 from tests.support.command import ENVIRONMENT
 from tests.support.helpers import ALL_FILES, GOLDEN, photo
@@ -94,7 +94,8 @@ def test_the_record_says_what_was_run_and_what_the_numbers_mean(paper: redepth.R
     assert "larger is nearer" in record["output"]["meaning"]
     assert record["preset"]["prior"]["guidance_scale"] == 50.0
     assert record["network_size"] == [42, 70]
-    assert set(record["metrics"]) == {"initial", "refined"}
+    assert set(record["metrics"]) == {"protocol", "initial", "refined"}
+    assert record["metrics"]["protocol"]["name"] == "photo"
     assert record["metrics"]["refined"]["silog"] > 0
     assert record["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
@@ -317,10 +318,11 @@ def test_another_photo_of_the_same_name_does_not_take_an_earlier_ones_folder(tmp
 
 def test_the_record_holds_the_failure_signatures(paper: redepth.Refinement) -> None:
     record = paper.record()
-    assert set(record["diagnostics"]) == set(THRESHOLDS)
+    assert set(record["diagnostics"]) == set(MEANINGS)
     for name, found in record["diagnostics"].items():
         assert found == paper.diagnostics[name].record()
-        assert found["flagged"] == (found["value"] is not None and found["value"] > THRESHOLDS[name])
+        assert found["flagged"] == (found["value"] is not None and found["value"] > found["threshold"])
+        assert found["calibrated_for"] == ""
     assert record["sky_mask"] == "looked for"
     assert record["output"]["blend"] == {"rule": "none", "refined": "mean of the members"}
 

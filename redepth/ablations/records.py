@@ -28,7 +28,7 @@ class Row(BaseModel):
         turn: mean angle between the normals before and after, in degrees; None if it is not known anywhere.
         seconds: of the optimisation.
         flagged: names of the failure signatures above their thresholds.
-        silog: SI-log before and after under the paper's protocol, with ground truth.
+        silog: SI-log before and after, with ground truth.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -23,6 +23,7 @@ from redepth.batch import (
 )
 from redepth.errors import InputError, RedepthError, one_line
 from redepth.ground_truth import GroundTruth
+from redepth.protocols import EvaluationProtocol
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
 from redepth.runtime.resume import Task, run_tasks
@@ -56,6 +57,11 @@ class Ablation:
     prompt: str | None = None
     max_pixels: int = io.MAX_PIXELS
     truths: Mapping[Path, GroundTruth] = field(default_factory=dict)
+
+    @property
+    def protocol(self) -> EvaluationProtocol | None:
+        """The protocol by which photos are measured; None if no photo has ground truth."""
+        return next((truth.protocol for truth in self.truths.values()), None)
 
     @property
     def labels(self) -> dict[Path, str]:

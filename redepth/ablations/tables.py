@@ -18,7 +18,7 @@ from redepth.runtime.resume import Task
 CSV_HEADINGS = ("photo", "change_percent", "turn_degrees", "silog_initial", "silog_refined", "flagged")
 MEANING = (
     "Means over the photos. change: mean absolute change of the raw output over the range of the initial "
-    "one. turn: mean angle between the normals before and after. SI-log: the paper's protocol, on the photos "
+    "one. turn: mean angle between the normals before and after. SI-log: before and after, on the photos "
     "with ground truth. seconds: of the optimisation."
 )
 
@@ -74,6 +74,7 @@ def write_tables(
         "preset": preset,
         "seed": ablation.seed,
         "prompt": ablation.prompt,
+        "protocol": None if ablation.protocol is None else ablation.protocol.summary(),
         "versions": versions(),
         "variants": [
             {
@@ -121,6 +122,7 @@ def _markdown(ablation: Ablation, preset: str, rows: Mapping[Task, Row], failure
     parts = [
         f"# Comparison of {len(ablation.variants)} variants of {preset}",
         f"Seed {ablation.seed}. {MEANING}",
+        *([] if ablation.protocol is None else [ablation.protocol.line]),
         _grid(columns, lines),
         "## Photos",
         _grid(photo_columns, each),

@@ -13,7 +13,7 @@ from redepth.batch.identity import identity_of
 from redepth.batch.records import SILENT, Display, Photo, Refined, Settings
 from redepth.components import Components
 from redepth.config import Preset
-from redepth.errors import MissingDependencyError, WeightsError, one_line
+from redepth.errors import MissingDependencyError, PartlyWrittenError, WeightsError, one_line
 from redepth.pipeline import Pipeline, write_captions
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.runtime.allocator import keep_freed_memory
@@ -140,8 +140,12 @@ class _Worker:
                 data=decoded.inputs.data,
             )
         result = replace(result, identity=identity.model_dump())
-        result.save(photo.folder)
-        return Refined.of(result)
+        unwritten: tuple[str, ...] = ()
+        try:
+            result.save(photo.folder)
+        except PartlyWrittenError as error:
+            unwritten = tuple(f"{name} is not written: {why}" for name, why in error.failures.items())
+        return replace(Refined.of(result), unwritten=unwritten)
 
 
 def make_worker(

@@ -134,6 +134,7 @@ def bench_run(
         for preset, rows in benchmark.summarize(run.protocol, results).items():
             title = f"{dataset}, {preset}, protocol {run.protocol.name}"
             console.note(_table(title, rows, before="initial", after="refined"))
+        console.note(Text(run.protocol.line))
         for line in benchmark.losses(results):
             console.warn(line)
         if not unwritten:
@@ -157,7 +158,7 @@ def bench_compare(
         console.write_json({"a": a, "b": b, "comparisons": [_pair_record(pair) for pair in pairs]})
         return
     for pair in pairs:
-        title = f"{pair.preset} ({a}) against {pair.other} ({b})"
+        title = f"{pair.preset} ({a}) against {pair.other} ({b}), protocol {pair.protocol}"
         console.out.print(_table(title, pair.summaries, before=pair.preset, after=pair.other))
 
 

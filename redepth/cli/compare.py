@@ -11,7 +11,7 @@ from rich.text import Text
 
 from redepth.cli import completion, console, options, progress
 from redepth.cli.output import results_folder
-from redepth.cli.refine import find_photos
+from redepth.cli.refine import find_photos, load_ground_truth
 from redepth.errors import ConfigError
 from redepth.literals import Predicts
 
@@ -50,7 +50,9 @@ def compare(
         Path | None,
         typer.Option(help="Ground truth: a map, or for several photos a folder of maps of their names."),
     ] = None,
-    gt_kind: Annotated[Predicts, typer.Option(help="Kind of map in --gt.")] = "depth",
+    gt_kind: options.TruthKind = "depth",
+    gt_offset: options.TruthOffset = 0.0,
+    protocol: options.TruthProtocol = "photo",
     seed: options.Seed = 0,
     device: options.Device = "auto",
     workers: options.Workers = 1,
@@ -75,7 +77,7 @@ def compare(
         seed=seed,
         prompt=prompt,
         max_pixels=max_pixels,
-        truths=_truths(gt, gt_kind, paths, max_pixels),
+        truths=_truths(gt, gt_kind, gt_offset, protocol, paths, max_pixels),
     )
     resources = options.resources(workers, ray, threads, device)
     total = len(variants) * len(paths)
@@ -122,16 +124,22 @@ def _print_table(ablation: Ablation, rows: Mapping[Task, Row]) -> None:
     for variant in ablation.variants:
         table.add_row(*map(Text, ablations.line(variant, means.get(variant.name), columns)))
     console.note(table)
+    if ablation.protocol is not None:
+        console.note(Text(ablation.protocol.line))
 
 
 def _truths(
-    path: Path | None, kind: Predicts, photos: Sequence[Path], max_pixels: int
+    path: Path | None,
+    kind: Predicts,
+    offset: float,
+    protocol: str,
+    photos: Sequence[Path],
+    max_pixels: int,
 ) -> dict[Path, GroundTruth]:
     """Return the ground truth of those photos that have one; warn of the others."""
     if path is None:
         return {}
     from redepth import io
-    from redepth.ground_truth import GroundTruth
 
     files = io.companions(photos, path, "ground truth")
     if not files:
@@ -141,10 +149,7 @@ def _truths(
         console.warn(f"{photo}: is not measured, because --gt {path} has no map (or several) of its name")
     if len(missing) > _NAMED:
         console.warn(f"{len(missing) - _NAMED} more photos are not measured")
-    truths = {}
-    with io.pixel_limit(max_pixels):
-        for photo, file in files.items():
-            # The hash first: a file that changes meanwhile differs from its hash in the next call.
-            hashes = {"the ground truth": io.sha256_of(file)}
-            truths[photo] = GroundTruth(io.load_map(file, kind), kind, hashes=hashes)
-    return truths
+    return {
+        photo: load_ground_truth(file, kind, offset, None, protocol, max_pixels)
+        for photo, file in files.items()
+    }

@@ -13,7 +13,7 @@ import typer.core
 
 from redepth.cli import completion, console
 from redepth.errors import ConfigError, cut, nearest
-from redepth.literals import MAX_SEED, Export
+from redepth.literals import MAX_SEED, Export, Predicts
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -142,6 +142,17 @@ Write = Annotated[
 ]
 MaxPixels = Annotated[
     int, typer.Option(min=1, help="Refuse pictures, masks and maps with more pixels than this.")
+]
+TruthKind = Annotated[Predicts, typer.Option("--gt-kind", help="Kind of map in --gt.")]
+TruthOffset = Annotated[
+    float,
+    typer.Option(
+        "--gt-offset", help="Added to a disparity in --gt, such as doffs of a Middlebury stereo pair."
+    ),
+]
+TruthProtocol = Annotated[
+    str,
+    typer.Option("--protocol", help="Evaluation protocol of --gt: a name or YAML file, as of redepth bench."),
 ]
 DatasetRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder of the data set's official download.")

@@ -52,10 +52,12 @@ def refine(
         Path | None,
         typer.Option(help="Ground truth of the photo: npy, npz, pfm, 16-bit png, tiff."),
     ] = None,
-    gt_kind: Annotated[Predicts, typer.Option(help="Kind of map in --gt.")] = "depth",
+    gt_kind: options.TruthKind = "depth",
+    gt_offset: options.TruthOffset = 0.0,
     mask: Annotated[
         Path | None, typer.Option(help="Where to measure against --gt: picture (white) or npy.")
     ] = None,
+    protocol: options.TruthProtocol = "photo",
     depth: Annotated[
         Path | None,
         typer.Option(help="Refine this depth map of another tool; for several photos, a folder of maps."),
@@ -89,7 +91,7 @@ def refine(
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = find_photos(photos)
-    truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
+    truth = _ground_truth(gt, gt_kind, gt_offset, mask, protocol, len(paths), max_pixels)
     given = photo_options.given_inputs(
         paths,
         fov=fov,
@@ -175,10 +177,14 @@ class Results:
             return
         self.refined[path] = result
         for warning in result.warnings:
-            console.warn(f"{path}: {warning}")
+            console.warn(f"{path.name}: {warning}")
+        problems = list(result.unwritten)
         if result.reason:
             self.interrupted |= result.interrupted
-            self.fail(path, f"{result.reason}; the finished steps are kept, marked partial")
+            problems.append(f"{result.reason}; the finished steps are kept, marked partial")
+        for problem in problems:
+            console.complain(console.about(path, problem))
+        self.failed += bool(problems)
 
 
 def run(request: RefineRequest) -> int:
@@ -199,6 +205,7 @@ def run(request: RefineRequest) -> int:
     _miss_vanished(results, folders)
     if results.refined:
         console.note(_summary(results.refined, folders))
+        _explain_protocol(request.truth)
     if results.interrupted:
         finished = sum(not result.reason for result in results.refined.values())
         rest = "the same command refines the rest" if finished else "the same command starts again"
@@ -273,7 +280,9 @@ def _is_left(photo: Photo, settings: Settings) -> bool:
 
 def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
     """Make the table of the results, in the order of the photos."""
-    headings = ("photo", "size", "members x steps", "change", "SI-log", "seconds", "folder")
+    protocol = next((result.protocol for result in results.values() if result.protocol), "")
+    measured = f"SI-log, protocol {protocol}" if protocol else "SI-log"
+    headings = ("photo", "size", "members x steps", "change", measured, "seconds", "folder")
     table = console.table("", *headings)
     for path, folder in folders.items():
         if path not in results:
@@ -289,6 +298,13 @@ def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
             Text(str(folder)),
         )
     return table
+
+
+def _explain_protocol(truth: GroundTruth | None) -> None:
+    """Say how the figures of the table were measured: another protocol gives others for the same map."""
+    if truth is not None:
+        line = f"{truth.protocol.line}; --protocol NAME measures by another one (redepth list protocols)"
+        console.note(Text(line))
 
 
 # --- from options to the request ------------------------------------------------------------------
@@ -340,21 +356,47 @@ def find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def _ground_truth(
-    path: Path | None, kind: Predicts, mask: Path | None, photos: int, max_pixels: int
+    path: Path | None,
+    kind: Predicts,
+    offset: float,
+    mask: Path | None,
+    protocol: str,
+    photos: int,
+    max_pixels: int,
 ) -> GroundTruth | None:
     if path is None:
         if mask is not None:
             raise ConfigError("--mask says where to measure against ground truth: give --gt too")
+        if protocol != "photo":
+            raise ConfigError("--protocol says how to measure against ground truth: give --gt too")
         return None
     if photos != 1:
         raise ConfigError(f"--gt belongs to one photo, {photos} were given")
-    from redepth import io
-    from redepth.ground_truth import GroundTruth
+    return load_ground_truth(path, kind, offset, mask, protocol, max_pixels)
 
+
+def load_ground_truth(
+    path: Path, kind: Predicts, offset: float, mask: Path | None, protocol: str, max_pixels: int
+) -> GroundTruth:
+    """Read the ground truth of one photo, as the options describe it.
+
+    Raises:
+        ConfigError: the options contradict each other, or the protocol cannot measure a photo.
+        InputError: a file cannot be used.
+    """
+    if offset and kind != "disparity":
+        raise ConfigError("--gt-offset is added to disparity: give --gt-kind disparity too")
+    from redepth import io
+    from redepth.ground_truth import GroundTruth, check_protocol, with_offset
+    from redepth.protocols import load_protocol
+
+    chosen = load_protocol(protocol)
+    check_protocol(chosen)
     # The hashes first: a file that changes meanwhile differs from its hash in the next call.
     files = {"the ground truth": path, "the mask": mask}
     hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
+    if offset:
+        hashes["the offset of the ground truth"] = f"{offset:g}"
     with io.pixel_limit(max_pixels):
-        return GroundTruth(
-            io.load_map(path, kind), kind, None if mask is None else io.load_mask(mask), hashes
-        )
+        values = with_offset(io.load_map(path, kind), offset)
+        return GroundTruth(values, kind, None if mask is None else io.load_mask(mask), hashes, chosen)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "re-depth-anything"
 LONGEST_CHAIN = 16
 """Most presets that may extend each other."""
+SHOWN_SETTINGS = 4
+"""Settings that the description of a derived preset names."""
 
 
 def preset_names() -> list[str]:
@@ -35,6 +38,8 @@ def load_preset(
 
     A preset may have ``extends: NAME`` and then only the keys that differ; a section set to null is removed.
     A component whose name changes starts from its own defaults: the options of the former one are dropped.
+    A preset without a description says what it extends and what it changes; without a name, a file has that
+    of its stem.
     A file in ``extends:`` is searched in the preset's own folder first, then in the working directory. The
     order of overrides matters only if two set the same key.
 
@@ -111,14 +116,36 @@ def _parse(path: Path, _modified: int) -> Any:
 
 
 def _extend(data: dict[str, Any], folder: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    """Merge a preset over the one that it extends."""
+    """Merge a preset over the one that it extends; its name and its description are its own."""
     parent = data.get("extends")
     changes = {key: value for key, value in data.items() if key != "extends"}
     if parent is None:
         return changes
     if not isinstance(parent, str):
         raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {brief(parent)}")
-    return _merge(_load(_find(parent, folder), chain), changes)
+    base = _load(_find(parent, folder), chain)
+    return _merge(base | _derived_titles(base["name"], changes), changes)
+
+
+def _derived_titles(parent: str, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Return a name and a description for a preset that has none: its parent, and what differs from it."""
+    settings = list(_leaves({k: v for k, v in changes.items() if k not in {"name", "description"}}))
+    shown = ", ".join(settings[:SHOWN_SETTINGS])
+    more = len(settings) - SHOWN_SETTINGS
+    description = (
+        f"extends {parent}" + (f": {shown}" if shown else "") + (f", {more} more" if more > 0 else "")
+    )
+    return {"name": f"{parent}, changed" if settings else parent, "description": description}
+
+
+def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield each setting as ``key.path=value``."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield cut(f"{path}{key}={text}", 60)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from redepth.registry import Checked
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
+Threshold = Annotated[float, Field(ge=0, le=10)]
+
 Parameterization = Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"]
 """The parameters that are optimized; see `optim.parameterizations`."""
 
@@ -302,6 +304,32 @@ class Output(_Section):
     texture_side: Annotated[int, Field(ge=16, le=16_384)] = 2048
 
 
+class Thresholds(_Section):
+    """Above these values a failure signature is flagged (`metrics.diagnostics`).
+
+    ``collapse_range``, ``collapse_entropy`` and ``collapse_order`` are those of the parts of the geometry
+    collapse: the lost shares of the initial depth's range, entropy and order.
+    """
+
+    hallucinated_edges: Threshold = 0.046
+    over_smoothing: Threshold = 0.11
+    collapse_range: Threshold = 0.71
+    collapse_entropy: Threshold = 0.43
+    collapse_order: Threshold = 0.54
+    sky_geometry: Threshold = 0.25
+
+
+class Diagnostics(_Section):
+    """How the failure signatures of a result are judged; it changes no map (docs/diagnostics.md).
+
+    ``calibrated_for`` names the preset whose runs the thresholds were chosen on. It is empty where they were
+    not chosen on runs of this preset or of one that it extends: warnings then say so.
+    """
+
+    thresholds: Thresholds = Thresholds()
+    calibrated_for: str = ""
+
+
 class Preset(_Section):
     """Everything that defines a refinement except the photo, a prompt by hand and the seed.
 
@@ -324,6 +352,7 @@ class Preset(_Section):
     prompt: Prompting = Prompting()
     optim: Optim = Optim()
     output: Output = Output()
+    diagnostics: Diagnostics = Diagnostics()
 
     def to_yaml(self) -> str:
         """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""

@@ -38,6 +38,8 @@ def test_a_table_and_a_sheet_are_made(compared: tuple[Finished, Path]) -> None:
     for word in ("renderer", "ggx", "lambert", "SI-log", str(out / "sheet.png"), str(out / "table.md")):
         assert word in done.out
     assert (out / "renderer.name=ggx" / "brick" / "comparison.png").is_file()
+    assert "protocol photo: aligned by" in done.out
+    assert "protocol photo: aligned by" in (out / "table.md").read_text()
     (warning,) = done.complaints
     assert "brick.png: is not measured" in warning
     assert [line[:4] for line in done.progress] == ["1/4:", "2/4:", "3/4:", "4/4:"]
