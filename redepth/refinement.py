@@ -342,6 +342,8 @@ class Refinement:
             "members_per_batch": outcome.members_per_batch,
             "steps_done": outcome.steps_done,
             "fit": None if outcome.fit is None else outcome.fit.record(),
+            "change": self.change,
+            "turn_degrees": self.turn,
             "timings": {**self.timings, "optimise_seconds": outcome.seconds},
             "scale_offsets": outcome.offsets.tolist(),
             "unknown": self._unknown_record(),

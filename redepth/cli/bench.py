@@ -12,7 +12,7 @@ import typer
 import typer.core
 from rich.text import Text
 
-from redepth.cli import console, options
+from redepth.cli import completion, console, options, progress
 from redepth.cli.output import results_folder
 from redepth.cli.tables import Table
 from redepth.errors import ConfigError, OutputError, cut
@@ -60,7 +60,11 @@ def bench_run(
     root: options.DatasetRoot = None,
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="Preset name or YAML file; repeat. Default: embedded."),
+        typer.Option(
+            "--preset",
+            help="Preset name or YAML file; repeat. Default: embedded.",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     overrides: options.Overrides = None,
     protocol: Annotated[
@@ -90,6 +94,8 @@ def bench_run(
         bool, typer.Option("--views", help="Also write a page for every image, to which the report links.")
     ] = False,
     fresh: options.Fresh = False,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Refine and measure every image; the same command resumes a killed run."""
     from redepth import bench as benchmark
@@ -109,7 +115,7 @@ def bench_run(
     where = folder or Path("out/bench") / dataset
     resources = options.resources(workers, ray, threads, device)
     unwritten = False
-    with results_folder(where), console.resumable_tasks(where, len(run.tasks())) as on_done:
+    with results_folder(where), progress.resumable_tasks(where, len(run.tasks())) as on_done:
         try:
             results, failures = benchmark.run_benchmark(
                 run,
@@ -131,12 +137,12 @@ def bench_run(
     if results:
         for preset, rows in benchmark.summarize(run.protocol, results).items():
             title = f"{dataset}, {preset}, protocol {run.protocol.name}"
-            console.out.print(_table(title, rows, before="initial", after="refined"))
-        console.out.print(Text(run.protocol.line), soft_wrap=True)
+            console.note(_table(title, rows, before="initial", after="refined"))
+        console.note(Text(run.protocol.line))
         for line in benchmark.losses(results):
             console.warn(line)
         if not unwritten:
-            console.out.print(Text(f"report: {where / 'report.html'}"))
+            console.note(Text(f"report: {where / 'report.html'}"))
     console.exit_if_failed(len(failures), len(failures) + len(results))
     if unwritten:
         raise typer.Exit(console.EXIT_ERROR)

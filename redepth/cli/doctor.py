@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from redepth.cli import console, tables
+from redepth.cli import console, options, tables
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Report = Mapping[str, "Sequence[Check]"]
 def doctor(
     everything: Annotated[bool, typer.Option("--all", help="Show every check and every component.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all checks as JSON.")] = False,
+    imports: options.Imports = None,
 ) -> None:
     """Check this machine: what can run, what is missing, and the commands that get it."""
     found = report()

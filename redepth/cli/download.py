@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.text import Text
 
-from redepth.cli import console, options
+from redepth.cli import completion, console, options
 from redepth.cli.parts import parts_of
 from redepth.errors import ConfigError, brief, nearest
 from redepth.literals import CaptionerName
@@ -30,11 +30,14 @@ def download(
         typer.Argument(
             metavar="NAME",
             help=f"Presets, YAML files or components; their kind may come first: {', '.join(KINDS)}.",
+            autocompletion=completion.presets_and_components,
         ),
     ],
     overrides: options.Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be fetched.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Fetch the weights that a preset or a component loads, and nothing else; show their size first."""
     from redepth import checkpoints
@@ -59,7 +62,7 @@ def download(
         raise typer.Exit(console.EXIT_ERROR)
     with console.status("downloading"):
         checkpoints.fetch(pending)
-    console.out.print("All weights are on this machine.")
+    console.note("All weights are on this machine.")
 
 
 def _on_a_terminal() -> bool:

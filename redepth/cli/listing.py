@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.text import Text
 
-from redepth.cli import console, options, tables
+from redepth.cli import completion, console, options, tables
 from redepth.cli.doctor import print_needed
 from redepth.literals import FamilyName
 
@@ -33,9 +33,15 @@ _NAMES_ALONE = ("depth-models", "datasets", "protocols")
 
 def list_families(
     family: Annotated[
-        str | None, typer.Argument(metavar="[FAMILY]", help=f"One of {', '.join(get_args(FamilyName))}.")
+        str | None,
+        typer.Argument(
+            metavar="[FAMILY]",
+            help=f"One of {', '.join(get_args(FamilyName))}.",
+            autocompletion=completion.families,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    imports: options.Imports = None,
 ) -> None:
     """List presets and components, also of other packages; of one family, also what each needs here."""
     if as_json:
@@ -128,10 +134,13 @@ def _records(family: str, checked: bool) -> list[dict[str, Any]]:
 
 
 def show(
-    preset: Annotated[str, typer.Argument(help="Preset name or YAML file.")] = "re-depth-anything",
+    preset: Annotated[
+        str, typer.Argument(help="Preset name or YAML file.", autocompletion=completion.presets)
+    ] = "re-depth-anything",
     overrides: options.Overrides = None,
     plain: Annotated[bool, typer.Option("--plain", "--no-comments", help="Leave the comments out.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of YAML.")] = False,
+    imports: options.Imports = None,
 ) -> None:
     """Print a preset in full, with a comment on each setting: to save, edit and use as --preset FILE."""
     from redepth.cli.commented import commented_yaml

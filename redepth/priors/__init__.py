@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from redepth.contracts import Prior
 from redepth.registry import Registry
 
-REGISTRY = Registry("prior", "redepth.priors", Prior)
+REGISTRY = Registry("prior", "redepth.priors", "redepth.contracts:Prior")
 REGISTRY.add(
     "stable-diffusion",
     "redepth.priors.stable_diffusion:StableDiffusion",
