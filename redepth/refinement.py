@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redepth import exports, io
+from redepth import exports, io, viz
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
-from redepth.exports.source import MapName
+from redepth.exports.intrinsics import camera_record
+from redepth.exports.source import MEANINGS, MapName
 from redepth.exports.surface import Surface
 from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
@@ -30,19 +30,10 @@ from redepth.runtime.allocator import paged_array
 
 if TYPE_CHECKING:
     import trimesh
+    from matplotlib.figure import Figure
     from PIL import Image
 
 Array = NDArray[np.float32]
-
-MEANINGS = {
-    ("disparity", "affine"): "affine-invariant disparity: a * D + b is inverse depth for some unknown "
-    "a > 0 and b; larger is nearer",
-    ("depth", "affine"): "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; "
-    "larger is farther",
-    ("disparity", "metric"): "metric disparity in 1 / metres; larger is nearer",
-    ("depth", "metric"): "metric depth in metres; larger is farther",
-}
-
 
 KEPT_PIXELS = 25_000_000
 """Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
@@ -151,7 +142,7 @@ class Refinement:
         if self.invariance != "metric":
             return None
         refined = self.map_of("refined")
-        return refined if self.predicts == "depth" else _inverted(refined)
+        return refined if self.predicts == "depth" else viz.inverted(refined)
 
     @cached_property
     def unknown(self) -> NDArray[np.bool_] | None:
@@ -164,12 +155,12 @@ class Refinement:
 
         NaN in holes.
         """
-        return self._display_normals(self.outcome.initial, self.outcome.initial_depth)
+        return self._normals(self.outcome.initial, self.outcome.initial_depth)
 
     @cached_property
     def normals_after(self) -> Array:
         """Unit normals of the refined surface at network size, (h, w, 3)."""
-        return self._display_normals(self.outcome.refined, self.outcome.refined_depth)
+        return self._normals(self.outcome.refined, self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
@@ -222,15 +213,13 @@ class Refinement:
 
         Of a photo longer than `viz.SHEET_SIDE` it draws every k-th pixel of the maps.
         """
-        from redepth import viz
-
         height, width = self.photo.shape[:2]
         factor = viz.reduction(height, width)
 
         def disparity(name: MapName) -> Array:
             # The comparison shows disparity for every kind of model: near is bright.
             raw = viz.reduced_map(self.map_of(name), factor)
-            return raw if self.predicts == "disparity" else _inverted(raw)
+            return raw if self.predicts == "disparity" else viz.inverted(raw)
 
         truth = self.ground_truth
         spread = (
@@ -243,15 +232,30 @@ class Refinement:
             self.normals_before,
             self.normals_after,
             uncertainty=spread,
-            ground_truth=None if truth is None else _inverted(truth.reduced(factor)),
-            title=io.displayed(Path(self.source).name) if self.source else "refinement",
+            ground_truth=None if truth is None else viz.inverted(truth.reduced(factor)),
+            title=self._title,
             subtitle=self._subtitle(),
             photo_size=(height, width),
         )
 
     def show(self) -> None:
-        """Open the comparison in the system's picture viewer."""
-        self.comparison().show()
+        """Show the comparison: in a notebook below the cell, elsewhere in the system's picture viewer."""
+        viz.show_picture(self.comparison())
+
+    @property
+    def losses(self) -> dict[str, NDArray[np.float64]]:
+        """The losses: name -> (members, steps), NaN after the last step of a member that stopped early.
+
+        The names are ``prior`` unless its weight is 0, each objective (both unweighted) and ``total``.
+        """
+        return self.outcome.losses
+
+    def plot_losses(self) -> Figure:
+        """Draw a panel for each of `losses`: the mean over the members, and each member as a thin line.
+
+        It is a figure of matplotlib that a notebook shows and ``savefig`` writes; pyplot does not hold it.
+        """
+        return viz.loss_figure(self.losses)
 
     def points(self, *, max_points: int = 500_000) -> trimesh.PointCloud:
         """Return the refined surface as points with the photo's colours, cut at depth edges.
@@ -305,22 +309,15 @@ class Refinement:
                 "unit": outcome.unit,
                 "blend": outcome.blend_record(),
             },
-            "camera": self._camera_record(),
+            "camera": camera_record(self.camera, self.camera_origin, height, width),
             "metres": None if self.metric_fit is None else self.metric_fit.record(),
-            "partial": self.partial,
-            "reason": outcome.reason,
             "seed": self.seed,
             "prompt": self.prompt,
             "prompt_origin": dict(self.prompt_origin),
             "device": self.device,
-            "members_done": len(outcome.members),
-            "members_per_batch": outcome.members_per_batch,
-            "steps_done": outcome.steps_done,
-            "fit": None if outcome.fit is None else outcome.fit.record(),
+            **outcome.record(),
             "timings": {**self.timings, "optimise_seconds": outcome.seconds},
-            "scale_offsets": outcome.offsets.tolist(),
             "unknown": self._unknown_record(),
-            "sky_mask": "given" if outcome.sky_given else "looked for",
             "diagnostics": {name: signature.record() for name, signature in self.diagnostics.items()},
             **self.components,
             "identity": dict(self.identity),
@@ -337,35 +334,65 @@ class Refinement:
             }
         return record
 
-    def _camera_record(self) -> dict[str, Any]:
-        """Return the camera in degrees and in pixels of the photo, top left pixel centre at (0.5, 0.5)."""
-        height, width = self.photo.shape[:2]
-        camera = self.camera
-        angles = camera.field_of_view_degrees(height, width)
-        record: dict[str, Any] = {
-            "kind": camera.kind,
-            "fov": None,
-            "intrinsics": None,
-            "from": self.camera_origin,
+    def __repr__(self) -> str:
+        """Return one line without the arrays."""
+        outcome, name = self.outcome, self._title if self.source else None
+        size = f"{self.photo.shape[:2]}, preset={self.preset.name!r}, members={len(outcome.members)}"
+        steps = f"{max(outcome.steps_done)}{', partial=True' if self.partial else ''}"
+        flagged = [signature.title for signature in self.flagged]
+        end = f"steps={steps}, change={self.change:.3f}, flagged={flagged}"
+        return f"Refinement(photo={name!r}, size={size}, {end})"
+
+    def _repr_html_(self) -> str:
+        """Return a card for a notebook; `show` has the whole comparison."""
+        factor = viz.reduction(*self.photo.shape[:2])
+        return viz.card(
+            viz.reduced_photo(self.photo, factor),
+            self._network_disparity(self.outcome.initial),
+            self._network_disparity(self.outcome.refined),
+            self.normals_after,
+            title=self._title,
+            facts=self._facts(),
+            remark=self.meaning,
+            notes=self.warnings,
+        )
+
+    def _network_disparity(self, raw: Tensor) -> Array:
+        """Return a raw output as disparity for display, (h, w), NaN where it is unknown."""
+        values, unknown = raw[0, 0].numpy(), self.unknown_at(*self.network_size)
+        known = values if unknown is None else np.where(unknown, np.nan, values)
+        return known if self.predicts == "disparity" else viz.inverted(known)
+
+    def _facts(self) -> dict[str, str]:
+        """Return what a card says of this refinement, name -> value."""
+        facts = {
+            "size": f"{self.photo.shape[1]} x {self.photo.shape[0]}",
+            "preset": self.preset.name,
+            "run": self.outcome.size_text,
+            "seed": str(self.seed),
+            "prompt": self.prompt,
+            "camera": self.camera.kind,
+            "change": f"{self.change:.1%} of the initial range",
+            "normals turned by": f"{self.turn:.1f}°",
+            "SI-log": self._silog_text(),
+            "time": f"{self.outcome.seconds:.1f} s on {self.device}",
         }
-        if angles is not None:
-            record["fov"] = dict(zip(("horizontal", "vertical"), angles, strict=True))
-        if camera.pinhole:
-            values = camera.intrinsics_in_pixels(height, width)
-            record["intrinsics"] = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
-        return record
+        return {name: value for name, value in facts.items() if value}
+
+    def _silog_text(self) -> str:
+        if not self.evaluations:
+            return ""
+        before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
+        return f"{before:.2f} to {after:.2f}"
+
+    @property
+    def _title(self) -> str:
+        return io.displayed(Path(self.source).name) if self.source else "refinement"
 
     def _subtitle(self) -> str:
-        outcome = self.outcome
-        parts = [
-            self.preset.name,
-            f"{len(outcome.members)} members, {max(outcome.steps_done)} steps, seed {self.seed}",
-        ]
-        if self.partial:
-            parts.append("PARTIAL")
+        parts = [self.preset.name, self.outcome.size_text, f"seed {self.seed}"]
         if self.evaluations:
-            before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
-            parts.append(f"SI-log {before:.2f} to {after:.2f}")
+            parts.append(f"SI-log {self._silog_text()}")
         if self.flagged:
             parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)
@@ -432,20 +459,8 @@ class Refinement:
             "why": "the given map is not finite there; it was filled for the optimisation",
         }
 
-    def _display_normals(self, raw: Tensor, depth: Tensor) -> Array:
+    def _normals(self, raw: Tensor, depth: Tensor) -> Array:
         if self.predicts == "disparity" and self.invariance == "metric":
             # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
             depth = torch.where(raw > 0, 1 / raw, torch.nan)
-        unknown = self.unknown_at(*depth.shape[-2:])
-        holes = torch.zeros_like(depth, dtype=torch.bool) if unknown is None else torch.from_numpy(unknown)
-        # What was filled must not tilt the normals beside a hole.
-        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
-        # Those of the renderer are a little too short where pixels are small.
-        normals = F.normalize(normals, dim=1).masked_fill(holes, torch.nan)
-        return normals[0].permute(1, 2, 0).numpy()
-
-
-def _inverted(depth: NDArray[Any]) -> Array:
-    """Return depth as disparity for display, NaN where it is unknown or not positive."""
-    known = depth > 0
-    return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)
+        return viz.normals_of(depth, self.camera, self.unknown_at(*depth.shape[-2:]))

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 MapName = Literal["initial", "refined", "uncertainty", "depth"]
 
+MEANINGS: dict[tuple[Predicts, Invariance], str] = {
+    ("disparity", "affine"): "affine-invariant disparity: a * D + b is inverse depth for some unknown "
+    "a > 0 and b; larger is nearer",
+    ("depth", "affine"): "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; "
+    "larger is farther",
+    ("disparity", "metric"): "metric disparity in 1 / metres; larger is nearer",
+    ("depth", "metric"): "metric depth in metres; larger is farther",
+}
+"""What the numbers of a raw output mean, in a sentence."""
+
 
 class Source(Protocol):
     """A result that is to be written; `redepth.Refinement` is one."""
