@@ -44,6 +44,7 @@ Export = Literal[
     "normals",
     "normals-exr",
     "comparison",
+    "view",
     "points",
     "mesh",
     "intrinsics",

@@ -91,6 +91,9 @@ class Pipeline:
         self.components = self._describe()
         self.load_seconds = time.perf_counter() - started
 
+    def __repr__(self) -> str:
+        return f"Pipeline({self.preset!r}, device={str(self.device)!r})"
+
     def refine(
         self,
         photo: str | Path | ArrayLike | DecodedPhoto,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -17,8 +17,11 @@ from redepth import exports, io, viz
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
 from redepth.exports.intrinsics import camera_record
-from redepth.exports.source import MEANINGS, MapName
+from redepth.exports.pictures import disparity_of
+from redepth.exports.source import MEANINGS, MapName, inverted
 from redepth.exports.surface import Surface
+from redepth.exports.viewer import page_of
+from redepth.exports.viewer.facts import title_of
 from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
 from redepth.metrics.diagnostics import Signature, diagnose
@@ -39,7 +42,7 @@ KEPT_PIXELS = 25_000_000
 """Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
 
 _SOURCES = {"depth": "refined_depth"}
-_GUIDED = ("initial", "refined", "depth")
+_GUIDED = ("initial", "refined", "initial_depth", "depth")
 """The maps that follow the photo's edges under ``output.upsample: guided``: both sides of a comparison do."""
 
 
@@ -126,6 +129,11 @@ class Refinement:
         """The ensemble's relative depth, (H, W), larger is farther."""
         return self._at_photo_size("depth")
 
+    @cached_property
+    def initial_depth(self) -> Array:
+        """The relative depth before refinement, (H, W), larger is farther."""
+        return self._at_photo_size("initial_depth")
+
     @property
     def camera(self) -> Camera:
         """The camera of the photo."""
@@ -137,12 +145,16 @@ class Refinement:
 
         They are known from a metric depth model, or from known points (`metric_fit`).
         """
+        return self.metres_of("refined")
+
+    def metres_of(self, name: Literal["initial", "refined"]) -> Array | None:
+        """Return the depth in metres of one of the two maps, as `depth_m` is of the refined one."""
         if self.metric_fit is not None:
-            return self.metric_fit.depth(self.map_of("refined"), self.predicts)
+            return self.metric_fit.depth(self.map_of(name), self.predicts)
         if self.invariance != "metric":
             return None
-        refined = self.map_of("refined")
-        return refined if self.predicts == "depth" else viz.inverted(refined)
+        raw = self.map_of(name)
+        return raw if self.predicts == "depth" else inverted(raw)
 
     @cached_property
     def unknown(self) -> NDArray[np.bool_] | None:
@@ -216,24 +228,19 @@ class Refinement:
         height, width = self.photo.shape[:2]
         factor = viz.reduction(height, width)
 
-        def disparity(name: MapName) -> Array:
-            # The comparison shows disparity for every kind of model: near is bright.
-            raw = viz.reduced_map(self.map_of(name), factor)
-            return raw if self.predicts == "disparity" else viz.inverted(raw)
-
         truth = self.ground_truth
         spread = (
             viz.reduced_map(self.map_of("uncertainty"), factor) if len(self.outcome.members) > 1 else None
         )
         return viz.comparison(
             viz.reduced_photo(self.photo, factor),
-            disparity("initial"),
-            disparity("refined"),
+            disparity_of(self, "initial", factor),
+            disparity_of(self, "refined", factor),
             self.normals_before,
             self.normals_after,
             uncertainty=spread,
-            ground_truth=None if truth is None else viz.inverted(truth.reduced(factor)),
-            title=self._title,
+            ground_truth=None if truth is None else inverted(truth.reduced(factor)),
+            title=title_of(self),
             subtitle=self._subtitle(),
             photo_size=(height, width),
         )
@@ -241,6 +248,18 @@ class Refinement:
     def show(self) -> None:
         """Show the comparison: in a notebook below the cell, elsewhere in the system's picture viewer."""
         viz.show_picture(self.comparison())
+
+    def view(self, path: str | Path | None = None) -> None:
+        """Show the page with a light to drag, the maps and the surface in three dimensions.
+
+        It appears below the cell of a notebook, and elsewhere in the browser. With a path it is written there
+        instead, as one file that needs no other.
+        """
+        page = page_of(self)
+        if path is None:
+            viz.show_page(page)
+        else:
+            io.save_text(path, page)
 
     @property
     def losses(self) -> dict[str, NDArray[np.float64]]:
@@ -336,7 +355,7 @@ class Refinement:
 
     def __repr__(self) -> str:
         """Return one line without the arrays."""
-        outcome, name = self.outcome, self._title if self.source else None
+        outcome, name = self.outcome, title_of(self) if self.source else None
         size = f"{self.photo.shape[:2]}, preset={self.preset.name!r}, members={len(outcome.members)}"
         steps = f"{max(outcome.steps_done)}{', partial=True' if self.partial else ''}"
         flagged = [signature.title for signature in self.flagged]
@@ -345,54 +364,13 @@ class Refinement:
 
     def _repr_html_(self) -> str:
         """Return a card for a notebook; `show` has the whole comparison."""
-        factor = viz.reduction(*self.photo.shape[:2])
-        return viz.card(
-            viz.reduced_photo(self.photo, factor),
-            self._network_disparity(self.outcome.initial),
-            self._network_disparity(self.outcome.refined),
-            self.normals_after,
-            title=self._title,
-            facts=self._facts(),
-            remark=self.meaning,
-            notes=self.warnings,
-        )
-
-    def _network_disparity(self, raw: Tensor) -> Array:
-        """Return a raw output as disparity for display, (h, w), NaN where it is unknown."""
-        values, unknown = raw[0, 0].numpy(), self.unknown_at(*self.network_size)
-        known = values if unknown is None else np.where(unknown, np.nan, values)
-        return known if self.predicts == "disparity" else viz.inverted(known)
-
-    def _facts(self) -> dict[str, str]:
-        """Return what a card says of this refinement, name -> value."""
-        facts = {
-            "size": f"{self.photo.shape[1]} x {self.photo.shape[0]}",
-            "preset": self.preset.name,
-            "run": self.outcome.size_text,
-            "seed": str(self.seed),
-            "prompt": self.prompt,
-            "camera": self.camera.kind,
-            "change": f"{self.change:.1%} of the initial range",
-            "normals turned by": f"{self.turn:.1f}°",
-            "SI-log": self._silog_text(),
-            "time": f"{self.outcome.seconds:.1f} s on {self.device}",
-        }
-        return {name: value for name, value in facts.items() if value}
-
-    def _silog_text(self) -> str:
-        if not self.evaluations:
-            return ""
-        before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
-        return f"{before:.2f} to {after:.2f}"
-
-    @property
-    def _title(self) -> str:
-        return io.displayed(Path(self.source).name) if self.source else "refinement"
+        return exports.card_of(self)
 
     def _subtitle(self) -> str:
         parts = [self.preset.name, self.outcome.size_text, f"seed {self.seed}"]
         if self.evaluations:
-            parts.append(f"SI-log {self._silog_text()}")
+            before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
+            parts.append(f"SI-log {before:.2f} to {after:.2f}")
         if self.flagged:
             parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
         return " · ".join(parts)

@@ -2,6 +2,7 @@
 
 from redepth.exports.mesh import mesh_of
 from redepth.exports.names import RECORD, RESULT_FILES, earlier_files
+from redepth.exports.pictures import card_of
 from redepth.exports.points import points_of
 from redepth.exports.resolution import enlarge, enlarge_guided
 from redepth.exports.source import Source
@@ -11,6 +12,7 @@ __all__ = [
     "RECORD",
     "RESULT_FILES",
     "Source",
+    "card_of",
     "check_packages",
     "earlier_files",
     "enlarge",

@@ -79,8 +79,8 @@ def mesh_of(
     if picture.shape != (*surface.size, 3):
         raise ValueError(f"depth must be (H, W), photo (H, W, 3), got {surface.size}, {picture.shape}")
     simplifies = not surface.camera.spherical and _can_simplify()
-    rows, columns = _grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
-    triangles = _triangles(_whole_cells(surface, rows, columns, limit))
+    rows, columns = grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
+    triangles = _triangles(whole_cells(surface, rows, columns, limit))
     if not len(triangles):
         raise InputError(
             f"no four neighbouring depths are finite and within {limit:g} of each other: allow more faces"
@@ -105,7 +105,7 @@ def _can_simplify() -> bool:
     return False
 
 
-def _grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
+def grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
     """Return the rows and columns of the vertices: the borders, and evenly between them."""
     height, width = surface.size
     cells = max(1.0, faces / 2)
@@ -117,7 +117,7 @@ def _grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
     return rows, np.rint(np.linspace(0, last, across + 1)).astype(np.intp)
 
 
-def _whole_cells(surface: Surface, rows: Indices, columns: Indices, limit: float) -> NDArray[np.bool_]:
+def whole_cells(surface: Surface, rows: Indices, columns: Indices, limit: float) -> NDArray[np.bool_]:
     """Return the cells all of whose pixels are intact, borders included."""
     whole = np.empty((len(rows) - 1, len(columns) - 1), bool)
     every = np.arange(columns[-1] + 1)

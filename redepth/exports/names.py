@@ -10,6 +10,7 @@ RECORD = "run.json"
 RESULT_FILES = (
     *(f"{kind}.{suffix}" for kind in ("disparity", "depth", "raw_depth") for suffix in ("npy", "png")),
     *("initial.npy", "uncertainty.npy", "depth.exr", "normals.png", "normals.exr", "comparison.png"),
+    "view.html",
     *("points.ply", "mesh.glb", "intrinsics.json", RECORD),
 )
 """All files that a result can have."""

@@ -12,7 +12,6 @@ from redepth.viz.color import (
     UNCERTAINTY_CMAP,
     colorize,
     display_range,
-    inverted,
     normals_to_rgb,
 )
 from redepth.viz.compare import comparison, side_by_side
@@ -32,7 +31,6 @@ __all__ = [
     "comparison",
     "display_range",
     "in_notebook",
-    "inverted",
     "loss_figure",
     "normals_at_size",
     "normals_of",

@@ -42,6 +42,7 @@ def card(
     normals: ArrayLike,
     *,
     title: str,
+    subtitle: str,
     facts: Mapping[str, str],
     remark: str = "",
     notes: Sequence[str] = (),
@@ -56,6 +57,7 @@ def card(
         refined: (h, w) disparity after.
         normals: (h, w, 3), as for `normals_to_rgb`.
         title: its heading.
+        subtitle: beside it.
         facts: name -> value, each short.
         remark: a sentence below them.
         notes: lines that stand out.
@@ -72,8 +74,9 @@ def card(
     labels = "".join(f"<span>{label}</span>" for label in pictures)
     listed = "".join(_FACT.format(escape(name), escape(value)) for name, value in facts.items())
     marked = "".join(_NOTE.format(escape(note)) for note in notes)
+    heading = f"<strong>{escape(title)}</strong> · {escape(subtitle)}"
     return (
-        f'<div style="{_CARD.format(width=max(whole.width, _NARROWEST))}"><strong>{escape(title)}</strong>'
+        f'<div style="{_CARD.format(width=max(whole.width, _NARROWEST))}">{heading}'
         f'<img alt="{", ".join(pictures)}" style="{_PICTURE.format(width=whole.width)}" '
         f'src="data:image/jpeg;base64,{data}">'
         f'<div style="{_LABELS.format(columns=len(pictures), width=whole.width)}">{labels}</div>'

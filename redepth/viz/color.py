@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,12 +33,6 @@ def display_range(*maps: ArrayLike) -> tuple[float, float]:
         return 0.0, 1.0
     lo, hi = np.percentile(values, _PERCENTILES)
     return float(lo), float(hi)
-
-
-def inverted(depth: NDArray[Any]) -> NDArray[np.float32]:
-    """Return depth as disparity or disparity as depth, NaN where it is unknown or not positive."""
-    known = depth > 0
-    return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)
 
 
 def colorize(

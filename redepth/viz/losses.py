@@ -46,10 +46,10 @@ def loss_figure(losses: Mapping[str, ArrayLike]) -> Figure:
             return buffer.getvalue()
 
     figure = Curves(figsize=(columns * _PANEL[0], rows * _PANEL[1]), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for number, (axes, (name, values)) in enumerate(zip(panels, losses.items(), strict=False)):
         _draw(axes, name, np.asarray(values, np.float64), _COLOURS[number % len(_COLOURS)])
-    for axes in list(panels)[len(losses) :]:
+    for axes in panels[len(losses) :]:
         axes.set_axis_off()
     return figure
 

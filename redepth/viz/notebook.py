@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import html
+import importlib
 import io
 import sys
+import tempfile
+import webbrowser
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+from redepth.io import save_text
 
 _QUALITIES = (88, 75, 60, 45, 30, 15)
 
@@ -27,29 +33,37 @@ def show_picture(picture: Image.Image) -> None:
     if not in_notebook():
         picture.show()
         return
-    from IPython.display import Image as Shown
-    from IPython.display import display
-
-    display(Shown(data=encoded(picture), format="jpeg"))
+    tools = _display_tools()
+    tools.display(tools.Image(data=encoded(picture), format="jpeg"))
 
 
 def show_page(page: str, height: int = 720) -> None:
-    """Show an HTML page below the running cell, in a frame of its own. This must be a notebook.
+    """Show an HTML page below the running cell, or in the browser if this is no notebook.
 
-    The frame's scripts run, but reach neither the notebook nor its cookies.
+    The page has a frame of its own, whose scripts reach neither the notebook nor its cookies. For the browser
+    it is written to the system's folder of temporary files.
 
     Args:
         page: complete, with everything that it needs inside.
         height: of the frame in pixels.
     """
-    from IPython.display import HTML, display
-
+    if not in_notebook():
+        path = Path(tempfile.mkdtemp(prefix="redepth-")) / "view.html"
+        save_text(path, page)
+        webbrowser.open(path.as_uri())
+        return
     frame = (
         f'<iframe srcdoc="{html.escape(page)}" sandbox="allow-scripts" '
         f'style="width: 100%; height: {height}px; border: 0"></iframe>'
     )
     # IPython advises against a bare frame, and offers one that needs an address.
-    display(HTML(f"<div>{frame}</div>"))
+    tools = _display_tools()
+    tools.display(tools.HTML(f"<div>{frame}</div>"))
+
+
+def _display_tools() -> Any:
+    """Return IPython's functions of display. redepth does not depend on IPython: here it runs already."""
+    return importlib.import_module("IPython.display")
 
 
 def encoded(picture: Image.Image, limit: int = 2_000_000) -> bytes:
