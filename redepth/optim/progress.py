@@ -10,6 +10,12 @@ from redepth.config import Optim
 from redepth.errors import ConfigError, brief
 from redepth.optim.outcome import OnStep, Outcome, StepReport
 
+with warnings.catch_warnings():
+    # In a notebook without ipywidgets the bar is text. tqdm warns of that when it is first imported: here, or
+    # else by transformers.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
 
 class ProgressBar(Protocol):
     """What is called of a progress bar. Every bar of tqdm has it."""
@@ -81,10 +87,6 @@ def _maker(progress: Progress) -> Callable[..., ProgressBar]:
         return progress
     if progress is not True:
         raise ConfigError(f"progress must be True, False or a class such as tqdm.tqdm, got {brief(progress)}")
-    with warnings.catch_warnings():
-        # A notebook without ipywidgets gets a bar of text. tqdm warns of that when it is first imported.
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        from tqdm.auto import tqdm  # type: ignore[import-untyped]
     return cast(Callable[..., ProgressBar], tqdm)
 
 

@@ -38,14 +38,14 @@ def loss_figure(losses: Mapping[str, ArrayLike]) -> Figure:
     import_matplotlib()
     from matplotlib.figure import Figure
 
-    class Curves(Figure):
+    class LossFigure(Figure):
         def _repr_png_(self) -> bytes:
             """Return the picture for a notebook, which knows figures of pyplot alone."""
             buffer = io.BytesIO()
             self.savefig(buffer, format="png", dpi=110)
             return buffer.getvalue()
 
-    figure = Curves(figsize=(columns * _PANEL[0], rows * _PANEL[1]), layout="constrained")
+    figure = LossFigure(figsize=(columns * _PANEL[0], rows * _PANEL[1]), layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for number, (axes, (name, values)) in enumerate(zip(panels, losses.items(), strict=False)):
         _draw(axes, name, np.asarray(values, np.float64), _COLOURS[number % len(_COLOURS)])
