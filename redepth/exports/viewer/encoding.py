@@ -35,7 +35,7 @@ def packed(codes: Codes) -> str:
     steps = np.diff(steps, axis=1, prepend=np.uint16(0)).view(np.int16)
     folded = ((steps << 1) ^ (steps >> 15)).view(np.uint16)
     planes = np.concatenate([(folded >> 8).ravel(), (folded & 255).ravel()]).astype(np.uint8)
-    return base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(planes.tobytes(), 6)).decode("ascii")
 
 
 def octahedral(normals: Array) -> tuple[Codes, Codes]:

@@ -14,27 +14,35 @@ from redepth.exports.viewer.encoding import logarithmic, octahedral, packed
 from redepth.exports.viewer.pictures import nearest, sampled, size_of
 from redepth.viz import normals_at_size
 
-NORMALS = 400_000
-"""Pixels of each map of normals, at most: a network of 518 x 768 pixels has fewer."""
+NORMALS = (400_000, 200_000, 100_000, 50_000)
+"""Pixels of a map of normals: the first of these limits at which both maps take `NORMALS_BYTES`, or the last.
+
+A network of 518 x 768 pixels has fewer than the first.
+"""
+NORMALS_BYTES = 2_200_000
 TRIANGLES = 200_000
 """Of each surface, at most."""
 
 
 def light_of(source: Source) -> dict[str, Any]:
     """Return the normals before and after, and the camera that shading needs, as plain data."""
-    height, width = source.normals_after.shape[:2]
-    shrink = min(1.0, math.sqrt(NORMALS / (height * width)))
-    height, width = max(1, int(height * shrink)), max(1, int(width * shrink))
-    camera, size = source.camera, source.photo.shape[:2]
-    intrinsics = list(camera.normalized_intrinsics(*size)) if camera.pinhole else None
-    maps = {"before": source.normals_before, "after": source.normals_after}
+    camera = source.camera
+    for pixels in NORMALS:
+        height, width = _within(source.normals_after.shape[:2], pixels)
+        before, after = (
+            _normals(normals, height, width, camera.closed)
+            for normals in (source.normals_before, source.normals_after)
+        )
+        if sum(map(len, before + after)) <= NORMALS_BYTES:
+            break
+    size = source.photo.shape[:2]
     return {
         "height": height,
         "width": width,
-        "camera": camera.kind,
-        "intrinsics": intrinsics,
         "closed": camera.closed,
-        **{name: _normals(normals, height, width, camera.closed) for name, normals in maps.items()},
+        "intrinsics": list(camera.normalized_intrinsics(*size)) if camera.pinhole else None,
+        "before": before,
+        "after": after,
     }
 
 
@@ -61,6 +69,13 @@ def space_of(source: Source) -> dict[str, Any]:
         "fov": source.camera.field_of_view_degrees(height, width),
         **{name: _surface(surface, rows, columns) for name, surface in surfaces.items()},
     }
+
+
+def _within(size: tuple[int, ...], pixels: int) -> tuple[int, int]:
+    """Return a height and width of that aspect ratio with at most so many pixels."""
+    height, width = size
+    shrink = min(1.0, math.sqrt(pixels / (height * width)))
+    return max(1, int(height * shrink)), max(1, int(width * shrink))
 
 
 def _normals(normals: Array, height: int, width: int, closed: bool) -> list[str]:

@@ -18,8 +18,8 @@ from redepth.exports.source import Source, Written
 from redepth.exports.viewer.facts import facts_of, title_of
 from redepth.exports.viewer.geometry import light_of, space_of
 from redepth.exports.viewer.pictures import pictures_of, size_of
+from redepth.literals import VIEW_FILE
 
-NAME = "view.html"
 BYTES = 5_000_000
 """What the page takes at most."""
 
@@ -29,8 +29,10 @@ SCRIPTS = ("codec.js", "shading.js", "light.js", "compare.js", "space.js", "page
 
 def write_view(source: Source, folder: Path) -> Written:
     """Write the page."""
-    io.save_text(folder / NAME, page_of(source))
-    return Written(NAME, "before and after under a light to drag, compared, and in 3D; open it in a browser")
+    io.save_text(folder / VIEW_FILE, page_of(source))
+    return Written(
+        VIEW_FILE, "before and after under a light to drag, compared, and in 3D; open it in a browser"
+    )
 
 
 def page_of(source: Source) -> str:

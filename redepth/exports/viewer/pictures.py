@@ -1,4 +1,4 @@
-"""The pictures of the page: the photo, and the maps as colours, as JPEG data URLs."""
+"""The pictures of the page as JPEG data URLs: the photo, and maps as colours. It draws normals itself."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from redepth.exports.source import Array, Source, frame_of_normals, inverted
 LONGEST = 1500
 """The longer side of the pictures, at most."""
 
-PHOTO_BYTES = 1_300_000
-QUALITIES = (88, 80, 70, 55)
-"""The best quality at which a photo has at most `PHOTO_BYTES`; else the last."""
-MAP_QUALITY = 90
+PHOTO_BYTES = 800_000
+MAP_BYTES = 220_000
+QUALITIES = (88, 80, 70, 55, 40, 25)
+"""A picture has the best quality at which it has at most so many bytes; else the last."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Picture:
         name: a word for it.
         label: what it is called on the page.
         note: what its colours mean.
-        src: its data URL.
+        src: its data URL; empty for the normals.
     """
 
     name: str
@@ -53,12 +53,7 @@ def pictures_of(source: Source, *, members: int) -> list[dict[str, Any]]:
     pictures = [Picture("photo", "photo", "the photo that was refined", _photo(source, height, width))]
     pictures += _disparities(source)
     note = f"unit normals as colours, {frame_of_normals(source)}; grey is unknown"
-    for name, label, normals in (
-        ("normals-before", "normals before", source.normals_before),
-        ("normals-after", "normals after", source.normals_after),
-    ):
-        colours = viz.normals_picture(normals, height, width, closed=source.camera.closed)
-        pictures.append(Picture(name, label, note, _map_url(colours)))
+    pictures += [Picture(f"normals-{when}", f"normals {when}", note, "") for when in ("before", "after")]
     if members > 1:
         pictures.append(_uncertainty(source))
     return [asdict(picture) for picture in pictures]
@@ -86,11 +81,7 @@ def _photo(source: Source, height: int, width: int) -> str:
     image = Image.fromarray(viz.reduced_photo(source.photo, factor))
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    for quality in QUALITIES:
-        data = _jpeg(image, quality, "4:2:0" if quality < QUALITIES[0] else "4:4:4")
-        if len(data) <= PHOTO_BYTES:
-            break
-    return _url(data)
+    return _url(image, PHOTO_BYTES)
 
 
 def _disparities(source: Source) -> list[Picture]:
@@ -121,14 +112,14 @@ def _uncertainty(source: Source) -> Picture:
 
 
 def _map_url(colours: NDArray[np.uint8]) -> str:
-    return _url(_jpeg(Image.fromarray(colours), MAP_QUALITY, "4:2:0"))
+    return _url(Image.fromarray(colours), MAP_BYTES)
 
 
-def _jpeg(image: Image.Image, quality: int, subsampling: str) -> bytes:
-    stream = streams.BytesIO()
-    image.save(stream, format="JPEG", quality=quality, subsampling=subsampling, optimize=True)
-    return stream.getvalue()
-
-
-def _url(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+def _url(image: Image.Image, limit: int) -> str:
+    for quality in QUALITIES:
+        stream = streams.BytesIO()
+        sampling = "4:4:4" if quality == QUALITIES[0] else "4:2:0"
+        image.save(stream, format="JPEG", quality=quality, subsampling=sampling)
+        if stream.tell() <= limit:
+            break
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

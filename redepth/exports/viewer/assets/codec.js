@@ -46,6 +46,12 @@ function normalsOf(first, second) {
   return values;
 }
 
+// The normals before and after of the page.
+async function normalMaps({ height, width, before, after }) {
+  const read = async (texts) => normalsOf(...(await Promise.all(texts.map((text) => unpacked(text, height, width)))));
+  return { height, width, before: await read(before), after: await read(after) };
+}
+
 function loadedImage(src) {
   const image = new Image();
   image.src = src;

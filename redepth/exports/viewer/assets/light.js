@@ -21,13 +21,8 @@ class Light {
     this.listen();
   }
 
-  async load(photo) {
-    const { height, width } = this.data.light;
-    const read = async (name) => {
-      const codes = this.data.light[name].map((text) => unpacked(text, height, width));
-      return normalsOf(...(await Promise.all(codes)));
-    };
-    this.maps = { height, width, before: await read("before"), after: await read("after") };
+  load(maps, photo) {
+    this.maps = maps;
     this.photo = photo;
     this.shading.load(this.maps, photo, this.data.light);
     this.ready = true;

@@ -93,7 +93,6 @@ class Page {
     this.data = data;
     document.documentElement.style.setProperty("--aspect", String(data.width / data.height));
     showFacts(data.facts);
-    this.compare = new Compare(data.pictures);
     document.addEventListener("input", showValues);
     for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
     TABS.forEach((name, k) => {
@@ -106,31 +105,37 @@ class Page {
         byId(`tab-${next}`).focus();
       });
     });
-    byId("theme").addEventListener("click", () => {
-      const dark = getComputedStyle(document.documentElement).getPropertyValue("--dark").trim() === "1";
-      document.documentElement.dataset.theme = dark ? "light" : "dark";
-    });
+    const theme = document.documentElement.dataset;
+    const system = window.matchMedia("(prefers-color-scheme: dark)");
+    const follow = () => (theme.theme = system.matches ? "dark" : "light");
+    follow();
+    system.addEventListener("change", follow);
+    byId("theme").addEventListener("click", () => (theme.theme = theme.theme === "dark" ? "light" : "dark"));
   }
 
   async open() {
-    let first = "light";
-    this.photo = loadedImage(this.data.pictures[0].src);
+    const { pictures, light } = this.data;
+    this.photo = loadedImage(pictures[0].src);
+    const maps = await normalMaps(light).catch(() => null);
+    this.openCompare(maps);
     try {
+      if (!maps) throw new Error("no maps");
       this.light = new Light(this.data, showValues);
       this.light.shine();
-    } catch (error) {
-      complain("light", reason(error));
-      first = "compare";
-    }
-    showValues();
-    this.show(first);
-    if (!this.light) return;
-    try {
-      await this.light.load(await this.photo);
+      this.show("light");
+      this.light.load(maps, await this.photo);
     } catch (error) {
       complain("light", reason(error));
       this.show("compare");
     }
+    showValues();
+  }
+
+  openCompare(maps) {
+    const { pictures, light, width, height } = this.data;
+    const each = (values) => ({ ...maps, values, closed: light.closed });
+    const normals = maps ? { "normals-before": each(maps.before), "normals-after": each(maps.after) } : {};
+    this.compare = new Compare(pictures.filter(({ name, src }) => src || name in normals), normals, { width, height });
   }
 
   show(name) {

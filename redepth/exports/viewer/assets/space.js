@@ -33,6 +33,8 @@ class Space {
     const texture = new three.Texture(photo);
     texture.colorSpace = three.SRGBColorSpace;
     texture.anisotropy = 4;
+    // The last column of a closed panorama lies beyond the right edge: it is the first one.
+    texture.wrapS = three.RepeatWrapping;
     texture.needsUpdate = true;
     const side = three.DoubleSide;
     this.materials = {
@@ -159,8 +161,9 @@ class Space {
     const { three, materials } = this;
     const surface = this.surfaces[chosen("surface")];
     if (this.shown) this.scene.remove(this.shown);
-    materials.points.size = number("point-size") * this.renderer.getPixelRatio();
+    materials.points.size = number("point-size");
     const asPoints = chosen("shape") === "points";
+    for (const part of document.querySelectorAll("[data-shape]")) part.hidden = part.dataset.shape !== chosen("shape");
     this.shown = asPoints
       ? new three.Points(surface.points, materials.points)
       : new three.Mesh(surface.mesh, materials[chosen("paint")]);
@@ -173,7 +176,7 @@ class Space {
     this.show();
   }
 
-  // The view of the photo's camera; of an orthographic one, from the front.
+  // The view of the photo's camera; of an orthographic one, from above its left side.
   reset() {
     const { camera, controls } = this;
     const kind = this.data.camera;
@@ -193,10 +196,12 @@ class Space {
       const [wide, high_, deep] = low.map((value, k) => high[k] - value);
       this.fit(FIELD);
       const across = Math.max(high_, wide / camera.aspect);
-      const away = (1.08 * across) / 2 / Math.tan(radians(camera.fov) / 2);
+      const away = (1.2 * across) / 2 / Math.tan(radians(camera.fov) / 2);
       controls.target.set(centre[0], centre[1], -middle);
       camera.position.set(centre[0], centre[1], high[2] + away);
       this.reach = away + deep;
+      // Aslant: from the front, a surface seen by parallel rays is the photo.
+      this.turn(0.35, 0.3);
     }
     const reach = kind === "orthographic" ? this.reach : Math.max(...low.map(Math.abs), ...high.map(Math.abs));
     camera.near = reach / 2000;

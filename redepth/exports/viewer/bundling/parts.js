@@ -12,6 +12,7 @@ export {
   PerspectiveCamera,
   Points,
   PointsMaterial,
+  RepeatWrapping,
   Scene,
   SRGBColorSpace,
   Texture,
