@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from redepth.io import save_text
+from redepth.literals import VIEW_FILE
 
 _QUALITIES = (88, 75, 60, 45, 30, 15)
 
@@ -48,7 +49,7 @@ def show_page(page: str, height: int = 720) -> None:
         height: of the frame in pixels.
     """
     if not in_notebook():
-        path = Path(tempfile.mkdtemp(prefix="redepth-")) / "view.html"
+        path = Path(tempfile.mkdtemp(prefix="redepth-")) / VIEW_FILE
         save_text(path, page)
         webbrowser.open(path.as_uri())
         return
