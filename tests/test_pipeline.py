@@ -394,3 +394,20 @@ def test_a_changed_copy_of_a_preset_is_validated() -> None:
     changed = preset.model_copy(update={"optim": preset.optim.model_copy(update={"steps": -5})})
     with pytest.raises(ConfigError, match="steps"):
         resolve(changed)
+
+
+def test_a_mapping_overrides_a_pipeline_and_a_call_as_texts_do() -> None:
+    texts = ["optim.steps=1", "optim.members=1", "renderer.name=lambert"]
+    mapping = {"optim": {"steps": 1, "members": 1}, "renderer.name": "lambert"}
+    expected = resolve(redepth.load_preset("smoke", texts))
+    assert redepth.Pipeline("smoke", overrides=mapping, device="cpu").preset == expected
+    # What the call sets itself gives way to the user's overrides, or wins over them, as the prompt does.
+    given = {**mapping, "optim.parameterization": "depth", "prompt": {"captioner": "blip"}}
+    depth = np.linspace(1, 2, 60 * 90, dtype=np.float32).reshape(60, 90)
+    result = redepth.refine(
+        array(), "smoke", overrides=given, device="cpu", depth=depth, predicts="depth", prompt="a hill"
+    )
+    assert result.preset.optim.parameterization == "depth"
+    assert result.preset.prompt.captioner == "none"
+    assert result.preset.depth_model.name == "precomputed"
+    assert result.prompt == "a hill"
