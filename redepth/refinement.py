@@ -17,7 +17,6 @@ from redepth import exports, io, viz
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
 from redepth.exports.intrinsics import camera_record
-from redepth.exports.pictures import disparity_of
 from redepth.exports.source import MEANINGS, MapName, inverted
 from redepth.exports.surface import Surface
 from redepth.exports.viewer import page_of
@@ -225,25 +224,7 @@ class Refinement:
 
         Of a photo longer than `viz.SHEET_SIDE` it draws every k-th pixel of the maps.
         """
-        height, width = self.photo.shape[:2]
-        factor = viz.reduction(height, width)
-
-        truth = self.ground_truth
-        spread = (
-            viz.reduced_map(self.map_of("uncertainty"), factor) if len(self.outcome.members) > 1 else None
-        )
-        return viz.comparison(
-            viz.reduced_photo(self.photo, factor),
-            disparity_of(self, "initial", factor),
-            disparity_of(self, "refined", factor),
-            self.normals_before,
-            self.normals_after,
-            uncertainty=spread,
-            ground_truth=None if truth is None else inverted(truth.reduced(factor)),
-            title=title_of(self),
-            subtitle=self._subtitle(),
-            photo_size=(height, width),
-        )
+        return exports.comparison_of(self)
 
     def show(self) -> None:
         """Show the comparison: in a notebook below the cell, elsewhere in the system's picture viewer."""
@@ -365,15 +346,6 @@ class Refinement:
     def _repr_html_(self) -> str:
         """Return a card for a notebook; `show` has the whole comparison."""
         return exports.card_of(self)
-
-    def _subtitle(self) -> str:
-        parts = [self.preset.name, self.outcome.size_text, f"seed {self.seed}"]
-        if self.evaluations:
-            before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
-            parts.append(f"SI-log {before:.2f} to {after:.2f}")
-        if self.flagged:
-            parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
-        return " · ".join(parts)
 
     @property
     def large(self) -> bool:

@@ -1,8 +1,10 @@
-"""Pictures for people: the normals as colours, and the comparison sheet."""
+"""Pictures for people: the normals as colours, the comparison sheet, and the card for a notebook."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from PIL import Image
 
 from redepth import io, viz
 from redepth.exports.source import Array, MapName, Source, Written, frame_of_normals, inverted
@@ -19,6 +21,39 @@ def disparity_of(source: Source, name: MapName, factor: int) -> Array:
     """
     raw = viz.reduced_map(source.map_of(name), factor)
     return raw if source.predicts == "disparity" else inverted(raw)
+
+
+def comparison_of(source: Source) -> Image.Image:
+    """Draw photo, initial, refined, difference and the normals before and after on one sheet."""
+    height, width = source.photo.shape[:2]
+    factor = viz.reduction(height, width)
+    record = source.record()
+    facts = facts_of(source, record)
+    truth = source.ground_truth
+    spread = viz.reduced_map(source.map_of("uncertainty"), factor) if record["members_done"] > 1 else None
+    return viz.comparison(
+        viz.reduced_photo(source.photo, factor),
+        disparity_of(source, "initial", factor),
+        disparity_of(source, "refined", factor),
+        source.normals_before,
+        source.normals_after,
+        uncertainty=spread,
+        ground_truth=None if truth is None else inverted(truth.reduced(factor)),
+        title=facts["title"],
+        subtitle=" · ".join([facts["subtitle"], *_findings(source)]),
+        photo_size=(height, width),
+    )
+
+
+def _findings(source: Source) -> list[str]:
+    """Return what the subtitle of a sheet says of the result: the error before and after, and flags."""
+    found = []
+    if source.evaluations:
+        before, after = (source.evaluations[name].metrics["silog"] for name in ("initial", "refined"))
+        found.append(f"SI-log {before:.2f} to {after:.2f}")
+    if source.flagged:
+        found.append("FLAGGED: " + ", ".join(signature.title for signature in source.flagged))
+    return found
 
 
 def card_of(source: Source) -> str:

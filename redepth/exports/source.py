@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from redepth.config import Preset
+    from redepth.ground_truth import GroundTruth
+    from redepth.metrics import Evaluation
+    from redepth.metrics.diagnostics import Signature
 
 Array = NDArray[np.float32]
 MapName = Literal["initial", "refined", "uncertainty", "initial_depth", "depth"]
@@ -105,6 +108,18 @@ class Source(Protocol):
     @property
     def turn(self) -> float:
         """Mean angle between the normals before and after, in degrees."""
+
+    @property
+    def ground_truth(self) -> GroundTruth | None:
+        """What the result is measured against."""
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""
+
+    @property
+    def flagged(self) -> list[Signature]:
+        """The failure signatures above their thresholds."""
 
     @property
     def warnings(self) -> list[str]:

@@ -161,13 +161,6 @@ class Outcome:
             for name, rows in self.history.items()
         }
 
-    @property
-    def size_text(self) -> str:
-        """The members and steps that were done, in words."""
-        members, steps = len(self.members), max(self.steps_done)
-        text = f"{members} member{'s' * (members > 1)}, {steps} step{'s' * (steps > 1)}"
-        return f"{text}, PARTIAL" if self.partial else text
-
     def record(self) -> dict[str, Any]:
         """Return how the run went, without its losses, as JSON-compatible data."""
         return {
