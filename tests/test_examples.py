@@ -59,24 +59,32 @@ def test_the_first_lines_of_an_example_say_how_to_call_it(name: str) -> None:
     assert f"    python examples/{name}" in text.partition("from __future__")[0]
 
 
+HELP = """
+import runpy, sys
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    print("script:", script)
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0, script
+    else:
+        raise AssertionError(script)
+"""
+
+
 @pytest.mark.slow
 def test_every_example_has_help(tmp_path: Path) -> None:
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, str(EXAMPLES / name), "--help"],
-            cwd=tmp_path,
-            env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in SCRIPTS
-    }
-    for name, process in started.items():
-        printed, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, name
-        assert "--out" in printed, name
+    command = [sys.executable, "-c", HELP, *(str(EXAMPLES / name) for name in SCRIPTS)]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    _, *pages = done.stdout.split("script: ")
+    assert len(pages) == len(SCRIPTS)
+    for page in pages:
+        assert "--out" in page, page
         # The sentence of the function, not only the options.
-        assert re.search(r"^ *[A-Z][^│╭]+\.", printed, re.MULTILINE), name
+        assert re.search(r"^ *[A-Z][^│╭]+\.", page, re.MULTILINE), page
     assert list(tmp_path.iterdir()) == []
 
 

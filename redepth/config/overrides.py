@@ -75,7 +75,7 @@ def _of_mapping(overrides: Mapping[Any, Any], path: tuple[str, ...]) -> dict[str
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
         keys = key.split(".") if isinstance(key, str) else []
-        if not keys or not all(keys) or len(path) + len(keys) > DEPTH_LIMIT:
+        if not keys or not all(keys):
             inside = f" inside {'.'.join(path)}" if path else ""
             raise ConfigError(
                 f"overrides: {brief(key)}{inside} is no key; give texts such as 'optim.members'"
@@ -100,10 +100,12 @@ def _add(nested: dict[str, Any], more: Mapping[str, Any], path: tuple[str, ...])
 
 def _plain(value: Any, where: tuple[str, ...]) -> Any:
     """Return a value as YAML would hold it. Raises ConfigError if it cannot."""
+    if len(where) > DEPTH_LIMIT:
+        raise ConfigError(f"overrides: {where[0]} is nested deeper than {DEPTH_LIMIT} levels; flatten it")
     if isinstance(value, Mapping):
         return _of_mapping(value, where)
     if isinstance(value, list | tuple):
-        return [_plain(item, where) for item in value]
+        return [_plain(item, (*where, str(number))) for number, item in enumerate(value)]
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, np.generic):

@@ -11,6 +11,8 @@ import pytest
 from redepth.config import Preset, load_preset, merged_overrides
 from redepth.errors import ConfigError
 
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
 TEXTS = ["optim.members=3", "prior.guidance_scale=5", "optim.learning_rates.decoder=1e-3"]
 
 
@@ -76,7 +78,9 @@ def test_of_two_layers_the_later_one_wins() -> None:
         ({3: 3}, "3 is no key"),
         ({"optim": {3: 3}}, "3 inside optim is no key"),
         ({"optim": {"members": {1, 2}}}, "optim.members is {1, 2}, of type set"),
-        ({"a." * 40 + "a": 1}, "is no key"),
+        ({"output": {"write": ["map", {1}]}}, "output.write.1 is {1}, of type set"),
+        ({"a." * 40 + "a": 1}, "a is nested deeper than 32 levels"),
+        ({"optim": CIRCLE}, "optim is nested deeper than 32 levels"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(mapping: dict[Any, Any], words: str) -> None:
