@@ -37,7 +37,7 @@ def main(
         # The report holds the surface at the start of its step, one for each member.
         if 0 in report.members and (report.step - 1) % every == 0:
             normals = normals_from_depth(report.depth[:1].cpu())[0].permute(1, 2, 0)
-            frames[f"after step {report.step - 1}"] = viz.normals_to_rgb(normals.numpy())
+            frames[f"after {report.step - 1} steps"] = viz.normals_to_rgb(normals.numpy())
 
     result = redepth.refine(photo, preset, progress=True, on_step=keep)
     for name, losses in result.losses.items():

@@ -21,7 +21,7 @@ from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, RedepthError, brief, nearest
 from redepth.exports import check_packages
 from redepth.literals import FamilyName
 from redepth.ops.camera import Camera
@@ -59,7 +59,9 @@ def list_components(family: str) -> dict[str, str]:
         return {name: load_protocol(name).description for name in protocol_names()}
     registries = {**FAMILIES, "datasets": datasets.REGISTRY}
     if family not in registries:
-        raise ConfigError(f"unknown family '{family}' (valid: {', '.join(get_args(FamilyName))})")
+        names = get_args(FamilyName)
+        hint = nearest(family, names)
+        raise ConfigError(f"unknown family {brief(family)}{hint} (valid: {', '.join(names)})")
     return {name: entry.summary for name, entry in registries[family].entries().items()}
 
 

@@ -330,6 +330,8 @@ def explain(
             complaints[f"unknown key '{key}'", f"{nearest(parts[-1], names)}{listed}"] = []
         else:
             value = "" if item["type"] == "missing" else f", got {brief(item['input'])}"
+            if item["type"] == "literal_error":
+                value += nearest(str(item["input"]), re.findall("'([^']*)'", item["ctx"]["expected"]))
             message = cut(item["msg"].removeprefix("Value error, "), 300)
             message = message[:1].lower() + message[1:]
             complaints.setdefault((f"{key}: ", value + _range(schema, item["loc"])), []).append(message)

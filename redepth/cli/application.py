@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal, view
+from redepth.cli import bench, console, doctor, download, experiment, listing, refine, terminal, view
 from redepth.cli.options import StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
@@ -93,7 +93,8 @@ def root(
 app.command(cls=StrictCommand)(refine.refine)
 app.add_typer(bench.app, name="bench")
 app.command(cls=StrictCommand)(experiment.experiment)
-app.command("list")(listing.list_families)
+app.command("list", cls=StrictCommand)(listing.list_families)
 app.command(cls=StrictCommand)(listing.show)
 app.command(cls=StrictCommand)(view.view)
-app.command()(doctor.doctor)
+app.command(cls=StrictCommand)(doctor.doctor)
+app.command(cls=StrictCommand)(download.download)

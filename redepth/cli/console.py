@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
+from redepth.cli.tables import Table
 from redepth.cli.terminal import TerminalConsole
-from redepth.errors import RenamedOptionWarning
+from redepth.errors import RedepthError, RenamedOptionWarning
 from redepth.runtime import signals
 
 # Imports of torch, for types alone.
@@ -77,12 +78,39 @@ def about(path: Path, problem: str) -> str:
     return problem if problem.startswith(str(path)) else f"{path}: {problem}"
 
 
-def table(title: str, *columns: str) -> Table:
-    """Make a table that folds what is too long; cutting it off would lose paths and commands."""
-    made = Table(title=title or None, title_justify="left")
-    for column in columns:
-        made.add_column(column, overflow="fold")
-    return made
+def table(title: str, *columns: str, prose: bool = False) -> Table:
+    """Make a table of aligned columns, to be printed by ``out.print``.
+
+    Args:
+        title: a line above the table; empty for none.
+        columns: the headings.
+        prose: whether the last column is text that a terminal may break between words.
+    """
+    return Table(title, columns, prose=prose)
+
+
+def write(text: str) -> None:
+    """Write text to stdout as it is, such as a file to save.
+
+    Raises:
+        RedepthError: the output is closed, or cannot be written to.
+    """
+    if sys.stdout is None:
+        raise RedepthError("the output is closed, so there is nothing to print to: redirect it to a file")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has what it wanted: the command ends silently
+        raise
+    except (OSError, UnicodeEncodeError) as error:
+        raise RedepthError(f"the output cannot be written to ({error}): redirect it to a file") from None
+
+
+def write_json(value: Any) -> None:
+    """Write a value to stdout as JSON; the output holds nothing else."""
+    from redepth import io
+
+    write(io.json_text(value))
 
 
 def exit_if_failed(failed: int, total: int) -> None:

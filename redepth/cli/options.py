@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 import typer.core
 
-from redepth.errors import ConfigError, cut
+from redepth.errors import ConfigError, cut, nearest
 from redepth.literals import MAX_SEED, Export
 
 # Imports of torch, for types alone.
@@ -37,13 +37,23 @@ class StrictCommand(typer.core.TyperCommand):
             if message is None:
                 raise
             raise ConfigError(
-                f"{cut(message(), 300)} (redepth {self.name} --help lists all options)"
+                f"{cut(_with_nearest(message()), 300)} (redepth {self.name} --help lists all options)"
             ) from None
         for option, times in Counter(order).items():
             single = not (getattr(option, "multiple", True) or getattr(option, "is_flag", False))
             if times > 1 and option.param_type_name == "option" and single:
                 raise ConfigError(f"{option.opts[0]} is given {times} times; give it once")
         return rest
+
+
+def _with_nearest(message: str) -> str:
+    """Add the nearest valid value to a message about one that is not among the choices."""
+    message = message.replace("Value error, ", "")
+    wrong = re.search(r"'([^']*)' is not one of (.+?)\.?$", message)
+    if wrong is None:
+        return message
+    valid = [word.strip("' ") for word in wrong[2].split(",")]
+    return message.rstrip(".") + nearest(wrong[1], valid)
 
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")

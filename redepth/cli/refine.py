@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from redepth.cli import console, options, photo_options
 from redepth.cli.output import results_folder
+from redepth.cli.tables import Table
 from redepth.errors import ConfigError, RedepthError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
 from redepth.runtime import signals

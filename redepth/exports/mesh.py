@@ -110,7 +110,7 @@ def grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
     height, width = surface.size
     cells = max(1.0, faces / 2)
     down = min(height - 1, max(1, math.floor(math.sqrt(cells * height / width))))
-    across = min(width - 1 + surface.camera.closed, max(1, math.floor(cells / down)))
+    across = min(width - 1 + surface.camera.closed, max(1, math.floor(cells / max(1, down))))
     rows = np.rint(np.linspace(0, height - 1, down + 1)).astype(np.intp)
     # Column W of a closed panorama is column 0, at the other end of the texture.
     last = width if surface.camera.closed else width - 1

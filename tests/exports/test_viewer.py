@@ -193,6 +193,13 @@ def test_photos_are_reduced_to_1500_pixels(photo: tuple[int, int], embedded: tup
     assert len(data["space"]["v"]) * len(data["space"]["u"]) < 102_000
 
 
+@pytest.mark.parametrize("size", [(1, 8), (8, 1), (1, 1)])
+def test_a_photo_of_one_row_or_column_has_a_page(size: tuple[int, int]) -> None:
+    data = data_of(page_of(result(size=size)))
+    assert (len(data["space"]["v"]), len(data["space"]["u"])) == size
+    assert unpacked(data["space"]["after"]["codes"], *size).shape == size
+
+
 @pytest.mark.slow
 def test_the_worst_photo_stays_below_the_limit() -> None:
     """Noise in the photo and in every map, at the size of a large network."""

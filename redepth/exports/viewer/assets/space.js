@@ -23,11 +23,11 @@ class Space {
     this.stage.append(this.renderer.domElement);
     this.scene = new three.Scene();
     this.camera = new three.PerspectiveCamera(FIELD, 1, 0.001, 1000);
-    this.lamp = new three.DirectionalLight(0xffffff, 2.4);
+    this.lamp = new three.DirectionalLight(0xffffff, 2.5);
     this.camera.add(this.lamp, this.lamp.target);
-    this.lamp.position.set(-1, 1, 0.6);
+    this.lamp.position.set(-1, 1, 0.2);
     this.lamp.target.position.set(0, 0, -1);
-    this.scene.add(this.camera, new three.HemisphereLight(0xffffff, 0x777777, 0.9));
+    this.scene.add(this.camera, new three.HemisphereLight(0xffffff, 0x777777, 0.5));
     this.controls = new three.OrbitControls(this.camera, this.renderer.domElement);
     this.controls.addEventListener("change", () => this.show());
     const texture = new three.Texture(photo);
@@ -131,10 +131,11 @@ class Space {
     new ResizeObserver(() => this.resize()).observe(this.stage);
   }
 
+  // Arrows turn the surface as if it were dragged that way.
   key(event) {
     const step = ARROWS[event.key];
     const zoom = { "+": 0.9, "=": 0.9, "-": 1 / 0.9 }[event.key];
-    if (step) this.turn(-0.08 * step[0], -0.08 * step[1]);
+    if (step) this.turn(-0.08 * step[0], 0.08 * step[1]);
     else if (zoom) this.camera.position.sub(this.controls.target).multiplyScalar(zoom).add(this.controls.target);
     else if (event.key === "r" || event.key === "R" || event.key === "Home") return this.reset();
     else return;
@@ -170,13 +171,14 @@ class Space {
     this.scene.add(this.shown);
     const count = asPoints ? surface.vertices : surface.faces;
     const unit = this.data.unit === "metres" ? "in metres" : "of unknown scale";
-    byId("space-note").textContent =
+    const empty = "Nothing to show: no depth is known, or it jumps everywhere.";
+    byId("space-note").textContent = !count ? empty :
       `${count.toLocaleString("en")} ${asPoints ? "points" : "triangles"}, ${unit}, cut where depth jumps. ` +
       `Camera: ${this.data.camera}.`;
     this.show();
   }
 
-  // The view of the photo's camera; of an orthographic one, from above its left side.
+  // The view of the photo's camera; of an orthographic one, aslant from above.
   reset() {
     const { camera, controls } = this;
     const kind = this.data.camera;
@@ -197,7 +199,7 @@ class Space {
       this.fit(FIELD);
       const across = Math.max(high_, wide / camera.aspect);
       const away = (1.2 * across) / 2 / Math.tan(radians(camera.fov) / 2);
-      controls.target.set(centre[0], centre[1], -middle);
+      controls.target.set(...centre);
       camera.position.set(centre[0], centre[1], high[2] + away);
       this.reach = away + deep;
       // Aslant: from the front, a surface seen by parallel rays is the photo.
