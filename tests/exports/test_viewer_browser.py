@@ -77,8 +77,8 @@ def open_space(page: Page) -> None:
 LIGHTS = [(0.0, 0.0, 1.0), (-0.6, 0.5, 0.62), (0.9, -0.2, 0.2), (0.3, 0.95, 0.05)]
 MATERIALS: list[dict[str, Any]] = [
     {"model": "blinn-phong", "diffuse": 0.7, "specular": 0.3, "shininess": 4.0, "ambient": 0.0},
-    {"model": "blinn-phong", "diffuse": 0.2, "specular": 0.8, "shininess": 128.0, "ambient": 0.1},
-    {"model": "ggx", "roughness": 0.3, "metalness": 0.0, "ambient": 0.0},
+    {"model": "blinn-phong", "diffuse": 0.2, "specular": 0.8, "shininess": 256.0, "ambient": 0.1},
+    {"model": "ggx", "roughness": 0.2, "metalness": 0.0, "ambient": 0.0},
     {"model": "ggx", "roughness": 0.8, "metalness": 0.7, "ambient": 0.2},
 ]
 
@@ -194,6 +194,28 @@ def test_the_mouse_moves_the_light_and_the_border(browser: Browser, path: Path) 
         drag((0.5, 0.5), (0.25, 0.5))
         assert float(page.input_value("#light-split")) == pytest.approx(25, abs=1)
         assert page.get_attribute("#light-stage", "data-light") == before
+
+
+def test_a_finger_moves_the_light(browser: Browser, path: Path) -> None:
+    context = browser.new_context(
+        offline=True, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}
+    )
+    page = context.new_page()
+    page.goto(path.resolve().as_uri())
+    page.wait_for_selector(READY)
+    box = page.locator("#light-stage").bounding_box()
+    assert box
+    x, y = box["x"] + 0.8 * box["width"], box["y"] + 0.3 * box["height"]
+    touch = context.new_cdp_session(page)
+    for kind, points in (("Start", [{"x": x - 30, "y": y}]), ("Move", [{"x": x, "y": y}]), ("End", [])):
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+    page.wait_for_timeout(100)
+    light = page.get_attribute("#light-stage", "data-light")
+    context.close()
+    assert light
+    azimuth, elevation = map(float, light.split())
+    assert azimuth == pytest.approx(math.degrees(math.atan2(0.2 * 3, 0.3 * 4)), abs=1)
+    assert elevation == pytest.approx(90 - 80 * math.hypot(0.6, 0.4), abs=1)
 
 
 def test_keys_move_the_light_and_every_control_is_reached(browser: Browser, path: Path) -> None:
@@ -343,13 +365,22 @@ def test_it_is_dark_where_the_system_is_and_on_demand(browser: Browser, path: Pa
         assert page.evaluate(ground) == dark
 
 
-def test_without_webgl_the_comparison_works(browser: Browser, path: Path) -> None:
+NO_WEBGL = """
+const get = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+  return kind.startsWith("webgl") ? null : get.call(this, kind, ...rest);
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [(NO_WEBGL, "no WebGL 2"), ("delete window.DecompressionStream", "too old")],
+    ids=["webgl", "old"],
+)
+def test_without_webgl_the_comparison_works(missing: str, words: str, browser: Browser, path: Path) -> None:
     context = browser.new_context(offline=True)
-    context.add_init_script(
-        "const get = HTMLCanvasElement.prototype.getContext;"
-        "HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {"
-        " return kind.startsWith('webgl') ? null : get.call(this, kind, ...rest); };"
-    )
+    context.add_init_script(missing)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -359,7 +390,7 @@ def test_without_webgl_the_comparison_works(browser: Browser, path: Path) -> Non
     for tab in ("light", "space"):
         page.click(f"#tab-{tab}")
         page.wait_for_selector(f"#{tab}-message:visible")
-        assert "no WebGL 2" in page.inner_text(f"#{tab}-message")
+        assert words in page.inner_text(f"#{tab}-message")
     context.close()
     assert not problems
 

@@ -1,6 +1,6 @@
 // --- the tab Light ---
 
-// The light is at a place of the picture: at an angle around its centre, and at a part of the way to the edge.
+// At the edge of the picture the light has its least height, in degrees; at its centre it is at the camera.
 const LOWEST = 10;
 const START = { azimuth: 135, elevation: 40 };
 
