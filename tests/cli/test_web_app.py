@@ -62,6 +62,7 @@ def test_the_options_are_passed_on(started: list[AppOptions]) -> None:
 
 def test_a_browser_is_opened(started: list[AppOptions], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
+    monkeypatch.setattr("redepth.cli.web_app.has_screen", lambda: True)
     monkeypatch.setattr(webbrowser, "open", opened.append)
     assert call("app").code == 0
     assert opened == ["http://127.0.0.1:7860/"]
