@@ -15,6 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
+from redepth.cli import app as web_app
 from redepth.cli import (
     bench,
     compare,
@@ -116,3 +117,4 @@ app.command(cls=StrictCommand)(view.view)
 app.command(cls=StrictCommand)(doctor.doctor)
 app.command(cls=StrictCommand)(download.download)
 app.command(cls=StrictCommand)(new.new)
+app.command(cls=StrictCommand)(web_app.app)

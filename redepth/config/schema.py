@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -365,3 +366,18 @@ class Preset(_Section):
     def to_yaml(self) -> str:
         """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""
         return dump_yaml(self.model_dump())
+
+    def __repr__(self) -> str:
+        """Return one line; `to_yaml` has all settings."""
+        optim = self.optim
+        parts = ", ".join(component.name for component in (self.depth_model, self.renderer, self.prior))
+        return f"Preset({self.name!r}: {parts}; {optim.members} members x {optim.steps} steps)"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        """Return the settings for a notebook, folded below one line."""
+        return (
+            f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.to_yaml())}</pre></details>"
+        )

@@ -71,6 +71,7 @@ class PixelDiffusion(DiffusionPrior):
     renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
+    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
