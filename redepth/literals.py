@@ -44,11 +44,15 @@ Export = Literal[
     "normals",
     "normals-exr",
     "comparison",
+    "view",
     "points",
     "mesh",
     "intrinsics",
 ]
 """What can be written of a result; docs/results_folder.md says what each file holds."""
+
+VIEW_FILE = "view.html"
+"""The page of a result, which `redepth view` opens."""
 
 Upsampling = Literal["bilinear", "guided"]
 """How maps of the network's size become maps of the photo's size."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from redepth import exports, io
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
 from redepth.errors import PartlyWrittenError
-from redepth.exports.source import MapName
+from redepth.exports.source import MapName, inverted
 from redepth.exports.surface import Surface
 from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
@@ -49,7 +49,7 @@ KEPT_PIXELS = 25_000_000
 """Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
 
 _SOURCES = {"depth": "refined_depth"}
-_GUIDED = ("initial", "refined", "depth")
+_GUIDED = ("initial", "refined", "initial_depth", "depth")
 """The maps that follow the photo's edges under ``output.upsample: guided``: both sides of a comparison do."""
 
 
@@ -136,6 +136,11 @@ class Refinement:
         """The ensemble's relative depth, (H, W), larger is farther."""
         return self._at_photo_size("depth")
 
+    @cached_property
+    def initial_depth(self) -> Array:
+        """The relative depth before refinement, (H, W), larger is farther."""
+        return self._at_photo_size("initial_depth")
+
     @property
     def camera(self) -> Camera:
         """The camera of the photo."""
@@ -147,12 +152,16 @@ class Refinement:
 
         They are known from a metric depth model, or from known points (`metric_fit`).
         """
+        return self.metres_of("refined")
+
+    def metres_of(self, name: Literal["initial", "refined"]) -> Array | None:
+        """Return the depth in metres of one of the two maps, as `depth_m` is of the refined one."""
         if self.metric_fit is not None:
-            return self.metric_fit.depth(self.map_of("refined"), self.predicts)
+            return self.metric_fit.depth(self.map_of(name), self.predicts)
         if self.invariance != "metric":
             return None
-        refined = self.map_of("refined")
-        return refined if self.predicts == "depth" else _inverted(refined)
+        raw = self.map_of(name)
+        return raw if self.predicts == "depth" else inverted(raw)
 
     @cached_property
     def unknown(self) -> NDArray[np.bool_] | None:
@@ -238,7 +247,7 @@ class Refinement:
         def disparity(name: MapName) -> Array:
             # The comparison shows disparity for every kind of model: near is bright.
             raw = viz.reduced_map(self.map_of(name), factor)
-            return raw if self.predicts == "disparity" else _inverted(raw)
+            return raw if self.predicts == "disparity" else inverted(raw)
 
         truth = self.ground_truth
         spread = (
@@ -251,7 +260,7 @@ class Refinement:
             self.normals_before,
             self.normals_after,
             uncertainty=spread,
-            ground_truth=None if truth is None else _inverted(truth.reduced(factor)),
+            ground_truth=None if truth is None else inverted(truth.reduced(factor)),
             title=io.displayed(Path(self.source).name) if self.source else "refinement",
             subtitle=self._subtitle(),
             photo_size=(height, width),
@@ -461,9 +470,3 @@ class Refinement:
         # Those of the renderer are a little too short where pixels are small.
         normals = F.normalize(normals, dim=1).masked_fill(holes, torch.nan)
         return normals[0].permute(1, 2, 0).numpy()
-
-
-def _inverted(depth: NDArray[Any]) -> Array:
-    """Return depth as disparity for display, NaN where it is unknown or not positive."""
-    known = depth > 0
-    return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)

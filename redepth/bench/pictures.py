@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from redepth import io, viz
+from redepth.literals import VIEW_FILE
 from redepth.protocols import Measurement
 from redepth.refinement import Refinement
 
@@ -36,6 +38,11 @@ def image_pictures(
         pictures[when] = viz.colorize(-depth, lo=-high, hi=-low)
         pictures[f"error-{when}"] = viz.colorize(errors[when], ERROR_CMAP, 0.0, largest)
     return {name: _narrowed(Image.fromarray(picture), width) for name, picture in pictures.items()}
+
+
+def view_path(row: Path) -> Path:
+    """Return the path of an image's page, beside its row."""
+    return row.with_suffix(f".{VIEW_FILE}")
 
 
 def error_map(measured: Measurement) -> NDArray[np.float32]:

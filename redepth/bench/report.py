@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from redepth import io
 from redepth.bench.losses import losses
-from redepth.bench.pictures import PICTURES
+from redepth.bench.pictures import PICTURES, view_path
 from redepth.bench.records import RANKED_BY, Result, Run, Summary
 from redepth.runtime.resume import Task
 
@@ -86,7 +88,8 @@ def write_report(
         parts += [f"<h2>Preset {_text(preset)}</h2>", _summary_table(table)]
         parts += ["<h2>Images, most improved first</h2>", _image_table(ranked)]
         parts += [
-            _image(r, row_paths[(preset, r.image)], shown) for r, shown in _best_and_worst_first(ranked)
+            _image(r, row_paths[(preset, r.image)], shown, path.parent)
+            for r, shown in _best_and_worst_first(ranked)
         ]
     settings = json.dumps({k: p.model_dump(mode="json") for k, p in run.presets.items()}, indent=2)
     parts.append(f"<details><summary>Settings</summary><pre>{_text(settings)}</pre></details>")
@@ -127,7 +130,7 @@ def _best_and_worst_first(results: Sequence[Result]) -> list[tuple[Result, bool]
     return [(r, True) for r in (*best, *worst)] + [(r, False) for r in middle]
 
 
-def _image(result: Result, row: Path, shown: bool) -> str:
+def _image(result: Result, row: Path, shown: bool, folder: Path) -> str:
     before, after = result.silog
     change = result.change(RANKED_BY)
     tone = "good" if change < 0 else "bad"
@@ -151,7 +154,16 @@ def _image(result: Result, row: Path, shown: bool) -> str:
     ]
     body = "".join([figures[0], slider, *figures[1:]])
     opened = " open" if shown else ""
-    return f'<details{opened}><summary>{title}</summary><div class="row">{body}</div></details>'
+    link = _view_link(view_path(row), folder)
+    return f'<details{opened}><summary>{title}</summary>{link}<div class="row">{body}</div></details>'
+
+
+def _view_link(view: Path, folder: Path) -> str:
+    """Return a link to the page of an image, relative to the report's folder; empty if it has none."""
+    if not view.is_file():
+        return ""
+    address = quote(os.fsencode(view.relative_to(folder).as_posix()))
+    return f'<p><a href="{_text(address)}">Under a light, and in 3D</a></p>'
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool = False) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from redepth import io
 from redepth.bench.identity import identify, identities
-from redepth.bench.pictures import image_pictures
+from redepth.bench.pictures import image_pictures, view_path
 from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Run
 from redepth.bench.tables import write_tables
 from redepth.components import captioner_of
@@ -18,6 +18,7 @@ from redepth.config import Preset
 from redepth.data.datasets import Sample
 from redepth.data.datasets.base import Array
 from redepth.errors import InputError, RedepthError
+from redepth.exports.viewer import page_of
 from redepth.optim.outcome import Outcome
 from redepth.photo_inputs import ChosenCamera
 from redepth.pipeline import Pipeline
@@ -41,6 +42,7 @@ def run_benchmark(
     device: str = "auto",
     fresh: bool = False,
     keep_arrays: bool = False,
+    keep_views: bool = False,
     max_pixels: int = io.MAX_PIXELS,
     on_done: OnDone = lambda done, ended, total: None,
 ) -> tuple[list[Result], dict[Task, str]]:
@@ -53,6 +55,7 @@ def run_benchmark(
         device: device of each worker.
         fresh: discard what the folder holds.
         keep_arrays: also write each image's maps.
+        keep_views: also write each image's page, to which the report links.
         max_pixels: refuse files of the data set with more pixels; it is no part of the run's identity,
             because it changes no row.
         on_done: called after each image.
@@ -67,7 +70,7 @@ def run_benchmark(
         finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
         left = [task for task in tasks if task not in finished]
         prompts = _prompts(run, left, device)
-    make = partial(_make_worker, run, folder, device, keep_arrays, max_pixels, prompts)
+    make = partial(_make_worker, run, folder, device, Kept(keep_arrays, keep_views), max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
     results = [finished[task] for task in tasks if task in finished]
     if results:
@@ -140,6 +143,14 @@ def _photos(images: Sequence[str], load: Callable[[str], Sample], readable: list
         yield pixels
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is written of each image besides its row and its pictures: its maps, its page."""
+
+    arrays: bool = False
+    views: bool = False
+
+
 # --- one image ------------------------------------------------------------------------------------
 
 
@@ -175,18 +186,16 @@ def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome)
 
 
 def _make_worker(
-    run: Run, folder: Path, device: str, keep_arrays: bool, max_pixels: int, prompts: Mapping[Task, str]
+    run: Run, folder: Path, device: str, kept: Kept, max_pixels: int, prompts: Mapping[Task, str]
 ) -> Callable[[Task], Result]:
     """Return a worker that refines one image; a preset's models are loaded at its first image."""
-    return io.with_pixel_limit(_Worker(run, folder, device, keep_arrays, prompts), max_pixels)
+    return io.with_pixel_limit(_Worker(run, folder, device, kept, prompts), max_pixels)
 
 
 class _Worker:
-    def __init__(
-        self, run: Run, folder: Path, device: str, keep_arrays: bool, prompts: Mapping[Task, str]
-    ) -> None:
+    def __init__(self, run: Run, folder: Path, device: str, kept: Kept, prompts: Mapping[Task, str]) -> None:
         self.prompts = prompts
-        self.run, self.folder, self.device, self.keep_arrays = run, folder, device, keep_arrays
+        self.run, self.folder, self.device, self.kept = run, folder, device, kept
         self.dataset = run.reader()
         self.pipelines: dict[str, Pipeline] = {}
 
@@ -220,7 +229,7 @@ class _Worker:
             "components": refinement.components,
         }
         path = begin_row(self.folder, task)
-        finish_row(path, record, identity, self._write(path, refinement, measured))
+        finish_row(path, record, identity, self._write(path, refinement, measured, image))
         return result
 
     def _camera(self, sample: Sample) -> ChosenCamera | None:
@@ -236,13 +245,18 @@ class _Worker:
             self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
         return self.pipelines[preset]
 
-    def _write(self, row: Path, refinement: Refinement, measured: Mapping[str, Measurement]) -> list[Path]:
+    def _write(
+        self, row: Path, refinement: Refinement, measured: Mapping[str, Measurement], image: str
+    ) -> list[Path]:
         """Write the files beside a row and return their paths."""
         written = []
         for name, picture in image_pictures(refinement, measured, PICTURE_WIDTH).items():
             written.append(row.with_suffix(f".{name}.jpg"))
             io.save_jpeg(written[-1], picture)
-        if self.keep_arrays:
+        if self.kept.views:
+            written.append(view_path(row))
+            io.save_text(written[-1], page_of(replace(refinement, source=image)))
+        if self.kept.arrays:
             maps = {f"{when}_depth": m.depth.float().numpy() for when, m in measured.items()}
             truth = {"truth": measured["initial"].truth.float().numpy()}
             raw = {"initial_raw": refinement.outcome.initial, "members_raw": refinement.outcome.members}

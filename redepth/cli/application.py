@@ -15,7 +15,7 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal
+from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal, view
 from redepth.cli.options import StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
@@ -95,4 +95,5 @@ app.add_typer(bench.app, name="bench")
 app.command(cls=StrictCommand)(experiment.experiment)
 app.command("list")(listing.list_families)
 app.command(cls=StrictCommand)(listing.show)
+app.command(cls=StrictCommand)(view.view)
 app.command()(doctor.doctor)

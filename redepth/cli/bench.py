@@ -82,6 +82,9 @@ def bench_run(
     ] = "preset",
     max_pixels: options.MaxPixels = 100_000_000,
     arrays: Annotated[bool, typer.Option("--arrays", help="Also store the maps of every image.")] = False,
+    views: Annotated[
+        bool, typer.Option("--views", help="Also write a page for every image, to which the report links.")
+    ] = False,
     fresh: options.Fresh = False,
 ) -> None:
     """Refine and measure every image; the same command resumes a killed run."""
@@ -111,6 +114,7 @@ def bench_run(
                 device=device,
                 fresh=fresh,
                 keep_arrays=arrays,
+                keep_views=views,
                 max_pixels=max_pixels,
                 on_done=on_done,
             )

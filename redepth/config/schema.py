@@ -215,7 +215,7 @@ EXPORTS: tuple[Export, ...] = get_args(Export)
 """All that can be written, in the order in which it is written."""
 
 
-DEFAULT_EXPORTS: tuple[Export, ...] = ("map", "preview", "depth", "comparison")
+DEFAULT_EXPORTS: tuple[Export, ...] = ("map", "preview", "depth", "comparison", "view")
 
 
 def _chosen(value: Any) -> Any:

@@ -79,8 +79,8 @@ def mesh_of(
     if picture.shape != (*surface.size, 3):
         raise ValueError(f"depth must be (H, W), photo (H, W, 3), got {surface.size}, {picture.shape}")
     simplifies = not surface.camera.spherical and _can_simplify()
-    rows, columns = _grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
-    triangles = _triangles(_whole_cells(surface, rows, columns, limit))
+    rows, columns = grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
+    triangles = _triangles(whole_cells(surface, rows, columns, limit))
     if not len(triangles):
         raise InputError(
             f"no four neighbouring depths are finite and within {limit:g} of each other: allow more faces"
@@ -105,19 +105,19 @@ def _can_simplify() -> bool:
     return False
 
 
-def _grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
+def grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
     """Return the rows and columns of the vertices: the borders, and evenly between them."""
     height, width = surface.size
     cells = max(1.0, faces / 2)
     down = min(height - 1, max(1, math.floor(math.sqrt(cells * height / width))))
-    across = min(width - 1 + surface.camera.closed, max(1, math.floor(cells / down)))
+    across = min(width - 1 + surface.camera.closed, max(1, math.floor(cells / max(1, down))))
     rows = np.rint(np.linspace(0, height - 1, down + 1)).astype(np.intp)
     # Column W of a closed panorama is column 0, at the other end of the texture.
     last = width if surface.camera.closed else width - 1
     return rows, np.rint(np.linspace(0, last, across + 1)).astype(np.intp)
 
 
-def _whole_cells(surface: Surface, rows: Indices, columns: Indices, limit: float) -> NDArray[np.bool_]:
+def whole_cells(surface: Surface, rows: Indices, columns: Indices, limit: float) -> NDArray[np.bool_]:
     """Return the cells all of whose pixels are intact, borders included."""
     whole = np.empty((len(rows) - 1, len(columns) - 1), bool)
     every = np.arange(columns[-1] + 1)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from redepth.literals import VIEW_FILE
+
 RECORD = "run.json"
 
 RESULT_FILES = (
     *(f"{kind}.{suffix}" for kind in ("disparity", "depth", "raw_depth") for suffix in ("npy", "png")),
     *("initial.npy", "uncertainty.npy", "depth.exr", "normals.png", "normals.exr", "comparison.png"),
+    VIEW_FILE,
     *("points.ply", "mesh.glb", "intrinsics.json", RECORD),
 )
 """All files that a result can have."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from redepth.config import Preset
 
 Array = NDArray[np.float32]
-MapName = Literal["initial", "refined", "uncertainty", "depth"]
+MapName = Literal["initial", "refined", "uncertainty", "initial_depth", "depth"]
 
 
 class Source(Protocol):
@@ -29,6 +29,10 @@ class Source(Protocol):
     @property
     def photo(self) -> Array:
         """(H, W, 3) sRGB in [0, 1]."""
+
+    @property
+    def source(self) -> str | None:
+        """The photo's path, if it came from a file."""
 
     @property
     def preset(self) -> Preset:
@@ -62,9 +66,16 @@ class Source(Protocol):
     def depth_m(self) -> Array | None:
         """Depth in metres, (H, W)."""
 
+    def metres_of(self, name: Literal["initial", "refined"]) -> Array | None:
+        """Return the depth in metres of one of the two maps, (H, W)."""
+
     @property
     def network_size(self) -> tuple[int, int]:
         """Height and width of the maps before they get the photo's size."""
+
+    @property
+    def normals_before(self) -> Array:
+        """(h, w, 3) unit normals of the initial surface, NaN in holes."""
 
     @property
     def normals_after(self) -> Array:
@@ -77,8 +88,15 @@ class Source(Protocol):
     def map_of(self, name: MapName) -> Array:
         """Return a map at the photo's size, (H, W)."""
 
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each flagged failure signature, and for what else is doubtful."""
+
     def comparison(self) -> Image.Image:
         """Draw the comparison sheet."""
+
+    def record(self) -> dict[str, Any]:
+        """Return everything that identifies the run, as JSON-compatible data."""
 
 
 def metres_are_known(source: Source) -> bool:
@@ -91,6 +109,12 @@ def frame_of_normals(source: Source) -> str:
     if source.camera.spherical:
         return "in the frame of each ray: x along the row, y up the column, z towards the viewer"
     return "x right, y up, z towards the viewer"
+
+
+def inverted(depth: NDArray[Any]) -> Array:
+    """Return depth as disparity for display, NaN where it is unknown or not positive."""
+    known = depth > 0
+    return np.where(known, 1.0 / np.where(known, depth, 1.0), np.nan).astype(np.float32)
 
 
 class NotWrittenError(Exception):

@@ -42,13 +42,13 @@ class Surface:
     reach: int = 1
 
     @classmethod
-    def of(cls, source: Source) -> Surface:
-        """Return the refined surface, in metres where all three coordinates have them.
+    def of(cls, source: Source, name: Literal["initial", "refined"] = "refined") -> Surface:
+        """Return the refined or the initial surface, in metres where all three coordinates have them.
 
         An orthographic camera has no unit for x and y: its surface stays relative.
         """
         reach = max(1, round(source.photo.shape[1] / source.network_size[1]))
-        metres = source.depth_m if source.camera.kind != "orthographic" else None
+        metres = source.metres_of(name) if source.camera.kind != "orthographic" else None
         if metres is not None:
             return cls(metres, source.camera, "metres", reach)
         if metres_are_known(source):
@@ -56,7 +56,9 @@ class Surface:
                 "points and meshes are relative: depth has metres, but x and y of an orthographic camera "
                 "have none; give --fov"
             )
-        return cls(source.map_of("depth"), source.camera, "relative", reach)
+        return cls(
+            source.map_of("depth" if name == "refined" else "initial_depth"), source.camera, "relative", reach
+        )
 
     @property
     def size(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from redepth.exports.mesh import write_mesh
 from redepth.exports.pictures import write_comparison, write_normals
 from redepth.exports.points import write_points
 from redepth.exports.source import NotWrittenError, Source, Written
+from redepth.exports.viewer import BYTES, write_view
 from redepth.literals import Export
 from redepth.runtime.allocator import give_back_freed_memory
 
@@ -40,6 +41,7 @@ WRITERS: dict[Export, Callable[[Source, Path], Written]] = {
     "normals": write_normals,
     "normals-exr": write_normals_exr,
     "comparison": write_comparison,
+    "view": write_view,
     "points": write_points,
     "mesh": write_mesh,
     "intrinsics": write_intrinsics,
@@ -72,6 +74,8 @@ def room(output: Output, height: int, width: int) -> int:
         size += BYTES_PER_POINT * min(output.max_points, height * width)
     if "mesh" in output.write:
         size += BYTES_PER_FACE * min(output.mesh_faces, 2 * height * width) + 3 * output.texture_side**2
+    if "view" in output.write:
+        size += BYTES
     return size
 
 

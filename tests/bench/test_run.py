@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -258,6 +260,19 @@ def test_compare_pairs_images_and_refuses_another_protocol(
     with pytest.raises(InputError, match=r"is not the folder of a benchmark run: bench\.json"):
         list(bench.compare(folder, tmp_path / "nothing"))
     assert call("bench", "compare", folder, tmp_path / "b").code == 0
+
+
+def test_the_report_links_to_the_pages_of_its_images(
+    finished: tuple[bench.Run, Path], tmp_path: Path
+) -> None:
+    assert "<a " not in (finished[1] / "report.html").read_text()
+    bench.run_benchmark(make_run(1), tmp_path, ONE_THREAD, keep_views=True)
+    (page,) = tmp_path.glob("images/smoke/*.view.html")
+    report = (tmp_path / "report.html").read_text()
+    (address,) = re.findall(r'<a href="([^"]*)"', report)
+    assert (tmp_path / unquote(address)).samefile(page)
+    (row,) = (json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert f"<title>{row['image']} - redepth</title>" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from redepth.renderers.blinn_phong import BlinnPhong
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CPU = torch.device("cpu")
-RESULT_FILES = {"disparity.npy", "disparity.png", "comparison.png", "run.json"}
+RESULT_FILES = {"disparity.npy", "disparity.png", "comparison.png", "view.html", "run.json"}
 """By default, of a disparity without metres."""
 ALL_FILES = RESULT_FILES | {
     *("initial.npy", "uncertainty.npy", "normals.png", "normals.exr", "points.ply", "mesh.glb")
