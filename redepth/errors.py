@@ -27,6 +27,10 @@ class WeightsError(RedepthError):
     """A checkpoint is missing, unreachable, corrupted or of another class."""
 
 
+class NotDownloadedError(WeightsError):
+    """A checkpoint of the hub is not on this machine, and the hub was not reached or not asked."""
+
+
 class OutputError(RedepthError, OSError):
     """A result cannot be written; the message names the file and what hinders."""
 

@@ -53,6 +53,7 @@ RANKS = (
 )
 
 OPTIONAL = (
+    "IPython",
     "OpenEXR",
     "accelerate",
     "addict",

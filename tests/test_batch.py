@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -126,8 +127,9 @@ def test_a_photo_that_is_not_kept_gives_the_same_result(
 
 def table(done: Finished) -> list[list[str]]:
     """The summary without the seconds and the folders."""
-    lines = [line.split("│")[1:-3] for line in done.out.splitlines() if "│" in line]
-    return [[cell.strip() for cell in cells] for cells in lines]
+    lines = [re.split(r" {2,}", line) for line in done.out.splitlines()]
+    (first,) = (i for i, cells in enumerate(lines) if cells[0] == "photo")
+    return [cells[:-2] for cells in lines[first + 1 :]]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redepth.config.schema import DEFAULT_EXPORTS, EXPORTS, Output
+from redepth.config.schema import DEFAULT_EXPORTS, Output
 from redepth.errors import MissingDependencyError, one_line
 from redepth.exports.intrinsics import write_intrinsics
 from redepth.exports.maps import (
@@ -114,7 +114,7 @@ def write_files(source: Source, folder: Path) -> dict[str, Any]:
         except NotWrittenError as error:
             entries["not_written"][name] = str(error)
             # Who leaves the choice to redepth does not expect each of the files.
-            level = logging.INFO if tuple(chosen) in (DEFAULT_EXPORTS, EXPORTS) else logging.WARNING
+            level = logging.INFO if set(DEFAULT_EXPORTS) <= set(chosen) else logging.WARNING
             log.log(level, "%s is not written: %s", name, error)
             continue
         except Exception as error:
