@@ -60,7 +60,10 @@ def app_page(out: Annotated[Path, typer.Option(help="The picture.")] = PICTURES 
     """Take the page of `redepth app` while it refines an example, and when it has done so."""
     options = AppOptions(preset="embedded", device="cpu")
     with serving(options) as running, tempfile.TemporaryDirectory() as folder:
-        taken = [shot(running.address, act, Path(folder), height=850) for act in (start_run, finish_run)]
+        taken = [
+            shot(running.address, act, Path(folder), width=1440, height=900)
+            for act in (start_run, finish_run)
+        ]
     save(taken, out)
 
 

@@ -65,13 +65,13 @@ def app(
     with ExitStack() as stack:
         with console.status("starting the app"):
             running = stack.enter_context(serving(chosen))
-        console.out.print(f"redepth runs at {running.address}; Ctrl-C ends it", highlight=False)
-        if running.public_address:
-            console.out.print(f"public link: {running.public_address}", highlight=False)
-        if open_browser and has_screen():
-            webbrowser.open(running.address)
-        # The usual end of a server is no failure.
+        # Ctrl-C is the usual end of a server, and no failure.
         with suppress(KeyboardInterrupt):
+            console.out.print(f"redepth runs at {running.address}; Ctrl-C ends it", highlight=False)
+            if running.public_address:
+                console.out.print(f"public link: {running.public_address}", highlight=False)
+            if open_browser and has_screen():
+                webbrowser.open(running.address)
             Event().wait()
 
 
