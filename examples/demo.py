@@ -10,16 +10,17 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 import skimage
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from redepth import GroundTruth, Pipeline, Refinement, viz
+from redepth.cli.script import run
 from redepth.io import save_json, save_png
 
 DATA = Path(skimage.__file__).parent / "data"
@@ -82,7 +83,7 @@ def main(
         results[name] = refine(pipeline, name)
         results[name].save(out / name)
         rows.append(row(name, results[name], time.perf_counter() - began))
-    sheet = {}
+    sheet: dict[str, Any] = {}
     for name, result in results.items():
         sheet[f"{name}: photo"] = result.photo
         sheet[f"{name}: normals before"] = viz.normals_to_rgb(result.normals_before)
@@ -113,4 +114,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redepth import depth_models, priors, renderers
-    from redepth.components import list_components
+    from redepth.components import import_components, list_components
     from redepth.config import Preset, load_preset
     from redepth.data import datasets
     from redepth.errors import RedepthError
@@ -37,6 +37,7 @@ _HOMES = {
     "Refiner": "redepth.optim.refiner",
     "RedepthError": "redepth.errors",
     "StepReport": "redepth.optim.outcome",
+    "import_components": "redepth.components",
     "list_components": "redepth.components",
     "load_preset": "redepth.config",
     "refine": "redepth.pipeline",
@@ -60,6 +61,7 @@ __all__ = [
     "StepReport",
     "datasets",
     "depth_models",
+    "import_components",
     "list_components",
     "load_preset",
     "objectives",

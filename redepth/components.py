@@ -21,7 +21,7 @@ from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, RedepthError, brief, nearest
 from redepth.exports import check_packages
 from redepth.literals import FamilyName
 from redepth.ops.camera import Camera
@@ -31,7 +31,8 @@ from redepth.optim.limits import check_memory_limit
 from redepth.optim.parameterizations import check_supported
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
-from redepth.registry import Registry, options_schema
+from redepth.registry import Entry, Registry, options_schema
+from redepth.runtime import component_files
 
 FAMILIES: dict[str, Registry] = {
     "depth-models": depth_models.REGISTRY,
@@ -59,8 +60,40 @@ def list_components(family: str) -> dict[str, str]:
         return {name: load_protocol(name).description for name in protocol_names()}
     registries = {**FAMILIES, "datasets": datasets.REGISTRY}
     if family not in registries:
-        raise ConfigError(f"unknown family '{family}' (valid: {', '.join(get_args(FamilyName))})")
+        names = get_args(FamilyName)
+        hint = nearest(family, names)
+        raise ConfigError(f"unknown family {brief(family)}{hint} (valid: {', '.join(names)})")
     return {name: entry.summary for name, entry in registries[family].entries().items()}
+
+
+def import_components(path: str | Path) -> list[str]:
+    """Import a Python file whose classes register themselves as components, and return what it registers.
+
+    Worker processes import it, too. On a Ray cluster the file must have the same path on every machine.
+
+    Args:
+        path: of the file. Other modules that it imports must be installed.
+
+    Returns:
+        Each component, as ``renderer my-renderer``; none if the file was imported before.
+
+    Raises:
+        ConfigError: in one line with the file and the number of the line; or it registers nothing.
+    """
+    before = _all_entries()
+    executed = component_files.import_file(path)
+    added = [key for key, entry in _all_entries().items() if before.get(key) != entry]
+    if executed and not added:
+        raise ConfigError(
+            f"component file {path}: registers no component; put a line such as "
+            '@redepth.renderers.register("my-renderer") above its class'
+        )
+    return [f"{family} {name}" for family, name in added]
+
+
+def _all_entries() -> dict[tuple[str, str], Entry]:
+    registries = (*FAMILIES.values(), datasets.REGISTRY)
+    return {(r.family, name): entry for r in registries for name, entry in r.entries().items()}
 
 
 def resolve(preset: Preset) -> Preset:
@@ -355,5 +388,6 @@ def _source_files(component: type) -> dict[str, list[Path]]:
     for name in _modules(component):
         path = getattr(sys.modules.get(name), "__file__", None)
         if path is not None:
-            found[f"the code of {name}"] = [Path(path)]
+            file = component_files.file_of(name)
+            found[f"the code of {name if file is None else file.name}"] = [Path(path)]
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class RedepthError(Exception):
@@ -27,8 +27,26 @@ class WeightsError(RedepthError):
     """A checkpoint is missing, unreachable, corrupted or of another class."""
 
 
+class NotDownloadedError(WeightsError):
+    """A checkpoint of the hub is not on this machine, and the hub was not reached or not asked."""
+
+
 class OutputError(RedepthError, OSError):
     """A result cannot be written; the message names the file and what hinders."""
+
+
+class PartlyWrittenError(OutputError):
+    """Some chosen files of a result cannot be written; the others and its record are in their folder.
+
+    Args:
+        folder: of the result.
+        failures: choice -> why it is not there.
+    """
+
+    def __init__(self, folder: str, failures: Mapping[str, str]) -> None:
+        self.folder, self.failures = folder, dict(failures)
+        listed = "; ".join(f"{name} is not written: {why}" for name, why in failures.items())
+        super().__init__(f"{listed} (the other files are in {folder})")
 
 
 class RenamedOptionWarning(DeprecationWarning):

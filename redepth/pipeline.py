@@ -18,10 +18,10 @@ from torch import Tensor
 
 from redepth import components, io
 from redepth.components import Components
-from redepth.config import DEFAULT_PRESET, Preset, load_preset
+from redepth.config import DEFAULT_PRESET, Overrides, Preset, load_preset, merged_overrides
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
 from redepth.depth_models.precomputed import GIVEN_ARRAY
-from redepth.errors import ConfigError, InputError
+from redepth.errors import ConfigError, InputError, cut
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
 from redepth.literals import CameraName, MapKind, NormalsFrame
@@ -30,6 +30,7 @@ from redepth.ops.camera import SPHERICAL, Camera
 from redepth.optim.objectives import GUIDE_WEIGHTS
 from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
+from redepth.optim.progress import Progress, run_with_progress
 from redepth.optim.refiner import Refiner
 from redepth.photo_inputs import (
     ChosenCamera,
@@ -53,7 +54,7 @@ class Pipeline:
 
     Args:
         preset: a name, a YAML file, a mapping or a `Preset`; or the `Components` already built of one.
-        overrides: ``key.path=value`` strings.
+        overrides: of the preset: ``key.path=value`` texts, or a mapping with dotted or nested keys.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
@@ -65,7 +66,7 @@ class Pipeline:
         self,
         preset: str | Path | Mapping[str, Any] | Preset | Components = DEFAULT_PRESET,
         *,
-        overrides: Sequence[str] = (),
+        overrides: Overrides = (),
         device: str = "auto",
     ) -> None:
         started = time.perf_counter()
@@ -90,6 +91,9 @@ class Pipeline:
         self.components = self._describe()
         self.load_seconds = time.perf_counter() - started
 
+    def __repr__(self) -> str:
+        return f"Pipeline({self.preset!r}, device={str(self.device)!r})"
+
     def refine(
         self,
         photo: str | Path | ArrayLike | DecodedPhoto,
@@ -97,6 +101,7 @@ class Pipeline:
         prompt: str | Prompt | None = None,
         seed: int = 0,
         on_step: OnStep | None = None,
+        progress: Progress = False,
         ground_truth: GroundTruth | None = None,
         max_pixels: int = io.MAX_PIXELS,
         sky_mask: ArrayLike | None = None,
@@ -142,13 +147,19 @@ class Pipeline:
             prompt = Prompt(prompt)
         # The depth model may read files of the photo, such as its map.
         with io.pixel_limit(max_pixels):
-            outcome = run_within_limits(
-                self.refiner,
-                _as_tensor(pixels),
-                prompt=prompt.text,
-                seed=seed,
+            outcome = run_with_progress(
+                lambda each_step: run_within_limits(
+                    self.refiner,
+                    _as_tensor(pixels),
+                    prompt=prompt.text,
+                    seed=seed,
+                    on_step=each_step,
+                    given=Given(chosen.camera, tuple(data)),
+                ),
+                progress,
+                optim=self.refiner.optim,
+                name=_name(decoded),
                 on_step=on_step,
-                given=Given(chosen.camera, tuple(data)),
             )
         holes = model.holes if isinstance(model, LeavesHoles) else None
         return Refinement(
@@ -215,9 +226,10 @@ def refine(
     *,
     prompt: str | None = None,
     seed: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     device: str = "auto",
     on_step: OnStep | None = None,
+    progress: Progress = False,
     ground_truth: GroundTruth | None = None,
     max_pixels: int = io.MAX_PIXELS,
     sky_mask: ArrayLike | None = None,
@@ -240,9 +252,11 @@ def refine(
         preset: name, YAML file, mapping or `Preset`.
         prompt: conditions a text-conditioned prior; without it the preset's captioner writes one.
         seed: the same seed gives the same result.
-        overrides: ``key.path=value`` strings, such as ``"optim.members=3"``.
+        overrides: of the preset: texts such as ``"optim.members=3"``, or a mapping with dotted or nested keys
+            such as ``{"optim.members": 3, "prior": {"guidance_scale": 5}}``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         on_step: called after each step with a `StepReport`.
+        progress: True shows a progress bar, in a terminal or a notebook; or a class like ``tqdm.tqdm``.
         ground_truth: to measure against.
         max_pixels: refuse photos, and maps that the depth model reads, with more pixels than this.
         sky_mask: (H, W), of the photo's size, above 0 where there is sky; without it the sky is detected.
@@ -271,17 +285,15 @@ def refine(
         sky_data(sky_mask, decoded)
     if (depth is None) != (predicts is None):
         raise ConfigError("depth and predicts (disparity, depth or metric-depth) go together")
-    if predicts is not None:
-        overrides = [*map_overrides(GIVEN_ARRAY, predicts), *overrides]
-    if prompt is not None:
-        overrides = [*overrides, "prompt.captioner=none"]
+    of_map = [] if predicts is None else map_overrides(GIVEN_ARRAY, predicts)
+    of_prompt = [] if prompt is None else ["prompt.captioner=none"]
     if anchors is not None:
         anchors = anchor_data(anchors, decoded, max_pixels)
     if normals is not None:
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
     if planes is not None:
         planes = plane_data(planes, decoded, max_pixels)
-    resolved = components.resolve(_with_overrides(preset, overrides))
+    resolved = components.resolve(_with_overrides(preset, of_map, overrides, of_prompt))
     components.check_camera(resolved, chosen.camera)
     resolved = guided(
         resolved,
@@ -296,6 +308,7 @@ def refine(
         prompt=prompt,
         seed=seed,
         on_step=on_step,
+        progress=progress,
         ground_truth=ground_truth,
         max_pixels=max_pixels,
         sky_mask=sky_mask,
@@ -385,12 +398,19 @@ def write_captions(
     return captioner.captions(decode(photo, max_pixels).values for photo in photos)
 
 
-def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, overrides: Sequence[str]) -> Preset:
+def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:
+    """Load a preset with several sets of overrides; the later ones win."""
+    changes = merged_overrides(*overrides)
     if isinstance(preset, Preset):
-        if not overrides:
+        if not changes:
             return preset
         preset = preset.model_dump()
-    return load_preset(preset, overrides)
+    return load_preset(preset, changes)
+
+
+def _name(photo: DecodedPhoto) -> str:
+    """Return a photo's name for a progress bar, cut to leave room for the bar."""
+    return "refine" if photo.source is None else cut(io.displayed(photo.source.name), 24)
 
 
 def _as_tensor(pixels: NDArray[np.float32]) -> Tensor:

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from redepth import exports, io
+from redepth import exports, io, viz
 from redepth.config import Preset
 from redepth.contracts import Invariance, Predicts
-from redepth.exports.source import MapName, inverted
+from redepth.errors import PartlyWrittenError
+from redepth.exports.intrinsics import camera_record
+from redepth.exports.source import MEANINGS, MapName, inverted
 from redepth.exports.surface import Surface
+from redepth.exports.viewer import page_of
+from redepth.exports.viewer.facts import title_of
 from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
 from redepth.metrics.diagnostics import Signature, diagnose
@@ -30,19 +33,10 @@ from redepth.runtime.allocator import paged_array
 
 if TYPE_CHECKING:
     import trimesh
+    from matplotlib.figure import Figure
     from PIL import Image
 
 Array = NDArray[np.float32]
-
-MEANINGS = {
-    ("disparity", "affine"): "affine-invariant disparity: a * D + b is inverse depth for some unknown "
-    "a > 0 and b; larger is nearer",
-    ("depth", "affine"): "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; "
-    "larger is farther",
-    ("disparity", "metric"): "metric disparity in 1 / metres; larger is nearer",
-    ("depth", "metric"): "metric depth in metres; larger is farther",
-}
-
 
 KEPT_PIXELS = 25_000_000
 """Maps of a larger photo are made anew each time that they are needed, one at a time, 0.1 GB or more each."""
@@ -173,12 +167,12 @@ class Refinement:
 
         NaN in holes.
         """
-        return self._display_normals(self.outcome.initial, self.outcome.initial_depth)
+        return self._normals(self.outcome.initial, self.outcome.initial_depth)
 
     @cached_property
     def normals_after(self) -> Array:
         """Unit normals of the refined surface at network size, (h, w, 3)."""
-        return self._display_normals(self.outcome.refined, self.outcome.refined_depth)
+        return self._normals(self.outcome.refined, self.outcome.refined_depth)
 
     @property
     def turn(self) -> float:
@@ -188,10 +182,15 @@ class Refinement:
 
     @cached_property
     def evaluations(self) -> dict[str, Evaluation]:
-        """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""
-        truth = self.ground_truth
+        """``initial`` and ``refined`` under the ground truth's protocol; empty without ground truth."""
+        truth, outcome = self.ground_truth, self.outcome
         if truth is None:
             return {}
+        if not truth.at_photo_size:
+            return {
+                name: truth.measure_output(raw[0, 0], self.predicts, self.invariance, self.unknown)
+                for name, raw in (("initial", outcome.initial), ("refined", outcome.refined))
+            }
         return {
             name: truth.measure(self.map_of(name), self.predicts, self.unknown)
             for name in ("initial", "refined")
@@ -200,7 +199,7 @@ class Refinement:
     @cached_property
     def diagnostics(self) -> dict[str, Signature]:
         """The failure signatures of this refinement by name (`redepth.metrics.diagnostics`)."""
-        outcome = self.outcome
+        outcome, settings = self.outcome, self.preset.diagnostics
         return diagnose(
             torch.from_numpy(self.photo).permute(2, 0, 1)[None],
             outcome.initial,
@@ -208,6 +207,8 @@ class Refinement:
             refined=outcome.refined,
             predicts=self.predicts,
             sky=outcome.sky,
+            thresholds=settings.thresholds.model_dump(),
+            calibrated_for=settings.calibrated_for,
         )
 
     @property
@@ -231,36 +232,38 @@ class Refinement:
 
         Of a photo longer than `viz.SHEET_SIDE` it draws every k-th pixel of the maps.
         """
-        from redepth import viz
-
-        height, width = self.photo.shape[:2]
-        factor = viz.reduction(height, width)
-
-        def disparity(name: MapName) -> Array:
-            # The comparison shows disparity for every kind of model: near is bright.
-            raw = viz.reduced_map(self.map_of(name), factor)
-            return raw if self.predicts == "disparity" else inverted(raw)
-
-        truth = self.ground_truth
-        spread = (
-            viz.reduced_map(self.map_of("uncertainty"), factor) if len(self.outcome.members) > 1 else None
-        )
-        return viz.comparison(
-            viz.reduced_photo(self.photo, factor),
-            disparity("initial"),
-            disparity("refined"),
-            self.normals_before,
-            self.normals_after,
-            uncertainty=spread,
-            ground_truth=None if truth is None else inverted(truth.reduced(factor)),
-            title=io.displayed(Path(self.source).name) if self.source else "refinement",
-            subtitle=self._subtitle(),
-            photo_size=(height, width),
-        )
+        return exports.comparison_of(self)
 
     def show(self) -> None:
-        """Open the comparison in the system's picture viewer."""
-        self.comparison().show()
+        """Show the comparison: in a notebook below the cell, elsewhere in the system's picture viewer."""
+        viz.show_picture(self.comparison())
+
+    def view(self, path: str | Path | None = None) -> None:
+        """Show the page with a light to drag, the maps and the surface in three dimensions.
+
+        It appears below the cell of a notebook, and elsewhere in the browser. With a path it is written there
+        instead, as one file that needs no other.
+        """
+        page = page_of(self)
+        if path is None:
+            viz.show_page(page)
+        else:
+            io.save_text(path, page)
+
+    @property
+    def losses(self) -> dict[str, NDArray[np.float64]]:
+        """The losses: name -> (members, steps), NaN after the last step of a member that stopped early.
+
+        The names are ``prior`` unless its weight is 0, each objective (both unweighted) and ``total``.
+        """
+        return self.outcome.losses
+
+    def plot_losses(self) -> Figure:
+        """Draw a panel for each of `losses`: the mean over the members, and each member as a thin line.
+
+        It is a figure of matplotlib that a notebook shows and ``savefig`` writes; pyplot does not hold it.
+        """
+        return viz.loss_figure(self.losses)
 
     def points(self, *, max_points: int = 500_000) -> trimesh.PointCloud:
         """Return the refined surface as points with the photo's colours, cut at depth edges.
@@ -291,13 +294,21 @@ class Refinement:
         unit under ``contents``.
 
         After an error or a kill at any moment the folder holds the old result or the new one, whole
-        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay.
+        (`redepth.io.replaced_folder`). Files of an earlier result go; other files in the folder stay. A file
+        besides the map that cannot be written does not keep the others from being written.
+
+        Raises:
+            PartlyWrittenError: such a file failed; the folder holds the new result without it.
+            OutputError: the map or the record cannot be written; the folder holds the old result.
         """
         with io.replaced_folder(folder, exports.earlier_files(Path(folder)), exports.RECORD) as new:
             entries = exports.write_files(self, new)
             # Last, because it names the other files with their hashes.
             record = self.record() | entries | {"files": io.manifest(new.iterdir())}
             io.save_json(new / exports.RECORD, record)
+        if entries["write_errors"]:
+            failures = {name: entries["not_written"][name] for name in entries["write_errors"]}
+            raise PartlyWrittenError(str(folder), failures)
         return Path(folder)
 
     def record(self) -> dict[str, Any]:
@@ -314,22 +325,17 @@ class Refinement:
                 "unit": outcome.unit,
                 "blend": outcome.blend_record(),
             },
-            "camera": self._camera_record(),
+            "camera": camera_record(self.camera, self.camera_origin, height, width),
             "metres": None if self.metric_fit is None else self.metric_fit.record(),
-            "partial": self.partial,
-            "reason": outcome.reason,
             "seed": self.seed,
             "prompt": self.prompt,
             "prompt_origin": dict(self.prompt_origin),
             "device": self.device,
-            "members_done": len(outcome.members),
-            "members_per_batch": outcome.members_per_batch,
-            "steps_done": outcome.steps_done,
-            "fit": None if outcome.fit is None else outcome.fit.record(),
+            **outcome.record(),
+            "change": self.change,
+            "turn_degrees": self.turn,
             "timings": {**self.timings, "optimise_seconds": outcome.seconds},
-            "scale_offsets": outcome.offsets.tolist(),
             "unknown": self._unknown_record(),
-            "sky_mask": "given" if outcome.sky_given else "looked for",
             "diagnostics": {name: signature.record() for name, signature in self.diagnostics.items()},
             **self.components,
             "identity": dict(self.identity),
@@ -339,45 +345,26 @@ class Refinement:
         if self.ground_truth is not None:
             truth = self.ground_truth
             record["ground_truth"] = {"every": truth.every, **truth.left_out.record()}
+            record["metrics"] = {"protocol": truth.protocol.summary()}
         for name, evaluation in self.evaluations.items():
-            record.setdefault("metrics", {})[name] = {
+            record["metrics"][name] = {
                 **evaluation.metrics,
                 "clipped_share": evaluation.clipped,
             }
         return record
 
-    def _camera_record(self) -> dict[str, Any]:
-        """Return the camera in degrees and in pixels of the photo, top left pixel centre at (0.5, 0.5)."""
-        height, width = self.photo.shape[:2]
-        camera = self.camera
-        angles = camera.field_of_view_degrees(height, width)
-        record: dict[str, Any] = {
-            "kind": camera.kind,
-            "fov": None,
-            "intrinsics": None,
-            "from": self.camera_origin,
-        }
-        if angles is not None:
-            record["fov"] = dict(zip(("horizontal", "vertical"), angles, strict=True))
-        if camera.pinhole:
-            values = camera.intrinsics_in_pixels(height, width)
-            record["intrinsics"] = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
-        return record
+    def __repr__(self) -> str:
+        """Return one line without the arrays."""
+        outcome, name = self.outcome, title_of(self) if self.source else None
+        size = f"{self.photo.shape[:2]}, preset={self.preset.name!r}, members={len(outcome.members)}"
+        steps = f"{max(outcome.steps_done)}{', partial=True' if self.partial else ''}"
+        flagged = [signature.title for signature in self.flagged]
+        end = f"steps={steps}, change={self.change:.3f}, flagged={flagged}"
+        return f"Refinement(photo={name!r}, size={size}, {end})"
 
-    def _subtitle(self) -> str:
-        outcome = self.outcome
-        parts = [
-            self.preset.name,
-            f"{len(outcome.members)} members, {max(outcome.steps_done)} steps, seed {self.seed}",
-        ]
-        if self.partial:
-            parts.append("PARTIAL")
-        if self.evaluations:
-            before, after = (self.evaluations[k].metrics["silog"] for k in ("initial", "refined"))
-            parts.append(f"SI-log {before:.2f} to {after:.2f}")
-        if self.flagged:
-            parts.append("FLAGGED: " + ", ".join(signature.title for signature in self.flagged))
-        return " · ".join(parts)
+    def _repr_html_(self) -> str:
+        """Return a card for a notebook; `show` has the whole comparison."""
+        return exports.card_of(self)
 
     @property
     def large(self) -> bool:
@@ -441,14 +428,8 @@ class Refinement:
             "why": "the given map is not finite there; it was filled for the optimisation",
         }
 
-    def _display_normals(self, raw: Tensor, depth: Tensor) -> Array:
+    def _normals(self, raw: Tensor, depth: Tensor) -> Array:
         if self.predicts == "disparity" and self.invariance == "metric":
             # The relative depth of disparity has a margin, which bends surfaces; this depth is known without.
             depth = torch.where(raw > 0, 1 / raw, torch.nan)
-        unknown = self.unknown_at(*depth.shape[-2:])
-        holes = torch.zeros_like(depth, dtype=torch.bool) if unknown is None else torch.from_numpy(unknown)
-        # What was filled must not tilt the normals beside a hole.
-        normals = geometry.normals_from_depth(depth.masked_fill(holes, torch.nan), self.camera)
-        # Those of the renderer are a little too short where pixels are small.
-        normals = F.normalize(normals, dim=1).masked_fill(holes, torch.nan)
-        return normals[0].permute(1, 2, 0).numpy()
+        return viz.normals_of(depth, self.camera, self.unknown_at(*depth.shape[-2:]))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoints, entry_points
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
@@ -111,15 +111,24 @@ class Registry:
     Args:
         family: the singular used in messages and presets, such as ``"renderer"``.
         group: the entry-point group that third-party packages use, such as ``"redepth.renderers"``.
-        contract: the protocol that its components follow.
+        contract: the protocol that its components follow, or its ``"module:Class"``: whoever needs the names
+            alone, such as a shell that completes them, imports no torch.
     """
 
-    def __init__(self, family: str, group: str, contract: type) -> None:
+    def __init__(self, family: str, group: str, contract: type | str) -> None:
         self.family = family
         self.group = group
-        self.contract = contract
+        self._contract = contract
         self._entries: dict[str, Entry] = {}
         self._warned: set[str] = set()
+
+    @property
+    def contract(self) -> type:
+        """The protocol that its components follow."""
+        if isinstance(self._contract, str):
+            module, _, name = self._contract.partition(":")
+            self._contract = cast(type, getattr(importlib.import_module(module), name))
+        return self._contract
 
     def add(
         self,
@@ -330,6 +339,8 @@ def explain(
             complaints[f"unknown key '{key}'", f"{nearest(parts[-1], names)}{listed}"] = []
         else:
             value = "" if item["type"] == "missing" else f", got {brief(item['input'])}"
+            if item["type"] == "literal_error":
+                value += nearest(str(item["input"]), re.findall("'([^']*)'", item["ctx"]["expected"]))
             message = cut(item["msg"].removeprefix("Value error, "), 300)
             message = message[:1].lower() + message[1:]
             complaints.setdefault((f"{key}: ", value + _range(schema, item["loc"])), []).append(message)

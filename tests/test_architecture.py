@@ -35,7 +35,6 @@ RANKS = (
     {"redepth", "redepth.contracts"},
     {"redepth.registry", "redepth.io", "redepth.metrics"},
     {
-        "redepth.ground_truth",
         "redepth.photo_inputs",
         "redepth.config",
         "redepth.viz",
@@ -44,6 +43,7 @@ RANKS = (
         "redepth.data",
     },
     {*FAMILIES, "redepth.optim", "redepth.protocols", "redepth.exports"},
+    {"redepth.ground_truth"},
     {"redepth.refinement", "redepth.components"},
     {"redepth.pipeline"},
     {"redepth.batch", "redepth.bench"},
@@ -53,6 +53,7 @@ RANKS = (
 )
 
 OPTIONAL = (
+    "IPython",
     "OpenEXR",
     "accelerate",
     "addict",

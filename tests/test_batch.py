@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -126,8 +127,9 @@ def test_a_photo_that_is_not_kept_gives_the_same_result(
 
 def table(done: Finished) -> list[list[str]]:
     """The summary without the seconds and the folders."""
-    lines = [line.split("│")[1:-3] for line in done.out.splitlines() if "│" in line]
-    return [[cell.strip() for cell in cells] for cells in lines]
+    lines = [re.split(r" {2,}", line) for line in done.out.splitlines()]
+    (first,) = (i for i, cells in enumerate(lines) if cells[0] == "photo")
+    return [cells[:-2] for cells in lines[first + 1 :]]
 
 
 @pytest.mark.slow
@@ -271,6 +273,8 @@ def test_a_record_without_files_does_not_count(done: Batch) -> None:
 
 def test_a_setting_that_changed_is_named(done: Batch) -> None:
     assert done.why("optim.steps=2") == "another preset (optim.steps 1 was used, it is 2 now)"
+    # How a result is judged, and what its preset says of itself, changes no map.
+    assert done.why("diagnostics.thresholds.collapse_range=0.1", "description=words") is None
     assert done.why(seed=3) == "seed 0 was used, it is 3 now"
     assert done.why(prompt="y") == "another prompt"
     assert done.why(prompt=None) == "the prompt is not given any more"

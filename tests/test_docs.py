@@ -10,11 +10,9 @@ import pytest
 from tests.test_architecture import RANKS
 
 ROOT = Path(__file__).parents[1]
+WEIGHTS = "redepth/checkpoints/weights/README.md"
 PAGES = [
-    *(
-        ROOT / name
-        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "redepth/checkpoints/weights/README.md")
-    ),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md", WEIGHTS)),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")

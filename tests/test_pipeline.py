@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 import redepth
-from redepth import components, io
+from redepth import components, io, viz
 from redepth.components import resolve
 from redepth.config import Component
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
-from redepth.metrics.diagnostics import THRESHOLDS, Signature
+from redepth.metrics.diagnostics import MEANINGS, Signature
 from tests.support.checkpoints import tiny
 from tests.support.command import ENVIRONMENT
 from tests.support.helpers import ALL_FILES, GOLDEN, photo
@@ -94,7 +94,8 @@ def test_the_record_says_what_was_run_and_what_the_numbers_mean(paper: redepth.R
     assert "larger is nearer" in record["output"]["meaning"]
     assert record["preset"]["prior"]["guidance_scale"] == 50.0
     assert record["network_size"] == [42, 70]
-    assert set(record["metrics"]) == {"initial", "refined"}
+    assert set(record["metrics"]) == {"protocol", "initial", "refined"}
+    assert record["metrics"]["protocol"]["name"] == "photo"
     assert record["metrics"]["refined"]["silog"] > 0
     assert record["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
@@ -317,10 +318,11 @@ def test_another_photo_of_the_same_name_does_not_take_an_earlier_ones_folder(tmp
 
 def test_the_record_holds_the_failure_signatures(paper: redepth.Refinement) -> None:
     record = paper.record()
-    assert set(record["diagnostics"]) == set(THRESHOLDS)
+    assert set(record["diagnostics"]) == set(MEANINGS)
     for name, found in record["diagnostics"].items():
         assert found == paper.diagnostics[name].record()
-        assert found["flagged"] == (found["value"] is not None and found["value"] > THRESHOLDS[name])
+        assert found["flagged"] == (found["value"] is not None and found["value"] > found["threshold"])
+        assert found["calibrated_for"] == ""
     assert record["sky_mask"] == "looked for"
     assert record["output"]["blend"] == {"rule": "none", "refined": "mean of the members"}
 
@@ -328,11 +330,22 @@ def test_the_record_holds_the_failure_signatures(paper: redepth.Refinement) -> N
 def test_what_is_flagged_is_written_over_the_comparison(
     paper: redepth.Refinement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written: list[str] = []
+    draw = viz.comparison
+
+    def drawn(*arrays: Any, **options: Any) -> Image.Image:
+        written.append(options["subtitle"])
+        return draw(*arrays, **options)
+
+    monkeypatch.setattr(viz, "comparison", drawn)
+    paper.comparison()
+    signatures = {"geometry_collapse": Signature("geometry_collapse", 0.9, 0.4)}
+    monkeypatch.setitem(paper.__dict__, "diagnostics", signatures)
+    paper.comparison()
     titles = [s.title for s in paper.flagged]
-    assert ("FLAGGED: " + ", ".join(titles) in paper._subtitle()) == bool(titles)
-    collapsed = Signature("geometry_collapse", 0.9, 0.4)
-    monkeypatch.setitem(paper.__dict__, "diagnostics", {"geometry_collapse": collapsed})
-    assert paper._subtitle().endswith("FLAGGED: geometry collapse")
+    assert titles == ["geometry collapse"]
+    assert "2 members · 2 steps · seed 1 · SI-log " in written[0]
+    assert written[1].endswith("FLAGGED: geometry collapse")
 
 
 def test_a_sky_mask_and_blending_reach_the_record() -> None:
@@ -394,3 +407,20 @@ def test_a_changed_copy_of_a_preset_is_validated() -> None:
     changed = preset.model_copy(update={"optim": preset.optim.model_copy(update={"steps": -5})})
     with pytest.raises(ConfigError, match="steps"):
         resolve(changed)
+
+
+def test_a_mapping_overrides_a_pipeline_and_a_call_as_texts_do() -> None:
+    texts = ["optim.steps=1", "optim.members=1", "renderer.name=lambert"]
+    mapping = {"optim": {"steps": 1, "members": 1}, "renderer.name": "lambert"}
+    expected = resolve(redepth.load_preset("smoke", texts))
+    assert redepth.Pipeline("smoke", overrides=mapping, device="cpu").preset == expected
+    # What the call sets itself gives way to the user's overrides, or wins over them, as the prompt does.
+    given = {**mapping, "optim.parameterization": "depth", "prompt": {"captioner": "blip"}}
+    depth = np.linspace(1, 2, 60 * 90, dtype=np.float32).reshape(60, 90)
+    result = redepth.refine(
+        array(), "smoke", overrides=given, device="cpu", depth=depth, predicts="depth", prompt="a hill"
+    )
+    assert result.preset.optim.parameterization == "depth"
+    assert result.preset.prompt.captioner == "none"
+    assert result.preset.depth_model.name == "precomputed"
+    assert result.prompt == "a hill"

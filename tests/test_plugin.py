@@ -165,8 +165,8 @@ def test_its_options_are_checked_like_our_own() -> None:
 
 @pytest.mark.usefixtures("plugin")
 def test_doctor_knows_it() -> None:
-    done = call("doctor")
-    assert "renderers: my-renderer" in done.out
+    assert "my-renderer" in call("doctor").out
+    assert "ok  my-renderer" in call("doctor", "--all").out
 
 
 def test_without_the_package_it_is_unknown() -> None:
@@ -186,9 +186,9 @@ def test_a_broken_package_breaks_only_itself(tmp_path: Path, monkeypatch: pytest
     message = refusal("renderer.name=broken")
     for word in ("'broken'", "from package broken", "broken_renderer:Broken", "no such chip"):
         assert word in message
-    doctor = call("doctor").out
-    assert "renderers: broken" in doctor
-    assert "renderers: blinn-phong" in doctor
+    doctor = call("doctor", "--all").out
+    assert "no  broken" in doctor
+    assert "ok  blinn-phong" in doctor
 
 
 # --- the decorator --------------------------------------------------------------------------------

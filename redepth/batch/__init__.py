@@ -5,10 +5,10 @@ keeps the pixels for the refinement. Photos beyond `checking.KEPT_BYTES` are dec
 captioned and when they are refined, so that the memory does not grow with their number.
 """
 
-from redepth.batch.checking import check_photos
+from redepth.batch.checking import check_folder, check_photos
 from redepth.batch.identity import why_refine
 from redepth.batch.records import Decoded, Display, Photo, Refined, Settings
-from redepth.batch.refining import refine_photos
+from redepth.batch.refining import make_worker, refine_photos, with_prompts
 
 __all__ = [
     "Decoded",
@@ -16,7 +16,10 @@ __all__ = [
     "Photo",
     "Refined",
     "Settings",
+    "check_folder",
     "check_photos",
+    "make_worker",
     "refine_photos",
     "why_refine",
+    "with_prompts",
 ]

@@ -37,7 +37,7 @@ def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Phot
         try:
             # The hashes first: a file that changes meanwhile differs from its hash in the next call.
             checked = photo.with_hashes()
-            _check_folder(photo.folder)
+            check_folder(photo.folder)
             check_kept(photo.folder, [photo.path, *photo.inputs.files.values()])
             decoded = decode_inputs(photo, max_pixels)
             decoded = replace(decoded, photo=_as_uint8(decoded.photo))
@@ -52,7 +52,7 @@ def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Phot
             yield Done(index, photo, result=checked)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raise InputError now if the result could not be written to its folder later."""
     if os.path.lexists(folder) and not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         raise InputError(

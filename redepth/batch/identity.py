@@ -39,9 +39,11 @@ def why_refine(photo: Photo, settings: Settings) -> str | None:
 def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     if record["partial"]:
         yield "it was ended early"
-    preset = settings.preset.model_dump(mode="json")
-    if record["preset"] != preset:
-        yield f"another preset ({first_difference(record['preset'], preset)})"
+    if failed := record.get("write_errors"):
+        yield f"{', '.join(failed)} could not be written"
+    stored, preset = _decides_maps(record["preset"]), _decides_maps(settings.preset.model_dump(mode="json"))
+    if stored != preset:
+        yield f"another preset ({first_difference(stored, preset)})"
     if record["seed"] != settings.seed:
         yield first_difference(record["seed"], settings.seed, "seed")
     if settings.prompt is None:
@@ -49,6 +51,11 @@ def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator
             yield "the prompt is not given any more"
     elif record["prompt"] != settings.prompt:
         yield "another prompt"
+
+
+def _decides_maps(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset without what changes no map: its description, and how a result is judged."""
+    return {key: value for key, value in preset.items() if key not in {"description", "diagnostics"}}
 
 
 def identity_of(

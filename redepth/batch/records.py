@@ -59,6 +59,8 @@ class Photo:
         if self.ground_truth is not None:
             hashes |= self.ground_truth.hashes
             hashes["the kind of the ground truth"] = self.ground_truth.kind
+            if not self.ground_truth.at_photo_size:
+                hashes["the protocol"] = self.ground_truth.protocol.sha256
         return replace(self, hashes=hashes)
 
 
@@ -96,9 +98,11 @@ class Refined:
         steps: that the longest member took.
         change: mean absolute change over the range of the initial output.
         silog: before and after, with ground truth.
+        protocol: that measured it.
         seconds: of the optimisation.
         reason: why it is partial, if it is.
         warnings: a line for each failure signature that was flagged, and for what was not measured.
+        unwritten: a line for each file that could not be written.
     """
 
     size: tuple[int, int]
@@ -108,7 +112,9 @@ class Refined:
     silog: tuple[float, float] | None
     seconds: float
     reason: str = ""
+    protocol: str = ""
     warnings: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
 
     @property
     def interrupted(self) -> bool:
@@ -127,6 +133,7 @@ class Refined:
             silog=(scores[0], scores[1]) if scores else None,
             seconds=result.outcome.seconds,
             reason=result.outcome.reason if result.partial else "",
+            protocol=next((e.protocol for e in result.evaluations.values()), ""),
             warnings=tuple(result.warnings),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +13,7 @@ from redepth.batch.identity import identity_of
 from redepth.batch.records import SILENT, Display, Photo, Refined, Settings
 from redepth.components import Components
 from redepth.config import Preset
-from redepth.errors import MissingDependencyError, WeightsError, one_line
+from redepth.errors import MissingDependencyError, PartlyWrittenError, WeightsError, one_line
 from redepth.pipeline import Pipeline, write_captions
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.runtime.allocator import keep_freed_memory
@@ -42,13 +42,12 @@ def refine_photos(
     """
     if resources.kind == "inline":
         built = components.build(settings.preset, choose_device(settings.device))
-        make = partial(_make_worker, settings, built, display)
-        captioner = built.captioner
+        make = partial(make_worker, settings, built, display)
+        captioned = _with_prompts(photos, settings, built.captioner, display)
     else:
-        make = partial(_make_worker, settings, settings.preset, SILENT)
+        make = partial(make_worker, settings, settings.preset, SILENT)
         # Here, because a worker would load the captioner again for each photo.
-        captioner = _captioner(settings)
-    captioned = _with_prompts(photos, settings, captioner, display)
+        captioned = with_prompts(photos, settings, display)
     return _outcomes(executor(resources), make, captioned)
 
 
@@ -69,16 +68,19 @@ def _outcomes(
         raise KeyboardInterrupt
 
 
-def _captioner(settings: Settings) -> Captioner | None:
-    if settings.prompt is not None or settings.preset.prompt.captioner == "none":
-        return None
-    return components.captioner_of(settings.preset, choose_device(settings.device))
+def with_prompts(
+    photos: Sequence[Photo], settings: Settings, display: Display = SILENT
+) -> list[Done[Photo, Photo]]:
+    """Return each photo with its prompt, or why it has none; the captioner is loaded once, and unloaded."""
+    captioner = None
+    if settings.prompt is None and settings.preset.prompt.captioner != "none":
+        captioner = components.captioner_of(settings.preset, choose_device(settings.device))
+    return _with_prompts(photos, settings, captioner, display)
 
 
 def _with_prompts(
     photos: Sequence[Photo], settings: Settings, captioner: Captioner | None, display: Display
 ) -> list[Done[Photo, Photo]]:
-    """Return each photo with its prompt, or why it has none."""
     if settings.prompt is not None:
         outcomes: list[Prompt | str] = [Prompt(settings.prompt)] * len(photos)
     else:
@@ -138,11 +140,18 @@ class _Worker:
                 data=decoded.inputs.data,
             )
         result = replace(result, identity=identity.model_dump())
-        result.save(photo.folder)
-        return Refined.of(result)
+        unwritten: tuple[str, ...] = ()
+        try:
+            result.save(photo.folder)
+        except PartlyWrittenError as error:
+            unwritten = tuple(f"{name} is not written: {why}" for name, why in error.failures.items())
+        return replace(Refined.of(result), unwritten=unwritten)
 
 
-def _make_worker(settings: Settings, preset: Preset | Components, display: Display) -> _Worker:
+def make_worker(
+    settings: Settings, preset: Preset | Components, display: Display = SILENT
+) -> Callable[[Photo], Refined]:
+    """Load a preset and return the function that refines a photo, writes its folder and sums it up."""
     # Before they are loaded: weights in a folder, for example.
     shared = Identity.of(components.named_files(settings.preset), {}).inputs
     with display.activity(f"loading preset {settings.preset.name}"):

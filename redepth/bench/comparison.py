@@ -30,7 +30,7 @@ def compare(a: Path, b: Path) -> Iterator[Comparison]:
             if not joined:
                 raise InputError(f"{a} and {b} have no finished image in common")
             (summaries,) = summarize(ours.protocol, joined).values()
-            yield Comparison(preset, other, summaries)
+            yield Comparison(preset, other, summaries, ours.protocol.name)
 
 
 def _results(run: Run, folder: Path) -> list[Result]:

@@ -143,8 +143,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The refined metrics of a preset of one run against those of another, over the images of both."""
+    """The refined metrics of a preset of one run against those of another, over the images of both.
+
+    Both were measured by one ``protocol``.
+    """
 
     preset: str
     other: str
     summaries: list[Summary]
+    protocol: str

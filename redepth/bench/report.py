@@ -80,6 +80,7 @@ def write_report(
         f"<h1>{_text(run.dataset)}: {len(run.images)} images</h1>",
         f'<p class="soft">protocol {_text(protocol.name)} version {protocol.version} '
         f"({protocol.sha256[:12]}), seed {run.seed}. {_text(protocol.description)}</p>",
+        f'<p class="soft">All figures: {_text(protocol.line)}.</p>',
     ]
     parts += [f"<p>{_text(line)}</p>" for line in losses(results)]
     for preset, table in summaries.items():

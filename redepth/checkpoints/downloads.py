@@ -40,32 +40,69 @@ def download(repository: str, revision: str | None, commit: str, names: Sequence
     Raises:
         WeightsError: the hub fails or refuses, the disk is full, or a file arrives damaged.
     """
-    folder = snapshot(repository, commit)
-    # The names of the shards are in the index.
-    indices = [name for name in names if is_index(name)]
-    _download_missing(repository, commit, indices, quiet=True)
-    parts = [part for name in indices for part in shards(name, folder / name)]
-    _download_missing(repository, commit, list(dict.fromkeys([*names, *parts])))
+    _download_missing(repository, commit, _with_shards(repository, commit, names))
     if revision != commit:
         note_revision(repository, revision or "main", commit)
-    return folder
+    return snapshot(repository, commit)
+
+
+def remaining(repository: str, commit: str, names: Sequence[str]) -> tuple[int, int]:
+    """Return the number of files that `download` would fetch, and their bytes that are still to come.
+
+    The hub states the sizes; the index of sharded weights is downloaded to know the shards.
+
+    Raises:
+        WeightsError: as `download` does.
+    """
+    blobs = repository_folder(repository) / "blobs"
+    pending = _not_in(blobs, _described(repository, commit, _with_shards(repository, commit, names)))
+    return len(pending), _remaining_bytes(pending, blobs)
+
+
+def _with_shards(repository: str, commit: str, names: Sequence[str]) -> list[str]:
+    """Return the names and those of the shards, which are in the indices: these are downloaded first."""
+    indices = [name for name in names if is_index(name)]
+    if indices:
+        _download_missing(repository, commit, indices, quiet=True)
+    folder = snapshot(repository, commit)
+    parts = [part for name in indices for part in shards(name, folder / name)]
+    return list(dict.fromkeys([*names, *parts]))
+
+
+def _described(repository: str, commit: str, names: Sequence[str]) -> list[RemoteFile]:
+    """Ask the hub about the files that are not in the cache."""
+    folder = snapshot(repository, commit)
+    outside = first_outside(names)
+    if outside is not None:
+        raise WeightsError(f"'{repository}' names a file outside itself, {outside!r}: do not use it")
+    files = []
+    for name in names:
+        if (folder / name).is_file():
+            continue
+        request = functools.partial(describe_file, repository, commit, name)
+        try:
+            files.append(retries.retry(request, f"asking the hub about {name}"))
+        except Exception as error:  # from the HTTP library or the hub's client
+            raise _cannot_get(name, repository, error) from error
+    return files
+
+
+def _not_in(blobs: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Return the files whose content is not in the cache, where another name may have it; each once."""
+    return list({file.etag: file for file in files if not (blobs / file.etag).is_file()}.values())
+
+
+def _cannot_get(name: str, repository: str, error: Exception) -> WeightsError:
+    return WeightsError(f"cannot get {name} of '{repository}': {reason(error)}")
 
 
 def _download_missing(repository: str, commit: str, names: Sequence[str], *, quiet: bool = False) -> None:
     """Download the files that are not in the cache, small ones first."""
     folder, blobs = snapshot(repository, commit), repository_folder(repository) / "blobs"
-    outside = first_outside(names)
-    if outside is not None:
-        raise WeightsError(f"'{repository}' names a file outside itself, {outside!r}: do not use it")
-    missing = [name for name in names if not (folder / name).is_file()]
+    files = _described(repository, commit, names)
     name = ""
     try:
-        files = []
-        for name in missing:
-            request = functools.partial(describe_file, repository, commit, name)
-            files.append(retries.retry(request, f"asking the hub about {name}"))
-        # Files with one ETag have one content; it may be in the cache under another name already.
-        pending = list({file.etag: file for file in files if not (blobs / file.etag).is_file()}.values())
+        pending = _not_in(blobs, files)
         _check_space(repository, pending, blobs)
         if pending and not quiet:
             plural = "s" if len(pending) > 1 else ""
@@ -79,7 +116,7 @@ def _download_missing(repository: str, commit: str, names: Sequence[str], *, qui
     except WeightsError:
         raise
     except Exception as error:  # from the HTTP library, the hub's client or the system
-        raise WeightsError(f"cannot get {name} of '{repository}': {reason(error)}") from error
+        raise _cannot_get(name, repository, error) from error
 
 
 def _remaining_bytes(files: Sequence[RemoteFile], blobs: Path) -> int:

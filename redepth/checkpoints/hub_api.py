@@ -7,6 +7,9 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from redepth.checkpoints.messages import chain, known_meaning, reason
@@ -46,8 +49,23 @@ class RemoteFile:
     size: int | None
 
 
+_may_ask: ContextVar[bool] = ContextVar("may_ask", default=True)
+
+
+@contextmanager
+def this_machine_only() -> Iterator[None]:
+    """Ask the hub for nothing within the context: what is not on this machine is not available."""
+    token = _may_ask.set(False)
+    try:
+        yield
+    finally:
+        _may_ask.reset(token)
+
+
 def unreachable() -> str:
     """Return why the hub does not answer, or an empty string if it does; the result is kept for a minute."""
+    if not _may_ask.get():
+        return "it was not asked"
     return _probe(int(time.monotonic() // 60))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from redepth.checkpoints import hub_api
 from redepth.checkpoints.cache import cached_commit, cached_file, cached_snapshot
@@ -17,7 +19,20 @@ from redepth.checkpoints.files import (
 )
 from redepth.checkpoints.names import check_revision, local_folder, resolve_name
 from redepth.checkpoints.source import Source
-from redepth.errors import WeightsError
+from redepth.errors import NotDownloadedError, WeightsError
+
+_located: ContextVar[list[Source] | None] = ContextVar("located", default=None)
+
+
+@contextmanager
+def sources_located() -> Iterator[list[Source]]:
+    """Collect what `locate` returns within the context: the checkpoints that a component would load."""
+    found: list[Source] = []
+    token = _located.set(found)
+    try:
+        yield found
+    finally:
+        _located.reset(token)
 
 
 def locate(
@@ -46,22 +61,32 @@ def locate(
         WeightsError: files are missing or pickles, the repository or the revision does not exist, or it is
             neither cached nor reachable.
     """
+    source = _find(checkpoint, revision, files, tuple(optional), local_files_only)
+    collected = _located.get()
+    if collected is not None:
+        collected.append(source)
+    return source
+
+
+def _find(
+    checkpoint: str, revision: str | None, files: Sequence[str], optional: tuple[str, ...], offline: bool
+) -> Source:
     check_revision(revision)
     folder = local_folder(checkpoint)
     if folder is not None:
         _raise_if(folder_problem(folder, files))
-        return Source(checkpoint, revision, local_files_only=local_files_only)
+        return Source(checkpoint, revision, local_files_only=offline)
     name = resolve_name(checkpoint)
     if is_cached(name, revision, files):
         commit = cached_commit(name, revision)
-        return Source(checkpoint, revision, commit, local_files_only, optional=tuple(optional))
-    unreachable = "local_files_only is set" if local_files_only else hub_api.unreachable()
+        return Source(checkpoint, revision, commit, offline, optional=optional)
+    unreachable = "local_files_only is set" if offline else hub_api.unreachable()
     if unreachable:
         raise _unavailable(name, revision, files, optional, unreachable)
     listing = hub_api.listing(name, revision)
     _raise_if(listing_problem(name, listing.names, files))
     pending = tuple(files_to_download(listing.names, files, optional))
-    return Source(checkpoint, revision, listing.commit, local_files_only, pending, tuple(optional))
+    return Source(checkpoint, revision, listing.commit, offline, pending, optional)
 
 
 def ensure_available(
@@ -99,7 +124,7 @@ def _unavailable(
     if pickled:
         return WeightsError(pickled)
     command = download_command(name, revision, [*files, *optional])
-    return WeightsError(
+    return NotDownloadedError(
         f"the weights of '{name}' are not in the cache and the Hugging Face hub cannot be reached "
         f"({unreachable}): connect and run '{command}', give a local folder instead, or run offline with "
         "--preset embedded"

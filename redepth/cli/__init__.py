@@ -1,4 +1,4 @@
-"""The command line: refine, bench, experiment, list, show, doctor."""
+"""The command line: refine, compare, bench, experiment, new, list, show, doctor."""
 
 from redepth.cli.application import app, main
 

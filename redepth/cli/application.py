@@ -15,8 +15,21 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import bench, console, doctor, experiment, listing, refine, terminal, view
-from redepth.cli.options import StrictCommand
+from redepth.cli import app as web_app
+from redepth.cli import (
+    bench,
+    compare,
+    console,
+    doctor,
+    download,
+    experiment,
+    listing,
+    new,
+    refine,
+    terminal,
+    view,
+)
+from redepth.cli.options import Imports, Quiet, StrictCommand
 from redepth.errors import RedepthError
 from redepth.runtime import signals
 
@@ -37,8 +50,8 @@ app = typer.Typer(
     name="redepth",
     help="Refine the depth of a photo at test time: re-light it and score it with a 2D diffusion prior.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 
@@ -82,8 +95,12 @@ def root(
         bool,
         typer.Option("--verbose", "-v", help="Print the debug log, with the traceback of each failed photo."),
     ] = False,
+    quiet: Quiet = False,
+    imports: Imports = None,
 ) -> None:
     """Handle the options that precede a command."""
+    # A command may set it after this; another call in this process starts without it.
+    console.set_quiet(quiet)
     logging.getLogger("redepth").setLevel(logging.DEBUG if verbose else logging.NOTSET)
     if version:
         console.out.print(__version__)
@@ -91,9 +108,13 @@ def root(
 
 
 app.command(cls=StrictCommand)(refine.refine)
+app.command(cls=StrictCommand)(compare.compare)
 app.add_typer(bench.app, name="bench")
 app.command(cls=StrictCommand)(experiment.experiment)
-app.command("list")(listing.list_families)
+app.command("list", cls=StrictCommand)(listing.list_families)
 app.command(cls=StrictCommand)(listing.show)
 app.command(cls=StrictCommand)(view.view)
-app.command()(doctor.doctor)
+app.command(cls=StrictCommand)(doctor.doctor)
+app.command(cls=StrictCommand)(download.download)
+app.command(cls=StrictCommand)(new.new)
+app.command(cls=StrictCommand)(web_app.app)

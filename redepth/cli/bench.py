@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
-from rich.table import Table
 from rich.text import Text
 
-from redepth.cli import console, options
+from redepth.cli import completion, console, options, progress
 from redepth.cli.output import results_folder
-from redepth.errors import OutputError
+from redepth.cli.tables import Table
+from redepth.errors import ConfigError, OutputError, cut
 from redepth.literals import BenchCamera
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
-    from redepth.bench import Summary
+    from redepth.bench import Comparison, Summary
     from redepth.config import Preset
     from redepth.protocols import EvaluationProtocol
 
@@ -29,6 +30,9 @@ class _RunByDefault(typer.core.TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            # Data sets have other names than the commands, but a command may be misspelt.
+            if close := get_close_matches(args[0], self.commands, n=1, cutoff=0.75):
+                raise ConfigError(f"no command bench {cut(args[0])}; did you mean '{close[0]}'?")
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -56,7 +60,11 @@ def bench_run(
     root: options.DatasetRoot = None,
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="Preset name or YAML file; repeat. Default: embedded."),
+        typer.Option(
+            "--preset",
+            help="Preset name or YAML file; repeat. Default: embedded.",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     overrides: options.Overrides = None,
     protocol: Annotated[
@@ -86,6 +94,8 @@ def bench_run(
         bool, typer.Option("--views", help="Also write a page for every image, to which the report links.")
     ] = False,
     fresh: options.Fresh = False,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Refine and measure every image; the same command resumes a killed run."""
     from redepth import bench as benchmark
@@ -105,7 +115,7 @@ def bench_run(
     where = folder or Path("out/bench") / dataset
     resources = options.resources(workers, ray, threads, device)
     unwritten = False
-    with results_folder(where), console.resumable_tasks(where, len(run.tasks())) as on_done:
+    with results_folder(where), progress.resumable_tasks(where, len(run.tasks())) as on_done:
         try:
             results, failures = benchmark.run_benchmark(
                 run,
@@ -127,27 +137,51 @@ def bench_run(
     if results:
         for preset, rows in benchmark.summarize(run.protocol, results).items():
             title = f"{dataset}, {preset}, protocol {run.protocol.name}"
-            console.out.print(_table(title, rows, before="initial", after="refined"))
+            console.note(_table(title, rows, before="initial", after="refined"))
+        console.note(Text(run.protocol.line))
         for line in benchmark.losses(results):
             console.warn(line)
         if not unwritten:
-            console.out.print(Text(f"report: {where / 'report.html'}"))
+            console.note(Text(f"report: {where / 'report.html'}"))
     console.exit_if_failed(len(failures), len(failures) + len(results))
     if unwritten:
         raise typer.Exit(console.EXIT_ERROR)
 
 
-@app.command("compare")
+@app.command("compare", cls=options.StrictCommand)
 def bench_compare(
     a: Annotated[Path, typer.Argument(help="Folder of one run.")],
     b: Annotated[Path, typer.Argument(help="Folder of another.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Compare the refined results of two runs of one protocol, image by image."""
     from redepth.bench import compare
 
-    for pair in compare(a, b):
-        title = f"{pair.preset} ({a}) against {pair.other} ({b})"
+    pairs = list(compare(a, b))
+    if as_json:
+        console.write_json({"a": a, "b": b, "comparisons": [_pair_record(pair) for pair in pairs]})
+        return
+    for pair in pairs:
+        title = f"{pair.preset} ({a}) against {pair.other} ({b}), protocol {pair.protocol}"
         console.out.print(_table(title, pair.summaries, before=pair.preset, after=pair.other))
+
+
+def _pair_record(pair: Comparison) -> dict[str, Any]:
+    """Return what ``bench compare --json`` prints of two presets; docs/command_line.md has the keys."""
+    metrics = [
+        {
+            "metric": row.metric,
+            "a": row.initial,
+            "b": row.refined,
+            "change": row.change,
+            "low": row.low,
+            "high": row.high,
+            "wins": row.wins,
+            "images": row.images,
+        }
+        for row in pair.summaries
+    ]
+    return {"a": pair.preset, "b": pair.other, "metrics": metrics}
 
 
 def _images(

@@ -1,57 +1,128 @@
-"""The checks of this machine: what can run, and the command that makes the rest run."""
+"""The checks of this machine: software, devices, optional packages, embedded weights, the hub."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from redepth import checkpoints
 from redepth.checkpoints.embedded import WEIGHTS
-from redepth.config import load_preset, preset_names
-from redepth.contracts import HasBackends, HasNeeds
-from redepth.errors import RedepthError, WeightsError
-from redepth.registry import Entry, Registry
 
 CHECKSUMS = "SHA256SUMS"
-EXTRAS = {
-    "OpenEXR": "exr",
-    "einops": "da3",
-    "pillow_heif": "heic",
-    "h5py": "bench",
-    "skimage": "bench",
-    "peft": "vsd",
-    "bitsandbytes": "int8",
-    "triton": "triton",
-    "pytorch3d": "pytorch3d",
-    "nvdiffrast": "nvdiffrast",
-    "mitsuba": "mitsuba",
-}
+
+State = Literal["ready", "download", "install", "unavailable"]
+"""Whether something can run: now, after a download, after an installation, or not here."""
+
+_NEEDS = {"gpu": "an NVIDIA GPU", "cuda-build": "a CUDA build of torch"}
+_EXTRA = re.compile(r'pip install "redepth\[([^]]+)\]"')
+
+
+@dataclass(frozen=True)
+class Extra:
+    """An optional package.
+
+    Attributes:
+        module: whose presence is looked for.
+        name: of the extra that installs it.
+        purpose: what it is for.
+        needs: what it needs that pip does not install: a GPU, or torch built for CUDA.
+        apart: whether it is installed by a command of its own, and only by those who look for it.
+    """
+
+    module: str
+    name: str
+    purpose: str
+    needs: Literal["", "gpu", "cuda-build"] = ""
+    apart: bool = False
+
+
+EXTRAS = (
+    Extra("pillow_heif", "heic", "photos in HEIC"),
+    Extra("OpenEXR", "exr", "maps in OpenEXR"),
+    Extra("kornia", "guided", "maps that follow the photo's edges (output.upsample: guided)"),
+    Extra("fast_simplification", "mesh", "fewer triangles in mesh.glb"),
+    Extra("gradio", "app", "the web app"),
+    Extra("h5py", "bench", "benchmarks: NYU Depth V2"),
+    Extra("skimage", "bench", "benchmarks: the scene motorcycle"),
+    Extra("ray", "ray", "several machines (--ray)"),
+    Extra("einops", "da3", "the depth model depth-anything-3-mono"),
+    Extra("peft", "vsd", "the score vsd"),
+    Extra("triton", "triton", "faster kernels on a GPU", needs="gpu"),
+    Extra("bitsandbytes", "int8", "captions by blip2 in 8 bit, on a GPU", needs="gpu"),
+    Extra("pytorch3d", "pytorch3d", "the renderer mesh", needs="cuda-build"),
+    Extra("nvdiffrast", "nvdiffrast", "the renderer mesh, fast; non-commercial licence", "gpu", apart=True),
+    Extra("mitsuba", "mitsuba", "rendering the path-traced training scenes", apart=True),
+)
+
+APART = frozenset(extra.name for extra in EXTRAS if extra.apart)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report; ``vital`` ones decide the exit code."""
+    """One line of the report.
+
+    Attributes:
+        what: what was looked at.
+        state: whether it can run.
+        found: what was found, in words.
+        cure: what to do, in words; empty if nothing, or if the commands say all.
+        commands: what to run, each on a line of its own.
+        vital: whether it decides the exit code.
+    """
 
     what: str
-    ok: bool
+    state: State
     found: str
     cure: str = ""
+    commands: tuple[str, ...] = ()
     vital: bool = False
 
+    @property
+    def ok(self) -> bool:
+        """Whether it can run now."""
+        return self.state == "ready"
 
-def report() -> dict[str, list[Check]]:
-    """Return the checks by section."""
+
+def machine() -> dict[str, list[Check]]:
+    """Return the checks of the machine by section."""
     return {
         "software": _software(),
         "devices": _devices(),
         "extras": _extras(),
-        "weights": [*_hub(), *embedded_weights()],
-        "presets": [_preset(name) for name in preset_names()],
-        "components": _components(),
+        "hub": _hub(),
+        "embedded weights": embedded_weights(),
     }
+
+
+def merged(commands: Iterable[str]) -> list[str]:
+    """Return commands without repetition; the extras of redepth are installed by one.
+
+    Extras that stand apart keep a command of their own.
+    """
+    others: dict[str, None] = {}
+    extras: set[str] = set()
+    for command in commands:
+        installed = extras_in([command])
+        if installed and not installed & APART:
+            extras |= installed
+        else:
+            others[command] = None
+    install = [f'pip install "redepth[{",".join(sorted(extras))}]"'] if extras else []
+    return [*install, *others]
+
+
+def extras_in(commands: Iterable[str]) -> set[str]:
+    """Return the extras of redepth that commands install."""
+    matches = map(_EXTRA.fullmatch, commands)
+    return {extra for match in matches if match for extra in match[1].split(",")}
+
+
+# --- software, devices, weights -------------------------------------------------------------------
 
 
 def sha256(path: Path) -> str:
@@ -64,7 +135,7 @@ def embedded_weights(folder: Path = WEIGHTS) -> list[Check]:
     cure = "reinstall redepth; in a clone: git checkout -- redepth/checkpoints/weights"
     listing = folder / CHECKSUMS
     if not listing.is_file() or not listing.read_text().strip():
-        return [Check("embedded weights", False, f"no {CHECKSUMS}", cure, vital=True)]
+        return [Check("all", "unavailable", f"no {CHECKSUMS}", cure, vital=True)]
     checks = []
     for line in listing.read_text().splitlines():
         digest, _, name = line.partition("  ")
@@ -72,8 +143,9 @@ def embedded_weights(folder: Path = WEIGHTS) -> list[Check]:
             continue
         path = folder / name
         ok = path.is_file() and sha256(path) == digest
-        found = f"{path.stat().st_size / 1e6:.1f} MB" if ok else "missing or changed"
-        checks.append(Check(f"embedded: {name}", ok, found, "" if ok else cure, vital=True))
+        found = checkpoints.size_text(path.stat().st_size) if ok else "missing or changed"
+        state: State = "ready" if ok else "unavailable"
+        checks.append(Check(name, state, found, "" if ok else cure, vital=True))
     return checks
 
 
@@ -81,7 +153,7 @@ def _software() -> list[Check]:
     from redepth.components import versions
 
     return [
-        Check(name, not found.startswith("not"), found, vital=name != "redepth")
+        Check(name, "install" if found.startswith("not") else "ready", found, vital=name != "redepth")
         for name, found in versions().items()
     ]
 
@@ -91,117 +163,42 @@ def _devices() -> list[Check]:
 
     cuda = torch.cuda.is_available()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
-    name = ", ".join(names) or "none found"
-    cure = "" if cuda else "a CUDA build of torch and an NVIDIA GPU (pytorch.org/get-started)"
     mps = torch.backends.mps.is_available()
+    need = "needs an NVIDIA GPU and a CUDA build of torch (pytorch.org/get-started)"
+    threads = torch.get_num_threads()
     return [
-        Check("cpu", True, f"{torch.get_num_threads()} threads", vital=True),
-        Check("cuda", cuda, name, cure),
-        Check("mps", mps, "found" if mps else "none found", "" if mps else "an Apple GPU"),
+        Check("cpu", "ready", f"{threads} thread{'s' if threads > 1 else ''}", vital=True),
+        Check("cuda", *(("ready", ", ".join(names)) if cuda else ("unavailable", "none found", need))),
+        Check("mps", *(("ready", "found") if mps else ("unavailable", "none found", "needs an Apple GPU"))),
     ]
 
 
 def _extras() -> list[Check]:
+    import torch
+
+    there = {"": True, "gpu": torch.cuda.is_available(), "cuda-build": torch.version.cuda is not None}
     checks = []
-    for module, extra in EXTRAS.items():
-        ok = importlib.util.find_spec(module) is not None
-        cure = "" if ok else f'pip install "redepth[{extra}]"'
-        checks.append(Check(extra, ok, module if ok else "not installed", cure))
+    for extra in EXTRAS:
+        found = f"{extra.module}: {extra.purpose}"
+        if importlib.util.find_spec(extra.module) is not None:
+            checks.append(Check(extra.name, "ready", found))
+        elif not there[extra.needs]:
+            checks.append(
+                Check(extra.name, "unavailable", found, f"missing, and needs {_NEEDS[extra.needs]}")
+            )
+        else:
+            command = f'pip install "redepth[{extra.name}]"'
+            checks.append(Check(extra.name, "install", found, "missing", (command,)))
     return checks
 
 
 def _hub() -> list[Check]:
     from huggingface_hub import constants
 
-    reachable = checkpoints.hub_reachable()
-    cure = "" if reachable else "connect, or unset HF_HUB_OFFLINE; or use --preset embedded"
+    problem = checkpoints.unreachable()
+    cure = "weights that are here are used; connect, or unset HF_HUB_OFFLINE, to fetch others"
+    cached = Path(constants.HF_HUB_CACHE).is_dir()
     return [
-        Check("hub", reachable, "reachable" if reachable else "not reachable", cure),
-        Check("cache", Path(constants.HF_HUB_CACHE).is_dir(), constants.HF_HUB_CACHE),
+        Check("hub", *(("unavailable", problem, cure) if problem else ("ready", "reachable"))),
+        Check("cache", "ready", constants.HF_HUB_CACHE + ("" if cached else " (not there yet)")),
     ]
-
-
-def _preset(name: str) -> Check:
-    from redepth.components import FAMILIES, captioner_of
-    from redepth.runtime.device import choose_device
-
-    preset = load_preset(name)
-    problems = []
-    chosen = {"depth-models": preset.depth_model, "priors": preset.prior}
-    for family, component in chosen.items():
-        try:
-            _available(FAMILIES[family].build(component.name, component.options))
-        except RedepthError as error:
-            problems.append(str(error))
-    captioner = captioner_of(preset, choose_device())
-    if captioner is not None:
-        try:
-            captioner.ensure_available()
-        except RedepthError as error:
-            problems.append(str(error))
-    return Check(name, not problems, "can run" if not problems else "cannot run", "; ".join(problems))
-
-
-def family(name: str) -> list[Check]:
-    """Return whether each preset or component of a family, by its name, can run here."""
-    from redepth.components import FAMILIES
-
-    if name == "presets":
-        return [_preset(preset) for preset in preset_names()]
-    registry = FAMILIES.get(name)
-    if registry is None:  # data sets and protocols run anywhere
-        return []
-    return [_component(registry, component, entry) for component, entry in registry.entries().items()]
-
-
-def _components() -> list[Check]:
-    from redepth.components import FAMILIES
-
-    checks = []
-    for name, registry in FAMILIES.items():
-        for check, entry in zip(family(name), registry.entries().values(), strict=True):
-            what = f"{name}: {check.what}"
-            checks += [replace(check, what=what), *_backends(what, entry)]
-    return checks
-
-
-def _component(registry: Registry, name: str, entry: Entry) -> Check:
-    missing = entry.missing()
-    cure = f'pip install "redepth[{",".join(missing)}]"' if missing else ""
-    found = "missing package" if missing else "can run"
-    if not missing:
-        try:
-            _available(registry.build(name, {}))
-        except RedepthError as error:
-            found, cure = "needs options, weights or a package", _briefly(entry, error)
-        # A third-party component may do anything; the report goes on.
-        except (Exception, SystemExit) as error:
-            found, cure = "broken", f"mend or uninstall it: {type(error).__name__}: {error}"
-    return Check(name, not cure, found, cure)
-
-
-def _briefly(entry: Entry, error: RedepthError) -> str:
-    """Return the command alone that downloads a published model; there are dozens of them."""
-    checkpoint, revision = (entry.defaults.get(key) for key in ("checkpoint", "revision"))
-    if not isinstance(error, WeightsError) or checkpoint is None:
-        return str(error)
-    return f"hf download {checkpoint}" + (f" --revision {revision}" if revision else "")
-
-
-def _backends(component: str, entry: Entry) -> list[Check]:
-    """Return a line per backend: whether it can run here."""
-    try:
-        cls = entry.load()
-    except RedepthError:  # the line of the component says it already
-        return []
-    if not isinstance(cls, HasBackends):
-        return []
-    return [
-        Check(f"{component} ({backend})", not cure, "cannot run here" if cure else "can run", cure)
-        for backend, cure in cls.backends().items()
-    ]
-
-
-def _available(component: Any) -> None:
-    if isinstance(component, HasNeeds):
-        component.ensure_available()

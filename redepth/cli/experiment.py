@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from redepth.cli import console, options
+from redepth.cli import console, options, progress
 from redepth.cli.output import results_folder
 
 # Imports of torch, for types alone.
@@ -56,6 +56,8 @@ def experiment(
     device: options.Device = "auto",
     max_pixels: options.MaxPixels = 100_000_000,
     fresh: options.Fresh = False,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run one of the paper's studies: compare settings on the same images, lights and seeds."""
     from redepth.experiments import output, planning, run
@@ -78,7 +80,7 @@ def experiment(
     for arm, reason in planned.skipped.items():
         console.warn(f"skipped: {arm}: {reason}")
     resources = options.resources(workers, None, threads, device)
-    with results_folder(where), console.resumable_tasks(where, len(planned.tasks())) as on_done:
+    with results_folder(where), progress.resumable_tasks(where, len(planned.tasks())) as on_done:
         rows, failures = run.run_study(
             planned, where, resources, device=device, fresh=fresh, max_pixels=max_pixels, on_done=on_done
         )
@@ -87,7 +89,7 @@ def experiment(
     if rows:
         _print_summary(planned, rows)
         output.write(planned, rows, failures, where)
-        console.out.print(Text(f"rows, summary and plot: {where}"))
+        console.note(Text(f"rows, summary and plot: {where}"))
     console.exit_if_failed(len(failures), len(planned.tasks()))
 
 
@@ -99,6 +101,6 @@ def _print_summary(study: Study, rows: Sequence[ArmResult]) -> None:
     table = console.table(title, *headings)
     for line in lines:
         table.add_row(*map(Text, line))
-    console.out.print(table)
+    console.note(table)
     for arm, reason in study.skipped.items():
-        console.out.print(Text(f"skipped: {arm}: {reason}"))
+        console.note(Text(f"skipped: {arm}: {reason}"))

@@ -2,93 +2,151 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, get_args
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from redepth.cli import console, options
-from redepth.errors import RedepthError
+from redepth.cli import completion, console, options, tables
+from redepth.cli.doctor import print_needed
 from redepth.literals import FamilyName
+
+# Imports of torch, for types alone.
+if TYPE_CHECKING:
+    from redepth.cli.checks import Check
+
+_USE = {
+    "presets": "redepth refine PHOTO --preset NAME",
+    "renderers": "--set renderer.name=NAME",
+    "priors": "--set prior.name=NAME",
+    "objectives": "--set optim.objectives.NAME.weight=1",
+    "depth-models": "--set depth_model.name=NAME",
+    "datasets": "redepth bench NAME",
+    "protocols": "redepth bench DATASET --protocol NAME",
+}
+"""How a component of each family is chosen, in the order of the listing."""
+_NAMES_ALONE = ("depth-models", "datasets", "protocols")
+"""Families whose names say enough for the overview; there are dozens of them."""
 
 
 def list_families(
-    family: Annotated[FamilyName | None, typer.Argument(help="Family to list; by default all.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FAMILY]",
+            help=f"One of {', '.join(get_args(FamilyName))}.",
+            autocompletion=completion.families,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+    imports: options.Imports = None,
 ) -> None:
-    """List presets and components, also of other packages; with a family, what each still needs here."""
-    if family is None:
-        for name in get_args(FamilyName):
-            console.out.print(_table(name))
+    """List presets and components, also of other packages; of one family, also what each needs here."""
+    if as_json:
+        chosen = get_args(FamilyName) if family is None else (family,)
+        console.write_json({name: _records(name, family is not None) for name in chosen})
+    elif family is None:
+        _print_overview()
     else:
-        _list_family(family)
+        _print_family(family)
 
 
-def _list_family(name: str) -> None:
-    """List one family, with a check of each component: it imports the component and may query the hub."""
-    from redepth.cli import checks
-
-    cures = {check.what: check.cure for check in checks.family(name)}
-    console.out.print(_table(name, cures))
-    if any(cures.values()):
-        console.out.print("redepth doctor shows how to install what is missing.", highlight=False)
+# --- all families ---------------------------------------------------------------------------------
 
 
-def _table(name: str, cures: dict[str, str] | None = None) -> Table:
-    """Make the table of a family; ``cures`` adds a column with what is missing on this machine."""
+def _print_overview() -> None:
     from redepth.components import list_components
 
-    licences = _licences(name)
-    columns = ["name", "what it is"]
-    if licences:
-        columns.append("licence of the weights")
-    if cures is not None:
-        columns.append("to run it here")
-    table = console.table(name, *columns)
-    for component, summary in list_components(name).items():
-        row = [Text(component), Text(summary)]
-        if licences:
-            row.append(Text(licences[component]))
-        if cures is not None and component in cures:
-            # `doctor` shows the whole line, with what to do.
-            row.append(Text(_first_part(cures[component]) or "nothing more"))
-        table.add_row(*row)
-    return table
+    width = console.out.columns
+    for family, use in _USE.items():
+        components = list_components(family)
+        console.out.print(Text.assemble((family, "bold"), f"  {use}"))
+        if family in _NAMES_ALONE:
+            for line in tables.wrap(", ".join(components), width and width - 2):
+                console.out.print(Text(f"  {line}"))
+        else:
+            left = max(map(len, components)) + 2
+            for name, summary in components.items():
+                row = Text(f"  {name:<{left}}{summary}")
+                if width is not None:
+                    row.truncate(width, overflow="ellipsis")
+                console.out.print(row)
+        console.out.print()
+    console.out.print("Licences, and what is needed here: redepth list FAMILY", highlight=False)
+    console.out.print("All settings of a preset: redepth show PRESET", highlight=False)
 
 
-def _first_part(line: str) -> str:
-    """Return a message up to its first colon that is outside of brackets."""
-    depth = 0
-    for i, character in enumerate(line):
-        depth += (character == "(") - (character == ")")
-        if depth <= 0 and line[i : i + 2] == ": ":
-            return line[:i]
-    return line
+# --- one family -----------------------------------------------------------------------------------
+
+
+def _print_family(family: str) -> None:
+    """List one family, with a check of each component: it imports the component."""
+    from redepth.components import list_components
+
+    checks, licences = _checks(family), _licences(family)
+    columns = {"name": True, "here": bool(checks), "licence of the weights": any(licences.values())}
+    shown = [name for name, is_there in columns.items() if is_there]
+    table = console.table(f"{family}: {_USE[family]}", *shown, "what it is", prose=True)
+    for name, summary in list_components(family).items():
+        cells = {"name": name, "licence of the weights": licences[name]}
+        cells["here"] = checks[name].state if name in checks else ""
+        table.add_row(*(cells[column] for column in shown), summary)
+    console.out.print(table)
+    for check in checks.values():
+        if check.cure:
+            console.out.print(Text(f"{check.what}: {check.cure}"))
+    print_needed(list(checks.values()))
+
+
+def _checks(family: str) -> dict[str, Check]:
+    from redepth.cli import capabilities
+
+    return {check.what: check for check in capabilities.family(family)}
 
 
 def _licences(family: str) -> dict[str, str]:
-    """Return the licence of each component's weights, where those of a family have any."""
-    from redepth.components import FAMILIES
+    """Return the licence of each component's weights; empty where it has none."""
+    from redepth.components import FAMILIES, list_components
 
     entries = FAMILIES[family].entries() if family in FAMILIES else {}
-    licences = {name: entry.licence for name, entry in entries.items()}
-    return licences if any(licences.values()) else {}
+    return {name: entries[name].licence if name in entries else "" for name in list_components(family)}
+
+
+def _records(family: str, checked: bool) -> list[dict[str, Any]]:
+    """Return what ``--json`` prints of a family; docs/command_line.md describes the keys."""
+    from redepth.components import list_components
+
+    licences = _licences(family)
+    checks: Mapping[str, Check] = _checks(family) if checked else {}
+    records = []
+    for name, summary in list_components(family).items():
+        record: dict[str, Any] = {"name": name, "summary": summary, "licence": licences[name] or None}
+        if name in checks:
+            check = asdict(checks[name])
+            record |= {key: check[key] for key in ("state", "found", "cure", "commands")}
+        records.append(record)
+    return records
+
+
+# --- a preset -------------------------------------------------------------------------------------
 
 
 def show(
-    preset: Annotated[str, typer.Argument(help="Preset name or YAML file.")] = "re-depth-anything",
+    preset: Annotated[
+        str, typer.Argument(help="Preset name or YAML file.", autocompletion=completion.presets)
+    ] = "re-depth-anything",
     overrides: options.Overrides = None,
+    plain: Annotated[bool, typer.Option("--plain", "--no-comments", help="Leave the comments out.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of YAML.")] = False,
+    imports: options.Imports = None,
 ) -> None:
-    """Print a preset in full: parents merged, overrides applied, every default written out."""
-    # Plain write: rich would wrap long lines, and the output is meant to be saved as a file.
-    text = options.resolved_preset(preset, overrides or []).to_yaml()
-    if sys.stdout is None:
-        raise RedepthError("the output is closed, so there is nothing to print to: redirect it to a file")
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has what it wanted: the command ends silently
-        raise
-    except (OSError, UnicodeEncodeError) as error:
-        raise RedepthError(f"the output cannot be written to ({error}): redirect it to a file") from None
+    """Print a preset in full, with a comment on each setting: to save, edit and use as --preset FILE."""
+    from redepth.cli.commented import commented_yaml
+
+    resolved = options.resolved_preset(preset, overrides or [])
+    if as_json:
+        console.write_json(resolved.model_dump(mode="json"))
+    else:
+        console.write(resolved.to_yaml() if plain else commented_yaml(resolved))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 import typer.core
 
-from redepth.errors import ConfigError, cut
-from redepth.literals import MAX_SEED, Export
+from redepth.cli import completion, console
+from redepth.errors import ConfigError, cut, nearest
+from redepth.literals import MAX_SEED, Export, Predicts
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class StrictCommand(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of the command. Raises ConfigError if they are wrong."""
+        if ctx.resilient_parsing:
+            # A shell completes a command that is not finished.
+            return super().parse_args(ctx, args)
         try:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
             rest = super().parse_args(ctx, args)
@@ -37,13 +41,23 @@ class StrictCommand(typer.core.TyperCommand):
             if message is None:
                 raise
             raise ConfigError(
-                f"{cut(message(), 300)} (redepth {self.name} --help lists all options)"
+                f"{cut(_with_nearest(message()), 300)} (redepth {self.name} --help lists all options)"
             ) from None
         for option, times in Counter(order).items():
             single = not (getattr(option, "multiple", True) or getattr(option, "is_flag", False))
             if times > 1 and option.param_type_name == "option" and single:
                 raise ConfigError(f"{option.opts[0]} is given {times} times; give it once")
         return rest
+
+
+def _with_nearest(message: str) -> str:
+    """Add the nearest valid value to a message about one that is not among the choices."""
+    message = message.replace("Value error, ", "")
+    wrong = re.search(r"'([^']*)' is not one of (.+?)\.?$", message)
+    if wrong is None:
+        return message
+    valid = [word.strip("' ") for word in wrong[2].split(",")]
+    return message.rstrip(".") + nearest(wrong[1], valid)
 
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -55,11 +69,33 @@ def _device(name: str) -> str:
     return name
 
 
-PresetName = Annotated[str, typer.Option("--preset", help="Preset name or YAML file.")]
+def _import_files(context: typer.Context, files: list[str] | None) -> list[str] | None:
+    """Import component files before anything looks for their components."""
+    if files and not context.resilient_parsing:
+        from redepth.components import import_components
+
+        for file in files:
+            import_components(file)
+    return files
+
+
+def _set_quiet(quiet: bool) -> bool:
+    if quiet:
+        console.set_quiet(True)
+    return quiet
+
+
+PresetName = Annotated[
+    str, typer.Option("--preset", help="Preset name or YAML file.", autocompletion=completion.presets)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Override a setting, such as optim.members=3; repeat."
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Override a setting, such as optim.members=3; repeat.",
+        autocompletion=completion.settings,
     ),
 ]
 Device = Annotated[
@@ -78,7 +114,27 @@ RayAddress = Annotated[
     str | None,
     typer.Option("--ray", help="Run on a Ray cluster: its address, auto, or local to start one here."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads of each worker.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1024, help="CPU threads of each worker; without workers, of this process. Default: all."
+    ),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="FILE.py",
+        callback=_import_files,
+        help="Python file with components of yours (redepth new writes one); repeat.",
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", callback=_set_quiet, help="No progress and no summary; warnings and errors stay."
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Delete earlier results in the folder and start again.")]
 Write = Annotated[
     str | None,
@@ -86,6 +142,17 @@ Write = Annotated[
 ]
 MaxPixels = Annotated[
     int, typer.Option(min=1, help="Refuse pictures, masks and maps with more pixels than this.")
+]
+TruthKind = Annotated[Predicts, typer.Option("--gt-kind", help="Kind of map in --gt.")]
+TruthOffset = Annotated[
+    float,
+    typer.Option(
+        "--gt-offset", help="Added to a disparity in --gt, such as doffs of a Middlebury stereo pair."
+    ),
+]
+TruthProtocol = Annotated[
+    str,
+    typer.Option("--protocol", help="Evaluation protocol of --gt: a name or YAML file, as of redepth bench."),
 ]
 DatasetRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder of the data set's official download.")
@@ -107,6 +174,8 @@ def resolved_preset(name: str, overrides: Sequence[str]) -> Preset:
 def resources(workers: int, ray: str | None, threads: int | None, device: str) -> Resources:
     """Return where work runs. A GPU named by its index is every worker's; else all GPUs are shared out.
 
+    Without workers, this process uses the threads from now on.
+
     Raises:
         ConfigError: the device is not here, or Ray is combined with the index of a GPU.
     """
@@ -114,6 +183,7 @@ def resources(workers: int, ray: str | None, threads: int | None, device: str) -
 
     from redepth.runtime.device import choose_device
     from redepth.runtime.executors import Resources
+    from redepth.runtime.work import use_threads
 
     if ray is not None and device.startswith("cuda:"):
         raise ConfigError(f"Ray gives each worker its own GPU: --device cuda in place of {device}")
@@ -123,7 +193,10 @@ def resources(workers: int, ray: str | None, threads: int | None, device: str) -
     elif device == "cuda":
         # Ray's workers may have GPUs where this machine has none.
         gpus = max(gpus, 1)
-    return Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
+    chosen = Resources(workers=workers, ray=ray, threads=threads, gpus=min(gpus, workers))
+    if chosen.kind == "inline":
+        use_threads(threads)
+    return chosen
 
 
 def reader_options(root: Path | None, options: Sequence[str]) -> dict[str, Any]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from redepth.cli import console, options, photo_options
+from redepth.cli import console, options, photo_options, progress
 from redepth.cli.output import results_folder
+from redepth.cli.tables import Table
 from redepth.errors import ConfigError, RedepthError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
 from redepth.runtime import signals
@@ -52,10 +52,12 @@ def refine(
         Path | None,
         typer.Option(help="Ground truth of the photo: npy, npz, pfm, 16-bit png, tiff."),
     ] = None,
-    gt_kind: Annotated[Predicts, typer.Option(help="Kind of map in --gt.")] = "depth",
+    gt_kind: options.TruthKind = "depth",
+    gt_offset: options.TruthOffset = 0.0,
     mask: Annotated[
         Path | None, typer.Option(help="Where to measure against --gt: picture (white) or npy.")
     ] = None,
+    protocol: options.TruthProtocol = "photo",
     depth: Annotated[
         Path | None,
         typer.Option(help="Refine this depth map of another tool; for several photos, a folder of maps."),
@@ -75,6 +77,9 @@ def refine(
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
     ray: options.RayAddress = None,
+    threads: options.Threads = None,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
@@ -85,8 +90,8 @@ def refine(
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
-    paths, rejected = _find_photos(photos)
-    truth = _ground_truth(gt, gt_kind, mask, len(paths), max_pixels)
+    paths, rejected = find_photos(photos)
+    truth = _ground_truth(gt, gt_kind, gt_offset, mask, protocol, len(paths), max_pixels)
     given = photo_options.given_inputs(
         paths,
         fov=fov,
@@ -118,7 +123,7 @@ def refine(
         truth=truth,
         given=given,
         settings=Settings(resolved, device, seed, prompt, max_pixels),
-        resources=options.resources(workers, ray, None, device),
+        resources=options.resources(workers, ray, threads, device),
         fresh=fresh,
     )
     with results_folder(folder):
@@ -172,10 +177,14 @@ class Results:
             return
         self.refined[path] = result
         for warning in result.warnings:
-            console.warn(f"{path}: {warning}")
+            console.warn(f"{path.name}: {warning}")
+        problems = list(result.unwritten)
         if result.reason:
             self.interrupted |= result.interrupted
-            self.fail(path, f"{result.reason}; the finished steps are kept, marked partial")
+            problems.append(f"{result.reason}; the finished steps are kept, marked partial")
+        for problem in problems:
+            console.complain(console.about(path, problem))
+        self.failed += bool(problems)
 
 
 def run(request: RefineRequest) -> int:
@@ -186,16 +195,17 @@ def run(request: RefineRequest) -> int:
     photos = _checked(request, results)
     folders = {photo.path: photo.folder for photo in photos}
     if photos:
-        display = console.PhotoDisplay(request.settings.preset.optim.performance.read_losses_every)
+        display = progress.PhotoDisplay(request.settings.preset.optim.performance.read_losses_every)
         outcomes = refine_photos(photos, request.settings, request.resources, display)
         try:
-            for done in _with_bar(outcomes, len(photos), request.resources):
+            for done in progress.photos(outcomes, len(photos), request.resources):
                 results.add(done)
         except KeyboardInterrupt:
             results.interrupted = True
     _miss_vanished(results, folders)
     if results.refined:
-        console.out.print(_summary(results.refined, folders))
+        console.note(_summary(results.refined, folders))
+        _explain_protocol(request.truth)
     if results.interrupted:
         finished = sum(not result.reason for result in results.refined.values())
         rest = "the same command refines the rest" if finished else "the same command starts again"
@@ -254,7 +264,7 @@ def _left(request: RefineRequest, results: Results) -> list[Photo]:
     left = [photo for photo in photos if _is_left(photo, request.settings)]
     if len(left) < len(photos):
         done = len(photos) - len(left)
-        console.out.print(f"{done} of {len(photos)} photos are done already (--fresh refines them again)")
+        console.note(f"{done} of {len(photos)} photos are done already (--fresh refines them again)")
     return left
 
 
@@ -264,25 +274,15 @@ def _is_left(photo: Photo, settings: Settings) -> bool:
 
     reason = why_refine(photo, settings)
     if reason:
-        console.out.print(Text(f"{photo.path}: refined again: {reason}"), soft_wrap=True)
+        console.note(Text(f"{photo.path}: refined again: {reason}"))
     return reason is not None
-
-
-def _with_bar(
-    outcomes: Iterator[Done[Photo, Refined]], total: int, resources: Resources
-) -> Iterator[Done[Photo, Refined]]:
-    """Show how many photos are done. Work in this process shows the steps of each photo instead."""
-    from rich.progress import track
-
-    if resources.kind == "inline":
-        yield from outcomes
-    else:
-        yield from track(outcomes, "refining", total=total, console=console.err)
 
 
 def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
     """Make the table of the results, in the order of the photos."""
-    headings = ("photo", "size", "members x steps", "change", "SI-log", "seconds", "folder")
+    protocol = next((result.protocol for result in results.values() if result.protocol), "")
+    measured = f"SI-log, protocol {protocol}" if protocol else "SI-log"
+    headings = ("photo", "size", "members x steps", "change", measured, "seconds", "folder")
     table = console.table("", *headings)
     for path, folder in folders.items():
         if path not in results:
@@ -298,6 +298,13 @@ def _summary(results: dict[Path, Refined], folders: dict[Path, Path]) -> Table:
             Text(str(folder)),
         )
     return table
+
+
+def _explain_protocol(truth: GroundTruth | None) -> None:
+    """Say how the figures of the table were measured: another protocol gives others for the same map."""
+    if truth is not None:
+        line = f"{truth.protocol.line}; --protocol NAME measures by another one (redepth list protocols)"
+        console.note(Text(line))
 
 
 # --- from options to the request ------------------------------------------------------------------
@@ -330,7 +337,7 @@ def _map_overrides(path: Path | None, kind: MapKind | None, photos: int) -> list
     return map_overrides(str(path), kind)
 
 
-def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
+def find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
     """Return the photos, and how many inputs hold none; the other inputs still run."""
     from redepth import io
 
@@ -349,21 +356,47 @@ def _find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
 
 
 def _ground_truth(
-    path: Path | None, kind: Predicts, mask: Path | None, photos: int, max_pixels: int
+    path: Path | None,
+    kind: Predicts,
+    offset: float,
+    mask: Path | None,
+    protocol: str,
+    photos: int,
+    max_pixels: int,
 ) -> GroundTruth | None:
     if path is None:
         if mask is not None:
             raise ConfigError("--mask says where to measure against ground truth: give --gt too")
+        if protocol != "photo":
+            raise ConfigError("--protocol says how to measure against ground truth: give --gt too")
         return None
     if photos != 1:
         raise ConfigError(f"--gt belongs to one photo, {photos} were given")
-    from redepth import io
-    from redepth.ground_truth import GroundTruth
+    return load_ground_truth(path, kind, offset, mask, protocol, max_pixels)
 
+
+def load_ground_truth(
+    path: Path, kind: Predicts, offset: float, mask: Path | None, protocol: str, max_pixels: int
+) -> GroundTruth:
+    """Read the ground truth of one photo, as the options describe it.
+
+    Raises:
+        ConfigError: the options contradict each other, or the protocol cannot measure a photo.
+        InputError: a file cannot be used.
+    """
+    if offset and kind != "disparity":
+        raise ConfigError("--gt-offset is added to disparity: give --gt-kind disparity too")
+    from redepth import io
+    from redepth.ground_truth import GroundTruth, check_protocol, with_offset
+    from redepth.protocols import load_protocol
+
+    chosen = load_protocol(protocol)
+    check_protocol(chosen)
     # The hashes first: a file that changes meanwhile differs from its hash in the next call.
     files = {"the ground truth": path, "the mask": mask}
     hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
+    if offset:
+        hashes["the offset of the ground truth"] = f"{offset:g}"
     with io.pixel_limit(max_pixels):
-        return GroundTruth(
-            io.load_map(path, kind), kind, None if mask is None else io.load_mask(mask), hashes
-        )
+        values = with_offset(io.load_map(path, kind), offset)
+        return GroundTruth(values, kind, None if mask is None else io.load_mask(mask), hashes, chosen)

@@ -34,11 +34,18 @@ def _safe_character(character: str) -> str:
 class TerminalConsole(Console):
     """A console whose styles and cursor moves are its own, and no part of what it prints.
 
-    ``:name:`` is no emoji: it may be part of a path.
+    ``:name:`` is no emoji: it may be part of a path. A line of results is never broken or cut: what is longer
+    than the terminal is continued by the terminal itself. Progress on stderr keeps to the terminal's width.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(emoji=False, **options)
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:
+        super().__init__(emoji=False, stderr=stderr, soft_wrap=not stderr, **options)
+        self._forced = bool(options.get("force_terminal"))
+
+    @property
+    def columns(self) -> int | None:
+        """The width of the terminal; None for a pipe or a file, also under ``FORCE_COLOR``."""
+        return self.width if self._forced or (self.is_terminal and self.file.isatty()) else None
 
     def _render_buffer(self, buffer: Iterable[Segment]) -> str:
         return super()._render_buffer([s if s.control else s._replace(text=safe(s.text)) for s in buffer])

@@ -1,6 +1,7 @@
-"""Presets: the schema, YAML loading with ``extends:``, and dotted overrides."""
+"""Presets: the schema, YAML loading with ``extends:``, and overrides."""
 
 from redepth.config.loading import DEFAULT_PRESET, PRESETS, load_preset, preset_names
+from redepth.config.overrides import Overrides, merged_overrides
 from redepth.config.schema import (
     Blend,
     CaptionFallback,
@@ -25,10 +26,12 @@ __all__ = [
     "EarlyStop",
     "LearningRates",
     "Optim",
+    "Overrides",
     "Performance",
     "Preset",
     "Prompting",
     "Term",
     "load_preset",
+    "merged_overrides",
     "preset_names",
 ]

@@ -14,9 +14,10 @@ NOT_HASHED: dict[str, Any] = {
     "description": True,
     "optim": {"performance"},
     "output": {"write", "max_points", "mesh_faces", "texture_side"},
+    "diagnostics": True,
 }
-"""The settings that decide no number: names, how the same mathematics is computed (rounding alone), and what
-is written."""
+"""The settings that decide no number of a map: names, how the same mathematics is computed (rounding alone),
+what is written, and how a result is judged."""
 
 
 def preset_sha256(preset: Preset) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from redepth.config.overrides import Overrides, merged_overrides
 from redepth.config.schema import Preset
 from redepth.errors import ConfigError, InputError, brief, cut, nearest
 from redepth.io import read_text
-from redepth.io.markup import DEPTH_LIMIT, TEXT_LIMIT, parse_yaml
+from redepth.io.markup import TEXT_LIMIT, parse_yaml
 from redepth.io.paths import exists, expanded, is_folder
 from redepth.registry import Location, explain
 
@@ -21,6 +23,8 @@ PRESETS = Path(__file__).parent / "presets"
 DEFAULT_PRESET = "re-depth-anything"
 LONGEST_CHAIN = 16
 """Most presets that may extend each other."""
+SHOWN_SETTINGS = 4
+"""Settings that the description of a derived preset names."""
 
 
 def preset_names() -> list[str]:
@@ -28,15 +32,15 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
-def load_preset(
-    source: str | Path | Mapping[str, Any] = DEFAULT_PRESET, overrides: Sequence[str] = ()
-) -> Preset:
-    """Load a preset by name, from a YAML file or from a mapping, and apply ``key.path=value`` overrides.
+def load_preset(source: str | Path | Mapping[str, Any] = DEFAULT_PRESET, overrides: Overrides = ()) -> Preset:
+    """Load a preset by name, from a YAML file or from a mapping, and apply overrides (`Overrides`).
 
     A preset may have ``extends: NAME`` and then only the keys that differ; a section set to null is removed.
     A component whose name changes starts from its own defaults: the options of the former one are dropped.
+    A preset without a description says what it extends and what it changes; without a name, a file has that
+    of its stem.
     A file in ``extends:`` is searched in the preset's own folder first, then in the working directory. The
-    order of overrides matters only if two set the same key.
+    order of overrides matters only if two texts set the same key.
 
     Raises:
         ConfigError: unknown preset or key (with the nearest valid one), wrong type, value out of
@@ -46,10 +50,8 @@ def load_preset(
         data = _extend(dict(source), Path(), chain=())
     else:
         data = _load(_find(source, Path()), chain=())
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        # All overrides are joined before they are applied: an option may precede its component's name.
-        changes = _join(changes, _parse_override(override))
+    # All overrides are joined before they are applied: an option may precede its component's name.
+    changes = merged_overrides(overrides)
     try:
         return Preset.model_validate(_merge(data, changes))
     except ValidationError as error:
@@ -111,14 +113,36 @@ def _parse(path: Path, _modified: int) -> Any:
 
 
 def _extend(data: dict[str, Any], folder: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    """Merge a preset over the one that it extends."""
+    """Merge a preset over the one that it extends; its name and its description are its own."""
     parent = data.get("extends")
     changes = {key: value for key, value in data.items() if key != "extends"}
     if parent is None:
         return changes
     if not isinstance(parent, str):
         raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {brief(parent)}")
-    return _merge(_load(_find(parent, folder), chain), changes)
+    base = _load(_find(parent, folder), chain)
+    return _merge(base | _derived_titles(base["name"], changes), changes)
+
+
+def _derived_titles(parent: str, changes: Mapping[str, Any]) -> dict[str, str]:
+    """Return a name and a description for a preset that has none: its parent, and what differs from it."""
+    settings = list(_leaves({k: v for k, v in changes.items() if k not in {"name", "description"}}))
+    shown = ", ".join(settings[:SHOWN_SETTINGS])
+    more = len(settings) - SHOWN_SETTINGS
+    description = (
+        f"extends {parent}" + (f": {shown}" if shown else "") + (f", {more} more" if more > 0 else "")
+    )
+    return {"name": f"{parent}, changed" if settings else parent, "description": description}
+
+
+def _leaves(changes: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield each setting as ``key.path=value``."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield cut(f"{path}{key}={text}", 60)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,31 +159,6 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         else:
             merged[key] = value
     return merged
-
-
-def _join(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Join two sets of overrides; the second one wins."""
-    joined = dict(first)
-    for key, value in second.items():
-        old = joined.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            value = _join(old, value)
-        joined[key] = value
-    return joined
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    path, separator, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not separator or not all(keys) or len(keys) > DEPTH_LIMIT:
-        raise ConfigError(f"override '{cut(override)}' is not of the form key.path=value")
-    try:
-        value = parse_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"override '{cut(override)}': the value is not valid YAML: {error}") from None
-    for key in reversed(keys):
-        value = {key: value}
-    return value
 
 
 def _valid_keys(location: Location) -> list[str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from redepth.config.units import memory, seconds
-from redepth.errors import brief
+from redepth.errors import brief, nearest
 from redepth.io.markup import dump_yaml
 from redepth.literals import CaptionerChoice, Export, Upsampling
 from redepth.registry import Checked
 
 Rate = Annotated[float, Field(ge=0, le=1)]
+
+Threshold = Annotated[float, Field(ge=0, le=10)]
 
 Parameterization = Literal["embeddings+decoder", "embeddings", "decoder", "full", "depth", "low-rank"]
 """The parameters that are optimized; see `optim.parameterizations`."""
@@ -60,7 +63,11 @@ class _Section(Checked):
 
 
 class Component(BaseModel):
-    """A component by name; all other keys of its section are options of its constructor."""
+    """A component by name; all other keys of its section are options of its constructor.
+
+    Attributes:
+        name: which component it is.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -72,7 +79,11 @@ class Component(BaseModel):
 
 
 class Term(Checked):
-    """An objective's weight and options."""
+    """An objective's weight and options.
+
+    Attributes:
+        weight: factor of this objective in the total loss.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
     weight: Annotated[float, Field(ge=0, le=1e6)] = 1.0
@@ -84,7 +95,16 @@ class Term(Checked):
 
 
 class LearningRates(_Section):
-    """AdamW learning rates per group of parameters; rates of groups that are not optimized are ignored."""
+    """AdamW learning rates per group of parameters; rates of groups that are not optimized are ignored.
+
+    Attributes:
+        embeddings: of the tokens that the encoder computed.
+        decoder: of the decoder's weights.
+        encoder: of the encoder's weights (parameterization full).
+        depth: of the output map itself (parameterization depth).
+        correction: of the low-rank correction of the output map (parameterization low-rank).
+        offset: of the learned offset of the scale.
+    """
 
     embeddings: Rate = 1e-3
     decoder: Rate = 2e-6
@@ -99,6 +119,11 @@ class EarlyStop(_Section):
 
     A member stops at the first step at which the mean over the last ``window`` steps is not below
     (1 - ``min_improvement``) times the mean over the ``window`` steps before.
+
+    Attributes:
+        enabled: whether members stop at a plateau of their loss.
+        window: number of steps whose mean losses are compared.
+        min_improvement: share by which the mean loss has to fall from one window to the next.
     """
 
     enabled: bool = False
@@ -109,36 +134,38 @@ class EarlyStop(_Section):
 class Performance(_Section):
     """How the same mathematics is executed: results differ by rounding alone (docs/performance.md).
 
-    - ``channels_last``: convolutions get tensors whose channels are innermost in memory. Latent priors ignore
-      it on a CPU, where it costs torch precision.
-    - ``compile``: torch.compile with static shapes for no network (``off``), for the ``prior``'s networks, or
-      for ``all``, the depth decoder included. Compilation takes place before the first step; it saved no
-      time in the measurements.
-    - ``cuda_graphs``: what is launched as one CUDA graph: nothing, the frozen denoiser, or the whole ``step``
-      of forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 100 steps or more.
-      No effect on other devices.
-    - ``checkpointing``: the backward pass computes the VAE's encoder again instead of storing its
-      activations: less memory for one more forward pass.
-    - ``fused_kernels``: operations of the prior's networks that take several passes over memory run as one
-      Triton kernel each (`runtime.fusion`): group normalization with SiLU and biases, residual sums, gated
-      units. ``auto``: on CUDA, with Triton and ``channels_last``. ``on`` computes the same in torch if there
-      is no GPU.
-    - ``vae_attention``: the attention of the VAE's encoder, whose one head is too wide for flash attention,
-      as ``explicit`` products and a softmax or as torch's fused ``sdpa``. ``auto``: explicit on CUDA, which
-      keeps the attention weights for the backward pass.
-    - ``shared_prefix``: the layers of a UNet before the first one that reads the text run once for all
-      branches of guidance (Stable Diffusion 1.5 and 2.1, IC-Light).
-    - ``read_losses_every``: the number of steps between two reads of the losses; each read waits for the GPU.
-    - ``tf32``: matrix products and convolutions in float32 (the depth decoder's, and the prior's with
-      ``prior.dtype: float32``) round their factors to the 10 bits of TF32, which tensor cores compute fast.
-      The paper's implementation runs with it. No effect on other devices than CUDA.
-    - ``cudnn_benchmark``: cuDNN times its algorithms for each new shape and keeps the fastest. CUDA only.
-    - ``decoders``: how members with decoders of their own run them: one after the other (``loop``), in
-      several ``streams`` of a GPU, or as one network whose layers are batched over the members (``batched``;
-      a decoder with layers other than convolutions and linear ones stays a loop). ``auto``: on CUDA
-      ``streams`` if the step is a graph, else ``batched``; ``loop`` elsewhere.
-
     Half precision is an option of the prior, ``prior.dtype``; the depth model always runs in float32.
+
+    Attributes:
+        channels_last: whether convolutions get tensors whose channels are innermost in memory. Latent priors
+            ignore it on a CPU, where it costs torch precision.
+        compile: torch.compile with static shapes for no network (``off``), for the ``prior``'s networks, or
+            for ``all``, the depth decoder included. Compilation takes place before the first step; it saved
+            no time in the measurements.
+        cuda_graphs: what is launched as one CUDA graph: nothing, the frozen denoiser, or the whole ``step``
+            of forward, backward and update (`optim.step_graph`). ``auto``: the step, in runs of 100 steps or
+            more. No effect on other devices.
+        checkpointing: whether the backward pass computes the VAE's encoder again instead of storing its
+            activations: less memory for one more forward pass.
+        fused_kernels: whether operations of the prior's networks that take several passes over memory run as
+            one Triton kernel each. They are group normalization with SiLU and biases, residual sums and gated
+            units (`runtime.fusion`). ``auto``: on CUDA, with Triton and ``channels_last``. ``on`` computes
+            the same in torch if there is no GPU.
+        vae_attention: the attention of the VAE's encoder, as ``explicit`` products and a softmax or as
+            torch's fused ``sdpa``. Its one head is too wide for flash attention. ``auto``: explicit on CUDA,
+            which keeps the attention weights for the backward pass.
+        shared_prefix: whether the layers of a UNet before the first one that reads the text run once for all
+            branches of guidance (Stable Diffusion 1.5 and 2.1, IC-Light).
+        read_losses_every: the number of steps between two reads of the losses; each read waits for the GPU.
+        tf32: whether matrix products and convolutions in float32 round their factors to the 10 bits of TF32.
+            Tensor cores compute it fast. It is for the depth decoder, and for the prior with ``prior.dtype:
+            float32``. The paper's implementation runs with it. No effect on other devices than CUDA.
+        cudnn_benchmark: whether cuDNN times its algorithms for each new shape and keeps the fastest. CUDA
+            only.
+        decoders: how members with decoders of their own run them: one by one (``loop``), in ``streams`` of a
+            GPU, ``batched`` as one network, or ``auto``. A decoder with layers other than convolutions and
+            linear ones stays a loop. ``auto``: on CUDA ``streams`` if the step is a graph, else ``batched``;
+            ``loop`` elsewhere.
     """
 
     channels_last: bool = True
@@ -157,10 +184,29 @@ class Performance(_Section):
 class Optim(_Section):
     """The test-time optimization: which parameters, how many steps, how many members.
 
-    ``members_per_batch`` is the largest number of members that advance together; ``auto`` is all. If their
-    memory does not suffice, it is halved. ``budget`` limits the time for one photo (``60s``, ``2m``) and
-    ``vram`` the memory of a GPU (``8GB``): members, members per batch and steps are lowered until both hold
-    (`optim.planning`).
+    Attributes:
+        parameterization: what is learned: ``embeddings+decoder``, ``embeddings``, ``decoder``, ``full`` (all
+            weights), ``depth`` (the output map) or ``low-rank`` (a smooth correction of it).
+        steps: number of optimization steps of each member.
+        members: number of independent runs, whose results are averaged.
+        members_per_batch: the largest number of members that advance together; ``auto`` is all. If their
+            memory does not suffice, it is halved.
+        learning_rates: learning rates of AdamW, for each group of parameters.
+        schedule: the learning rates over the steps: ``constant``, or falling as a ``cosine``.
+        final_rate: share of the learning rates that is left at the end of the cosine schedule.
+        weight_decay: weight decay of AdamW.
+        prior_weight: factor of the prior's loss in the total loss.
+        objectives: the other losses, each with its weight and options.
+        blend: how the members' mean joins the initial map: ``none`` (the mean itself), by their
+            ``agreement``, or by its ``detail``.
+        blend_tolerance: deviation of the members at which agreement gives half weight, as a share of the
+            map's spread.
+        blend_scale: sigma of the filter that separates detail, as a share of the shorter side.
+        early_stop: whether and when members stop early.
+        budget: limit of the time for one photo, such as ``60s`` or ``2m``. Members and steps are lowered
+            until it holds (`optim.planning`).
+        vram: limit of the GPU memory, such as ``8GB``. Fewer members advance together until it holds.
+        performance: how the computation is executed; results differ by rounding alone.
     """
 
     parameterization: Parameterization = "embeddings+decoder"
@@ -196,9 +242,13 @@ class Optim(_Section):
 class Prompting(_Section):
     """Where the prompt comes from if the user gives none.
 
-    ``captioner`` writes it: ``blip2`` (the paper's), ``blip``, or ``none`` for an empty prompt;
-    ``checkpoint`` and ``revision`` replace the captioner's weights by others of its kind. ``fallback`` says
-    what happens if the captioner is not available: an ``error``, or an empty prompt (``none``).
+    Attributes:
+        captioner: who writes the prompt: ``blip2`` (the paper's), ``blip``, or ``none`` for an empty prompt.
+        checkpoint: other weights of the captioner's kind: a hub id or a folder.
+        revision: commit, tag or branch of the captioner's weights on the hub.
+        local_files_only: whether the hub is never asked for the captioner.
+        dtype: precision of the captioner; ``auto`` suits the device.
+        fallback: what happens if the captioner is not available: an ``error``, or an empty prompt (``none``).
     """
 
     captioner: CaptionerChoice = "none"
@@ -224,22 +274,24 @@ def _chosen(value: Any) -> Any:
     names = [name.strip() for name in listed if name.strip()]
     unknown = [name for name in names if name not in (*EXPORTS, "all")]
     if unknown:
-        raise ValueError(f"unknown file {brief(unknown[0])} (valid: {', '.join(EXPORTS)}, all)")
+        hint = nearest(unknown[0], EXPORTS)
+        raise ValueError(f"unknown file {brief(unknown[0])}{hint} (valid: {', '.join(EXPORTS)}, all)")
     return [name for name in EXPORTS if name in names or "all" in names]
 
 
 class Output(_Section):
     """What is written of a result, and how its maps get the photo's size. ``run.json`` is always written.
 
-    ``write`` is a list of names, or a text with commas; ``all`` stands for all of them. A name whose file
-    needs what is not known, such as ``depth`` without metres, is left out, which ``run.json`` says.
-
-    ``upsample``: ``bilinear`` as in the paper's code, or ``guided``: a guided filter on top of it follows the
-    edges of the photo (`exports.enlarge_guided`). ``guided_radius`` is the radius of its window in pixels of
-    the network, ``guided_eps`` its smallest variance of a colour in [0, 1] that counts as an edge.
-
-    ``max_points`` limits the points of ``points.ply``, ``mesh_faces`` the triangles of ``mesh.glb`` and
-    ``texture_side`` the longer side of the photo inside it.
+    Attributes:
+        write: the files to write, as a list or with commas; ``all`` stands for all of them. One that needs
+            what is not known, such as ``depth`` without metres, is left out, which ``run.json`` says.
+        upsample: how maps get the photo's size: ``bilinear`` as in the paper's code, or ``guided``, which
+            follows the edges of the photo (`exports.enlarge_guided`).
+        guided_radius: radius of the guided filter's window, in pixels of the network.
+        guided_eps: smallest variance of a colour in [0, 1] that the guided filter takes for an edge.
+        max_points: most points of ``points.ply``.
+        mesh_faces: most triangles of ``mesh.glb``.
+        texture_side: longer side of the photo inside ``mesh.glb``, in pixels.
     """
 
     write: Annotated[list[Export], BeforeValidator(_chosen)] = Field(
@@ -253,8 +305,45 @@ class Output(_Section):
     texture_side: Annotated[int, Field(ge=16, le=16_384)] = 2048
 
 
+class Thresholds(_Section):
+    """Above these values a failure signature is flagged (`metrics.diagnostics`).
+
+    ``collapse_range``, ``collapse_entropy`` and ``collapse_order`` are those of the parts of the geometry
+    collapse: the lost shares of the initial depth's range, entropy and order.
+    """
+
+    hallucinated_edges: Threshold = 0.046
+    over_smoothing: Threshold = 0.11
+    collapse_range: Threshold = 0.71
+    collapse_entropy: Threshold = 0.43
+    collapse_order: Threshold = 0.54
+    sky_geometry: Threshold = 0.25
+
+
+class Diagnostics(_Section):
+    """How the failure signatures of a result are judged; it changes no map (docs/diagnostics.md).
+
+    ``calibrated_for`` names the preset whose runs the thresholds were chosen on. It is empty where they were
+    not chosen on runs of this preset or of one that it extends: warnings then say so.
+    """
+
+    thresholds: Thresholds = Thresholds()
+    calibrated_for: str = ""
+
+
 class Preset(_Section):
-    """Everything that defines a refinement except the photo, a prompt by hand and the seed."""
+    """Everything that defines a refinement except the photo, a prompt by hand and the seed.
+
+    Attributes:
+        name: name of the preset.
+        description: what the preset is for.
+        depth_model: the model that predicts the map, and its options.
+        renderer: re-lights the photo on the surface of the map; its options.
+        prior: the diffusion model that scores the re-lit pictures, and its options.
+        prompt: where the prompt comes from if none is given.
+        optim: what is learned, for how long, by which losses.
+        output: the files that are written.
+    """
 
     name: str = "unnamed"
     description: str = ""
@@ -264,7 +353,23 @@ class Preset(_Section):
     prompt: Prompting = Prompting()
     optim: Optim = Optim()
     output: Output = Output()
+    diagnostics: Diagnostics = Diagnostics()
 
     def to_yaml(self) -> str:
         """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""
         return dump_yaml(self.model_dump())
+
+    def __repr__(self) -> str:
+        """Return one line; `to_yaml` has all settings."""
+        optim = self.optim
+        parts = ", ".join(component.name for component in (self.depth_model, self.renderer, self.prior))
+        return f"Preset({self.name!r}: {parts}; {optim.members} members x {optim.steps} steps)"
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def _repr_html_(self) -> str:
+        """Return the settings for a notebook, folded below one line."""
+        return (
+            f"<details><summary>{escape(repr(self))}</summary><pre>{escape(self.to_yaml())}</pre></details>"
+        )

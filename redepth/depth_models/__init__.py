@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from redepth.contracts import DepthModel
 from redepth.depth_models.catalog import CATALOG
 from redepth.registry import Registry
 
-REGISTRY = Registry("depth_model", "redepth.depth_models", DepthModel)
+REGISTRY = Registry("depth_model", "redepth.depth_models", "redepth.contracts:DepthModel")
 for _row in CATALOG:
     REGISTRY.add(
         _row.name,

@@ -143,10 +143,12 @@ class Backbone:
         checkpoint: hub id, short name (`redepth list depth-models`), local folder or ``embedded:NAME``.
         revision: commit, tag or branch of the hub repository.
         longer_side: the image's size under ``resize_rule`` (its longer side for upper_bound and
-            stretch), in pixels; None takes it from the checkpoint's preprocessing.
-        resize_rule: see `Preprocessing`; None takes it from the checkpoint's preprocessing.
+            stretch), in pixels; null takes it from the checkpoint's preprocessing.
+        resize_rule: which side of the photo gets ``longer_side`` (`Preprocessing`); null takes it from the
+            checkpoint's preprocessing.
         antialias: whether photos are low-pass filtered when they are shrunk.
-        scale: s of `ops.geometry.relative_depth`; ``auto`` takes it from each photo's first prediction.
+        scale: s of `ops.geometry.relative_depth`, how steep the surface is; ``auto`` takes it from each
+            photo's first prediction.
         margin: m of `ops.geometry.relative_depth`.
     """
 

@@ -124,14 +124,15 @@ class DepthAnything(Backbone):
     The checkpoint decides: the ones with "Metric" in their names predict depth in metres.
 
     Args:
-        checkpoint: hub id, short name, local folder or ``embedded:NAME`` of a transformers ``DepthAnything``.
+        checkpoint: hub id, short name, local folder or ``embedded:NAME`` of the weights.
         revision: commit, tag or branch of the hub repository.
         longer_side: the network input's size under ``resize_rule`` (its longer side for upper_bound),
             in pixels.
-        resize_rule: see `ops.geometry.network_size`.
+        resize_rule: which side of the photo gets ``longer_side`` (`ops.geometry.network_size`).
         antialias: whether photos are low-pass filtered when they are shrunk; not in the paper.
-        scale: s of z = (s + tanh o) / (D + m); None is the paper's 7 for V2 Small, ``auto`` for all others.
-        margin: m of that formula.
+        scale: s of z = (s + tanh o) / (D + m), how steep the surface is. ``auto``: from each photo; null: the
+            paper's 7 for V2 Small, auto for all others.
+        margin: m of z = (s + tanh o) / (D + m), keeps the farthest points finite.
 
     Sources: Depth Anything V2 (arXiv 2406.09414); the split in W and theta is that of arXiv 2512.17908.
     """

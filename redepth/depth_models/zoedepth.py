@@ -61,7 +61,7 @@ class ZoeDepth(Backbone):
     ends of a side of n pixels, and the output is cropped. The other options are those of `Backbone`.
 
     Args:
-        pad: whether to pad and crop.
+        pad: whether the photo is padded, and the map cropped, as in the original code.
 
     Source: Bhat et al., arXiv 2302.12288.
     """

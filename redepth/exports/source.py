@@ -18,9 +18,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from redepth.config import Preset
+    from redepth.ground_truth import GroundTruth
+    from redepth.metrics import Evaluation
+    from redepth.metrics.diagnostics import Signature
 
 Array = NDArray[np.float32]
 MapName = Literal["initial", "refined", "uncertainty", "initial_depth", "depth"]
+
+MEANINGS: dict[tuple[Predicts, Invariance], str] = {
+    ("disparity", "affine"): "affine-invariant disparity: a * D + b is inverse depth for some unknown "
+    "a > 0 and b; larger is nearer",
+    ("depth", "affine"): "affine-invariant depth: a * D + b is depth for some unknown a > 0 and b; "
+    "larger is farther",
+    ("disparity", "metric"): "metric disparity in 1 / metres; larger is nearer",
+    ("depth", "metric"): "metric depth in metres; larger is farther",
+}
+"""What the numbers of a raw output mean, in a sentence."""
 
 
 class Source(Protocol):
@@ -87,6 +100,26 @@ class Source(Protocol):
 
     def map_of(self, name: MapName) -> Array:
         """Return a map at the photo's size, (H, W)."""
+
+    @property
+    def change(self) -> float:
+        """Mean absolute change of the raw output, over the range of the initial one."""
+
+    @property
+    def turn(self) -> float:
+        """Mean angle between the normals before and after, in degrees."""
+
+    @property
+    def ground_truth(self) -> GroundTruth | None:
+        """What the result is measured against."""
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """``initial`` and ``refined`` under the paper's protocol; empty without ground truth."""
+
+    @property
+    def flagged(self) -> list[Signature]:
+        """The failure signatures above their thresholds."""
 
     @property
     def warnings(self) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from redepth.config.schema import DEFAULT_EXPORTS, EXPORTS, Output
-from redepth.errors import MissingDependencyError
+from redepth.config.schema import DEFAULT_EXPORTS, Output
+from redepth.errors import MissingDependencyError, one_line
 from redepth.exports.intrinsics import write_intrinsics
 from redepth.exports.maps import (
     write_depth,
@@ -46,6 +47,9 @@ WRITERS: dict[Export, Callable[[Source, Path], Written]] = {
     "intrinsics": write_intrinsics,
 }
 
+
+INDISPENSABLE: tuple[Export, ...] = ("map",)
+"""Without these there is no result: if one of them cannot be written, nothing is."""
 
 ROOM: dict[Export, int] = {
     "map": 4,
@@ -89,26 +93,37 @@ def check_packages(output: Output) -> None:
 
 
 def write_files(source: Source, folder: Path) -> dict[str, Any]:
-    """Write the chosen files to an empty folder.
+    """Write the chosen files to an empty folder; one that fails does not keep the others from being written.
 
     Returns:
         Entries of the run record: ``contents``, name -> what the file holds and its unit; ``not_written``,
-        choice -> why; and, where they were chosen, ``png``, the scale and offset of the 16-bit map, and
-        ``points``, their number.
+        choice -> why; ``write_errors``, the choices among these whose writing failed; and, where they were
+        chosen, ``png``, the scale and offset of the 16-bit map, and ``points``, their number.
+
+    Raises:
+        OutputError: the map cannot be written; so any other error of its writing.
     """
     chosen = source.preset.output.write
     contents: dict[str, dict[str, Any]] = {}
-    entries: dict[str, Any] = {"contents": contents, "not_written": {}}
+    entries: dict[str, Any] = {"contents": contents, "not_written": {}, "write_errors": []}
     for name in chosen:
         if source.large:
             give_back_freed_memory()
         try:
-            written = WRITERS[name](source, folder)
+            written = _write(name, source, folder)
         except NotWrittenError as error:
             entries["not_written"][name] = str(error)
             # Who leaves the choice to redepth does not expect each of the files.
-            level = logging.INFO if tuple(chosen) in (DEFAULT_EXPORTS, EXPORTS) else logging.WARNING
+            level = logging.INFO if set(DEFAULT_EXPORTS) <= set(chosen) else logging.WARNING
             log.log(level, "%s is not written: %s", name, error)
+            continue
+        except Exception as error:
+            if name in INDISPENSABLE:
+                raise
+            log.debug("%s is not written", name, exc_info=True)
+            # Not the hidden folder in which it is written first.
+            entries["not_written"][name] = one_line(error).replace(f"{folder}{os.sep}", "")
+            entries["write_errors"].append(name)
             continue
         contents[written.name] = {"holds": written.holds, "unit": written.unit or None, **written.details}
         if name == "preview":
@@ -116,3 +131,14 @@ def write_files(source: Source, folder: Path) -> dict[str, Any]:
     if "points" in chosen:
         entries["points"] = contents.get("points.ply", {}).get("points", 0)
     return entries
+
+
+def _write(name: Export, source: Source, folder: Path) -> Written:
+    """Write one of the files; one that fails leaves nothing of itself."""
+    before = set(folder.iterdir())
+    try:
+        return WRITERS[name](source, folder)
+    except BaseException:
+        for path in set(folder.iterdir()) - before:
+            path.unlink()
+        raise

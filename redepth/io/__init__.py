@@ -31,6 +31,7 @@ from redepth.io.transaction import recover, replaced_folder
 from redepth.io.write import (
     atomic_path,
     json_line,
+    json_text,
     remove_leftovers,
     require_room,
     row_blocks,
@@ -69,6 +70,7 @@ __all__ = [
     "image_size",
     "is_safe_name",
     "json_line",
+    "json_text",
     "load_colmap_points",
     "load_depth_map",
     "load_disparity_png",

@@ -128,7 +128,17 @@ def save_text(path: StrPath, text: str) -> None:
 
 
 def save_json(path: StrPath, value: Any) -> None:
-    """Write JSON, indented by 2, atomically.
+    """Write JSON atomically; the arguments are those of `json_text`.
+
+    Raises:
+        TypeError: a value has no JSON form.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Return JSON, indented by 2, with a line break at its end.
 
     numpy scalars and arrays become numbers and lists, paths become strings. NaN and infinities,
     which JSON does not have, become null.
@@ -140,12 +150,11 @@ def save_json(path: StrPath, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     if _SURROGATE.search(text):  # of a file name that is not UTF-8
         text = json.dumps(value, indent=2, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    return text + "\n"
 
 
 def json_line(value: Any) -> str:
-    """Return JSON on one line, with a line break at its end; values are converted as by `save_json`."""
+    """Return JSON on one line, with a line break at its end; values are converted as by `json_text`."""
     return json.dumps(_jsonable(value), allow_nan=False) + "\n"
 
 

@@ -1,14 +1,15 @@
 """The paper's four failure signatures, as numbers: hallucinated edges, over-smoothing, collapse, sky.
 
 Each value is 0 for a refinement that changed nothing and grows with the failure; above its threshold it is
-flagged. ``docs/diagnostics.md`` describes how the thresholds were chosen. Source of the signatures: the
-limitations of Re-Depth Anything (arXiv 2512.17908); the measures are redepth's own.
+flagged. A preset has thresholds of its own, because presets differ in how much a healthy run changes a map:
+``docs/diagnostics.md`` describes how they are chosen. Source of the signatures: the limitations of Re-Depth
+Anything (arXiv 2512.17908); the measures are redepth's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,22 +26,33 @@ LONGEST = 256
 """Larger maps are shrunk to this longer side first, so that one threshold fits all network sizes."""
 
 THRESHOLDS = {
-    "hallucinated_edges": 0.02,
-    "over_smoothing": 0.2,
-    "geometry_collapse": 0.4,
-    "sky_geometry": 0.12,
+    "hallucinated_edges": 0.046,
+    "over_smoothing": 0.11,
+    "collapse_range": 0.71,
+    "collapse_entropy": 0.43,
+    "collapse_order": 0.54,
+    "sky_geometry": 0.25,
 }
+"""Those of a preset that sets none; the collapse has one for each of its parts."""
 
 MEANINGS = {
     "hallucinated_edges": "share of the refined depth's edges that are new, lie on texture and are supported "
     "neither by the initial depth nor by members that agree on something other than the photo's brightness",
-    "over_smoothing": "share of the initial depth's fine detail that was lost at the photo's edges or in its "
-    "dark regions, whichever lost more",
-    "geometry_collapse": "1 minus the remaining share of the initial depth's range, entropy or order, "
-    "whichever lost most",
+    "over_smoothing": "lost share of the initial depth's fine detail relative to its coarser detail, at the "
+    "photo's edges or in its dark regions, whichever lost more",
+    "geometry_collapse": "lost share of the initial depth's range, entropy or order, whichever is largest "
+    "relative to its threshold",
     "sky_geometry": "how near the nearest tenth of the sky is, from 0 (the farthest level of the refined "
     "depth) to 1 (its nearest level)",
 }
+
+REMEDIES = {
+    "hallucinated_edges": "lower prior.guidance_scale",
+    "over_smoothing": "lower optim.objectives.smoothness.weight",
+    "geometry_collapse": "lower optim.learning_rates",
+    "sky_geometry": "set optim.objectives.sky.weight=1",
+}
+"""What to try first."""
 
 ADVICE = {
     "hallucinated_edges": "lower optim.learning_rates or prior.guidance_scale, raise optim.members, or set "
@@ -50,6 +62,7 @@ ADVICE = {
     "optim.parameterization=embeddings",
     "sky_geometry": "set optim.objectives.sky.weight=1, with --sky-mask if the sky is not detected well",
 }
+"""Everything that may help."""
 
 _DARK = 0.2
 """Luma below which a pixel is in a dark region."""
@@ -62,18 +75,22 @@ class Signature:
     """One failure signature of one refinement.
 
     Attributes:
-        name: a key of `THRESHOLDS`.
+        name: a key of `MEANINGS`.
         value: >= 0, larger is worse; None if it cannot be measured, and ``note`` says why.
         threshold: the signature is flagged above it.
+        part: of several parts with thresholds of their own, the one that the value is of.
         parts: the numbers that the value was computed from; None for one that cannot be measured.
         note: a limitation of the value, if there is one.
+        calibrated_for: the preset whose runs the thresholds were chosen on; empty if they were not.
     """
 
     name: str
     value: float | None
     threshold: float
+    part: str = ""
     parts: Mapping[str, float | None] = field(default_factory=dict)
     note: str = ""
+    calibrated_for: str = ""
 
     @property
     def flagged(self) -> bool:
@@ -92,15 +109,17 @@ class Signature:
 
     @property
     def warning(self) -> str:
-        """One line: the value, what it measures and what to do."""
+        """A short line: the value, and what to try first."""
         value = "not measured" if self.value is None else f"{self.value:.2g}"
-        return f"{self.title}: {value}, above {self.threshold:g} ({self.meaning}); {ADVICE[self.name]}"
+        title = f"{self.title} ({self.part})" if self.part else self.title
+        uncertain = "" if self.calibrated_for else " (not calibrated for this preset)"
+        return f"{title} {value}, above {self.threshold:.2g}: {REMEDIES[self.name]}{uncertain}"
 
     def record(self) -> dict[str, Any]:
         """Return the signature as plain data."""
         data = asdict(self)
         del data["name"]
-        return {**data, "flagged": self.flagged, "meaning": self.meaning}
+        return {**data, "flagged": self.flagged, "meaning": self.meaning, "advice": ADVICE[self.name]}
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,8 @@ def diagnose(
     refined: Tensor | None = None,
     predicts: Predicts = "disparity",
     sky: Tensor | None = None,
+    thresholds: Mapping[str, float] = THRESHOLDS,
+    calibrated_for: str = "",
 ) -> dict[str, Signature]:
     """Measure the four signatures of one refinement, name -> `Signature`.
 
@@ -140,6 +161,52 @@ def diagnose(
         refined: (1, 1, H, W) the ensemble's output; by default the mean of the members.
         predicts: what the raw outputs are.
         sky: (1, 1, H, W) bool, True where there is sky; by default it is detected (`ops.sky.sky_mask`).
+        thresholds: a value for each key of `THRESHOLDS`.
+        calibrated_for: the preset whose runs they were chosen on, if they were.
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
+    measured = measure(photo, initial, members, refined=refined, predicts=predicts, sky=sky)
+    return {m.name: replace(m.signature(thresholds), calibrated_for=calibrated_for) for m in measured}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of a signature.
+
+    Attributes:
+        name: of the signature.
+        values: key of `THRESHOLDS` -> value, >= 0; empty if it cannot be measured.
+        parts: numbers that they were computed from.
+        note: a limitation.
+    """
+
+    name: str
+    values: Mapping[str, float]
+    parts: Mapping[str, float | None] = field(default_factory=dict)
+    note: str = ""
+
+    def signature(self, thresholds: Mapping[str, float]) -> Signature:
+        """Return the signature with the value that is largest relative to its threshold."""
+        if not self.values:
+            threshold = thresholds[_COLLAPSE[0] if self.name == "geometry_collapse" else self.name]
+            return Signature(self.name, None, threshold, parts=self.parts, note=self.note)
+        key = max(self.values, key=lambda key: self.values[key] / max(thresholds[key], 1e-9))
+        part = key.partition("_")[2] if key in _COLLAPSE else ""
+        return Signature(self.name, self.values[key], thresholds[key], part, self.parts, self.note)
+
+
+def measure(
+    photo: Tensor,
+    initial: Tensor,
+    members: Tensor,
+    *,
+    refined: Tensor | None = None,
+    predicts: Predicts = "disparity",
+    sky: Tensor | None = None,
+) -> tuple[Measured, ...]:
+    """Measure the four signatures without judging them; the arguments are those of `diagnose`.
 
     Raises:
         ValueError: the shapes do not match.
@@ -158,16 +225,15 @@ def diagnose(
         members=_scale_like(_shrink(members.float()), small_refined),
         sky=_shrink(sky.float()) > 0.5,
     )
-    signatures = (
+    return (
         _hallucinated_edges(maps),
         _over_smoothing(maps),
         _geometry_collapse(small_initial, small_refined),
         _sky_geometry(maps),
     )
-    return {signature.name: signature for signature in signatures}
 
 
-def _hallucinated_edges(maps: _Maps) -> Signature:
+def _hallucinated_edges(maps: _Maps) -> Measured:
     r"""New edges on texture without support, over all edges of the refined depth.
 
     .. math:: v = \frac{\sum e \, t \, (1 - a (1 - c))}{\sum |\nabla n|}, \qquad
@@ -198,7 +264,8 @@ def _hallucinated_edges(maps: _Maps) -> Signature:
     note = ""
     if single:
         note = "a single member has no agreement: only edges that copy the photo's brightness count"
-    return _signature("hallucinated_edges", unsupported / total if total > 0 else 0.0, parts, note)
+    value = unsupported / total if total > 0 else 0.0
+    return Measured("hallucinated_edges", {"hallucinated_edges": value}, parts, note)
 
 
 def _share_of(edges: Tensor, share: Tensor) -> float | None:
@@ -221,63 +288,72 @@ def _agreed(change: Tensor, members: Tensor) -> Tensor:
     return squared / (squared + variance).clamp(min=1e-20)
 
 
-def _over_smoothing(maps: _Maps) -> Signature:
-    r"""Lost fine detail over the initial fine detail, in the worse of two regions.
+def _over_smoothing(maps: _Maps) -> Measured:
+    r"""Lost share of fine detail in all detail, in the worse of two regions.
 
-    .. math:: v = \max_R \frac{\sum_R \max(0, h_0 - h)}{\sum_R h_0}, \qquad
-        h = G_{3\sigma} * |n - G_\sigma * n|
+    .. math:: v = \max_R \max\Big(0, 1 - \frac{r_R(n)}{r_R(n_0)}\Big), \qquad
+        r_R(n) = \frac{\sum_R G_{3\sigma} * |n - G_\sigma * n|}
+                     {\sum_R G_{3\sigma} * |G_\sigma * n - G_{12\sigma} * n|}
 
-    for nearness n and Gaussians G, sigma 1 % of the shorter side. The regions are the tenth of the photo with
-    the strongest edges, and where its luma is below 0.2.
+    for nearness n, before n_0, and Gaussians G, sigma 0.5 % of the shorter side. A refinement that replaces
+    detail by other detail, or halves the range, keeps this share; blur lowers it. The regions are the tenth
+    of the photo with the strongest edges, and where its luma is below 0.2.
     """
-    fine = maps.pixels(0.01, 0.5)
+    fine = maps.pixels(0.005, 0.5)
     before, after = (_detail(n, fine) for n in (maps.before, maps.after))
-    change = length(gradient(gaussian_blur(maps.brightness, fine / 2))) * maps.pixels(0.01, 0)
+    edge = maps.pixels(0.01, 0.5) / 2
+    change = length(gradient(gaussian_blur(maps.brightness, edge))) * maps.pixels(0.01, 0)
     strong = change.flatten().kthvalue(max(1, round(0.9 * change.numel()))).values
     regions = {"edges": (change >= strong) & (change > 0.005), "dark": maps.brightness < _DARK}
     parts = {name: _lost(before, after, region) for name, region in regions.items()}
     losses = [loss for loss in parts.values() if loss is not None]
     if not losses:
         note = "the initial depth has no fine detail at image edges or in dark regions"
-        return _signature("over_smoothing", None, parts, note)
-    return _signature("over_smoothing", max(losses), parts)
+        return Measured("over_smoothing", {}, parts, note)
+    return Measured("over_smoothing", {"over_smoothing": max(losses)}, parts)
 
 
-def _detail(near: Tensor, fine: float) -> Tensor:
-    return gaussian_blur((near - gaussian_blur(near, fine)).abs(), 3 * fine)
+def _detail(near: Tensor, fine: float) -> tuple[Tensor, Tensor]:
+    """Return the local strength of the fine and of the coarser detail."""
+    smooth, coarse = gaussian_blur(near, fine), gaussian_blur(near, 12 * fine)
+    return gaussian_blur((near - smooth).abs(), 3 * fine), gaussian_blur((smooth - coarse).abs(), 3 * fine)
 
 
-def _lost(before: Tensor, after: Tensor, region: Tensor) -> float | None:
-    """Share of the detail in a region that was lost; None if the region or its detail is too small."""
-    if float(region.float().mean()) < _SMALLEST_REGION or float(before[region].mean()) < 1e-4:
+def _lost(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], region: Tensor) -> float | None:
+    """Return the lost share of fine detail in a region; None if the region or its detail is too small."""
+    if float(region.float().mean()) < _SMALLEST_REGION or float(before[0][region].mean()) < 1e-5:
         return None
-    return float((before - after)[region].clamp(min=0).sum() / before[region].sum())
+    fine, coarse, fine_after, coarse_after = (float(x[region].sum()) for x in (*before, *after))
+    return max(0.0, 1 - fine_after * coarse / (coarse_after * fine)) if coarse_after > 0 else 1.0
 
 
-def _geometry_collapse(before: Tensor, after: Tensor) -> Signature:
+_COLLAPSE = ("collapse_range", "collapse_entropy", "collapse_order")
+
+
+def _geometry_collapse(before: Tensor, after: Tensor) -> Measured:
     """Loss of range (`spread`), of `entropy` and of order (`rank_correlation`) of the raw output."""
     width = float(spread(before))
     if width == 0:
-        return _signature("geometry_collapse", None, {}, "the initial depth is constant and cannot collapse")
+        return Measured("geometry_collapse", {}, note="the initial depth is constant and cannot collapse")
     parts = {
         "range": float(spread(after)) / width,
         "entropy": entropy(after) / entropy(before),
         "rank_correlation": rank_correlation(before, after),
     }
-    remaining = min(1.0, max(0.0, min(parts.values())))
-    return _signature("geometry_collapse", 1 - remaining, dict(parts))
+    losses = (min(1.0, max(0.0, 1 - left)) for left in parts.values())
+    return Measured("geometry_collapse", dict(zip(_COLLAPSE, losses, strict=True)), dict(parts))
 
 
-def _sky_geometry(maps: _Maps) -> Signature:
+def _sky_geometry(maps: _Maps) -> Measured:
     """Mean nearness of the nearest tenth of the sky, without its border, where depth is blurred."""
     border = round(maps.pixels(0.02, 1))
     inside = dilate((~maps.sky).float(), border) == 0
     parts: dict[str, float | None] = {"share": float(maps.sky.float().mean()), "before": None}
     if float(inside.float().mean()) < _SMALLEST_REGION:
         note = "no sky, or too little of it: give a mask if there is sky"
-        return _signature("sky_geometry", None, parts, note)
+        return Measured("sky_geometry", {}, parts, note)
     parts["before"] = _nearest(maps.before[inside])
-    return _signature("sky_geometry", _nearest(maps.after[inside]), parts)
+    return Measured("sky_geometry", {"sky_geometry": _nearest(maps.after[inside])}, parts)
 
 
 def _nearest(near: Tensor) -> float:
@@ -299,16 +375,13 @@ def _shrink(values: Tensor) -> Tensor:
     return geometry.resize(values, *size, antialias=True)
 
 
-def _signature(
-    name: str, value: float | None, parts: Mapping[str, float | None], note: str = ""
-) -> Signature:
-    return Signature(name, value, THRESHOLDS[name], dict(parts), note)
-
-
-def _not_finite() -> dict[str, Signature]:
+def _not_finite() -> tuple[Measured, ...]:
     """Return the signatures of a depth map with NaN or infinities: it has collapsed, the rest is unknown."""
-    values = dict.fromkeys(MEANINGS) | {"geometry_collapse": 1.0}
-    return {name: _signature(name, value, {}, "a depth map is not finite") for name, value in values.items()}
+    note = "a depth map is not finite"
+    collapsed = dict.fromkeys(_COLLAPSE, 1.0)
+    return tuple(
+        Measured(name, collapsed if name == "geometry_collapse" else {}, note=note) for name in MEANINGS
+    )
 
 
 def _check_shapes(

@@ -23,11 +23,13 @@ class Evaluation:
         aligned: (H, W) the prediction as depth in the ground truth's units, not clipped.
         clipped: share of the mask's pixels whose aligned depth was not positive; they were set to the
             least ground-truth depth of the mask, so that no metric becomes NaN.
+        protocol: name of the evaluation protocol; empty where none was named.
     """
 
     metrics: dict[str, float]
     aligned: Tensor
     clipped: float
+    protocol: str = ""
 
 
 def evaluate(

@@ -11,6 +11,7 @@ from torch import Generator
 
 from redepth.contracts import Illumination, Noise, Prior, Renderer, StepDraws
 from redepth.errors import InputError
+from redepth.optim.component_checks import check_draw, title
 
 FRAME = "x right, y up, z towards the viewer"
 """The frame of light directions, stored with recorded draws."""
@@ -32,12 +33,22 @@ def draw_steps(
     """
     generators = [member_generator(seed, member) for member in members]
     for step in range(steps):
-        yield StepDraws.cat([_draw(renderer, prior, g, step / steps) for g in generators])
+        check = step == 0
+        yield StepDraws.cat([_draw(renderer, prior, g, step / steps, check=check) for g in generators])
 
 
-def _draw(renderer: Renderer, prior: Prior, generator: Generator, progress: float) -> StepDraws:
+def _draw(
+    renderer: Renderer, prior: Prior, generator: Generator, progress: float, *, check: bool
+) -> StepDraws:
+    """Draw a member's step; ``check``: raise RedepthError unless both components draw what they should."""
+    lights = renderer.lights
     light = renderer.draw(1, generator)
-    return StepDraws(light, prior.draw(renderer.lights, generator, progress).as_member())
+    if check:
+        check_draw(title("renderer", renderer), light, Illumination, (1, lights))
+    noise = prior.draw(lights, generator, progress)
+    if check:
+        check_draw(title("prior", prior), noise, Noise, (lights,))
+    return StepDraws(light, noise.as_member())
 
 
 def record_draws(renderer: Renderer, prior: Prior, seed: int, members: int, steps: int) -> list[StepDraws]:

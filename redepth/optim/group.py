@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from redepth.config import EarlyStop
-from redepth.contracts import LearnsByMember, StepDraws
+from redepth.contracts import LearnsByMember, StepDraws, Surface
+from redepth.optim import component_checks as checks
 from redepth.optim.loss_log import LossLog, Result
 from redepth.optim.parameterizations import Parameterization
 from redepth.optim.plan import Plan
@@ -60,6 +62,7 @@ class Group:
         rule = solver.optim.early_stop if plan.early_stop else EarlyStop()
         self.loss_log = LossLog(len(members), rule, solver.device)
         self.optimizer = solver.make_optimizer(self.state)
+        self._checked = False
 
     def set_rates(self, factor: float) -> None:
         """Set the learning rates to their base times a factor."""
@@ -76,12 +79,21 @@ class Group:
         losses, surface, relit = self._solver.step(
             self.state, problem.image, problem.linear, problem.condition, draws, problem.guidance
         )
+        if not self._checked:
+            # The first step is no CUDA graph, which could not read values.
+            self._check(losses, surface, relit)
         offset = self.state.offset.detach().clone()
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].sum().backward()
         self._update(losses["total"])
         detached = {name: values.detach() for name, values in losses.items()}
         return Taken(detached, surface.raw.detach(), surface.depth.detach(), offset, relit.detach())
+
+    def _check(self, losses: Mapping[str, Tensor], surface: Surface, relit: Tensor) -> None:
+        solver = self._solver
+        titles = {name: checks.objective_title(name, term) for name, (_, term) in solver.objectives.items()}
+        checks.check_values(checks.title("renderer", solver.renderer), relit, surface, losses, titles)
+        self._checked = True
 
     def _update(self, total: Tensor) -> None:
         """Change the parameters, unless this or an earlier step was not finite."""

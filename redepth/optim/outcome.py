@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from redepth.config import Blend
@@ -88,7 +90,8 @@ class Outcome:
         member_depths: (M,1,H,W) relative depth of each member, with its learned scale offset.
         offsets: (M,) learned scale offsets o.
         members_per_batch: how many members advanced together.
-        history: name -> one list per member with a loss per step taken.
+        history: name -> one list per member with a loss per step taken: ``prior`` unless its weight is 0,
+            each objective (both unweighted) and ``total``. Members that stopped early have shorter lists.
         steps_done: steps taken by each member.
         partial: whether the run ended before all members had taken all steps. An early stop and the end of
             a time limit do not make it partial.
@@ -148,6 +151,28 @@ class Outcome:
         if self.blend == "agreement":
             return agreement_weight(self.initial, self.members, self.blend_tolerance)
         return torch.ones_like(self.initial)
+
+    @cached_property
+    def losses(self) -> dict[str, NDArray[np.float64]]:
+        """`history` as arrays: name -> (members, steps), NaN after the last step of a member."""
+        steps = max(self.steps_done)
+        return {
+            name: np.array([[*row, *[np.nan] * (steps - len(row))] for row in rows])
+            for name, rows in self.history.items()
+        }
+
+    def record(self) -> dict[str, Any]:
+        """Return how the run went, without its losses, as JSON-compatible data."""
+        return {
+            "partial": self.partial,
+            "reason": self.reason,
+            "members_done": len(self.members),
+            "members_per_batch": self.members_per_batch,
+            "steps_done": self.steps_done,
+            "fit": None if self.fit is None else self.fit.record(),
+            "scale_offsets": self.offsets.tolist(),
+            "sky_mask": "given" if self.sky_given else "looked for",
+        }
 
     def blend_record(self) -> dict[str, Any]:
         """Return how `refined` is computed, as JSON-compatible data."""

@@ -33,6 +33,7 @@ from redepth.guidance import NOTHING, UNGUIDED, Frame, Given, Guidance, PhotoDat
 from redepth.ops import color, geometry, panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.sky import sky_mask
+from redepth.optim import component_checks as checks
 from redepth.optim import execution
 from redepth.optim.group import FUSED_DEVICES
 from redepth.optim.loop import Loop, Watch
@@ -99,21 +100,25 @@ class Refiner:
         """
         if photo.dim() != 4 or photo.shape[:2] != (1, 3):
             raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
+        who = checks.title("depth model", self.depth_model)
         try:
             image = self.depth_model.prepare(photo.to(self.device, torch.float32))
+            checks.check_image(who, image)
             features = self.depth_model.encode(image)
+            checks.check_features(who, features)
             initial = self.depth_model.decode(features)
+            checks.check_prediction(who, initial, image)
         except RedepthError:
             raise
         except Exception as error:  # of a network that its checkpoint builds, and that does not fit together
             if is_out_of_memory(error):
                 raise
             raise RedepthError(
-                f"the depth model {type(self.depth_model).__name__} fails on this photo "
+                f"{who} fails on this photo "
                 f"({type(error).__name__}: {cut(str(error), 200)}): check its checkpoint"
             ) from error
         if not bool(torch.isfinite(initial).all()):
-            raise RedepthError("the depth model's prediction is not finite: check its weights")
+            raise RedepthError(f"the prediction of {who} is not finite: check its weights")
         return image, features, initial
 
     def make_problem(self, photo: Tensor, prompt: str = "", given: Given = NOTHING) -> Problem:
@@ -136,6 +141,7 @@ class Refiner:
         image, features, prediction = self.predict(photo)
         camera = self._camera(given.camera, *photo.shape[-2:])
         condition = self.prior.condition(image, prompt)
+        checks.check_condition(checks.title("prior", self.prior), condition)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
         unit = self.unit(prediction)
@@ -283,10 +289,16 @@ class Refiner:
             condition: of the prior.
             draws: the random numbers of the step, on the device.
             guidance: what is known of the photo besides its pixels.
+
+        Raises:
+            RedepthError: a component returns another layout than its contract says, or no gradient.
         """
         raw = state.raw()
+        members = state.members
+        checks.check_raw(checks.title("depth model", self.depth_model), raw, members, image)
         depth = self.relative_depth(raw, state.offset)
         relit = self.renderer(depth, linear, draws.illumination)
+        checks.check_relit(checks.title("renderer", self.renderer), relit, self.renderer.lights, depth)
         surface = Surface(raw, depth, image, self.depth_model.predicts, guidance)
         losses: dict[str, Tensor] = {}
         total = raw.new_zeros(len(raw))
@@ -295,10 +307,15 @@ class Refiner:
             scored = self.prior(
                 relit.flatten(0, 1), condition, draws.illumination.flatten(), draws.noise.flatten()
             )
+            pictures = relit.shape[0] * relit.shape[1]
+            who = checks.title("prior", self.prior)
+            checks.check_loss(who, scored, pictures, "picture", relit, gradient=True)
             losses["prior"] = scored.view(relit.shape[:2]).mean(dim=1)
             total = total + self.optim.prior_weight * losses["prior"]
         for name, (weight, objective) in self.objectives.items():
             losses[name] = objective(surface)
+            who = checks.objective_title(name, objective)
+            checks.check_loss(who, losses[name], members, "member", raw, gradient=False)
             total = total + weight * losses[name]
         losses["total"] = total
         return losses, surface, relit

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-from redepth.contracts import Prior
 from redepth.registry import Registry
 
-REGISTRY = Registry("prior", "redepth.priors", Prior)
+REGISTRY = Registry("prior", "redepth.priors", "redepth.contracts:Prior")
 REGISTRY.add(
     "stable-diffusion",
     "redepth.priors.stable_diffusion:StableDiffusion",
     "latent, conditioned on a prompt: Stable Diffusion 1.x and 2.x; 1.5 is the paper's",
+    licence="CreativeML OpenRAIL-M",
 )
 REGISTRY.add(
     "stable-diffusion-2.1",
     "redepth.priors.stable_diffusion:StableDiffusion21",
     "the same at 768 x 768 with Stable Diffusion 2.1, which predicts v",
+    licence="CreativeML OpenRAIL++-M",
 )
 REGISTRY.add(
     "stable-diffusion-xl",
     "redepth.priors.stable_diffusion_xl:StableDiffusionXL",
     "latent, conditioned on a prompt through two text encoders, and on its size: SDXL",
+    licence="CreativeML OpenRAIL++-M",
 )
 REGISTRY.add(
     "stable-diffusion-3",
     "redepth.priors.stable_diffusion_3:StableDiffusion3",
     "latent flow matching, conditioned on a prompt through two or three text encoders: SD 3 and 3.5",
+    licence="Stability AI Community",
 )
 REGISTRY.add(
     "ic-light",
     "redepth.priors.ic_light:ICLight",
     "re-lighting, conditioned on the photo's latents and the light in words: IC-Light on SD 1.5",
+    licence="none stated on its hub page; ask",
 )
 REGISTRY.add(
     "pixel-diffusion",
     "redepth.priors.pixel_diffusion:PixelDiffusion",
     "pixel space: UNet2DModel (DDPM), or a re-lighting UNet conditioned on the photo and the light",
+    licence="Apache-2.0",
 )
 
 register = REGISTRY.register

@@ -53,23 +53,24 @@ class DiffusionPrior(ABC):
     gradient g = w(t) (...); its derivative is g. `redepth.priors.scores` has each rule's equation and source.
 
     Args:
-        score: the rule.
-        guidance_scale: g of classifier-free guidance.
-        guidance_base: which prediction guidance starts from; see `scores.guide`.
-        weighting: w(t); see `scores.weight`.
-        t_min: least timestep as a fraction of the schedule's length T.
-        t_max: largest one; t is uniform over the integers between.
-        t_annealing: how t_max falls to t_min over the run: ``constant`` not at all, ``linear``, or ``sqrt``
-            with the square root of the share of steps that are done (fast at first).
+        score: the rule that turns the model's predictions into a gradient.
+        guidance_scale: g of classifier-free guidance: how strongly the prompt or condition counts.
+        guidance_base: which prediction guidance starts from (`scores.guide`).
+        weighting: w(t), how much each noise level counts (`scores.weight`).
+        t_min: least timestep, the least noise, as a fraction of the schedule's length T.
+        t_max: largest timestep, as t_min; t is uniform over the integers between.
+        t_annealing: how t_max falls to t_min over the run: not at all (``constant``), ``linear``, or fast at
+            first (``sqrt``: with the square root of the share of steps that are done).
         reduction: whether a picture's loss is the mean or the sum over its entries.
-        clip: largest root mean square of a picture's gradient; none: not clipped. Entries that are not
+        clip: largest root mean square of a picture's gradient; null: not clipped. Entries that are not
             finite make the loss so: a run in half precision switches to float32, any other one ends.
-        negative_scale: omega_2 of ``csd``.
-        inversion_steps: of ``ism`` and ``sdi``; each runs the model once (``sdi``: under guidance).
-        inversion_guidance: of ``sdi``.
-        interval: timesteps between the two levels of ``ism``.
-        lora_rank: of ``vsd``'s learned copy.
-        lora_rate: its learning rate.
+        negative_scale: omega_2 of the score csd: weight of the negative prompt; 0: without it.
+        inversion_steps: steps of the inversion of the scores ism and sdi; each runs the model once (sdi:
+            under guidance).
+        inversion_guidance: guidance scale of the inversion of the score sdi.
+        interval: timesteps between the two noise levels of the score ism.
+        lora_rank: rank of the adapter that the score vsd trains.
+        lora_rate: learning rate of the adapter that the score vsd trains.
         dtype: precision of the frozen model. ``auto`` is float16 on CUDA and float32 elsewhere; float16
             on a CPU runs in float32.
     """

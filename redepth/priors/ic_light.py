@@ -44,7 +44,7 @@ class ICLight(StableDiffusion):
     Args:
         light_checkpoint: hub id or local folder of the offsets.
         light_file: name of the file of the offsets, of the form with text and foreground (``fc``, ``fcon``).
-        light_revision: commit, tag or branch of their repository.
+        light_revision: commit, tag or branch of the offsets' repository.
         condition_on: ``photo+light`` appends to the prompt where the light comes from (``light from the
             left``, the nearest of `LIGHTS`); ``photo`` leaves it out.
 

@@ -64,15 +64,15 @@ class LatentDiffusion(DiffusionPrior):
         checkpoint: hub id or local folder of a diffusers pipeline.
         revision: commit, tag or branch of the hub repository.
         variant: weights of another kind in the same repository, such as ``fp16`` (half the download).
-        local_files_only: never contact the hub.
+        local_files_only: whether the hub is never asked.
         size: side of the square picture, in pixels.
-        vae: the pipeline's ``own``, or a ``tiny`` one, about nine times cheaper.
+        vae: encoder of the pictures: the pipeline's ``own``, or a ``tiny`` one, about nine times cheaper.
         vae_checkpoint: hub id or local folder of another VAE of that kind; by default the pipeline's own,
             or the family's tiny one.
-        vae_revision: commit, tag or branch of its repository.
-        weights: ``trained``, or ``random`` for the ablation: the same denoiser with random weights; VAE and
-            text encoders stay trained.
-        random_seed: seed of random weights.
+        vae_revision: commit, tag or branch of the other VAE's repository.
+        weights: ``trained``, or ``random`` for the ablation. The denoiser is the same with random weights;
+            VAE and text encoders stay trained.
+        random_seed: seed of the random weights.
         negative_prompt: prompt of the unconditional prediction. For the scores that have a negative prompt
             beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is the negative prompt, and
             empty means `NEGATIVE`.

@@ -46,13 +46,13 @@ class PixelDiffusion(DiffusionPrior):
         checkpoint: hub id, local folder or ``embedded:NAME``; with ``unet/`` and ``scheduler/``, or both at
             the root.
         revision: commit, tag or branch of the hub repository.
-        local_files_only: never contact the hub.
-        view: side of the scored window, at a random place: ``own-scale`` the model's own size in pixels
-            of the picture; ``whole`` the picture's shorter side, resampled to the model's size;
-            ``multiscale`` uniform between the two.
+        local_files_only: whether the hub is never asked.
+        view: size of the scored window, which is at a random place. ``own-scale``: the model's own size in
+            pixels of the picture. ``whole``: the picture's shorter side, resampled to the model's size.
+            ``multiscale``: uniform between the two.
         condition_on: the inputs that a relighting model is conditioned on.
         weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
-        random_seed: seed of random weights.
+        random_seed: seed of the random weights.
     """
 
     guidance_scale: Annotated[float, Field(ge=0, le=10_000)] = 2.0
@@ -71,6 +71,7 @@ class PixelDiffusion(DiffusionPrior):
     renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
+    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

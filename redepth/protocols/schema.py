@@ -153,6 +153,25 @@ class EvaluationProtocol(_Record):
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def line(self) -> str:
+        """Name, alignment and resolution: why another protocol gives other figures for the same map."""
+        methods = dict.fromkeys((self.alignment.disparity, self.alignment.depth))
+        if isinstance(self.resolution, Size):
+            size = f"at {self.resolution.width} x {self.resolution.height}"
+        else:
+            size = f"at the {'truth' if self.resolution == 'truth' else 'network'}'s size"
+        return f"protocol {self.name}: aligned by {' or '.join(methods)}, {size}"
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a record says of the protocol beside its numbers."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "sha256": self.sha256,
+            "description": self.description,
+        }
+
     def pinned(self, names: Sequence[str]) -> EvaluationProtocol:
         """Return the protocol with its split fixed to these images: their number and hash are filled in."""
         sha256 = names_hash(names)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from redepth.contracts import Renderer
 from redepth.registry import Registry
 
-REGISTRY = Registry("renderer", "redepth.renderers", Renderer)
+REGISTRY = Registry("renderer", "redepth.renderers", "redepth.contracts:Renderer")
 REGISTRY.add(
     "blinn-phong",
     "redepth.renderers.blinn_phong:BlinnPhong",

@@ -28,8 +28,8 @@ class Glossy(ShadedRenderer):
     {min_log2_shininess, ..., max_log2_shininess}. The other options are `ShadedRenderer`'s.
 
     Args:
-        min_log2_shininess: least k.
-        max_log2_shininess: largest k.
+        min_log2_shininess: least k; the highlight's exponent is 2^k, higher is sharper.
+        max_log2_shininess: largest k of the highlight's exponent 2^k.
     """
 
     min_log2_shininess: Annotated[int, Field(ge=0, le=12)] = 2
@@ -91,9 +91,9 @@ class BlinnPhong(Glossy):
     as `Glossy` draws them. The other options are those of `Glossy` and `ShadedRenderer`.
 
     Args:
-        backend: ``torch``; ``triton``: one fused kernel from depth to relit picture (CUDA; orthographic
-            camera, no shadows; the same values within float rounding); ``auto``: triton where it can,
-            else torch.
+        backend: what computes the shading: ``torch``, ``triton``, or ``auto``, which is triton where it
+            can. ``triton``: one fused kernel from depth to relit picture (CUDA; orthographic camera, no
+            shadows; the same values within float rounding).
 
     Source: arXiv 2512.17908 (L = 1, k in {2, ..., 7}).
     """

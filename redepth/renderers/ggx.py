@@ -24,10 +24,10 @@ class GGX(ShadedRenderer):
     max_metalness]. The other options are `ShadedRenderer`'s.
 
     Args:
-        min_roughness: least rho; alpha = rho^2.
-        max_roughness: largest rho.
-        min_metalness: least m.
-        max_metalness: largest m.
+        min_roughness: least roughness rho; alpha = rho^2.
+        max_roughness: largest roughness rho.
+        min_metalness: least metalness m.
+        max_metalness: largest metalness m.
     """
 
     min_roughness: Roughness = 0.3

@@ -38,8 +38,8 @@ class OrenNayar(ShadedRenderer):
     `ShadedRenderer`'s.
 
     Args:
-        min_roughness: least sigma, radians.
-        max_roughness: largest sigma, radians.
+        min_roughness: least roughness sigma, in radians.
+        max_roughness: largest roughness sigma, in radians.
     """
 
     min_roughness: Annotated[float, Field(ge=0, le=1.5)] = 0.1
@@ -72,8 +72,8 @@ class SphericalHarmonics(ShadedRenderer):
     own colour. The other options are `ShadedRenderer`'s.
 
     Args:
-        fill_lights: M.
-        fill: f, the share of the fill lights.
+        fill_lights: M, the number of weak lights around the main one.
+        fill: f, the share of the light that the fill lights have.
     """
 
     fill_lights: Annotated[int, Field(ge=1, le=64)] = 3

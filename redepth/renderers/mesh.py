@@ -71,11 +71,11 @@ class Mesh(Glossy):
     Light is drawn as for `BlinnPhong`. The other options are those of `Glossy` and `ShadedRenderer`.
 
     Args:
-        rasterizer: ``pytorch3d`` (CPU, slowly, and CUDA) or ``nvdiffrast`` (CUDA only, fast, smooth
-            silhouettes; its licence is non-commercial).
+        rasterizer: who draws the mesh: ``pytorch3d`` (CPU, slowly, and CUDA) or ``nvdiffrast`` (CUDA only,
+            fast, smooth silhouettes; its licence is non-commercial).
         cut: relative step of depth between neighbouring pixels above which the mesh is cut.
-        max_rotation: largest angle of a random turn of the viewpoint, in degrees, uniform over the disc of
-            yaw and pitch; 0: the photo's viewpoint. B * L meshes are rasterized instead of B.
+        max_rotation: largest angle of a random turn of the viewpoint, in degrees; 0: the photo's viewpoint.
+            It is uniform over the disc of yaw and pitch. B * L meshes are rasterized instead of B.
     """
 
     rasterizer: Literal["pytorch3d", "nvdiffrast"] = "pytorch3d"

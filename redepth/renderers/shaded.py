@@ -38,24 +38,25 @@ class ShadedRenderer(ABC):
     Args:
         lights: L, the number of lights per image and step; their losses are averaged, which lowers the
             variance of the gradient.
-        light_distribution: of the direction l. ``paper``: normalize(x, y, 1) with x, y uniform in [-1, 1];
-            ``cosine``: density proportional to the cosine to the viewing direction; ``uniform``: uniform on
-            the hemisphere above ``min_elevation``.
-        min_elevation: degrees above the image plane, for ``uniform``.
-        light_saturation: s; each channel of the light's colour c is 1 - s * uniform(0, 1), then the
-            brightest one is scaled to 1. 0: white light.
-        ambient: k_a, share of the albedo that is added unshaded.
-        exposure: e, in stops.
-        shadows: ``soft``: cast shadows of the height field (`ops.shadows.soft_shadows`), at its cost.
-        shadow_samples: positions that are sampled along the way to the light.
-        shadow_reach: length of that way, in half picture heights (orthographic) or in parts of the point's
-            depth (pinhole).
-        shadow_softness: width of the penumbra.
-        camera: ``orthographic`` (the paper's) or ``pinhole``.
-        field_of_view: of the pinhole, horizontal, in degrees; 55 if neither it nor intrinsics are given.
-        intrinsics: of the pinhole, fx, fy, cx, cy in units of the picture's width (x) and height (y).
-        relight: ``composite``: light times the photo (the paper's); ``shading-only``: a grey albedo.
-        grey: that albedo, linear.
+        light_distribution: how the light's direction is drawn. ``paper``: normalize(x, y, 1) with x, y
+            uniform in [-1, 1]. ``cosine``: density proportional to the cosine to the viewing direction.
+            ``uniform``: uniform on the hemisphere above ``min_elevation``.
+        min_elevation: least angle of the light above the image plane, in degrees, for ``uniform``.
+        light_saturation: s, how colourful lights are; 0: white. Each channel of the colour c is
+            1 - s * uniform(0, 1), then the brightest one is scaled to 1.
+        ambient: k_a, the share of the albedo that is added unshaded.
+        exposure: e, the exposure in stops: the picture is 2^e times as bright.
+        shadows: whether the surface casts shadows: ``soft`` ones (`ops.shadows.soft_shadows`), at their
+            cost, or ``none``.
+        shadow_samples: number of positions that are tested for shadow along the way to the light.
+        shadow_reach: how far along the way to the light shadow is looked for, in half picture heights
+            (orthographic) or in parts of the point's depth (pinhole).
+        shadow_softness: width of a shadow's soft edge.
+        camera: the camera that sees the surface: ``orthographic`` (the paper's) or ``pinhole``.
+        field_of_view: horizontal, of the pinhole, in degrees; 55 if neither it nor intrinsics are given.
+        intrinsics: fx, fy, cx, cy of the pinhole, in units of the picture's width (x) and height (y).
+        relight: what is lit: the photo (``composite``, the paper's) or a grey surface (``shading-only``).
+        grey: albedo of the grey surface, linear.
     """
 
     lights: Annotated[int, Field(ge=1, le=64)] = 1

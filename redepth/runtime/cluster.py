@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from redepth.errors import ConfigError, RedepthError, cut
 from redepth.registry import require
+from redepth.runtime.component_files import import_file, imported_files
 from redepth.runtime.work import Crew, Done, Make, R, Resources, T, attempt, use_threads
 
 CONNECT_SECONDS = 30
@@ -59,7 +61,7 @@ class Ray(Crew[Any]):
         ray = self._ray
         gpus = gpu_share(ray.cluster_resources().get("GPU", 0), workers) if self.resources.gpus else 0
         actor = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_RayWorker)
-        self._workers.append(actor.remote(make, threads))
+        self._workers.append(actor.remote(make, threads, imported_files()))
         return self._workers[-1]
 
     def _give(self, worker: Any, index: int, item: Any) -> None:
@@ -151,10 +153,13 @@ def _probe(address: str, answer: Connection) -> None:
 class _RayWorker:
     make: Any
     threads: int
+    files: Sequence[Path] = ()
     _worker: Any = field(default=None)
 
     def work(self, index: int, item: Any) -> Any:
         if self._worker is None:
             use_threads(self.threads)
+            for file in self.files:
+                import_file(file)
             self._worker = self.make()
         return replace(attempt(self._worker, index, item), item=None)

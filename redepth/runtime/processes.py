@@ -14,10 +14,12 @@ from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from redepth.errors import RedepthError, one_line
 from redepth.runtime import signals
+from redepth.runtime.component_files import import_file, imported_files
 from redepth.runtime.work import (
     INTERRUPTED,
     Crew,
@@ -43,7 +45,9 @@ class WorkerProcess:
         self.connection, theirs = context.Pipe()
         gpu = slot % resources.gpus if resources.gpus else None
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(make, theirs, resources.threads_each, gpu, _log_levels()), daemon=True
+            target=_serve,
+            args=(make, theirs, resources.threads_each, gpu, _log_levels(), imported_files()),
+            daemon=True,
         )
         # Ctrl-C of the terminal must not end it in the middle of an import, before it has its handler.
         with signals.blocked():
@@ -168,7 +172,12 @@ class _Interruption:
 
 
 def _serve(
-    make: Make[Any, Any], parent: Connection, threads: int, gpu: int | None, levels: dict[str, int] | None
+    make: Make[Any, Any],
+    parent: Connection,
+    threads: int,
+    gpu: int | None,
+    levels: dict[str, int] | None,
+    files: Sequence[Path],
 ) -> None:
     """Make a worker, and call it with each input from the parent, until the parent closes the connection."""
     interruption = _Interruption()
@@ -184,6 +193,8 @@ def _serve(
         torch.cuda.set_device(gpu)
     use_threads(threads)
     try:
+        for file in files:
+            import_file(file)
         worker = interruption.attempt(make)
     except KeyboardInterrupt:
         _decline(parent)

@@ -4,6 +4,7 @@ Maps are (H, W) and pictures (H, W, 3). matplotlib provides the colour maps and 
 functions that need it import it. Nothing here keeps or changes global state.
 """
 
+from redepth.viz.cards import card
 from redepth.viz.color import (
     DIFFERENCE_CMAP,
     DISPARITY_CMAP,
@@ -14,7 +15,9 @@ from redepth.viz.color import (
     normals_to_rgb,
 )
 from redepth.viz.compare import comparison, side_by_side
-from redepth.viz.normals import normals_at_size, normals_picture
+from redepth.viz.losses import loss_figure
+from redepth.viz.normals import normals_at_size, normals_of, normals_picture
+from redepth.viz.notebook import in_notebook, show_page, show_picture
 from redepth.viz.reduction import SHEET_SIDE, reduced_map, reduced_photo, reduction
 
 __all__ = [
@@ -23,14 +26,20 @@ __all__ = [
     "ERROR_CMAP",
     "SHEET_SIDE",
     "UNCERTAINTY_CMAP",
+    "card",
     "colorize",
     "comparison",
     "display_range",
+    "in_notebook",
+    "loss_figure",
     "normals_at_size",
+    "normals_of",
     "normals_picture",
     "normals_to_rgb",
     "reduced_map",
     "reduced_photo",
     "reduction",
+    "show_page",
+    "show_picture",
     "side_by_side",
 ]

@@ -1,12 +1,42 @@
-"""Normals as a picture of another size."""
+"""The normals of a map for display, and as a picture of another size."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redepth.io import row_blocks
 from redepth.viz.color import normals_to_rgb
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from redepth.ops.camera import Camera
+
+
+def normals_of(
+    depth: Tensor, camera: Camera, unknown: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
+    """Return the unit normals of a depth map, (h, w, 3), x right, y up, z to the viewer.
+
+    Args:
+        depth: (1, 1, h, w).
+        camera: that sees it.
+        unknown: (h, w), where the normals are NaN; None: nowhere.
+    """
+    import torch
+
+    from redepth.ops.geometry import normals_from_depth
+
+    holes = torch.zeros_like(depth, dtype=torch.bool) if unknown is None else torch.from_numpy(unknown)
+    # What was filled must not tilt the normals beside a hole.
+    normals = normals_from_depth(depth.masked_fill(holes, torch.nan), camera)
+    # Those of the renderer are a little too short where pixels are small.
+    normals = torch.nn.functional.normalize(normals, dim=1).masked_fill(holes, torch.nan)
+    units: NDArray[np.float32] = normals[0].permute(1, 2, 0).numpy()
+    return units
 
 
 def normals_picture(

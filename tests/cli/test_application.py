@@ -39,3 +39,13 @@ def test_nothing_heavy_is_imported_for(code: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "HEAVY"
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("refine",), ("bench",), ("bench", "run"), ("list",), ("experiment",)]
+)
+def test_h_is_help(command: tuple[str, ...]) -> None:
+    done = call(*command, "-h")
+    assert (done.code, done.err) == (0, "")
+    assert "Usage: " in done.out
+    assert "--help" in done.out

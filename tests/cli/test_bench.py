@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from redepth import bench as benchmark
 from redepth.bench import Summary
 from redepth.cli import bench
-from tests.support.command import call
+from tests.support.command import call, one_line
 
 
 def test_ctrl_c_says_that_the_finished_rows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,9 +37,28 @@ def test_a_change_that_is_unknown_is_a_dash() -> None:
     unknown = Summary("a", 0.0, 1.0, float("nan"), float("nan"), float("nan"), 0.5, 2)
     known = Summary("b", 2.0, 1.0, -50.0, -60.0, -40.0, 1.0, 2)
     table = bench._table("title", [unknown, known], before="initial", after="refined")
-    columns = [list(column.cells) for column in table.columns]
-    assert columns[3] == ["-", "-50.0 %"]
-    assert columns[4] == ["-", "-60.0 to -40.0 %"]
+    cells = [[cell.plain for cell in row] for row in table.rows]
+    assert [row[3] for row in cells] == ["-", "-50.0 %"]
+    assert [row[4] for row in cells] == ["-", "-60.0 to -40.0 %"]
+
+
+def test_a_comparison_is_json_with_null_for_what_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = Summary("a", 0.0, 1.0, float("nan"), float("nan"), float("nan"), 0.5, 2)
+    pair = benchmark.Comparison("embedded", "smoke", [unknown])
+    monkeypatch.setattr(benchmark, "compare", lambda *_: iter([pair]))
+    done = call("bench", "compare", tmp_path / "x", tmp_path / "y", "--json")
+    assert (done.code, done.err) == (0, "")
+    row = {"metric": "a", "a": 0, "b": 1, "change": None, "low": None, "high": None, "wins": 0.5, "images": 2}
+    expected = {"a": str(tmp_path / "x"), "b": str(tmp_path / "y")}
+    comparisons = [{"a": "embedded", "b": "smoke", "metrics": [row]}]
+    assert json.loads(done.out) == {**expected, "comparisons": comparisons}
+
+
+def test_a_misspelt_command_is_no_data_set() -> None:
+    one_line(call("bench", "compair", "x", "y"), "did you mean 'compare'")
+    one_line(call("bench", "motorcyle"), "unknown dataset", "did you mean 'motorcycle'")
 
 
 def test_a_photo_without_its_truth_or_behind_a_dead_link_is_named(

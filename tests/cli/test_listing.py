@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from redepth.checkpoints import lookup
-from redepth.cli import checks
-from redepth.components import FAMILIES, list_components, resolve
+from redepth.cli import capabilities
+from redepth.components import list_components, resolve
 from redepth.config import load_preset, preset_names
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
+from redepth.literals import FamilyName
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
 from tests.support.command import call, one_line
+from tests.support.terminal import on_terminal
 
 
 def test_the_former_name_of_an_option_is_one_line_on_stderr() -> None:
@@ -30,64 +35,91 @@ def test_the_former_name_of_an_option_is_one_line_on_stderr() -> None:
 def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     done = call("list")
     assert done.code == 0
-    for family in ("presets", *FAMILIES):
-        assert family in done.out
-        for name in list_components(family):
+    assert len(done.out.splitlines()) <= 60
+    for family in get_args(FamilyName):
+        assert f"{family}  " in done.out
+        for name, summary in list_components(family).items():
             assert name in done.out
+            # Where there is no terminal, nothing is cut.
+            assert summary in done.out or family in ("depth-models", "datasets", "protocols")
     only = call("list", "renderers").out
     assert "blinn-phong" in only
     assert "pixel-diffusion" not in only
-    # Brackets are text, not markup; long text is folded, never cut.
+    # Brackets are text, not markup; long text is neither cut nor broken.
     summary = "takes [bold] (B, L) and [/nothing] " + "w" * 300
     monkeypatch.setitem(RENDERERS._entries, "odd[name]", Entry("odd[name]", "odd:Odd", summary))
-    odd = call("list", "renderers").out
-    assert "odd[name]" in odd
-    assert "takes [bold] (B, L) and [/nothing]" in odd
-    assert odd.count("w") >= 300
-    assert call("list", "rendererz").code == 2
+    for arguments in (("list",), ("list", "renderers")):
+        assert any("odd[name]" in line and summary in line for line in call(*arguments).out.splitlines())
+    one_line(call("list", "rendererz"), "did you mean 'renderers'")
 
 
-@pytest.mark.slow
-def test_depth_models_are_listed_with_licence_and_what_is_missing_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_terminal_gets_a_listing_of_its_width() -> None:
+    lines = on_terminal("list", columns=80).splitlines()
+    assert len(lines) <= 60
+    assert max(map(len, lines)) <= 80
+    names = re.split(r"[\s,]+", " ".join(lines))
+    for family in get_args(FamilyName):
+        assert set(list_components(family)) <= set(names)
+    assert any(line.endswith("…") for line in lines)
+
+
+def test_a_family_is_listed_with_licence_and_what_is_missing_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
     # A component of another package that cannot be imported does not stop the listing.
     foreign = Entry("foreign", "no_such_module:Foreign", "from package foreign")
     monkeypatch.setitem(DEPTH_MODELS._entries, "foreign", foreign)
     done = call("list", "depth-models")
     assert done.code == 0, done
-    rows = {
-        cells[1].strip(): cells
-        for cells in (line.split("│") for line in done.out.splitlines() if "│" in line)
-    }
+    rows = {line.split()[0]: line for line in done.out.splitlines()}
     for name, entry in DEPTH_MODELS.entries().items():
-        assert entry.licence in rows[name][3]
+        assert entry.licence in rows[name]
+        assert entry.summary in rows[name]
         if "checkpoint" in entry.defaults and name != "depth-anything-3-mono":
-            assert rows[name][4].strip().startswith("hf download")
-    assert rows["depth-anything-v2-base"][3].strip() == "CC-BY-NC-4.0"
-    assert "depth_model.path" in rows["precomputed"][4]
-    assert "component 'foreign'" in rows["foreign"][4]
+            assert rows[name].split()[1] == "download"
+    assert "  CC-BY-NC-4.0  " in rows["depth-anything-v2-base"]
+    assert "precomputed: precomputed needs depth_model.path" in done.out
+    assert "foreign: component 'foreign'" in done.out
+    assert done.out.endswith("  redepth download depth-model NAME\n")
     # With the weights at hand nothing is missing.
     monkeypatch.setattr(lookup, "is_cached", lambda *_: True)
-    assert "hf download" not in call("list", "depth-models").out
+    assert "redepth download" not in call("list", "depth-models").out
+    assert "CreativeML OpenRAIL-M" in call("list", "priors").out
 
 
+@pytest.mark.parametrize("family", get_args(FamilyName))
+def test_the_lists_are_json(family: str) -> None:
+    done = call("list", "--json")
+    assert (done.code, done.err) == (0, "")
+    (components,) = [found for name, found in json.loads(done.out).items() if name == family]
+    assert [(item["name"], item["summary"]) for item in components] == list(list_components(family).items())
+    assert all(set(item) == {"name", "summary", "licence"} for item in components)
+    checked = json.loads(call("list", family, "--json").out)
+    assert set(checked) == {family}
+    more = set() if family == "protocols" else {"state", "found", "cure", "commands"}
+    assert all(set(item) == {"name", "summary", "licence"} | more for item in checked[family])
+
+
+@pytest.mark.parametrize("option", [(), ("--plain",), ("--json",)])
 @pytest.mark.parametrize("preset", preset_names())
-def test_show_loads_back_to_the_same_preset(preset: str, tmp_path: Path) -> None:
-    done = call("show", preset, "--set", "optim.members=3", "-s", "prior.guidance_scale=7e-1")
+def test_show_loads_back_to_the_same_preset(preset: str, option: tuple[str, ...], tmp_path: Path) -> None:
+    done = call("show", preset, "--set", "optim.members=3", "-s", "prior.guidance_scale=7e-1", *option)
     assert done.code == 0
+    assert ("#" in done.out) is (option == ())
     saved = tmp_path / "saved.yaml"
     saved.write_text(done.out)
     expected = resolve(load_preset(preset, ["optim.members=3", "prior.guidance_scale=0.7"]))
     assert load_preset(saved) == expected
     assert resolve(load_preset(saved)) == expected
     assert load_preset(saved).prior.options["guidance_scale"] == 0.7
+    if option == ("--json",):
+        assert json.loads(done.out) == expected.model_dump(mode="json")
 
 
 def test_show_refuses_what_refine_would() -> None:
     one_line(call("show", "embeded"), "did you mean 'embedded'")
     one_line(call("show", "smoke", "-s", "prior.gidance_scale=3"), "did you mean 'guidance_scale'")
+    one_line(call("show", "smoke", "-s", "prior.score=sdss"), "got 'sdss'; did you mean 'sds'?")
+    one_line(call("show", "smoke", "-s", "output.write=mapp"), "did you mean 'map'?")
 
 
 @pytest.mark.parametrize(
@@ -106,5 +138,5 @@ def test_a_plug_in_that_ends_the_program_ends_no_listing(
     assert done.code == 0
     assert "exiting" in done.out
     one_line(call("show", "smoke", "-s", "renderer.name=exiting"), "cannot import exiting_plug_in:Renderer")
-    (row,) = (check for check in checks.family("renderers") if check.what == "exiting")
+    (row,) = (check for check in capabilities.family("renderers") if check.what == "exiting")
     assert "cannot import exiting_plug_in:Renderer" in row.cure

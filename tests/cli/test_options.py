@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from redepth.cli import options
-from redepth.errors import ConfigError
-from tests.support.command import call, one_line
+from redepth.errors import ConfigError, RedepthError
+from redepth.pipeline import Pipeline
+from tests.support.command import SMOKE, call, one_line
 
 
 @pytest.fixture
@@ -146,3 +148,34 @@ def test_the_options_of_a_reader_are_values() -> None:
     given = ["a=1", "b=1e-3", "c=on", "d=[1, x]", "e=2026-01-31"]
     values = {"root": "r", "a": 1, "b": 0.001, "c": "on", "d": [1, "x"], "e": "2026-01-31"}
     assert options.reader_options(Path("r"), given) == values
+
+
+@pytest.mark.parametrize("command", ["refine", "bench", "experiment"])
+def test_threads_are_those_of_this_process(
+    command: str, tmp_path: Path, real_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    def count(*_: Any, **__: Any) -> None:
+        used.append(torch.get_num_threads())
+        raise RedepthError("enough")
+
+    monkeypatch.setattr(Pipeline, "__init__", count)
+    what: dict[str, list[Any]] = {"refine": [real_photos["brick"]], "bench": ["synthetic", "--limit", "1"]}
+    what["experiment"] = ["renderer", "--images", "1", "--arm", "lambert"]
+    before = torch.get_num_threads()
+    try:
+        done = call(command, *what[command], *SMOKE, "--threads", "3", "--out", tmp_path / "out")
+    finally:
+        torch.set_num_threads(before)
+    assert done.code == 2
+    assert set(used) == {3}
+
+
+def test_workers_leave_the_threads_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_to: list[int | None] = []
+    monkeypatch.setattr("redepth.runtime.work.use_threads", set_to.append)
+    assert options.resources(2, None, 3, "cpu").threads_each == 3
+    assert set_to == []
+    options.resources(1, None, 3, "cpu")
+    assert set_to == [3]

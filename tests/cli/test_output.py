@@ -18,7 +18,7 @@ from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, OutputError
 from redepth.pipeline import Pipeline
 from redepth.runtime.lock import locked
-from tests.support.command import SMOKE, call
+from tests.support.command import SMOKE, call, one_line
 
 STEP = ("-s", "optim.steps=1")
 
@@ -47,6 +47,26 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     assert line.startswith("error: --out")
     assert why in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.usefixtures("never_loads")
+@pytest.mark.parametrize("command", ["refine", "bench", "experiment", "compare"])
+@pytest.mark.parametrize("where", ["file", "/proc/redepth", "read-only"])
+def test_every_command_tries_its_folder_before_any_work(
+    where: str, command: str, tmp_path: Path, real_photos: dict[str, Path]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "read-only").mkdir(mode=0o500)
+    if where == "read-only" and os.access(tmp_path / where, os.W_OK):
+        pytest.skip("this user may write to any folder")
+    what: dict[str, tuple[Any, ...]] = {
+        "refine": (real_photos["coins"],),
+        "compare": (real_photos["coins"], "--vary", "renderer.name=ggx,lambert"),
+        "bench": ("synthetic", "--limit", "1"),
+        "experiment": ("renderer", "--images", "1", "--arm", "lambert"),
+    }
+    one_line(call(command, *what[command], *SMOKE, "--out", tmp_path / where), f"--out {tmp_path / where}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "read-only"]
 
 
 def test_a_full_disk_is_refused_before_any_work(

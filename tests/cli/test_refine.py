@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -25,9 +26,9 @@ from redepth.checkpoints import loading, lookup
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.errors import InputError
-from redepth.metrics import diagnostics
 from redepth.optim.planning import run_within_limits
 from redepth.pipeline import DecodedPhoto, Pipeline
+from redepth.protocols import load_protocol
 from redepth.refinement import Refinement
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
@@ -293,7 +294,8 @@ def test_ground_truth_gives_metrics_and_one_member_no_spread(
     disparity = np.load(motorcycle_disparity)["arr_0"]
     known = np.isfinite(disparity) & (mask > 0)
     depth = torch.from_numpy(np.where(known, 1 / disparity, 0)).double()
-    assert set(run["metrics"]) == {"initial", "refined"}
+    assert set(run["metrics"]) == {"protocol", "initial", "refined"}
+    assert run["metrics"]["protocol"] == load_protocol("photo").summary()
     for name, file in (("initial", "initial.npy"), ("refined", "disparity.npy")):
         expected = metrics.evaluate(torch.from_numpy(np.load(folder / file)), depth).metrics
         found = run["metrics"][name]
@@ -303,6 +305,57 @@ def test_ground_truth_gives_metrics_and_one_member_no_spread(
     before, after = (run["metrics"][name]["silog"] for name in ("initial", "refined"))
     assert before != after
     assert f"{before:.2f} -> {after:.2f}" in done.out
+    assert "SI-log, protocol photo" in done.out
+    assert "protocol photo: aligned by affine-disparity-then-depth, at the truth's size; " in done.out
+
+
+def test_a_photo_and_a_benchmark_give_one_number_under_one_protocol(
+    real_photos: dict[str, Path], motorcycle_disparity: Path, tmp_path: Path
+) -> None:
+    settings = (*SMOKE[:2], "--set", "optim.members=1", "--set", "optim.steps=1", "--device", "cpu")
+    truth = ("--gt", motorcycle_disparity, "--gt-kind", "disparity", "--gt-offset", "31.086")
+    one = ("refine", real_photos["motorcycle_left"], *settings, *truth, "--protocol", "motorcycle")
+    done = call(*one, "--out", tmp_path / "one")
+    assert done.code == 0, done
+    assert "SI-log, protocol motorcycle" in done.out
+    bench = call("bench", "motorcycle", *settings, "--out", tmp_path / "bench")
+    assert bench.code == 0, bench
+    found = record(tmp_path / "one" / "motorcycle_left")["metrics"]
+    (row,) = map(json.loads, (tmp_path / "bench" / "rows.jsonl").read_text().splitlines())
+    assert found["protocol"]["name"] == row["initial"]["protocol"] == "motorcycle"
+    assert load_protocol("motorcycle").line in done.out
+    assert load_protocol("motorcycle").line in bench.out
+    for side in ("initial", "refined"):
+        # These two are in metres, which a disparity does not have.
+        for name in set(row[side]["metrics"]) - {"rmse", "sq_rel"}:
+            value = row[side]["metrics"][name]
+            assert found[side][name] == pytest.approx(value, rel=1e-4), (side, name)
+
+
+@pytest.mark.usefixtures("never_loads")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--protocol", "motorcycl"), ("unknown protocol 'motorcycl'", "did you mean 'motorcycle'")),
+        (("--protocol", "kitti-eigen"), ("crops a photo before it is refined", "redepth bench")),
+        (("--gt-offset", "31"), ("--gt-offset is added to disparity", "--gt-kind disparity")),
+    ],
+)
+def test_a_protocol_that_cannot_measure_a_photo_is_refused(
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+    real_photos: dict[str, Path],
+    motorcycle_disparity: Path,
+    tmp_path: Path,
+) -> None:
+    command = ("refine", real_photos["motorcycle_left"], *SMOKE, "--gt", motorcycle_disparity)
+    one_line(call(*command, *options, "--out", tmp_path), *words)
+
+
+@pytest.mark.usefixtures("never_loads")
+def test_a_protocol_needs_ground_truth(real_photos: dict[str, Path], tmp_path: Path) -> None:
+    command = ("refine", real_photos["coins"], *SMOKE, "--protocol", "folder", "--out", tmp_path)
+    one_line(call(*command), "--protocol", "give --gt too")
 
 
 @pytest.mark.usefixtures("never_loads")
@@ -335,10 +388,9 @@ def test_ground_truth_that_does_not_fit_is_refused_before_the_weights_load(
 
 
 def test_a_sky_mask_is_used_and_what_is_flagged_is_a_line(
-    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    real_photos: dict[str, Path], tmp_path: Path
 ) -> None:
     """One mask is given and one says that there is none; a threshold of 0 flags whatever can be measured."""
-    monkeypatch.setitem(diagnostics.THRESHOLDS, "sky_geometry", 0.0)
     masks = tmp_path / "masks"
     masks.mkdir()
     sky = np.zeros((303, 384), np.uint8)
@@ -347,6 +399,7 @@ def test_a_sky_mask_is_used_and_what_is_flagged_is_a_line(
     np.save(masks / "moon.npy", np.zeros((512, 512), bool))
     photos = [real_photos[name] for name in ("coins", "moon")]
     settings = ("-s", "optim.steps=1", "-s", "optim.members=1", "-s", "optim.objectives.sky.weight=1")
+    settings += ("-s", "diagnostics.thresholds.sky_geometry=0", "-s", "diagnostics.calibrated_for=smoke")
     done = call("refine", *photos, *SMOKE, *settings, "--sky-mask", masks, "--out", tmp_path / "out")
     assert done.code == 0, done
     with_sky, without = (record(tmp_path / "out" / name) for name in ("coins", "moon"))
@@ -358,8 +411,9 @@ def test_a_sky_mask_is_used_and_what_is_flagged_is_a_line(
     assert without["losses"]["sky"] == [[0.0]]
     assert len(done.complaints) == 1
     line = done.complaints[0]
-    assert line.startswith(f"warning: {real_photos['coins']}: sky geometry: ")
-    assert "optim.objectives.sky.weight=1" in line
+    assert re.fullmatch(
+        r"warning: coins\.png: sky geometry [0-9.]+, above 0: set optim\.objectives\.sky\.weight=1", line
+    )
 
 
 @pytest.mark.usefixtures("never_loads")

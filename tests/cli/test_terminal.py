@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from redepth.cli import console
-from redepth.cli.listing import _first_part
 from redepth.cli.terminal import TerminalConsole, log_handler, safe
 from tests.support.command import ENVIRONMENT, call, one_line
 
@@ -74,19 +73,6 @@ def test_warnings_of_libraries_are_no_lines(capsys: pytest.CaptureFixture[str]) 
         console.show_renamed_options()
         warnings.warn_explicit("two\nlines", UserWarning, "x.py", 1)
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(
-    ("line", "part"),
-    [
-        ("no package: pip install it", "no package"),
-        ("not reached (it did not answer: timed out): connect", "not reached (it did not answer: timed out)"),
-        ("nothing", "nothing"),
-        ("", ""),
-    ],
-)
-def test_a_message_is_cut_outside_of_brackets(line: str, part: str) -> None:
-    assert _first_part(line) == part
 
 
 @pytest.mark.slow

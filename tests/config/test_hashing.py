@@ -27,7 +27,14 @@ def test_a_setting_that_decides_numbers_changes_the_hash(override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["name=other", "description=words", "optim.performance.tf32=false", "optim.performance.compile=all"],
+    [
+        "name=other",
+        "description=words",
+        "optim.performance.tf32=false",
+        "optim.performance.compile=all",
+        "diagnostics.thresholds.sky_geometry=9",
+        "diagnostics.calibrated_for=another",
+    ],
 )
 def test_names_and_ways_of_computing_do_not(override: str) -> None:
     changed = resolve(load_preset("embedded", [override]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from redepth.components import resolve
-from redepth.config import Preset, load_preset, preset_names
+from redepth.config import PRESETS, Preset, load_preset, preset_names
 from tests.support.presets import PARTS, write
 
 
@@ -135,3 +135,49 @@ def test_resolving_writes_every_default_out() -> None:
 def test_a_section_set_to_null_is_taken_out() -> None:
     preset = load_preset("embedded", ["optim.objectives.smoothness=null"])
     assert preset.optim.objectives == {}
+
+
+# --- names and descriptions -----------------------------------------------------------------------
+
+
+def test_a_derived_preset_says_what_it_changes_and_not_what_its_parent_says(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "mine.yaml", "extends: embedded\nprior: {guidance_scale: 5.0}\noptim: {steps: 9}\n"
+    )
+    derived = load_preset(path)
+    assert derived.name == "mine"
+    assert derived.description == "extends embedded: prior.guidance_scale=5.0, optim.steps=9"
+    child = load_preset(write(tmp_path, "child.yaml", "extends: mine.yaml\noptim: {members: 2}\n"))
+    assert (child.name, child.description) == ("child", "extends mine: optim.members=2")
+    own = load_preset(write(tmp_path, "own.yaml", "extends: embedded\ndescription: For coins.\n"))
+    assert own.description == "For coins."
+
+
+def test_a_derived_mapping_has_neither_its_parents_name_nor_its_description() -> None:
+    changed = load_preset({"extends": "embedded", "optim": {"steps": 9}})
+    assert (changed.name, changed.description) == ("embedded, changed", "extends embedded: optim.steps=9")
+    same = load_preset({"extends": "embedded"})
+    assert (same.name, same.description) == ("embedded", "extends embedded")
+    assert load_preset({"extends": "embedded", "name": "mine"}).name == "mine"
+
+
+def test_a_description_names_a_few_of_many_changes() -> None:
+    rates = dict.fromkeys(("embeddings", "decoder", "encoder", "depth", "offset"), 1e-4)
+    optim = {"learning_rates": rates, "objectives": {}, "steps": 7}
+    description = load_preset({"extends": "embedded", "optim": optim}).description
+    assert description.startswith("extends embedded: optim.learning_rates.embeddings=0.0001, ")
+    assert description.endswith("=0.0001, 3 more")
+    removed = load_preset({"extends": "embedded", "optim": {"objectives": None}})
+    assert removed.description == "extends embedded: optim.objectives=null"
+
+
+def test_presets_that_ship_have_descriptions_of_their_own() -> None:
+    for name in preset_names():
+        text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+        assert "\ndescription: " in f"\n{text}"
+        assert not load_preset(name).description.startswith("extends ")
+
+
+def test_overrides_keep_name_and_description() -> None:
+    plain, overridden = load_preset("embedded"), load_preset("embedded", ["optim.steps=9"])
+    assert (overridden.name, overridden.description) == (plain.name, plain.description)

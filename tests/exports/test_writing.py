@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
 import json
@@ -9,6 +10,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,14 +23,16 @@ from redepth import io
 from redepth.config import load_preset
 from redepth.config.hashing import preset_sha256
 from redepth.config.schema import EXPORTS, Output
-from redepth.errors import ConfigError, MissingDependencyError
+from redepth.errors import ConfigError, MissingDependencyError, OutputError, PartlyWrittenError
 from redepth.exports import check_packages
+from redepth.exports.source import Source, Written
+from redepth.exports.writing import WRITERS
 from redepth.metrics.metric_fit import MetricFit
 from redepth.ops.camera import Camera
 from redepth.optim.outcome import Outcome
 from redepth.refinement import Refinement
-from tests.support.command import call
-from tests.support.helpers import ALL_FILES
+from tests.support.command import SMOKE, call
+from tests.support.helpers import ALL_FILES, RESULT_FILES
 from tests.support.small_photos import write_photo
 
 SIZE = (24, 32)
@@ -246,3 +250,100 @@ def test_the_python_names_return_trimesh_objects() -> None:
     assert isinstance(made.mesh(faces=50), trimesh.Trimesh)
     assert len(made.points(max_points=50).vertices) <= 50
     assert len(made.mesh(faces=50).faces) <= 50
+
+
+# --- a file that cannot be written ----------------------------------------------------------------
+
+
+def breaks(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    """Make a writer leave half of a file and fail."""
+
+    def fail(source: Source, folder: Path) -> Written:
+        (folder / "half").write_text("half")
+        raise error
+
+    monkeypatch.setitem(WRITERS, name, fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+        (MemoryError(), "not enough memory for it; free some, or give a smaller photo"),
+        (RuntimeError("no such mesh"), "RuntimeError: no such mesh"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("name", ["preview", "comparison", "mesh", "normals-exr"])
+def test_a_file_that_cannot_be_written_loses_no_other(
+    name: str, error: BaseException, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a"
+    whole = record(result(ramp()).save(folder))
+    breaks(monkeypatch, name, error)
+    with pytest.raises(PartlyWrittenError) as caught:
+        result(ramp()).save(folder)
+    assert caught.value.failures == {name: why}
+    assert str(caught.value) == f"{name} is not written: {why} (the other files are in {folder})"
+    run = record(folder)
+    (lost,) = set(whole["files"]) - set(run["files"])
+    assert {path.name for path in folder.iterdir()} == ALL_FILES - {lost}
+    assert run["write_errors"] == [name]
+    assert run["not_written"][name] == why
+    assert {key: run["files"][key] for key in run["files"]} == {
+        key: value for key, value in whole["files"].items() if key != lost
+    }
+
+
+def test_a_reason_does_not_name_the_hidden_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = io.save_png
+
+    def failing(path: Path, image: Any) -> None:
+        if Path(path).name == "comparison.png":
+            raise OutputError(f"{path}: cannot be written: File too large")
+        save(path, image)
+
+    monkeypatch.setattr(io, "save_png", failing)
+    with pytest.raises(PartlyWrittenError):
+        result(ramp()).save(tmp_path / "a")
+    why = record(tmp_path / "a")["not_written"]["comparison"]
+    assert why == "comparison.png: cannot be written: File too large"
+
+
+def test_without_its_map_or_its_record_a_result_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = result(ramp()).save(tmp_path / "a")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with monkeypatch.context() as patched:
+        breaks(patched, "map", OSError(errno.EIO, "Input/output error"))
+        with pytest.raises(OSError, match="Input/output error"):
+            result(2 * ramp()).save(folder)
+    with monkeypatch.context() as patched:
+        full = OutputError("run.json: cannot be written: the disk is full")
+        patched.setattr(io, "save_json", Mock(side_effect=full))
+        with pytest.raises(OutputError, match="the disk is full"):
+            result(2 * ramp()).save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_command_says_which_file_failed_and_refines_again(
+    tmp_path: Path, real_photos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = [real_photos[name] for name in ("coins", "moon")]
+    command = ("refine", *photos, *SMOKE, "--set", "optim.steps=1", "--out", tmp_path)
+    with monkeypatch.context() as patched:
+        breaks(patched, "comparison", OSError(errno.EIO, "Input/output error"))
+        done = call(*command)
+    assert done.code == 2
+    why = "comparison is not written: OSError: [Errno 5] Input/output error"
+    assert done.complaints == [
+        *(f"error: {photo}: {why}" for photo in photos),
+        "error: 2 of 2 inputs failed",
+    ]
+    assert {path.name for path in (tmp_path / "coins").iterdir()} == RESULT_FILES - {"comparison.png"}
+    again = call(*command)
+    assert again.code == 0
+    assert again.out.count("refined again: comparison could not be written") == 2
+    assert {path.name for path in (tmp_path / "coins").iterdir()} == RESULT_FILES

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.accuracy import calibration
-from benchmarks.accuracy.calibration import FAILURES, Failure, outdoors, relief
-from redepth.metrics.diagnostics import ADVICE, MEANINGS, THRESHOLDS, Signature, diagnose
+from benchmarks.accuracy import calibration, calibration_runs, failures
+from benchmarks.accuracy.failures import FAILURES, Failure, outdoors, relief
+from redepth.config import load_preset
+from redepth.config.schema import Thresholds
+from redepth.metrics.diagnostics import ADVICE, MEANINGS, REMEDIES, THRESHOLDS, Signature, diagnose
 from redepth.ops.filters import gaussian_blur
 from tests.support.helpers import seeded
 
@@ -46,7 +48,7 @@ def textured(height: int = 30, width: int = 40) -> torch.Tensor:
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_refinement_shows_none(name: str) -> None:
     signatures = HEALTHY[name].diagnose()
-    assert list(signatures) == list(THRESHOLDS) == list(MEANINGS) == list(ADVICE)
+    assert list(signatures) == list(MEANINGS) == list(ADVICE) == list(REMEDIES)
     assert flagged(signatures) == set()
 
 
@@ -62,12 +64,12 @@ def test_detail_that_explains_the_shading_is_no_hallucination() -> None:
     """Relief of the photo's own shading comes back; as much from elsewhere, each member's own, does not."""
     case = relief(1)
     detail = case.members.mean(dim=0, keepdim=True) - case.initial
-    by_each = torch.linspace(-6, 12, 5).view(-1, 1, 1, 1)
+    by_each = torch.linspace(-12, 24, 5).view(-1, 1, 1, 1)
     ours = case._replace(members=case.initial + 3 * detail.expand_as(case.members)).diagnose()
     other = case._replace(members=case.initial + by_each * detail.flip(-1).roll(40, -2)).diagnose()
     assert ours["hallucinated_edges"].value < 0.3 * THRESHOLDS["hallucinated_edges"]
     assert other["hallucinated_edges"].flagged
-    copies = calibration.stamped(case, 0.1).diagnose()
+    copies = failures.stamped(case, 0.1).diagnose()
     assert ours["hallucinated_edges"].parts["copied"] < 0.1
     assert copies["hallucinated_edges"].parts["copied"] > 0.5
 
@@ -81,19 +83,21 @@ def test_detail_that_explains_the_shading_is_no_hallucination() -> None:
         pytest.param(name, failure, id=f"{name}, {failure.name}")
         for name, case in HEALTHY.items()
         for failure in FAILURES
-        if case.sky is not None or failure.shows != "sky_geometry"
+        # A healthy run of the preset brings its sky as near as the smaller bump does here.
+        if failure.shows != "sky_geometry" or (case.sky is not None and failure.amount > 0.2)
     ],
 )
 def test_each_constructed_failure_shows(name: str, failure: Failure) -> None:
-    spoiled = failure.spoil(HEALTHY[name], failure.amount)
-    assert failure.shows in flagged(spoiled.diagnose())
+    signature = failure.of(HEALTHY[name]).diagnose()[failure.shows]
+    assert signature.flagged
+    assert failure.key in (failure.shows, f"collapse_{signature.part}")
 
 
 @pytest.mark.parametrize(("shows", "spoil", "amounts"), [
-    ("hallucinated_edges", calibration.stamped, (0.0, 0.05, 0.1, 0.2)),
-    ("over_smoothing", calibration.blurred, (0.005, 0.02, 0.04, 0.08)),
-    ("geometry_collapse", calibration.flattened, (0.7, 0.4, 0.2, 0.02)),
-    ("sky_geometry", calibration.bumps_in_the_sky, (0.0, 0.2, 0.4, 0.8)),
+    ("hallucinated_edges", failures.stamped, (0.0, 0.05, 0.1, 0.2)),
+    ("over_smoothing", failures.blurred, (0.005, 0.02, 0.04, 0.08)),
+    ("geometry_collapse", failures.flattened, (0.7, 0.4, 0.2, 0.02)),
+    ("sky_geometry", failures.bumps_in_the_sky, (0.0, 0.2, 0.4, 0.8)),
 ])  # fmt: skip
 def test_the_value_grows_with_the_failure(shows: str, spoil: Any, amounts: tuple[float, ...]) -> None:
     series = [spoil(outdoors(), amount).diagnose()[shows].value for amount in amounts]
@@ -117,7 +121,7 @@ def test_edges_that_one_member_alone_has_show_and_those_of_all_do_not() -> None:
 def test_edges_without_texture_under_them_do_not_count() -> None:
     case = relief(0)
     plain = case._replace(photo=torch.full_like(case.photo, 0.5))
-    bumpy = plain.members + 0.1 * case.relief * calibration.stamped(case, 1.0).members
+    bumpy = plain.members + 0.1 * case.relief * failures.stamped(case, 1.0).members
     assert plain._replace(members=bumpy).diagnose()["hallucinated_edges"].value < 1e-3
 
 
@@ -132,7 +136,7 @@ def test_loss_in_the_dark_alone_shows() -> None:
     case = relief(1)
     dark = torch.arange(case.photo.shape[-1]) < 30
     case = case._replace(photo=torch.where(dark, 0.15 * case.photo, case.photo))
-    signature = calibration.blurred_in_the_dark(case, 0.05).diagnose()["over_smoothing"]
+    signature = failures.blurred_in_the_dark(case, 0.05).diagnose()["over_smoothing"]
     assert signature.flagged
     assert signature.value == signature.parts["dark"] > 2 * signature.parts["edges"]
     assert not case.diagnose()["over_smoothing"].flagged
@@ -152,7 +156,7 @@ def test_each_part_of_the_collapse_is_what_it_says() -> None:
 
 
 def test_the_sky_may_be_given_found_or_absent() -> None:
-    case = calibration.bumps_in_the_sky(outdoors(), 0.4)
+    case = failures.bumps_in_the_sky(outdoors(), 0.4)
     with_mask = case.diagnose()["sky_geometry"]
     detected = case._replace(sky=None).diagnose()["sky_geometry"]
     absent = case._replace(sky=torch.zeros_like(case.initial, dtype=torch.bool)).diagnose()["sky_geometry"]
@@ -170,13 +174,13 @@ def test_the_sky_may_be_given_found_or_absent() -> None:
 
 @pytest.mark.parametrize(("scale", "shift"), [(30.0, 0.0), (0.1, 1.0)])
 def test_the_scale_and_shift_of_all_raw_outputs_change_nothing(scale: float, shift: float) -> None:
-    case = calibration.stamped(outdoors(), 0.03)
+    case = failures.stamped(outdoors(), 0.03)
     other = case._replace(initial=scale * case.initial + shift, members=scale * case.members + shift)
     assert values(other.diagnose()) == pytest.approx(values(case.diagnose()), rel=0.02, abs=1e-3)
 
 
 def test_the_scale_and_shift_of_the_refined_output_matter_to_its_range_alone() -> None:
-    case = calibration.stamped(outdoors(), 0.03)
+    case = failures.stamped(outdoors(), 0.03)
     before, after = case.diagnose(), case._replace(members=0.5 * case.members + 3).diagnose()
     for name in ("hallucinated_edges", "over_smoothing", "sky_geometry"):
         assert after[name].value == pytest.approx(before[name].value, rel=0.01, abs=1e-4)
@@ -199,8 +203,9 @@ def test_the_network_size_hardly_matters() -> None:
         up = [torch.nn.functional.interpolate(x, size, mode="bicubic") for x in (case.initial, case.members)]
         sky = torch.nn.functional.interpolate(case.sky.float(), size) > 0.5
         large = case._replace(initial=up[0], members=up[1], sky=sky).diagnose()[failure.shows]
-        assert large.flagged
-        assert large.value == pytest.approx(case.diagnose()[failure.shows].value, rel=0.35)
+        small = case.diagnose()[failure.shows]
+        assert large.flagged == small.flagged
+        assert large.value == pytest.approx(small.value, rel=0.35)
 
 
 def test_it_is_deterministic_and_leaves_its_input_alone() -> None:
@@ -275,25 +280,52 @@ def test_shapes_that_do_not_fit_are_refused(change: dict[str, torch.Tensor], mes
 # --- what is said about them ----------------------------------------------------------------------
 
 
-def test_a_warning_is_one_line_with_value_threshold_and_what_to_do() -> None:
-    signature = calibration.flattened(relief(0), 0.1).diagnose()["geometry_collapse"]
-    assert "\n" not in signature.warning
-    start = f"geometry collapse: {signature.value:.2g}, above {signature.threshold:g} ("
-    assert signature.warning.startswith(start)
-    assert signature.warning.endswith(ADVICE["geometry_collapse"])
+def test_a_warning_is_one_short_line_with_value_threshold_and_remedy() -> None:
+    case = failures.flattened(relief(0), 0.1)
+    signature = case.diagnose()["geometry_collapse"]
+    start = f"geometry collapse (range) {signature.value:.2g}, above {signature.threshold:.2g}: "
+    assert signature.warning == f"{start}lower optim.learning_rates (not calibrated for this preset)"
+    for name in MEANINGS:
+        flagged = Signature(
+            name, 0.8765, 0.4321, "entropy" * (name == "geometry_collapse"), calibrated_for="a"
+        )
+        assert len(f"warning: photo.png: {flagged.warning}") <= 100
+        assert "not calibrated" not in flagged.warning
 
 
 def test_the_record_is_plain_data() -> None:
-    signature = calibration.blurred(relief(0), 0.04).diagnose()["over_smoothing"]
+    signature = failures.blurred(relief(0), 0.04).diagnose()["over_smoothing"]
     record = json.loads(json.dumps(signature.record(), allow_nan=False))
     assert record == {
         "value": signature.value,
-        "threshold": 0.2,
+        "threshold": THRESHOLDS["over_smoothing"],
+        "part": "",
         "parts": {"edges": signature.parts["edges"], "dark": None},
         "note": "",
+        "calibrated_for": "",
         "flagged": True,
         "meaning": MEANINGS["over_smoothing"],
+        "advice": ADVICE["over_smoothing"],
     }
+
+
+def test_the_thresholds_are_the_callers() -> None:
+    case = relief(0)
+    values = {key: value for measured in case.measure() for key, value in measured.values.items()}
+    low = diagnose(case.photo, case.initial, case.members, thresholds=dict.fromkeys(THRESHOLDS, 0.0))
+    assert flagged(low) == {name for name, found in low.items() if found.value}
+    high = diagnose(case.photo, case.initial, case.members, thresholds=dict.fromkeys(THRESHOLDS, 10.0))
+    assert flagged(high) == set()
+    # The collapse shows the part that is largest relative to its own threshold.
+    part = dict.fromkeys(THRESHOLDS, 10.0) | {"collapse_order": values["collapse_order"] / 2}
+    shown = diagnose(case.photo, case.initial, case.members, thresholds=part, calibrated_for="mine")
+    collapse = shown["geometry_collapse"]
+    assert (collapse.part, collapse.value, collapse.calibrated_for) == (
+        "order",
+        values["collapse_order"],
+        "mine",
+    )
+    assert collapse.flagged
 
 
 def test_a_record_of_ten_members_at_full_size_takes_little_time() -> None:
@@ -319,35 +351,53 @@ def recorded() -> dict[str, Any]:
 
 
 def test_the_page_shows_the_recorded_calibration() -> None:
-    page = calibration.PAGE.read_text()
-    assert calibration.tables(recorded()) in page
-    assert recorded()["thresholds"] == THRESHOLDS
+    assert calibration.tables(recorded()) in calibration.PAGE.read_text()
 
 
-def too_high(measured: dict[str, float | None]) -> set[str]:
-    return {name for name, value in measured.items() if value is not None and value > THRESHOLDS[name]}
-
-
-def test_no_recorded_healthy_run_is_flagged_but_one_and_every_bad_one_is() -> None:
+def test_the_preset_has_the_thresholds_that_its_runs_give() -> None:
     record = recorded()
-    wall = record["healthy"].pop("clock_motion.png"), record["healthy, one member"].pop("clock_motion.png")
-    # It is mistaken for sky; docs/diagnostics.md says so.
-    assert [too_high(measured) for measured in wall] == [{"sky_geometry"}] * 2
-    for group in (key for key in record if key.startswith("healthy")):
-        for name, measured in record[group].items():
-            assert not too_high(measured), (group, name)
-    for photos in record["settings that go wrong"].values():
-        for name, measured in photos.items():
-            assert too_high(measured), name
+    assert record["preset"] == calibration_runs.PRESET == "embedded"
+    assert calibration.choose(record["runs"]) == record["thresholds"]
+    settings = load_preset("embedded").diagnostics
+    assert settings.thresholds.model_dump() == record["thresholds"]
+    assert settings.calibrated_for == "embedded"
+
+
+def test_other_presets_have_the_same_values_and_say_that_they_are_not_calibrated() -> None:
+    assert Thresholds().model_dump() == THRESHOLDS
+    for name in ("re-depth-anything", "re-depth-fast", "da3-mono-large"):
+        assert load_preset(name).diagnostics.calibrated_for == ""
+    assert load_preset("smoke").diagnostics == load_preset("embedded").diagnostics
+    derived = load_preset({"extends": "embedded", "optim": {"steps": 9}})
+    assert derived.diagnostics == load_preset("embedded").diagnostics
+
+
+def test_few_healthy_runs_are_flagged_and_most_failures() -> None:
+    """On the half that did not choose the thresholds."""
+    record = recorded()
+    alarms, healthy = calibration.false_alarms(record, "reporting")
+    caught, failed = calibration.detections(record, "reporting")
+    assert healthy > 30
+    assert alarms <= 0.05 * healthy
+    assert caught >= 0.9 * failed
+
+
+def test_the_halves_share_no_image() -> None:
+    halves = [
+        {run.image for run in calibration_runs.planned() if run.half == half}
+        for half in ("choosing", "reporting")
+    ]
+    assert not halves[0] & halves[1]
+    assert len(halves[0]) > 50 < len(halves[1])
 
 
 @pytest.mark.slow
-def test_the_calibration_holds_here(skimage_data: Path) -> None:
+def test_the_calibration_holds_here(tmp_path: Path) -> None:
     """Some of the recorded runs again, to the tolerance of another machine's arithmetic."""
-    names = ("coins.png", "camera.png")
-    for name, case in calibration._refined(names, calibration.MILD):
-        for signature, value in values(case.diagnose()).items():
-            expected = recorded()["healthy"][name][signature]
-            assert (value is None) == (expected is None)
-            if value is not None:
-                assert value == pytest.approx(expected, rel=0.5, abs=0.02)
+    images = ("coins.png", "relief-70000")
+    runs = [run for run in calibration_runs.planned() if run.image in images and not run.settings]
+    for row in recorded()["runs"]:
+        if row["image"] in images and not row["settings"]:
+            (run,) = (run for run in runs if run.image == row["image"])
+            found = calibration.row(run, calibration_runs.kept(tmp_path, run))
+            assert found["values"] == pytest.approx(row["values"], rel=0.3, abs=0.03)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.accuracy.calibration import Case, outdoors
+from benchmarks.accuracy.failures import Case, outdoors
 from redepth.ops.sky import sky_mask
 
 

@@ -24,6 +24,7 @@ def test_every_model_is_there_with_its_options_and_checkpoint(name: str) -> None
     schema = options_schema(priors.REGISTRY.get(name))
     size = schema.model_fields.get("size")
     assert rows
+    assert priors.REGISTRY.entries()[name].licence in rows[0]
     assert name == "ic-light" or f"`{schema.model_fields['checkpoint'].default}`" in rows[0]
     assert size is None or rows[0].endswith(f"| {size.default} |")
     missing = [option for option in schema.model_fields if f"`{option}`" not in PAGE]

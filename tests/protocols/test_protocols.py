@@ -51,6 +51,7 @@ SHIPPED = {
     "middlebury-2014": (1, "faeea26d7618"),
     "motorcycle": (1, "ebf24700658f"),
     "nyuv2-eigen": (1, "694c949c2e13"),
+    "photo": (1, "4e10539138f7"),
     "redepth-paper": (1, "16185f549e44"),
     "sintel": (1, "992969733cc8"),
     "synthetic": (2, "0c15e2e74028"),

@@ -7,6 +7,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ SMOKE = ("--preset", "smoke", "--device", "cpu")
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
+_PROGRESS = re.compile(r"^[^:]+: step \d+/\d+, |^\d+/\d+: |━")
+"""A line about the steps of a photo or about a task, and a bar."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a call left behind."""
@@ -35,8 +40,13 @@ class Finished:
 
     @property
     def complaints(self) -> list[str]:
-        """The lines of stderr without those of the progress bar."""
-        return [line for line in self.err.splitlines() if line.strip() and "━" not in line]
+        """The lines of stderr without those of the progress."""
+        return [line for line in self.err.splitlines() if line.strip() and not _PROGRESS.search(line)]
+
+    @property
+    def progress(self) -> list[str]:
+        """The lines of stderr that show the progress."""
+        return [line for line in self.err.splitlines() if _PROGRESS.search(line)]
 
 
 def is_installed(distribution: str) -> bool:

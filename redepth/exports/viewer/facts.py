@@ -53,7 +53,8 @@ def _rows(source: Source, record: Mapping[str, Any]) -> list[tuple[str, str]]:
     metrics = record.get("metrics", {})
     if metrics:
         before, after = (metrics[name]["silog"] for name in ("initial", "refined"))
-        rows.append(("SI-log error", f"{before:.2f} before, {after:.2f} after; smaller is better"))
+        figures = f"{before:.2f} before, {after:.2f} after; smaller is better"
+        rows.append(("SI-log error", f"{figures} (protocol {metrics['protocol']['name']})"))
     if record["unknown"]:
         share = 100 * record["unknown"]["share"]
         rows.append(("Unknown", f"{share:.1f} % of the photo: striped here"))

@@ -122,7 +122,8 @@ class Page {
       if (!maps) throw new Error("no maps");
       this.light = new Light(this.data, showValues);
       this.light.shine();
-      this.show("light");
+      // A page inside of another one may begin with another tab.
+      this.show(document.documentElement.dataset.start || "light");
       this.light.load(maps, await this.photo);
     } catch (error) {
       complain("light", reason(error));

@@ -1,6 +1,6 @@
 """The pictures of docs/conventions.md, drawn with redepth's own functions.
 
-    python examples/conventions.py [--out docs/pictures/conventions]
+    python examples/09_conventions.py [--out docs/pictures/conventions]
 
 Numbers, colours and shading in them are computed, not drawn: a picture shows what the code does.
 """
@@ -18,6 +18,7 @@ import typer
 from torch import Tensor
 
 from redepth import viz
+from redepth.cli.script import run
 from redepth.contracts import Illumination
 from redepth.ops import geometry, panorama
 from redepth.ops.camera import ORTHOGRAPHIC, SPHERICAL, Camera
@@ -25,6 +26,7 @@ from redepth.renderers.matte import Lambert
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
 
 INK, RED, GREEN, BLUE, GREY = "#222222", "#c8322b", "#2c8a3c", "#2b5fc8", "#9a9a9a"
 DPI = 90
@@ -52,7 +54,7 @@ def pixels() -> Any:
         for column in range(width):
             marked = (row, column) == (1, 2)
             face = "#ffe2a8" if marked else "white"
-            axes.add_patch(plt.Rectangle((column, row), 1, 1, fc=face, ec=GREY))
+            axes.add_patch(Rectangle((column, row), 1, 1, fc=face, ec=GREY))
             axes.plot(column + 0.5, row + 0.5, ".", color=INK, ms=3)
             axes.text(column + 0.5, row + 0.3, f"[{row}, {column}]", ha="center", fontsize=8, color=BLUE)
     axes.text(0.5, 0.75, "(0.5, 0.5)", ha="center", fontsize=8, color=RED)
@@ -208,7 +210,7 @@ def intrinsics() -> Any:
     camera = Camera.from_pixels(fx, fx, cx, 2.0, 4, width)
     left, right = -cx, width - cx
     for column in range(width):
-        axes.add_patch(plt.Rectangle((column - cx, fx), 1, 0.3, fc="#f2f2f2", ec=GREY))
+        axes.add_patch(Rectangle((column - cx, fx), 1, 0.3, fc="#f2f2f2", ec=GREY))
         axes.text(column - cx + 0.5, fx + 0.12, str(column), ha="center", fontsize=7, color=BLUE)
     axes.plot([left * 1.15, 0, right * 1.15], [fx * 1.15, 0, fx * 1.15], color=GREY, lw=0.8)
     axes.annotate("", (0, fx), (0, 0), arrowprops={"arrowstyle": "<->", "color": RED})
@@ -281,9 +283,9 @@ def around() -> Any:
     picture.axhline(0, color="white", lw=0.5)
     picture.set_ylabel("elevation v", fontsize=8)
     picture.set_title("the photo is between the two thick lines; beyond them it goes on", fontsize=9)
-    azimuth = np.linspace(-edge, edge, 500)
-    ramp = np.clip(0.5 + (180 - np.abs(azimuth)) / (2 * 360 * panorama.SHARE), 0, 1)
-    weights.plot(azimuth, ramp, color=RED)
+    along = np.linspace(-edge, edge, 500)
+    ramp = np.clip(0.5 + (180 - np.abs(along)) / (2 * 360 * panorama.SHARE), 0, 1)
+    weights.plot(along, ramp, color=RED)
     weights.axvline(-180, color=GREY, lw=0.8)
     weights.axvline(180, color=GREY, lw=0.8)
     weights.set_ylabel("weight", fontsize=8)
@@ -308,7 +310,9 @@ PICTURES: dict[str, Callable[[], Any]] = {
 }
 
 
-def main(out: Annotated[Path, typer.Option()] = Path("docs/pictures/conventions")) -> None:
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("docs/pictures/conventions"),
+) -> None:
     """Draw all pictures."""
     out.mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
@@ -319,4 +323,4 @@ def main(out: Annotated[Path, typer.Option()] = Path("docs/pictures/conventions"
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

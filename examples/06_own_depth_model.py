@@ -1,6 +1,7 @@
 """A depth model from outside the package: what is lower in the picture is nearer.
 
-    python examples/custom_depth_model.py photo.jpg
+    python examples/06_own_depth_model.py
+    python examples/06_own_depth_model.py photo.jpg
 
 It implements `redepth.contracts.DepthModel`: an encoder whose features can be optimised, a decoder whose
 weights can be optimised, and the meaning of its output. An estimator that cannot be split derives from
@@ -10,20 +11,24 @@ transformers derives from `redepth.depth_models.backbone.Backbone`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import skimage
 import torch
 import torch.nn.functional as F
+import typer
 from pydantic import Field
 from torch import Tensor
 
 import redepth
+from redepth.cli.script import run
 from redepth.contracts import Features
 from redepth.ops import geometry
 
+COINS = Path(skimage.__file__).parent / "data" / "coins.png"
 PATCH = 8
 
 
@@ -66,7 +71,8 @@ class LowerIsNearer:
         colour = F.avg_pool2d(image, PATCH)
         above = torch.linspace(1, 0, rows, device=image.device).view(1, 1, rows, 1).expand_as(colour[:, :1])
         tokens = torch.cat([colour, above, torch.ones_like(above)], dim=1).flatten(2).transpose(1, 2)
-        return Features(maps=(tokens,), constants=(), grid=(rows, columns), size=tuple(image.shape[-2:]))
+        size = (image.shape[-2], image.shape[-1])
+        return Features(maps=(tokens,), constants=(), grid=(rows, columns), size=size)
 
     def decode(self, features: Features, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         weights = (parameters or self.decoder_parameters())["weights"]
@@ -86,13 +92,20 @@ class LowerIsNearer:
         return {"tilt": self.tilt}
 
 
-def main(photo: str) -> None:
+def main(
+    photo: Annotated[Path, typer.Argument(help="The photo.")] = COINS,
+    preset: Annotated[str, typer.Option(help="Name or YAML file.")] = "embedded",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/own_depth_model"),
+) -> None:
+    """Refine this model's depth in two ways: by what its encoder found, and by a correction of its map."""
     for parameterization in ("embeddings", "low-rank"):
-        overrides = ["depth_model.name=lower-is-nearer", "optim.members=2"]
-        overrides.append(f"optim.parameterization={parameterization}")
-        result = redepth.refine(photo, preset="embedded", overrides=overrides)
-        print(parameterization, "written to", result.save(f"out/custom_depth_model/{parameterization}"))
+        overrides = {
+            "depth_model.name": "lower-is-nearer",
+            "optim": {"members": 2, "parameterization": parameterization},
+        }
+        result = redepth.refine(photo, preset, overrides=overrides)
+        print(parameterization, "written to", result.save(out / parameterization))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    run(main)

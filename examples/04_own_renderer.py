@@ -1,22 +1,30 @@
 """A renderer from outside the package: Lambert shading from one side, swapped in by name.
 
-python examples/custom_renderer.py photo.jpg
+    python examples/04_own_renderer.py
+    python examples/04_own_renderer.py photo.jpg --preset smoke
+
+It implements `redepth.contracts.Renderer`: draws its light, and re-lights a surface.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import skimage
 import torch
+import typer
 from pydantic import Field
 from torch import Generator, Tensor
 
 import redepth
+from redepth.cli.script import run
 from redepth.contracts import Illumination
 from redepth.ops import color, geometry, shading
+
+COINS = Path(skimage.__file__).parent / "data" / "coins.png"
 
 
 @redepth.renderers.register("lambert-ring")
@@ -47,12 +55,17 @@ class LambertRing:
         return color.linear_to_srgb(cosine[:, :, None] * image_linear[:, None], shading.FLOOR)
 
 
-def main(photo: str) -> None:
+def main(
+    photo: Annotated[Path, typer.Argument(help="The photo.")] = COINS,
+    preset: Annotated[str, typer.Option(help="Name or YAML file.")] = "embedded",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/own_renderer"),
+) -> None:
+    """Refine a photo with the paper's renderer, then with this one."""
     for name in ("blinn-phong", "lambert-ring"):
-        overrides = [f"renderer.name={name}", "renderer.lights=2", "optim.members=2"]
-        result = redepth.refine(photo, preset="embedded", overrides=overrides)
-        print(name, "written to", result.save(f"out/custom_renderer/{name}"))
+        overrides = {"renderer": {"name": name, "lights": 2}, "optim.members": 2}
+        result = redepth.refine(photo, preset, overrides=overrides)
+        print(name, "written to", result.save(out / name))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    run(main)

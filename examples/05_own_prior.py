@@ -1,22 +1,29 @@
 """A prior from outside the package, without a network: shading is smooth where the photo is.
 
-python examples/custom_prior.py photo.jpg
+    python examples/05_own_prior.py
+    python examples/05_own_prior.py photo.jpg --preset smoke
+
+It implements `redepth.contracts.Prior`: draws its noise, and gives each re-lit picture a loss.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+import skimage
 import torch
 import torch.nn.functional as F
+import typer
 from pydantic import Field
 from torch import Generator, Tensor
 
 import redepth
+from redepth.cli.script import run
 from redepth.contracts import Condition, Illumination, Noise
 
+COINS = Path(skimage.__file__).parent / "data" / "coins.png"
 SCALES = (1, 2, 4)
 
 
@@ -66,11 +73,16 @@ def log_grey(pictures: Tensor) -> Tensor:
     return pictures.mean(dim=1, keepdim=True).clamp(min=0.02).log()
 
 
-def main(photo: str, preset: str = "embedded") -> None:
+def main(
+    photo: Annotated[Path, typer.Argument(help="The photo.")] = COINS,
+    preset: Annotated[str, typer.Option(help="Name or YAML file.")] = "embedded",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/own_prior"),
+) -> None:
+    """Refine a photo with the diffusion prior that ships with redepth, then with this one."""
     for name in ("pixel-diffusion", "smooth-shading"):
-        result = redepth.refine(photo, preset, overrides=[f"prior.name={name}", "optim.members=2"])
-        print(name, "written to", result.save(f"out/custom_prior/{name}"))
+        result = redepth.refine(photo, preset, overrides={"prior.name": name, "optim.members": 2})
+        print(name, "written to", result.save(out / name))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run(main)

@@ -1,6 +1,6 @@
 """The same photo, depth and light under every renderer.
 
-    python examples/renderer_gallery.py [--photo gravel.png] [--size 256] [--out out/gallery]
+    python examples/08_renderer_gallery.py [--photo gravel.png] [--size 256] [--out out/gallery]
 
 Writes renderers.png (one row of every renderer) and renderer-options.png (one row of the shared options). The
 mesh renderer is shown where one of its rasterizers can run.
@@ -18,6 +18,7 @@ import typer
 from torch import Tensor
 
 from redepth import Pipeline, renderers, viz
+from redepth.cli.script import run
 from redepth.contracts import Illumination
 from redepth.errors import MissingDependencyError
 from redepth.io import save_png
@@ -69,7 +70,8 @@ def main(
     size: Annotated[int, typer.Option(help="Longer side of the pictures.", min=32)] = 256,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("out/gallery"),
 ) -> None:
-    pipeline = Pipeline("embedded", overrides=[f"depth_model.longer_side={size}"], device="cpu")
+    """Draw the photo under every renderer, and under the options that they share."""
+    pipeline = Pipeline("embedded", overrides={"depth_model.longer_side": size}, device="cpu")
     refined = pipeline.refine(photo)
     pixels = torch.from_numpy(refined.photo).permute(2, 0, 1)[None]
     image = pipeline.refiner.depth_model.prepare(pixels)
@@ -87,4 +89,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,0 +1,81 @@
+"""The presets that the app offers, and why others cannot run on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redepth import components, priors
+from redepth.config import DEFAULT_PRESET, load_preset, preset_names
+from redepth.errors import ConfigError, RedepthError
+from redepth.runtime.device import choose_device
+
+OFFLINE = "embedded"
+"""The preset that runs on every machine."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A preset, as the app shows it.
+
+    Attributes:
+        name: of the preset, or its file.
+        description: of the preset.
+        members: of the preset.
+        steps: of the preset.
+        reads_prompt: whether its prior reads a prompt.
+        hindrance: why it cannot run on this machine; empty if it can.
+    """
+
+    name: str
+    description: str = ""
+    members: int = 0
+    steps: int = 0
+    reads_prompt: bool = False
+    hindrance: str = ""
+
+
+def offer_of(name: str, device: str = "auto") -> Offer:
+    """Look whether a preset can run: its options, its packages and its weights. Nothing is loaded."""
+    try:
+        preset = components.resolve(load_preset(name))
+        hindrance = ""
+        try:
+            components.build(preset, choose_device(device))
+        except RedepthError as error:
+            hindrance = str(error)
+        return Offer(
+            name,
+            preset.description,
+            preset.optim.members,
+            preset.optim.steps,
+            getattr(priors.REGISTRY.get(preset.prior.name), "reads_prompt", True),
+            hindrance,
+        )
+    except RedepthError as error:
+        return Offer(name, hindrance=str(error))
+
+
+def all_offers(own: str | None = None, device: str = "auto") -> list[Offer]:
+    """Look at all presets that ship, and at the one that the app was started with.
+
+    Raises:
+        ConfigError: the preset that the app was started with cannot run.
+    """
+    names = preset_names()
+    offers = [offer_of(name, device) for name in ([own] if own and own not in names else []) + names]
+    hindrance = next((offer.hindrance for offer in offers if offer.name == own), "")
+    if hindrance:
+        raise ConfigError(f"--preset {own} cannot run here: {hindrance}")
+    return offers
+
+
+def runnable(offers: Sequence[Offer]) -> list[Offer]:
+    """Return the offers that can run here."""
+    return [offer for offer in offers if not offer.hindrance]
+
+
+def first_choice(offers: Sequence[Offer], own: str | None = None) -> str:
+    """Return the preset that is chosen at the start: one's own, the default one, or the embedded one."""
+    names = [offer.name for offer in runnable(offers)]
+    return next(name for name in (own, DEFAULT_PRESET, OFFLINE, *names) if name in names)

@@ -1,0 +1,159 @@
+"""The endpoint of the app, called by gradio's own client, with real refinements."""
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from redepth import io, refine
+from redepth.app.serving import AppOptions, Serving, serving
+from redepth.errors import RedepthError
+from tests.app.conftest import free_port
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def client(app: Serving) -> Iterator[Any]:
+    gradio_client = pytest.importorskip("gradio_client")
+    made = gradio_client.Client(app.address, verbose=False, analytics_enabled=False)
+    yield made
+    made.close()
+
+
+def submitted(client: Any, photo: Path | None, **fields: Any) -> Any:
+    """Start a refinement through the client."""
+    from gradio_client import handle_file
+
+    given = {"preset": "smoke", "members": None, "steps": None, "budget": "", "seed": 0, "prompt": ""}
+    upload = None if photo is None else handle_file(photo)
+    return client.submit(photo=upload, **(given | fields), api_name="/refine")
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_client_gets_the_files_of_a_refinement(client: Any, coins: Path) -> None:
+    files, record = submitted(client, coins, members=1, steps=2, seed=3).result(timeout=120)
+    paths = {Path(name).name: Path(name) for name in files}
+    assert {"run.json", "disparity.npy", "normals.png", "mesh.glb", "comparison.png"} <= set(paths)
+    assert (record["seed"], record["steps_done"], record["members_done"]) == (3, [2], 1)
+    assert record["photo"]["source"] == "coins.png"
+    overrides = ["optim.members=1", "optim.steps=2"]
+    expected = refine(coins, "smoke", overrides=overrides, seed=3, device="cpu").refined
+    np.testing.assert_allclose(np.load(paths["disparity.npy"]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_there_is_one_endpoint(client: Any) -> None:
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(named) == ["/refine"]
+    names = [parameter["parameter_name"] for parameter in named["/refine"]["parameters"]]
+    assert names == ["photo", "preset", "members", "steps", "budget", "seed", "prompt"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"preset": "/etc/passwd"}, "passwd"),
+        ({"members": 2.5}, "members: give a whole number"),
+        ({"budget": "soon"}, "budget"),
+    ],
+)
+def test_a_client_is_told_what_is_wrong(
+    client: Any, coins: Path, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Exception, match=message):
+        submitted(client, coins, **fields).result(timeout=60)
+
+
+def test_a_broken_photo_is_told_by_its_name_alone(client: Any, app: Serving, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(Exception, match=r"broken\.png: not a readable image") as error:
+        submitted(client, broken).result(timeout=60)
+    assert str(app.service.folder) not in str(error.value)
+    with pytest.raises(Exception, match="no photo"):
+        submitted(client, None).result(timeout=60)
+
+
+def test_large_photos_are_refused(client: Any, tmp_path: Path) -> None:
+    wide = tmp_path / "wide.png"
+    io.save_png(wide, np.zeros((600, 800, 3), np.uint8))
+    with pytest.raises(Exception, match=r"0\.5 megapixels"):
+        submitted(client, wide).result(timeout=60)
+    heavy = tmp_path / "heavy.bmp"
+    heavy.write_bytes(bytes(400_000))
+    with pytest.raises(Exception, match=r"Exceeded|size"):
+        submitted(client, heavy).result(timeout=60)
+
+
+def test_an_address_is_not_fetched(client: Any) -> None:
+    address = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(Exception, match="not fetched"):
+        client.predict(
+            photo=address,
+            preset="smoke",
+            members=None,
+            steps=None,
+            budget="",
+            seed=0,
+            prompt="",
+            api_name="/refine",
+        )
+
+
+def test_a_client_that_goes_away_ends_its_run(app: Serving, coins: Path) -> None:
+    from gradio_client import Client
+
+    leaving = Client(app.address, verbose=False, analytics_enabled=False)
+    job = submitted(leaving, coins, members=1, steps=100_000)
+    sessions = app.service.sessions
+    assert eventually(lambda: bool(sessions.running()))
+    assert eventually(lambda: any("step" in str(output) for output in job.outputs()))
+    leaving.close()
+    assert eventually(lambda: not sessions.running())
+
+
+def status_of(address: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_server_reads_no_other_file(app: Serving, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("secret")
+    assert status_of(app.address) == 200
+    for name in (secret, "/etc/passwd", "pyproject.toml", "http://example.com/"):
+        assert status_of(f"{app.address}gradio_api/file={name}") == 403
+    assert status_of(app.address, Host="evil.example") == 403
+    assert status_of(f"{app.address}monitoring") != 200
+
+
+def test_a_port_that_is_taken_is_an_error(app: Serving) -> None:
+    port = int(app.address.rstrip("/").rpartition(":")[2])
+    with (
+        pytest.raises(RedepthError, match="another --port"),
+        serving(AppOptions(port=port, preset="smoke", device="cpu")),
+    ):
+        pass
+
+
+def test_two_apps_run_beside_each_other(app: Serving) -> None:
+    with serving(AppOptions(port=free_port(), preset="smoke", device="cpu")) as other:
+        assert status_of(other.address) == 200
+        assert other.service.folder != app.service.folder
+    assert status_of(app.address) == 200
