@@ -96,7 +96,7 @@ def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
         values=lambda _: (0.1, 0.1),
         change=lambda _: -1.0,
     )
-    protocol = SimpleNamespace(name=HOSTILE, version=1, sha256="0" * 64, description=HOSTILE)
+    protocol = SimpleNamespace(name=HOSTILE, version=1, sha256="0" * 64, description=HOSTILE, line=HOSTILE)
     preset = SimpleNamespace(model_dump=lambda mode: {"description": HOSTILE})
     run: Any = SimpleNamespace(
         protocol=protocol, dataset=HOSTILE, images=[HOSTILE], presets={HOSTILE: preset}, seed=0

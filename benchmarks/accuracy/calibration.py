@@ -41,7 +41,7 @@ share of the failures exceeds."""
 
 
 def measure_runs(folder: Path) -> dict[str, Any]:
-    """Return the record: of each run its values, errors, and the values of what it is spoiled to."""
+    """Return the record: each run, its values, and for each failure the value that counts."""
     from redepth.components import versions
 
     rows = [row(run, kept) for run, kept in kept_runs(folder)]
@@ -67,7 +67,9 @@ def row(run: Run, kept: Kept) -> dict[str, Any]:
     }
     if found["healthy"]:
         found["spoiled"] = {
-            failure.name: _values(failure.of(kept.case)) for failure in FAILURES if failure.fits(kept.case)
+            failure.name: _values(failure.of(kept.case)).get(failure.key, 0.0)
+            for failure in FAILURES
+            if failure.fits(kept.case)
         }
     return found
 
@@ -87,7 +89,7 @@ def _both_sides(healthy: Iterable[Mapping[str, Any]], key: str) -> tuple[list[fl
     rows = list(healthy)
     good = [row["values"][key] for row in rows if key in row["values"]]
     names = [failure.name for failure in FAILURES if failure.key == key]
-    bad = [row["spoiled"][name].get(key, 0.0) for row in rows for name in names if name in row["spoiled"]]
+    bad = [row["spoiled"][name] for row in rows for name in names if name in row["spoiled"]]
     return good, bad
 
 
@@ -116,7 +118,7 @@ def false_alarms(record: Mapping[str, Any], half: Half, group: str = "") -> tupl
 def detections(record: Mapping[str, Any], half: Half, name: str = "") -> tuple[int, int]:
     """Return how many constructed failures of a half exceed their own threshold, and their number."""
     found = [
-        failure.key in flags(row["spoiled"][failure.name], record["thresholds"])
+        row["spoiled"][failure.name] > record["thresholds"][failure.key]
         for row in _of(record, half)
         if row["healthy"]
         for failure in FAILURES

@@ -308,8 +308,13 @@ class Output(_Section):
 class Thresholds(_Section):
     """Above these values a failure signature is flagged (`metrics.diagnostics`).
 
-    ``collapse_range``, ``collapse_entropy`` and ``collapse_order`` are those of the parts of the geometry
-    collapse: the lost shares of the initial depth's range, entropy and order.
+    Attributes:
+        hallucinated_edges: threshold of edges that the photo does not have.
+        over_smoothing: threshold of lost detail.
+        collapse_range: threshold of the geometry collapse: the lost share of the initial depth's range.
+        collapse_entropy: threshold of the geometry collapse: the lost share of the initial depth's entropy.
+        collapse_order: threshold of the geometry collapse: the lost share of the initial depth's order.
+        sky_geometry: threshold of the nearness of the sky.
     """
 
     hallucinated_edges: Threshold = 0.046
@@ -323,8 +328,10 @@ class Thresholds(_Section):
 class Diagnostics(_Section):
     """How the failure signatures of a result are judged; it changes no map (docs/diagnostics.md).
 
-    ``calibrated_for`` names the preset whose runs the thresholds were chosen on. It is empty where they were
-    not chosen on runs of this preset or of one that it extends: warnings then say so.
+    Attributes:
+        thresholds: the values above which a failure signature is flagged.
+        calibrated_for: the preset whose runs the thresholds were chosen on. It is empty where they were not
+            chosen on runs of this preset or of one that it extends: warnings then say so.
     """
 
     thresholds: Thresholds = Thresholds()
@@ -343,6 +350,7 @@ class Preset(_Section):
         prompt: where the prompt comes from if none is given.
         optim: what is learned, for how long, by which losses.
         output: the files that are written.
+        diagnostics: how the failure signatures of a result are judged.
     """
 
     name: str = "unnamed"
