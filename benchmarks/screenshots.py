@@ -1,10 +1,12 @@
 """The pictures of the documentation that a browser takes. They need Chromium and the development tools.
 
 python -m benchmarks.screenshots viewer     # docs/pictures/viewer.png
+python -m benchmarks.screenshots app        # docs/pictures/app.png
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -16,6 +18,7 @@ import typer
 from PIL import Image
 
 import redepth
+from redepth.app.serving import AppOptions, serving
 from redepth.exports.viewer import page_of
 from tests.support.browser import headless
 
@@ -24,18 +27,21 @@ if TYPE_CHECKING:
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 DATA = Path(skimage.__file__).parent / "data"
+LONG = 300_000
+"""Milliseconds within which a refinement ends."""
+
 COLOURS = 256
 """Of a stored picture: a palette keeps it small."""
 
-app = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
+commands = typer.Typer(add_completion=False, help=__doc__, no_args_is_help=True)
 
 
-@app.callback()
+@commands.callback()
 def screenshots() -> None:
     """Keep the name of the picture a word of the command, however many pictures there are."""
 
 
-@app.command()
+@commands.command()
 def viewer(
     photo: Annotated[Path, typer.Option(help="The photo that is refined.")] = DATA / "coins.png",
     out: Annotated[Path, typer.Option(help="The picture.")] = PICTURES / "viewer.png",
@@ -47,6 +53,34 @@ def viewer(
         page.write_text(page_of(result), encoding="utf-8")
         taken = [shot(page, act, Path(folder)) for act in (show_light, show_space)]
         save(taken, out)
+
+
+@commands.command("app")
+def app_page(out: Annotated[Path, typer.Option(help="The picture.")] = PICTURES / "app.png") -> None:
+    """Take the page of `redepth app` while it refines an example, and when it has done so."""
+    options = AppOptions(preset="embedded", device="cpu")
+    with serving(options) as running, tempfile.TemporaryDirectory() as folder:
+        taken = [
+            shot(running.address, act, Path(folder), width=1440, height=900)
+            for act in (start_run, finish_run)
+        ]
+    save(taken, out)
+
+
+def start_run(page: Page) -> None:
+    """Refine the coins, some steps long."""
+    page.get_by_role("img", name="Coins").click()
+    page.locator("#size", has_text="pixels").wait_for()
+    page.click("#run")
+    page.locator("#status", has_text=re.compile(r"step ([5-9]|\d\d) of")).wait_for(timeout=LONG)
+
+
+def finish_run(page: Page) -> None:
+    """Refine the coins, and light them."""
+    start_run(page)
+    page.locator("#status", has_text="Done").wait_for(timeout=LONG)
+    page.get_by_role("tab", name="Light").click()
+    page.frame_locator("#light iframe").locator("html[data-ready]").wait_for(timeout=LONG)
 
 
 def show_light(page: Page) -> None:
@@ -97,4 +131,4 @@ def save(pictures: list[Image.Image], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(app())
+    sys.exit(commands())

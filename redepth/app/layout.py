@@ -123,7 +123,7 @@ def form(offers: Sequence[Offer], examples: Sequence[Example], chosen: str) -> F
     with gr.Row():
         members = gr.Number(offer.members, label="Members", min_width=85, elem_id="members")
         steps = gr.Number(offer.steps, label="Steps", min_width=85, elem_id="steps")
-        budget = gr.Textbox("", label="Time limit", placeholder="60s", min_width=85, elem_id="budget")
+        budget = gr.Textbox("", label="Budget", placeholder="60s", min_width=85, elem_id="budget")
         seed = gr.Number(0, label="Seed", min_width=85, elem_id="seed")
     prompt = gr.Textbox(
         "",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redepth import components, priors
-from redepth.config import DEFAULT_PRESET, load_preset, preset_names
-from redepth.errors import ConfigError, RedepthError
+from redepth import checkpoints, components, priors
+from redepth.config import DEFAULT_PRESET, Preset, load_preset, preset_names
+from redepth.errors import ConfigError, NotDownloadedError, RedepthError
 from redepth.runtime.device import choose_device
 
 OFFLINE = "embedded"
@@ -36,14 +36,13 @@ class Offer:
 
 
 def offer_of(name: str, device: str = "auto") -> Offer:
-    """Look whether a preset can run: its options, its packages and its weights. Nothing is loaded."""
+    """Look whether a preset can run here: its options, its packages, its weights.
+
+    Nothing is loaded, and the hub is not asked: who presses a button must not start a download of gigabytes.
+    """
     try:
         preset = components.resolve(load_preset(name))
-        hindrance = ""
-        try:
-            components.build(preset, choose_device(device))
-        except RedepthError as error:
-            hindrance = str(error)
+        hindrance = _hindrance(name, preset, device)
         return Offer(
             name,
             preset.description,
@@ -54,6 +53,17 @@ def offer_of(name: str, device: str = "auto") -> Offer:
         )
     except RedepthError as error:
         return Offer(name, hindrance=str(error))
+
+
+def _hindrance(name: str, preset: Preset, device: str) -> str:
+    try:
+        with checkpoints.this_machine_only():
+            components.build(preset, choose_device(device))
+    except NotDownloadedError:
+        return f"its weights are not on this machine; run: redepth download {name}"
+    except RedepthError as error:
+        return str(error)
+    return ""
 
 
 def all_offers(own: str | None = None, device: str = "auto") -> list[Offer]:

@@ -36,6 +36,8 @@ def environment(folder: Path) -> dict[str, str]:
         "GRADIO_SHARE": "False",
         "GRADIO_MCP_SERVER": "False",
         "GRADIO_RUN_HISTORY": "False",
+        # Seconds after which a client that is gone is missed.
+        "GRADIO_HEARTBEAT_INTERVAL": "4",
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from redepth import checkpoints, io
+from redepth import io
 from redepth.app.offers import Offer, runnable
 from redepth.app.pipelines import Pipelines
 from redepth.app.running import Run, Say
@@ -91,10 +91,7 @@ class Service:
             decoded = DecodedPhoto(decode(photo, self.max_pixels).pixels)
             if not self.pipelines.is_loaded(settings.preset):
                 say(f"loading the models of the preset {settings.preset}")
-            with (
-                checkpoints.watched(_Downloads(say)),
-                self.pipelines.lent(settings.preset, settings.resolved()) as pipeline,
-            ):
+            with self.pipelines.lent(settings.preset, settings.resolved()) as pipeline:
                 if stop.is_set():
                     raise KeyboardInterrupt
                 say("predicting the first depth")
@@ -139,17 +136,3 @@ def required_photo(photo: str | None) -> Path:
     if not photo:
         raise InputError("no photo: upload one, or pick an example")
     return Path(photo)
-
-
-class _Downloads(checkpoints.Watcher):
-    """Reports downloads as what the run does."""
-
-    def __init__(self, say: Say) -> None:
-        self._say = say
-
-    def line(self, text: str) -> None:
-        self._say(text)
-
-    def bytes(self, name: str, done: int, size: int | None) -> None:
-        of = "" if size is None else f" of {checkpoints.size_text(size)}"
-        self._say(f"downloading {checkpoints.size_text(done)}{of}: {name}")

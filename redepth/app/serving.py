@@ -77,9 +77,9 @@ def serving(options: AppOptions) -> Iterator[Serving]:
         MissingDependencyError: gradio is not installed.
         RedepthError: the preset cannot run here, or the port is taken.
     """
+    offers = all_offers(options.preset, options.device)
     with _root() as root, safety.private_environment(root / "files"):
         require("gradio", "app")
-        offers = all_offers(options.preset, options.device)
         service = Service(
             root / "files",
             offers,
@@ -125,11 +125,10 @@ def page(service: Service, examples: Any, chosen: str) -> Any:
 
 
 def _launched(demo: Any, options: AppOptions) -> tuple[Any, str, str | None]:
-    from starlette.middleware import Middleware
-
     from redepth.app import layout
 
-    guard = Middleware(safety.Guard, only_loopback=options.is_private)
+    # As starlette's Middleware: the class, and what it is made with after the application.
+    guard = (safety.Guard, (), {"only_loopback": options.is_private})
     try:
         launched: tuple[Any, str, str | None] = demo.launch(
             server_name=options.host,

@@ -69,7 +69,9 @@ def diagnostics_html(result: Refinement) -> str:
     others = [line for line in result.warnings if line not in signatures]
     lines = "".join(f'<p class="redepth-bad">{escape(line)}</p>' for line in others)
     flagged = len(result.flagged)
-    headline = "Nothing looks wrong." if not flagged else f"{flagged} of 4 diagnostics found something."
+    headline = "Nothing looks wrong."
+    if flagged:
+        headline = f"{flagged} of {len(result.diagnostics)} diagnostics found something."
     meaning = f"<p>The numbers of the map: {escape(result.meaning)}.</p>"
     return f'<div class="redepth-words"><h3>{headline}</h3>{lines}{cards}{meaning}</div>'
 
@@ -77,12 +79,15 @@ def diagnostics_html(result: Refinement) -> str:
 def _card(signature: Signature) -> str:
     state = UNKNOWN if signature.value is None else BAD if signature.flagged else GOOD
     value = "not measured" if signature.value is None else f"{signature.value:.2g}"
-    limit = f"a warning from {signature.threshold:g} on"
     verdict = {GOOD: "as it should be", BAD: "look at this", UNKNOWN: "unknown"}[state]
+    limit = f"a warning above {signature.threshold:.2g}"
+    if not signature.calibrated_for:
+        limit += ", which was not chosen for this preset"
+    title = signature.title.capitalize() + (f" ({signature.part})" if signature.part else "")
     advice = f"<p><b>What to do:</b> {escape(ADVICE[signature.name])}.</p>" if signature.flagged else ""
     note = f"<p>{escape(signature.note)}.</p>" if signature.note else ""
     return (
-        f'<div class="redepth-card redepth-{state}"><h4>{escape(signature.title.capitalize())}: '
+        f'<div class="redepth-card redepth-{state}"><h4>{escape(title)}: '
         f"<b>{value}</b> <span>({limit}; {verdict})</span></h4>"
         f"<p>{escape(PLAIN.get(signature.name, ''))} Measured: {escape(signature.meaning)}.</p>"
         f"{note}{advice}</div>"

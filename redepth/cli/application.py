@@ -15,7 +15,6 @@ import typer
 import typer.core
 
 from redepth import __version__
-from redepth.cli import app as web_app
 from redepth.cli import (
     bench,
     compare,
@@ -28,6 +27,7 @@ from redepth.cli import (
     refine,
     terminal,
     view,
+    web_app,
 )
 from redepth.cli.options import Imports, Quiet, StrictCommand
 from redepth.errors import RedepthError

@@ -31,7 +31,7 @@ def view(
 ) -> None:
     """Open the page of a result in the browser: under a light to drag, compared, and in 3D."""
     address = find_page(result).resolve().as_uri()
-    opened = not print_only and _has_screen() and webbrowser.open(address)
+    opened = not print_only and has_screen() and webbrowser.open(address)
     if not (opened or print_only):
         console.warn("no browser can be opened here; open this address in one:")
     console.out.print(Text(address), soft_wrap=True)
@@ -96,7 +96,7 @@ def _command(folder: Path, record: dict[str, Any]) -> str:
     return shlex.join([*words, "--write", ",".join(files)])
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
     """Return whether a browser with a window can open; those in a terminal cannot show the page."""
     if sys.platform in ("win32", "darwin") or "BROWSER" in os.environ:
         return True

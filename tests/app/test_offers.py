@@ -16,7 +16,7 @@ def test_the_embedded_preset_can_run() -> None:
 
 def test_a_preset_without_weights_says_what_it_needs() -> None:
     offer = offer_of("re-depth-anything", "cpu")
-    assert "hf download" in offer.hindrance
+    assert offer.hindrance.endswith("redepth download re-depth-anything")
     assert offer.reads_prompt
 
 

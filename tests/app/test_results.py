@@ -55,7 +55,7 @@ def test_the_diagnostics_are_in_words(result: Refinement) -> None:
     page = diagnostics_html(result)
     assert page.count('<div class="redepth-card') == len(result.diagnostics)
     for signature in result.diagnostics.values():
-        assert signature.title.capitalize() in page
+        assert f"<h4>{signature.title.capitalize()}" in page
     assert "What to do:" not in page or result.flagged
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import webbrowser
 from contextlib import ExitStack, suppress
+from threading import Event
 from typing import Annotated
 
 import typer
 
-from redepth.cli import console, options
+from redepth.cli import completion, console, options
+from redepth.cli.view import has_screen
 from redepth.errors import ConfigError
 
 
@@ -21,7 +22,12 @@ def app(
         int | None, typer.Option(min=1, max=65535, help="Port; by default the first free one from 7860 on.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option("--preset", help="Preset name or YAML file that is chosen at the start.")
+        str | None,
+        typer.Option(
+            "--preset",
+            help="Preset name or YAML file that is chosen at the start.",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     device: options.Device = "auto",
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the app in a browser.")] = True,
@@ -33,10 +39,15 @@ def app(
     concurrent: Annotated[
         int, typer.Option(min=1, max=64, help="Refinements at the same time, each with its own models.")
     ] = 1,
+    threads: options.Threads = None,
+    imports: options.Imports = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Open an app in the browser: refine a photo, see it improve, drag the light, take the files."""
     from redepth.app.serving import AppOptions, serving
+    from redepth.runtime.work import use_threads
 
+    use_threads(threads)
     chosen = AppOptions(
         host=host,
         port=port,
@@ -54,14 +65,14 @@ def app(
     with ExitStack() as stack:
         with console.status("starting the app"):
             running = stack.enter_context(serving(chosen))
-        console.out.print(f"redepth runs at {running.address}; Ctrl-C ends it", highlight=False)
-        if running.public_address:
-            console.out.print(f"public link: {running.public_address}", highlight=False)
-        if open_browser:
-            webbrowser.open(running.address)
-        # The usual end of a server is no failure.
+        # Ctrl-C is the usual end of a server, and no failure.
         with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            console.out.print(f"redepth runs at {running.address}; Ctrl-C ends it", highlight=False)
+            if running.public_address:
+                console.out.print(f"public link: {running.public_address}", highlight=False)
+            if open_browser and has_screen():
+                webbrowser.open(running.address)
+            Event().wait()
 
 
 def _upload_limit(text: str) -> int:
