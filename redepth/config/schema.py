@@ -308,8 +308,15 @@ class Output(_Section):
 class Thresholds(_Section):
     """Above these values a failure signature is flagged (`metrics.diagnostics`).
 
-    ``collapse_range``, ``collapse_entropy`` and ``collapse_order`` are those of the parts of the geometry
-    collapse: the lost shares of the initial depth's range, entropy and order.
+    The geometry collapse has a threshold for each of its parts.
+
+    Attributes:
+        hallucinated_edges: share of edges that are new, lie on texture and have no support.
+        over_smoothing: lost share of fine detail relative to coarser detail.
+        collapse_range: lost share of the initial depth's range.
+        collapse_entropy: lost share of the initial depth's entropy.
+        collapse_order: lost share of the initial depth's order, as rank correlation.
+        sky_geometry: nearness of the nearest tenth of the sky, from 0 (far) to 1.
     """
 
     hallucinated_edges: Threshold = 0.046
@@ -323,8 +330,10 @@ class Thresholds(_Section):
 class Diagnostics(_Section):
     """How the failure signatures of a result are judged; it changes no map (docs/diagnostics.md).
 
-    ``calibrated_for`` names the preset whose runs the thresholds were chosen on. It is empty where they were
-    not chosen on runs of this preset or of one that it extends: warnings then say so.
+    Attributes:
+        thresholds: above these values a failure signature is flagged.
+        calibrated_for: the preset whose runs the thresholds were chosen on; if empty, warnings say that they
+            are not calibrated.
     """
 
     thresholds: Thresholds = Thresholds()
@@ -343,6 +352,7 @@ class Preset(_Section):
         prompt: where the prompt comes from if none is given.
         optim: what is learned, for how long, by which losses.
         output: the files that are written.
+        diagnostics: when a result is flagged; it changes no map.
     """
 
     name: str = "unnamed"
