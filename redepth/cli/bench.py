@@ -181,7 +181,7 @@ def _pair_record(pair: Comparison) -> dict[str, Any]:
         }
         for row in pair.summaries
     ]
-    return {"a": pair.preset, "b": pair.other, "metrics": metrics}
+    return {"a": pair.preset, "b": pair.other, "protocol": pair.protocol, "metrics": metrics}
 
 
 def _images(

@@ -308,15 +308,13 @@ class Output(_Section):
 class Thresholds(_Section):
     """Above these values a failure signature is flagged (`metrics.diagnostics`).
 
-    The geometry collapse has a threshold for each of its parts.
-
     Attributes:
-        hallucinated_edges: share of edges that are new, lie on texture and have no support.
-        over_smoothing: lost share of fine detail relative to coarser detail.
-        collapse_range: lost share of the initial depth's range.
-        collapse_entropy: lost share of the initial depth's entropy.
-        collapse_order: lost share of the initial depth's order, as rank correlation.
-        sky_geometry: nearness of the nearest tenth of the sky, from 0 (far) to 1.
+        hallucinated_edges: threshold of edges that the photo does not have.
+        over_smoothing: threshold of lost detail.
+        collapse_range: threshold of the geometry collapse: the lost share of the initial depth's range.
+        collapse_entropy: threshold of the geometry collapse: the lost share of the initial depth's entropy.
+        collapse_order: threshold of the geometry collapse: the lost share of the initial depth's order.
+        sky_geometry: threshold of the nearness of the sky.
     """
 
     hallucinated_edges: Threshold = 0.046
@@ -331,9 +329,9 @@ class Diagnostics(_Section):
     """How the failure signatures of a result are judged; it changes no map (docs/diagnostics.md).
 
     Attributes:
-        thresholds: above these values a failure signature is flagged.
-        calibrated_for: the preset whose runs the thresholds were chosen on; if empty, warnings say that they
-            are not calibrated.
+        thresholds: the values above which a failure signature is flagged.
+        calibrated_for: the preset whose runs the thresholds were chosen on. It is empty where they were not
+            chosen on runs of this preset or of one that it extends: warnings then say so.
     """
 
     thresholds: Thresholds = Thresholds()
@@ -352,7 +350,7 @@ class Preset(_Section):
         prompt: where the prompt comes from if none is given.
         optim: what is learned, for how long, by which losses.
         output: the files that are written.
-        diagnostics: when a result is flagged; it changes no map.
+        diagnostics: how the failure signatures of a result are judged.
     """
 
     name: str = "unnamed"

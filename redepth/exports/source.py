@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from redepth.config import Preset
-    from redepth.ground_truth import GroundTruth
     from redepth.metrics import Evaluation
     from redepth.metrics.diagnostics import Signature
 
@@ -34,6 +33,13 @@ MEANINGS: dict[tuple[Predicts, Invariance], str] = {
     ("depth", "metric"): "metric depth in metres; larger is farther",
 }
 """What the numbers of a raw output mean, in a sentence."""
+
+
+class Truth(Protocol):
+    """The ground truth of a photo; `redepth.GroundTruth` is one."""
+
+    def reduced(self, factor: int) -> NDArray[np.float64]:
+        """Return every factor-th row and column of the true depth, (h, w), 0 where it is unknown."""
 
 
 class Source(Protocol):
@@ -110,7 +116,7 @@ class Source(Protocol):
         """Mean angle between the normals before and after, in degrees."""
 
     @property
-    def ground_truth(self) -> GroundTruth | None:
+    def ground_truth(self) -> Truth | None:
         """What the result is measured against."""
 
     @property
