@@ -12,7 +12,7 @@ VENV3D := .venv-pytorch3d
 STAMP3D := $(VENV3D)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-browser test-pytorch3d fuzz soak lint clean
+.PHONY: help demo test test-slow test-browser test-pytorch3d fuzz soak lint viewer clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lint: $(STAMP) ## ruff check, ruff format --check, mypy, no large files
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+viewer: ## bundle three.js for view.html again (needs Node.js 18 or newer)
+	@cd redepth/exports/viewer/bundling && npm ci --no-audit --no-fund && npm run build
 
 clean: ## remove caches, builds, out/, .venv and .venv-pytorch3d
 	@echo "Removing caches, build/, dist/, out/, $(VENV) and $(VENV3D) (runs/ and your own files stay)"

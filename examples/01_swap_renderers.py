@@ -19,6 +19,7 @@ import redepth
 from redepth import viz
 from redepth.cli.script import run
 from redepth.errors import MissingDependencyError
+from redepth.ground_truth import with_offset
 from redepth.io import load_depth_map, save_png
 
 COINS = Path(skimage.__file__).parent / "data" / "coins.png"
@@ -29,10 +30,13 @@ def main(
     preset: Annotated[str, typer.Option(help="Name or YAML file.")] = "embedded",
     members: Annotated[int, typer.Option(help="Members of each ensemble.", min=1)] = 1,
     gt: Annotated[Path | None, typer.Option(help="True disparity, to measure SI-log.")] = None,
+    gt_offset: Annotated[float, typer.Option(help="Added to it, such as doffs of Middlebury.")] = 0.0,
     out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("out/swap_renderers"),
 ) -> None:
     """Refine one photo with every renderer; print a line for each, and draw their normals on one sheet."""
-    truth = redepth.GroundTruth(load_depth_map(gt), kind="disparity") if gt else None
+    truth = None
+    if gt is not None:
+        truth = redepth.GroundTruth(with_offset(load_depth_map(gt), gt_offset), kind="disparity")
     sheet: dict[str, Any] = {}
     for name in sorted(redepth.list_components("renderers")):
         overrides = {"renderer.name": name, "optim.members": members}

@@ -21,6 +21,8 @@ from rich.table import Table
 
 from redepth import GroundTruth, Pipeline, Refinement, viz
 from redepth.cli.script import run
+from redepth.data.datasets.middlebury import Motorcycle
+from redepth.ground_truth import with_offset
 from redepth.io import save_json, save_png
 
 DATA = Path(skimage.__file__).parent / "data"
@@ -30,9 +32,10 @@ console = Console()
 
 
 def ground_truth() -> GroundTruth:
-    """Return the motorcycle's measured disparity (Middlebury 2014), unknown where infinite."""
+    """Return the motorcycle's measured disparity (Middlebury 2014) as a multiple of inverse depth."""
     with np.load(DATA / "motorcycle_disp.npz") as arrays:
-        return GroundTruth(arrays[arrays.files[0]].astype(np.float32), kind="disparity")
+        disparity = arrays[arrays.files[0]].astype(np.float32)
+    return GroundTruth(with_offset(disparity, Motorcycle.CALIBRATION.doffs), kind="disparity")
 
 
 def refine(pipeline: Pipeline, name: str) -> Refinement:
@@ -105,10 +108,10 @@ def main(
         f"{out / 'overview.png'}\n\n"
         "What to expect: the embedded models know surface relief under one light from the upper side, "
         "learned on procedural scenes. On relief the normals should follow the photo's shading better than "
-        "before. Extreme shapes of the initial depth shrink. The flag 'geometry collapse' in a picture's "
-        "title reports that, whether those shapes were right or wrong. An ordinary photo such as the "
-        "motorcycle is outside the models' domain: its depth is wrong before and after. It shows that the "
-        "small models do not replace the paper's. For real photos use --preset re-depth-anything.",
+        "before. Extreme shapes of the initial depth shrink, whether they were right or wrong. Each folder "
+        "has a view.html: open it and drag the light. An ordinary photo such as the motorcycle is outside "
+        "the models' domain: its depth is wrong before and after. It shows that the small models do not "
+        "replace the paper's. For real photos use --preset re-depth-anything.",
         highlight=False,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import runpy
 import struct
 from pathlib import Path
 from typing import Any
@@ -243,9 +244,8 @@ def test_the_normals_picture_is_of_the_plane(result: Path) -> None:
 
 
 def test_the_pictures_of_the_page_are_those_of_the_script_and_small() -> None:
-    from examples.conventions import PICTURES
-
+    script = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "09_conventions.py"))
     page = Path(__file__).parents[1] / "docs" / "conventions.md"
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
-    assert {Path(picture).stem for picture in shown} == set(PICTURES)
+    assert {Path(picture).stem for picture in shown} == set(script["PICTURES"])
     assert all(0 < (page.parent / picture).stat().st_size < 60_000 for picture in shown)

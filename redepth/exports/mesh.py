@@ -79,7 +79,7 @@ def mesh_of(
     if picture.shape != (*surface.size, 3):
         raise ValueError(f"depth must be (H, W), photo (H, W, 3), got {surface.size}, {picture.shape}")
     simplifies = not surface.camera.spherical and _can_simplify()
-    rows, columns = grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
+    rows, columns = _grid(surface, max(faces * SURPLUS, FINE) if simplifies else faces)
     triangles = _triangles(whole_cells(surface, rows, columns, limit))
     if not len(triangles):
         raise InputError(
@@ -105,7 +105,7 @@ def _can_simplify() -> bool:
     return False
 
 
-def grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
+def _grid(surface: Surface, faces: int) -> tuple[Indices, Indices]:
     """Return the rows and columns of the vertices: the borders, and evenly between them."""
     height, width = surface.size
     cells = max(1.0, faces / 2)

@@ -51,7 +51,7 @@ def points_of(surface: Surface, photo: ArrayLike, *, max_points: int = 500_000, 
     picture = np.asarray(photo)
     if picture.shape != (*surface.size, 3):
         raise ValueError(f"depth must be (H, W), photo (H, W, 3), got {surface.size}, {picture.shape}")
-    step = _stride(*surface.size, max_points)
+    step = stride(*surface.size, max_points)
     rows, columns = (np.arange(0, side, step) for side in surface.size)
     keep = surface.intact(rows, columns, limit)
     if not keep.any():
@@ -60,7 +60,7 @@ def points_of(surface: Surface, photo: ArrayLike, *, max_points: int = 500_000, 
     return trimesh.PointCloud(surface.points(rows, columns)[keep], colors=colours)
 
 
-def _stride(height: int, width: int, max_points: int) -> int:
+def stride(height: int, width: int, max_points: int) -> int:
     """Return the smallest stride at which at most ``max_points`` pixels are left."""
     step = 1
     while math.ceil(height / step) * math.ceil(width / step) > max_points:

@@ -190,7 +190,7 @@ def test_photos_are_reduced_to_1500_pixels(photo: tuple[int, int], embedded: tup
     for picture in data["pictures"][:3]:
         jpeg = base64.b64decode(picture["src"].partition(",")[2])
         assert Image.open(io.BytesIO(jpeg)).size == embedded[::-1]
-    assert len(data["space"]["v"]) * len(data["space"]["u"]) < 102_000
+    assert len(data["space"]["v"]) * len(data["space"]["u"]) < 165_000
 
 
 @pytest.mark.parametrize("size", [(1, 8), (8, 1), (1, 1)])

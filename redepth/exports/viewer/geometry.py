@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from redepth.exports.mesh import grid, whole_cells
+from redepth.exports.mesh import whole_cells
+from redepth.exports.points import stride
 from redepth.exports.source import Array, Source
-from redepth.exports.surface import EDGE, Surface
+from redepth.exports.surface import EDGE, Indices, Surface
 from redepth.exports.viewer.encoding import logarithmic, octahedral, packed
 from redepth.exports.viewer.pictures import nearest, sampled, size_of
 from redepth.viz import normals_at_size
@@ -20,8 +21,8 @@ NORMALS = (400_000, 200_000, 100_000, 50_000)
 A network of 518 x 768 pixels has fewer than the first.
 """
 NORMALS_BYTES = 2_200_000
-TRIANGLES = 200_000
-"""Of each surface, at most."""
+VERTICES = 160_000
+"""Of each surface, at most, borders apart."""
 
 
 def light_of(source: Source) -> dict[str, Any]:
@@ -54,7 +55,10 @@ def space_of(source: Source) -> dict[str, Any]:
     """
     height, width = source.photo.shape[:2]
     after = _reduced(Surface.of(source), source)
-    rows, columns = grid(after, TRIANGLES)
+    step = stride(*after.size, VERTICES)
+    rows = _every(step, after.size[0] - 1)
+    # Column W of a closed panorama is column 0, at the other end of the photo.
+    columns = _every(step, after.size[1] - (not source.camera.closed))
     down, across = nearest(height, after.size[0]), nearest(width, after.size[1])
     u, v = (axis.double().numpy() for axis in source.camera.axes(height, width))
     at_rows, at_columns = down[rows], across[columns % len(across)]
@@ -84,6 +88,11 @@ def _normals(normals: Array, height: int, width: int, closed: bool) -> list[str]
     return [packed(codes) for codes in octahedral(normals)]
 
 
+def _every(step: int, last: int) -> Indices:
+    """Return every step-th index from 0, evenly so that points make no pattern, and the last one."""
+    return np.unique(np.append(np.arange(0, last, step), last))
+
+
 def _reduced(surface: Surface, source: Source) -> Surface:
     """Return a surface at the size of the page's pictures."""
     height, width = size_of(source)
@@ -91,7 +100,7 @@ def _reduced(surface: Surface, source: Source) -> Surface:
     return Surface(sampled(surface.depth, height, width), surface.camera, surface.unit, reach)
 
 
-def _surface(surface: Surface, rows: Any, columns: Any) -> dict[str, Any]:
+def _surface(surface: Surface, rows: Indices, columns: Indices) -> dict[str, Any]:
     depth = surface.depth[rows][:, columns % surface.size[1]]
     codes, offset, step = logarithmic(depth, surface.intact(rows, columns))
     cells = whole_cells(surface, rows, columns, EDGE).astype(np.uint16)
