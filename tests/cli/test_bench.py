@@ -82,5 +82,5 @@ def test_a_photo_without_its_truth_or_behind_a_dead_link_is_named(
 
 
 def test_an_error_of_usage_names_the_help_of_the_command() -> None:
-    one_line(call("bench", "run", "synthetic", "--limits", "1"), "(redepth bench run --help lists all options)")
+    one_line(call("bench", "run", "--limits", "1"), "(redepth bench run --help lists all options)")
     one_line(call("refine", "x.png", "--wide"), "(redepth refine --help lists all options)")
