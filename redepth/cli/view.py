@@ -62,8 +62,8 @@ def _page_in(folder: Path) -> Path:
     if record := _record(folder):
         # The record does not hold the whole command, and another one would replace the result.
         raise InputError(
-            f"{folder}: this result has no {VIEW_FILE}: run your command of redepth refine again with --write "
-            f"{_written(record)}"
+            f"{folder}: this result has no {VIEW_FILE}: run your command of redepth refine again with "
+            f"--write {_written(record)}"
         )
     pages = sorted(folder.glob(f"*/{VIEW_FILE}"))
     if len(pages) == 1:
