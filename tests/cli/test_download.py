@@ -99,7 +99,9 @@ def test_what_ships_with_redepth_needs_no_hub() -> None:
 
 
 def test_without_a_hub_the_error_says_what_to_do() -> None:
-    one_line(call("download", "re-depth-anything", "--dry-run"), DEPTH, "HF_HUB_OFFLINE", "connect")
+    done = call("download", "re-depth-anything", "--dry-run")
+    one_line(done, DEPTH, "HF_HUB_OFFLINE", ": connect, and run redepth download again\n")
+    assert "hf download" not in done.err
 
 
 class Needy:
