@@ -19,6 +19,7 @@ from pydantic import AfterValidator
 
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
+from redepth.config.calibration import same_runs
 from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
 from redepth.errors import ConfigError, RedepthError, brief, nearest
@@ -99,6 +100,7 @@ def _all_entries() -> dict[tuple[str, str], Entry]:
 def resolve(preset: Preset) -> Preset:
     """Check a preset with every component's options, and write the components' defaults out.
 
+    ``diagnostics.calibrated_for`` stays where the settings are those of the preset that it names.
     A preset that this function has returned before is returned unchanged.
 
     Raises:
@@ -108,17 +110,33 @@ def resolve(preset: Preset) -> Preset:
     if _resolved.get(id(preset)) is preset:
         return preset
     # A copy with changed values (`model_copy`) has not been validated.
-    preset = load_preset(preset.model_dump())
+    resolved = _calibrated(_with_defaults(load_preset(preset.model_dump())))
+    _check_together(resolved)
+    _resolved[id(resolved)] = resolved
+    return resolved
+
+
+def _with_defaults(preset: Preset) -> Preset:
+    """Return a preset with the options of its components checked and their defaults written out."""
     update = {
         "depth_model": _checked(depth_models.REGISTRY, preset.depth_model),
         "renderer": _checked(renderers.REGISTRY, preset.renderer),
         "prior": _checked(priors.REGISTRY, preset.prior),
         "optim": preset.optim.model_copy(update={"objectives": _checked_terms(preset)}),
     }
-    resolved = preset.model_copy(update=update)
-    _check_together(resolved)
-    _resolved[id(resolved)] = resolved
-    return resolved
+    return preset.model_copy(update=update)
+
+
+def _calibrated(preset: Preset) -> Preset:
+    """Empty ``calibrated_for`` of a preset whose runs are not those that its thresholds were chosen on."""
+    name = preset.diagnostics.calibrated_for
+    if not name:
+        return preset
+    with suppress(RedepthError):  # of a name that is none of a preset
+        if same_runs(preset, _with_defaults(load_preset(name))):
+            return preset
+    diagnostics = preset.diagnostics.model_copy(update={"calibrated_for": ""})
+    return preset.model_copy(update={"diagnostics": diagnostics})
 
 
 def _check_together(preset: Preset) -> None:

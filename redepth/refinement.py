@@ -208,8 +208,15 @@ class Refinement:
             predicts=self.predicts,
             sky=outcome.sky,
             thresholds=settings.thresholds.model_dump(),
-            calibrated_for=settings.calibrated_for,
+            calibrated_for=settings.calibrated_for if self._has_its_length else "",
         )
+
+    @property
+    def _has_its_length(self) -> bool:
+        """Whether all members took the preset's steps: no limit and no interruption made the run shorter."""
+        optim = self.preset.optim
+        done = self.outcome.steps_done
+        return len(done) == optim.members and (optim.early_stop.enabled or set(done) == {optim.steps})
 
     @property
     def warnings(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,15 @@ def test_the_record_lists_the_other_files(results: list[Refinement], tmp_path: P
     assert {*record["files"], "run.json"} == FILES
     assert seed_of(folder) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_run_that_a_limit_shortened_is_not_calibrated(results: list[Refinement]) -> None:
+    preset = results[0].preset
+    diagnostics = preset.diagnostics.model_copy(update={"calibrated_for": "embedded"})
+    whole = replace(results[0], preset=preset.model_copy(update={"diagnostics": diagnostics}))
+    for steps_done, expected in (([1], "embedded"), ([0], ""), ([1, 1], "")):
+        run = replace(whole, outcome=replace(whole.outcome, steps_done=steps_done))
+        assert {found.calibrated_for for found in run.diagnostics.values()} == {expected}
 
 
 class Killed(BaseException):

@@ -330,8 +330,9 @@ class Diagnostics(_Section):
 
     Attributes:
         thresholds: the values above which a failure signature is flagged.
-        calibrated_for: the preset whose runs the thresholds were chosen on. It is empty where they were not
-            chosen on runs of this preset or of one that it extends: warnings then say so.
+        calibrated_for: the preset, by its name or YAML file, whose runs the thresholds were chosen on. It
+            counts where the depth model, renderer, prior and optimization are those of that preset: else it
+            is emptied, and warnings say that they are not calibrated.
     """
 
     thresholds: Thresholds = Thresholds()

@@ -29,7 +29,7 @@ def test_a_flagged_run_prints_one_short_line(tmp_path: Path, real_photos: dict[s
     assert done.code == 0
     (line,) = done.complaints
     assert line.startswith("warning: coins.png: geometry collapse (order) ")
-    assert line.endswith(", above 0: lower optim.learning_rates")
-    assert len(line) <= 100
+    assert line.endswith(", above 0: lower optim.learning_rates (not calibrated for this preset)")
+    assert len(line) <= 130
     meaning = record(tmp_path / "coins")["diagnostics"]["geometry_collapse"]["meaning"]
     assert meaning not in line

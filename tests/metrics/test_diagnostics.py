@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.accuracy import calibration, calibration_runs, failures
 from benchmarks.accuracy.failures import FAILURES, Failure, outdoors, relief
+from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.config.schema import Thresholds
 from redepth.metrics.diagnostics import ADVICE, MEANINGS, REMEDIES, THRESHOLDS, Signature, diagnose
@@ -367,9 +368,49 @@ def test_other_presets_have_the_same_values_and_say_that_they_are_not_calibrated
     assert Thresholds().model_dump() == THRESHOLDS
     for name in ("re-depth-anything", "re-depth-fast", "da3-mono-large"):
         assert load_preset(name).diagnostics.calibrated_for == ""
-    assert load_preset("smoke").diagnostics == load_preset("embedded").diagnostics
-    derived = load_preset({"extends": "embedded", "optim": {"steps": 9}})
-    assert derived.diagnostics == load_preset("embedded").diagnostics
+    embedded = resolve(load_preset("embedded")).diagnostics
+    smoke = resolve(load_preset("smoke")).diagnostics
+    assert (smoke.thresholds, smoke.calibrated_for) == (embedded.thresholds, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "calibrated"),
+    [
+        ((), True),
+        # Settings as they are already, ways of computing, limits, and what is written.
+        (("optim.steps=40", "prior.reduction=mean"), True),
+        (("optim.performance.tf32=false", "optim.members_per_batch=1"), True),
+        (("optim.budget=60s", "optim.vram=8GB"), True),
+        (("name=mine", "description=words", "output.write=map"), True),
+        (("optim.learning_rates.decoder=1e-3",), False),
+        (("optim.steps=3",), False),
+        (("optim.objectives.sky.weight=1",), False),
+        (("prior.guidance_scale=9",), False),
+        (("renderer.name=ggx",), False),
+        (("depth_model.longer_side=96",), False),
+        (("depth_model.checkpoint=owner/other",), False),
+        (("diagnostics.calibrated_for=no-such-preset",), False),
+        (("diagnostics.calibrated_for=re-depth-anything",), False),
+        (("diagnostics.calibrated_for=smoke",), False),
+    ],
+)
+def test_thresholds_are_calibrated_for_the_settings_of_their_preset(
+    changes: tuple[str, ...], calibrated: bool
+) -> None:
+    """Derived presets and overrides alike; the thresholds are inherited."""
+    preset = resolve(load_preset("embedded", changes))
+    assert preset.diagnostics.calibrated_for == ("embedded" if calibrated else "")
+    assert resolve(load_preset(preset.model_dump())) == preset
+    assert preset.diagnostics.thresholds == load_preset("embedded").diagnostics.thresholds
+
+
+def test_a_preset_of_ones_own_is_calibrated_by_the_path_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: smoke\ndiagnostics: {{calibrated_for: '{file}'}}\n")
+    assert resolve(load_preset(file)).diagnostics.calibrated_for == str(file)
+    assert resolve(load_preset(file, ["optim.steps=9"])).diagnostics.calibrated_for == ""
+    derived = {"extends": str(file), "optim": {"members": 1}}
+    assert resolve(load_preset(derived)).diagnostics.calibrated_for == ""
 
 
 def test_few_healthy_runs_are_flagged_and_most_failures() -> None:
