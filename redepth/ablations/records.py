@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from redepth.errors import InputError
 from redepth.exports import RECORD
+from redepth.metrics.diagnostics import Measured
 from redepth.runtime.resume import read_record
 
 
@@ -45,8 +46,15 @@ class Row(BaseModel):
     silog: tuple[float, float] | None = None
 
     @classmethod
-    def read(cls, folder: Path, variant: str, photo: str) -> Row:
+    def read(cls, folder: Path, variant: str, photo: str, thresholds: Mapping[str, float]) -> Row:
         """Read the row of a result.
+
+        Args:
+            folder: of the result.
+            variant: its name.
+            photo: its label.
+            thresholds: by which the failure signatures are judged, because a result that was made earlier may
+                have been judged by others.
 
         Raises:
             InputError: the folder holds no result, or one of an older version.
@@ -63,7 +71,11 @@ class Row(BaseModel):
                 change=record["change"],
                 turn=record["turn_degrees"],
                 seconds=record["timings"]["optimise_seconds"],
-                flagged=[name for name, found in record["diagnostics"].items() if found["flagged"]],
+                flagged=[
+                    name
+                    for name, found in record["diagnostics"].items()
+                    if Measured.of_record(name, found).signature(thresholds).flagged
+                ],
                 silog=metrics and tuple(metrics[when]["silog"] for when in ("initial", "refined")),
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -146,13 +146,18 @@ def _finished(tasks: Mapping[Task, Photo], settings: Mapping[str, Settings]) -> 
         reason = why_refine(photo, settings[variant])
         if reason is None:
             try:
-                rows[variant, label] = Row.read(photo.folder, variant, label)
+                rows[variant, label] = _row((variant, label), photo, settings[variant])
                 continue
             except InputError as error:
                 reason = str(error)
         if reason:
             log.warning("%s (%s): refined again: %s", label, variant, reason)
     return rows
+
+
+def _row(task: Task, photo: Photo, settings: Settings) -> Row:
+    """Read the row of a result, judged by the thresholds of its variant. Raises InputError if it has none."""
+    return Row.read(photo.folder, *task, settings.preset.diagnostics.thresholds.model_dump())
 
 
 # --- before the work ------------------------------------------------------------------------------
@@ -212,14 +217,14 @@ class _Worker:
         self._refine: Callable[[Photo], Refined] | None = None
 
     def __call__(self, task: Task) -> Row:
-        variant, label = task
+        variant, _ = task
         photo = self.photos[task]
         refined = self._worker(variant)(photo)
         if refined.interrupted:
             raise KeyboardInterrupt
         if refined.reason:
             raise RedepthError(f"{refined.reason}; the finished steps are kept, marked partial")
-        return Row.read(photo.folder, variant, label)
+        return _row(task, photo, self.settings[variant])
 
     def _worker(self, variant: str) -> Callable[[Photo], Refined]:
         if self._refine is None or variant != self._variant:

@@ -21,6 +21,7 @@ from redepth.ablations import run as running
 from redepth.ablations.records import Row, average
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
+from redepth.metrics.diagnostics import THRESHOLDS
 from redepth.pipeline import Pipeline
 from redepth.runtime.executors import Resources
 
@@ -115,6 +116,25 @@ def test_only_what_changed_is_refined_again(copy: Ablation, refined: list[str]) 
     refined.clear()
     run_ablation(replace(copy, seed=1), Resources())
     assert refined == ["lambert", "lambert", "ggx", "ggx"]
+
+
+def test_what_is_done_is_judged_by_the_thresholds_of_now(copy: Ablation, refined: list[str]) -> None:
+    for threshold, flagged in ((0, 4), (1, 0)):
+        judged = tuple(f"diagnostics.thresholds.collapse_{part}={threshold}" for part in ("order", "range"))
+        axes = ablations.parse_axes(VARY)
+        chosen = ablations.variants_of("smoke", [*SMALL, *judged], axes)
+        rows, _ = run_ablation(replace(copy, variants=chosen), Resources())
+        assert sum("geometry_collapse" in row.flagged for row in rows.values()) == flagged
+    assert refined == []
+
+
+def test_a_result_whose_record_lacks_a_value_is_refined_again(copy: Ablation, refined: list[str]) -> None:
+    path = copy.out / "renderer.name=ggx" / "photo" / "run.json"
+    record = json.loads(path.read_text())
+    del record["diagnostics"]["over_smoothing"]["value"]
+    path.write_text(json.dumps(record))
+    rows, failures = run_ablation(copy, Resources())
+    assert (len(rows), failures, refined) == (4, {}, ["ggx"])
 
 
 def test_fresh_refines_all_again_and_decodes_and_captions_each_photo_once(
@@ -286,7 +306,7 @@ def test_a_record_without_the_numbers_is_refused(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"members_done": 1, "steps_done": []}'):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(InputError, match=r"run\.json does not hold"):
-            Row.read(tmp_path, "v", "p")
+            Row.read(tmp_path, "v", "p", THRESHOLDS)
 
 
 # --- the sheet ------------------------------------------------------------------------------------
