@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from redepth.errors import InputError
 from redepth.exports import RECORD
@@ -30,6 +30,8 @@ class Row(BaseModel):
         seconds: of the optimisation.
         flagged: names of the failure signatures above their thresholds.
         silog: SI-log before and after, with ground truth.
+        warnings: of the refinement, if this call made it; as `redepth.batch.Refined.warnings`.
+        unwritten: a line for each file that this call could not write.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,6 +46,9 @@ class Row(BaseModel):
     seconds: float
     flagged: list[str]
     silog: tuple[float, float] | None = None
+    # No numbers, so they are left out of the tables.
+    warnings: tuple[str, ...] = Field(default=(), exclude=True)
+    unwritten: tuple[str, ...] = Field(default=(), exclude=True)
 
     @classmethod
     def read(cls, folder: Path, variant: str, photo: str, thresholds: Mapping[str, float]) -> Row:

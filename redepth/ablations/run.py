@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,10 +27,11 @@ from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
 from redepth.runtime.resume import Task, run_tasks
 
-log = logging.getLogger(__name__)
-
 OnDone = Callable[[Done[Task, Row], int, int], None]
 """Called after each refinement with its outcome, the number of those that have ended, and of all."""
+
+OnAgain = Callable[[Task, str], None]
+"""Called with a refinement whose earlier result does not count, and why it does not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +113,18 @@ def run_ablation(
     *,
     fresh: bool = False,
     on_done: OnDone = lambda done, ended, total: None,
+    on_again: OnAgain = lambda task, reason: None,
 ) -> tuple[dict[Task, Row], dict[Task, str]]:
     """Refine what is left, and return the rows and the failures, by variant and photo.
+
+    A result some of whose files could not be written has a row, and is a failure as well.
 
     Args:
         ablation: what to compare.
         resources: where the work runs; the rows do not depend on it.
         fresh: also refine what is done.
         on_done: called after each refinement.
+        on_again: called for each result that does not count as done.
 
     Raises:
         ConfigError: some variants cannot run here.
@@ -131,16 +135,19 @@ def run_ablation(
     tasks, settings = ablation.tasks(), ablation.settings()
     for variant in ablation.variants:
         io.recover(ablation.out / variant.name)  # of a killed call
-    finished = {} if fresh else _finished(tasks, settings)
+    finished = {} if fresh else _finished(tasks, settings, on_again)
     left = {task: photo for task, photo in tasks.items() if task not in finished}
     ready, failures = _prepared(left, settings, ablation.max_pixels)
     make = partial(_Worker, settings, ready)
     failures |= run_tasks(make, list(ready), finished, resources, on_done)
+    failures |= {task: "; ".join(row.unwritten) for task, row in finished.items() if row.unwritten}
     return {task: finished[task] for task in tasks if task in finished}, failures
 
 
-def _finished(tasks: Mapping[Task, Photo], settings: Mapping[str, Settings]) -> dict[Task, Row]:
-    """Return the rows of what is done already; log why other results do not count."""
+def _finished(
+    tasks: Mapping[Task, Photo], settings: Mapping[str, Settings], on_again: OnAgain
+) -> dict[Task, Row]:
+    """Return the rows of what is done already; say why other results do not count."""
     rows = {}
     for (variant, label), photo in tasks.items():
         reason = why_refine(photo, settings[variant])
@@ -151,7 +158,7 @@ def _finished(tasks: Mapping[Task, Photo], settings: Mapping[str, Settings]) -> 
             except InputError as error:
                 reason = str(error)
         if reason:
-            log.warning("%s (%s): refined again: %s", label, variant, reason)
+            on_again((variant, label), reason)
     return rows
 
 
@@ -223,8 +230,9 @@ class _Worker:
         if refined.interrupted:
             raise KeyboardInterrupt
         if refined.reason:
-            raise RedepthError(f"{refined.reason}; the finished steps are kept, marked partial")
-        return _row(task, photo, self.settings[variant])
+            raise RedepthError("; ".join(refined.problems))
+        row = _row(task, photo, self.settings[variant])
+        return row.model_copy(update={"warnings": refined.warnings, "unwritten": refined.unwritten})
 
     def _worker(self, variant: str) -> Callable[[Photo], Refined]:
         if self._refine is None or variant != self._variant:

@@ -88,17 +88,30 @@ def compare(
             def on_done(done: Done[Task, Row], ended: int, of: int) -> None:
                 made.append(done.result)
                 show(done, ended, of)
+                for warning in () if done.result is None else done.result.warnings:
+                    console.warn(f"{_about(done.item)}: {warning}")
 
-            rows, failures = ablations.run_ablation(ablation, resources, fresh=fresh, on_done=on_done)
+            def on_again(task: Task, reason: str) -> None:
+                console.note_refined_again(_about(task), reason)
+
+            rows, failures = ablations.run_ablation(
+                ablation, resources, fresh=fresh, on_done=on_done, on_again=on_again
+            )
         if earlier := len(rows) - sum(row is not None for row in made):
             console.note(f"{earlier} of {total} refinements were done already (--fresh refines them again)")
-        for (variant, label), error in failures.items():
-            console.complain(f"{label} ({variant}): {error}")
+        for task, error in failures.items():
+            console.complain(f"{_about(task)}: {error}")
         if rows:
             # First on the terminal: a disk that is full keeps the files from being written.
             _print_table(ablation, rows)
             _write(ablation, preset, rows, failures)
     console.exit_if_failed(len(failures) + rejected, total + rejected)
+
+
+def _about(task: Task) -> str:
+    """Name a refinement in a message."""
+    variant, label = task
+    return f"{label} ({variant})"
 
 
 def _write(ablation: Ablation, preset: str, rows: Mapping[Task, Row], failures: Mapping[Task, str]) -> None:

@@ -178,13 +178,10 @@ class Results:
         self.refined[path] = result
         for warning in result.warnings:
             console.warn(f"{path.name}: {warning}")
-        problems = list(result.unwritten)
-        if result.reason:
-            self.interrupted |= result.interrupted
-            problems.append(f"{result.reason}; the finished steps are kept, marked partial")
-        for problem in problems:
+        self.interrupted |= result.interrupted
+        for problem in result.problems:
             console.complain(console.about(path, problem))
-        self.failed += bool(problems)
+        self.failed += bool(result.problems)
 
 
 def run(request: RefineRequest) -> int:
@@ -274,7 +271,7 @@ def _is_left(photo: Photo, settings: Settings) -> bool:
 
     reason = why_refine(photo, settings)
     if reason:
-        console.note(Text(f"{photo.path}: refined again: {reason}"))
+        console.note_refined_again(str(photo.path), reason)
     return reason is not None
 
 

@@ -133,8 +133,12 @@ def test_a_result_whose_record_lacks_a_value_is_refined_again(copy: Ablation, re
     record = json.loads(path.read_text())
     del record["diagnostics"]["over_smoothing"]["value"]
     path.write_text(json.dumps(record))
-    rows, failures = run_ablation(copy, Resources())
+    again: list[tuple[Any, str]] = []
+    rows, failures = run_ablation(copy, Resources(), on_again=lambda *why: again.append(why))
     assert (len(rows), failures, refined) == (4, {}, ["ggx"])
+    ((task, reason),) = again
+    assert task == ("renderer.name=ggx", str(copy.photos[0]))
+    assert "run.json does not hold what a table needs" in reason
 
 
 def test_fresh_refines_all_again_and_decodes_and_captions_each_photo_once(
@@ -207,6 +211,21 @@ def test_a_result_that_ended_early_is_a_failure(copy: Ablation, monkeypatch: pyt
     _, failures = run_ablation(copy, Resources(), fresh=True)
     assert len(failures) == 4
     assert all(error.startswith("the loss is not finite; the finished steps") for error in failures.values())
+
+
+def test_a_file_that_cannot_be_written_is_a_failure_and_the_row_stays(
+    copy: Ablation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = batch.Refined((1, 1), 1, 1, 0.0, None, 0.0, warnings=("too dark",), unwritten=("a", "b"))
+    monkeypatch.setattr(running, "make_worker", lambda *_: lambda _: whole)
+    rows, failures = run_ablation(copy, Resources(), fresh=True)
+    assert list(rows) == list(failures)
+    assert set(failures.values()) == {"a; b"}
+    assert {row.warnings for row in rows.values()} == {("too dark",)}
+    write_tables(copy, "smoke", rows, failures, copy.out)
+    record = json.loads((copy.out / "table.json").read_text())
+    assert set(record["failed"].values()) == {"a; b"}
+    assert not {"warnings", "unwritten"} & set(record["photos"][0])
 
 
 def test_what_cannot_run_here_is_named_before_any_work(copy: Ablation, refined: list[str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import redepth
+from redepth.exports.writing import WRITERS
 from redepth.runtime import component_files
 from tests.support.command import Finished, call, one_line
 
@@ -40,8 +44,13 @@ def test_a_table_and_a_sheet_are_made(compared: tuple[Finished, Path]) -> None:
     assert (out / "renderer.name=ggx" / "brick" / "comparison.png").is_file()
     assert "protocol photo: aligned by" in done.out
     assert "protocol photo: aligned by" in (out / "table.md").read_text()
-    (warning,) = done.complaints
-    assert "brick.png: is not measured" in warning
+    unmeasured, *left_out = done.complaints
+    assert "brick.png: is not measured" in unmeasured
+    assert left_out == [
+        f"warning: motorcycle_left.png (renderer.name={name}): left out of 370500 pixels of the ground "
+        "truth: 27226 not finite"
+        for name in ("ggx", "lambert")
+    ]
     assert [line[:4] for line in done.progress] == ["1/4:", "2/4:", "3/4:", "4/4:"]
     assert "SI-log" in done.progress[1]
     assert "changed by" in done.progress[0]
@@ -104,6 +113,35 @@ def test_a_bad_photo_does_not_stop_the_others(real_photos: dict[str, Path], tmp_
     assert errors[2] == "error: 2 of 3 failed; the same command tries them again"
     assert "ggx" in done.out
     assert (tmp_path / "out" / "sheet.png").is_file()
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_row_stays(
+    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("compare", real_photos["coins"], *SMALL, "--vary", "renderer.name=ggx", "--out", tmp_path)
+    with monkeypatch.context() as patched:
+        failing = Mock(side_effect=OSError(errno.EIO, "Input/output error"))
+        patched.setitem(WRITERS, "comparison", failing)
+        done = call(*command)
+    assert done.code == 2
+    why = "comparison is not written: OSError: [Errno 5] Input/output error"
+    assert done.complaints == [
+        f"error: coins.png (renderer.name=ggx): {why}",
+        "error: 1 of 1 failed; the same command tries them again",
+    ]
+    assert why in (tmp_path / "table.md").read_text()
+    assert len(json.loads((tmp_path / "table.json").read_text())["photos"]) == 1
+    again = call(*command)
+    assert again.code == 0
+    assert "coins.png (renderer.name=ggx): refined again: comparison could not be written" in again.out
+
+
+def test_warnings_are_printed_as_refine_prints_them(real_photos: dict[str, Path], tmp_path: Path) -> None:
+    judged = ("--set", "diagnostics.thresholds.collapse_order=0", "--out", tmp_path, "-q")
+    done = call("compare", real_photos["coins"], *SMALL, "--vary", "renderer.name=ggx", *judged)
+    assert (done.code, done.out) == (0, "")
+    (line,) = done.complaints
+    assert line.startswith("warning: coins.png (renderer.name=ggx): geometry collapse (order) ")
 
 
 @pytest.mark.slow
