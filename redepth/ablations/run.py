@@ -47,6 +47,7 @@ class Ablation:
         prompt: of all photos; None: the captioner of the preset writes one for each.
         max_pixels: photos and maps with more pixels are refused.
         truths: the ground truth of those photos that have one.
+        problems: why photos cannot be used, such as for their ground truth; they fail before any work.
     """
 
     variants: Sequence[Variant]
@@ -57,6 +58,7 @@ class Ablation:
     prompt: str | None = None
     max_pixels: int = io.MAX_PIXELS
     truths: Mapping[Path, GroundTruth] = field(default_factory=dict)
+    problems: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def protocol(self) -> EvaluationProtocol | None:
@@ -135,9 +137,12 @@ def run_ablation(
     tasks, settings = ablation.tasks(), ablation.settings()
     for variant in ablation.variants:
         io.recover(ablation.out / variant.name)  # of a killed call
-    finished = {} if fresh else _finished(tasks, settings, on_again)
-    left = {task: photo for task, photo in tasks.items() if task not in finished}
-    ready, failures = _prepared(left, settings, ablation.max_pixels)
+    failures = {task: ablation.problems[p.path] for task, p in tasks.items() if p.path in ablation.problems}
+    usable = {task: photo for task, photo in tasks.items() if task not in failures}
+    finished = {} if fresh else _finished(usable, settings, on_again)
+    left = {task: photo for task, photo in usable.items() if task not in finished}
+    ready, unusable = _prepared(left, settings, ablation.max_pixels)
+    failures |= unusable
     make = partial(_Worker, settings, ready)
     failures |= run_tasks(make, list(ready), finished, resources, on_done)
     failures |= {task: "; ".join(row.unwritten) for task, row in finished.items() if row.unwritten}

@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 import redepth
 from redepth.exports.writing import WRITERS
 from redepth.runtime import component_files
-from tests.support.command import Finished, call, one_line
+from tests.support.command import Finished, call, one_line, record
 
 SMALL = ("--preset", "smoke", "--device", "cpu", "--set", "optim.steps=1", "--set", "optim.members=1")
 VARY = ("--vary", "renderer.name=ggx,lambert")
@@ -79,6 +80,7 @@ def test_the_same_command_resumes(compared: tuple[Finished, Path], real_photos: 
         (("--vary", "optim.stepz=1,2"), ["2 of 2 combinations", "did you mean 'steps'"]),
         (("--vary", "optim.steps=1,2"), ["optim.steps: given by --vary and by --set"]),
         ((*VARY, "--gt", "no-such"), ["no-such"]),
+        (("--vary", "prompt.captioner=blip,none", "--prompt", "x"), ["--prompt replaces all captions"]),
         ((*VARY, "--out", "/proc/x"), ["--out /proc/x", "choose another one"]),
         ((*VARY, "--import", "no-such.py"), ["no-such.py: no such file"]),
     ],
@@ -89,6 +91,43 @@ def test_what_is_wrong_is_one_line_before_any_work(
     out = () if "--out" in arguments else ("--out", tmp_path / "out")
     one_line(call("compare", real_photos["brick"], *SMALL, *arguments, *out), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_map_of_ground_truth_fails_its_photo_alone(
+    real_photos: dict[str, Path], tmp_path: Path
+) -> None:
+    truths = tmp_path / "truths"
+    truths.mkdir()
+    (truths / "coins.npy").write_text("no map")
+    np.save(truths / "brick.npy", np.linspace(1, 2, 512 * 512, dtype=np.float32).reshape(512, 512))
+    photos = [real_photos[name] for name in ("coins", "brick")]
+    command = (*SMALL, "--vary", "renderer.name=ggx", "--gt", truths, "--out", tmp_path / "out")
+    done = call("compare", *photos, *command)
+    assert done.code == 2
+    errors = [line for line in done.complaints if line.startswith("error: ")]
+    assert errors[0].startswith("error: coins.png (renderer.name=ggx): ")
+    assert str(truths / "coins.npy") in errors[0]
+    assert errors[1:] == ["error: 1 of 2 failed; the same command tries them again"]
+    assert "SI-log" in done.out
+    assert not (tmp_path / "out" / "renderer.name=ggx" / "coins").exists()
+
+
+@pytest.mark.usefixtures("never_loads")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--gt-offset", "3"), ["--gt-offset is added to disparity"]),
+        (("--protocol", "no-such"), ["no-such"]),
+    ],
+)
+def test_a_wrong_option_of_ground_truth_stops_all(
+    arguments: tuple[str, ...], words: list[str], real_photos: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "coins.npy").touch()
+    photos = [real_photos[name] for name in ("coins", "brick")]
+    done = call("compare", *photos, *SMALL, *VARY, "--gt", tmp_path, *arguments)
+    assert done.code == 2
+    assert all(word in done.complaints[-1] for word in words)
 
 
 @pytest.mark.usefixtures("never_loads")
@@ -142,6 +181,14 @@ def test_warnings_are_printed_as_refine_prints_them(real_photos: dict[str, Path]
     assert (done.code, done.out) == (0, "")
     (line,) = done.complaints
     assert line.startswith("warning: coins.png (renderer.name=ggx): geometry collapse (order) ")
+
+
+def test_a_prompt_by_hand_needs_no_captioner(real_photos: dict[str, Path], tmp_path: Path) -> None:
+    captioner = ("--set", "prompt.captioner=blip", "--set", "prompt.checkpoint=no/such")
+    command = (*SMALL, *captioner, "--vary", "renderer.name=ggx", "--out", tmp_path)
+    done = call("compare", real_photos["coins"], *command, "--prompt", "relief")
+    assert (done.code, done.complaints) == (0, [])
+    assert record(tmp_path / "renderer.name=ggx" / "coins")["prompt"] == "relief"
 
 
 @pytest.mark.slow
