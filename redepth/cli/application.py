@@ -82,7 +82,7 @@ def main() -> None:
         console.complain("interrupted")
         sys.exit(signals.exit_code())
     except SystemExit as end:
-        # Typer has exit codes of its own for an interruption: 1 while it reads the options, 130 after a command.
+        # Typer has its own codes for an interruption: 1 while it reads options, 130 after a command.
         if end.code in (1, 130) and signals.received():
             sys.exit(signals.exit_code())
         raise
