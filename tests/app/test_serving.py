@@ -1,5 +1,8 @@
 """The endpoint of the app, called by gradio's own client, with real refinements."""
 
+import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -187,14 +190,31 @@ def test_a_port_that_is_taken_is_an_error(app: Serving) -> None:
         pass
 
 
+def answers(address: str) -> bool:
+    try:
+        return status_of(address) == 200
+    except OSError:  # it has not started yet
+        return False
+
+
 def test_two_apps_run_beside_each_other(app: Serving, client: Any, coins: Path) -> None:
-    with serving(AppOptions(port=free_port(), preset="smoke", device="cpu")) as other:
-        assert status_of(other.address) == 200
-        assert other.service.folder != app.service.folder
-        # Gradio takes the folder of uploads from the environment of the process, which the second has set.
-        files, _ = submitted(client, coins, members=1, steps=1).result(timeout=120)
-        assert files
-        files, _ = submitted_to(other.address, coins)
-        assert files
-    files, _ = submitted(client, coins, members=1, steps=1).result(timeout=120)
-    assert files
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    options = ["--no-open", "--port", str(port), "--preset", "smoke", "--device", "cpu"]
+    other = subprocess.Popen(
+        [sys.executable, "-m", "redepth", "app", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert eventually(lambda: answers(address))
+        for files, _ in (
+            submitted(client, coins, members=1, steps=1).result(timeout=120),
+            submitted_to(address, coins),
+        ):
+            assert files
+    finally:
+        other.send_signal(signal.SIGINT)
+        assert other.wait(60) == 0
+    assert not answers(address)
+    assert status_of(app.address) == 200
