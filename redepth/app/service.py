@@ -16,7 +16,7 @@ from redepth.app.pipelines import Pipelines
 from redepth.app.running import Run, Say
 from redepth.app.sessions import Sessions
 from redepth.app.settings import RunSettings, settings_of_form
-from redepth.errors import InputError, RedepthError, one_line
+from redepth.errors import InputError, RedepthError, brief, one_line
 from redepth.optim.outcome import OnStep
 from redepth.photo_inputs import DecodedPhoto, decode
 from redepth.refinement import Refinement
@@ -122,7 +122,8 @@ class Service:
         text = one_line(error)
         for offer in self.offers:
             if offer.file:
-                text = text.replace(offer.file, offer.name)
+                # Messages quote a path, cut where it is long, or begin with it.
+                text = text.replace(brief(offer.file), repr(offer.name)).replace(offer.file, offer.name)
         return re.sub(re.escape(str(self.folder)) + r"[/\\](?:[^/\\:'\"]+[/\\])*", "", text)
 
     def close(self) -> None:

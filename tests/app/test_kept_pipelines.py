@@ -4,7 +4,7 @@ import gc
 import threading
 import weakref
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,7 +30,7 @@ class Prior:
 class Loaded:
     """Stands for a loaded pipeline; a cycle, as real ones have, leaves it to the garbage collector."""
 
-    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    alive: ClassVar[weakref.WeakSet[Any]] = weakref.WeakSet()
     largest = 0
 
     def __init__(self, name: str, device: str) -> None:
