@@ -230,16 +230,14 @@ def build(preset: Preset, device: torch.device) -> Components:
     depth_model = _built(depth_models.REGISTRY, preset.depth_model)
     renderer = _built(renderers.REGISTRY, preset.renderer)
     prior = _built(priors.REGISTRY, preset.prior)
-    for component in (depth_model, renderer, prior):
-        if isinstance(component, HasNeeds):
-            component.ensure_available()
-    captioner = captioner_of(preset, device)
-    if captioner is not None:
-        captioner.ensure_available()
     weighted = {
         name: (term.weight, objectives.REGISTRY.build(name, term.options))
         for name, term in preset.optim.objectives.items()
     }
+    captioner = captioner_of(preset, device)
+    for component in (depth_model, renderer, prior, *(term for _, term in weighted.values()), captioner):
+        if isinstance(component, HasNeeds):
+            component.ensure_available()
     return Components(preset, depth_model, renderer, prior, weighted, captioner)
 
 

@@ -28,7 +28,15 @@ class WeightsError(RedepthError):
 
 
 class NotDownloadedError(WeightsError):
-    """A checkpoint of the hub is not on this machine, and the hub was not reached or not asked."""
+    """A checkpoint of the hub is not on this machine, and the hub was not reached or not asked.
+
+    Attributes:
+        problem: the message without what to do.
+    """
+
+    def __init__(self, problem: str, cure: str = "") -> None:
+        super().__init__(f"{problem}: {cure}" if cure else problem)
+        self.problem = problem
 
 
 class OutputError(RedepthError, OSError):

@@ -8,7 +8,7 @@ from redepth.ablations.records import Average, Row
 from redepth.ablations.run import Ablation, run_ablation
 from redepth.ablations.sheet import draw_sheets
 from redepth.ablations.tables import averages, headings, line, write_tables
-from redepth.ablations.variants import MOST_VARIANTS, Variant, parse_axes, short_names, variants_of
+from redepth.ablations.variants import MOST_VARIANTS, Variant, overlaps, parse_axes, short_names, variants_of
 
 __all__ = [
     "MOST_VARIANTS",
@@ -20,6 +20,7 @@ __all__ = [
     "draw_sheets",
     "headings",
     "line",
+    "overlaps",
     "parse_axes",
     "run_ablation",
     "short_names",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from redepth.errors import InputError
 from redepth.exports import RECORD
+from redepth.metrics.diagnostics import Measured
 from redepth.runtime.resume import read_record
 
 
@@ -29,6 +30,8 @@ class Row(BaseModel):
         seconds: of the optimisation.
         flagged: names of the failure signatures above their thresholds.
         silog: SI-log before and after, with ground truth.
+        warnings: of the refinement, if this call made it; as `redepth.batch.Refined.warnings`.
+        unwritten: a line for each file that this call could not write.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,10 +46,20 @@ class Row(BaseModel):
     seconds: float
     flagged: list[str]
     silog: tuple[float, float] | None = None
+    # No numbers, so they are left out of the tables.
+    warnings: tuple[str, ...] = Field(default=(), exclude=True)
+    unwritten: tuple[str, ...] = Field(default=(), exclude=True)
 
     @classmethod
-    def read(cls, folder: Path, variant: str, photo: str) -> Row:
+    def read(cls, folder: Path, variant: str, photo: str, thresholds: Mapping[str, float]) -> Row:
         """Read the row of a result.
+
+        Args:
+            folder: of the result.
+            variant: its name.
+            photo: its label.
+            thresholds: by which the failure signatures are judged, because a result that was made earlier may
+                have been judged by others.
 
         Raises:
             InputError: the folder holds no result, or one of an older version.
@@ -63,7 +76,11 @@ class Row(BaseModel):
                 change=record["change"],
                 turn=record["turn_degrees"],
                 seconds=record["timings"]["optimise_seconds"],
-                flagged=[name for name, found in record["diagnostics"].items() if found["flagged"]],
+                flagged=[
+                    name
+                    for name, found in record["diagnostics"].items()
+                    if Measured.of_record(name, found).signature(thresholds).flagged
+                ],
                 silog=metrics and tuple(metrics[when]["silog"] for when in ("initial", "refined")),
             )
         except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,10 +27,11 @@ from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
 from redepth.runtime.resume import Task, run_tasks
 
-log = logging.getLogger(__name__)
-
 OnDone = Callable[[Done[Task, Row], int, int], None]
 """Called after each refinement with its outcome, the number of those that have ended, and of all."""
+
+OnAgain = Callable[[Task, str], None]
+"""Called with a refinement whose earlier result does not count, and why it does not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Ablation:
         prompt: of all photos; None: the captioner of the preset writes one for each.
         max_pixels: photos and maps with more pixels are refused.
         truths: the ground truth of those photos that have one.
+        problems: why photos cannot be used, such as for their ground truth; they fail before any work.
     """
 
     variants: Sequence[Variant]
@@ -57,6 +58,7 @@ class Ablation:
     prompt: str | None = None
     max_pixels: int = io.MAX_PIXELS
     truths: Mapping[Path, GroundTruth] = field(default_factory=dict)
+    problems: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def protocol(self) -> EvaluationProtocol | None:
@@ -113,14 +115,18 @@ def run_ablation(
     *,
     fresh: bool = False,
     on_done: OnDone = lambda done, ended, total: None,
+    on_again: OnAgain = lambda task, reason: None,
 ) -> tuple[dict[Task, Row], dict[Task, str]]:
     """Refine what is left, and return the rows and the failures, by variant and photo.
+
+    A result some of whose files could not be written has a row, and is a failure as well.
 
     Args:
         ablation: what to compare.
         resources: where the work runs; the rows do not depend on it.
         fresh: also refine what is done.
         on_done: called after each refinement.
+        on_again: called for each result that does not count as done.
 
     Raises:
         ConfigError: some variants cannot run here.
@@ -131,28 +137,39 @@ def run_ablation(
     tasks, settings = ablation.tasks(), ablation.settings()
     for variant in ablation.variants:
         io.recover(ablation.out / variant.name)  # of a killed call
-    finished = {} if fresh else _finished(tasks, settings)
-    left = {task: photo for task, photo in tasks.items() if task not in finished}
-    ready, failures = _prepared(left, settings, ablation.max_pixels)
+    failures = {task: ablation.problems[p.path] for task, p in tasks.items() if p.path in ablation.problems}
+    usable = {task: photo for task, photo in tasks.items() if task not in failures}
+    finished = {} if fresh else _finished(usable, settings, on_again)
+    left = {task: photo for task, photo in usable.items() if task not in finished}
+    ready, unusable = _prepared(left, settings, ablation.max_pixels)
+    failures |= unusable
     make = partial(_Worker, settings, ready)
     failures |= run_tasks(make, list(ready), finished, resources, on_done)
+    failures |= {task: "; ".join(row.unwritten) for task, row in finished.items() if row.unwritten}
     return {task: finished[task] for task in tasks if task in finished}, failures
 
 
-def _finished(tasks: Mapping[Task, Photo], settings: Mapping[str, Settings]) -> dict[Task, Row]:
-    """Return the rows of what is done already; log why other results do not count."""
+def _finished(
+    tasks: Mapping[Task, Photo], settings: Mapping[str, Settings], on_again: OnAgain
+) -> dict[Task, Row]:
+    """Return the rows of what is done already; say why other results do not count."""
     rows = {}
     for (variant, label), photo in tasks.items():
         reason = why_refine(photo, settings[variant])
         if reason is None:
             try:
-                rows[variant, label] = Row.read(photo.folder, variant, label)
+                rows[variant, label] = _row((variant, label), photo, settings[variant])
                 continue
             except InputError as error:
                 reason = str(error)
         if reason:
-            log.warning("%s (%s): refined again: %s", label, variant, reason)
+            on_again((variant, label), reason)
     return rows
+
+
+def _row(task: Task, photo: Photo, settings: Settings) -> Row:
+    """Read the row of a result, judged by the thresholds of its variant. Raises InputError if it has none."""
+    return Row.read(photo.folder, *task, settings.preset.diagnostics.thresholds.model_dump())
 
 
 # --- before the work ------------------------------------------------------------------------------
@@ -212,14 +229,15 @@ class _Worker:
         self._refine: Callable[[Photo], Refined] | None = None
 
     def __call__(self, task: Task) -> Row:
-        variant, label = task
+        variant, _ = task
         photo = self.photos[task]
         refined = self._worker(variant)(photo)
         if refined.interrupted:
             raise KeyboardInterrupt
         if refined.reason:
-            raise RedepthError(f"{refined.reason}; the finished steps are kept, marked partial")
-        return Row.read(photo.folder, variant, label)
+            raise RedepthError("; ".join(refined.problems))
+        row = _row(task, photo, self.settings[variant])
+        return row.model_copy(update={"warnings": refined.warnings, "unwritten": refined.unwritten})
 
     def _worker(self, variant: str) -> Callable[[Photo], Refined]:
         if self._refine is None or variant != self._variant:

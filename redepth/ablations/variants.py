@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,8 @@ def parse_axes(vary: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, 
         overrides: of the preset; they must not set what is varied.
 
     Raises:
-        ConfigError: not of this form, a setting or a value twice, or too many combinations.
+        ConfigError: not of this form, a setting or a value twice, a setting and the section that holds it, or
+            too many combinations.
     """
     axes: dict[str, list[Any]] = {}
     for axis in vary:
@@ -73,11 +74,13 @@ def parse_axes(vary: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, 
             )
         if key in axes:
             raise ConfigError(f"--vary {cut(key)}: given twice; write all its values with commas")
+        _refuse_overlap(key, axes, "--vary")
         axes[key] = _values(key, text)
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in axes:
             raise ConfigError(f"{cut(key)}: given by --vary and by --set; remove one")
+        _refuse_overlap(key, axes, "--set")
     if not axes:
         raise ConfigError("nothing is varied: give --vary KEY=VALUE,VALUE, such as renderer.name=ggx,lambert")
     count = math.prod(map(len, axes.values()))
@@ -87,6 +90,20 @@ def parse_axes(vary: Sequence[str], overrides: Sequence[str] = ()) -> dict[str, 
             "commands with an --out each"
         )
     return axes
+
+
+def overlaps(key: str, other: str) -> bool:
+    """Return whether two keys are the same, or one is a section that holds the other."""
+    return all(one == two for one, two in zip(key.split("."), other.split("."), strict=False))
+
+
+def _refuse_overlap(key: str, axes: Iterable[str], option: str) -> None:
+    """Raise ConfigError if a key and a varied one set the same: the names of variants would be wrong."""
+    for axis in axes:
+        if overlaps(key, axis):
+            raise ConfigError(
+                f"--vary {cut(axis)} and {option} {cut(key)}: one of them holds the other; remove one"
+            )
 
 
 def _values(key: str, text: str) -> list[Any]:

@@ -121,6 +121,12 @@ class Refined:
         """Whether Ctrl-C ended it after at least one step."""
         return self.reason == "interrupted"
 
+    @property
+    def problems(self) -> list[str]:
+        """Why the result is not whole: a line for each file that is missing, and for an early end."""
+        early = [f"{self.reason}; the finished steps are kept, marked partial"] if self.reason else []
+        return [*self.unwritten, *early]
+
     @classmethod
     def of(cls, result: Refinement) -> Refined:
         """Sum up a refinement."""

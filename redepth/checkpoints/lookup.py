@@ -126,6 +126,6 @@ def _unavailable(
     command = download_command(name, revision, [*files, *optional])
     return NotDownloadedError(
         f"the weights of '{name}' are not in the cache and the Hugging Face hub cannot be reached "
-        f"({unreachable}): connect and run '{command}', give a local folder instead, or run offline with "
-        "--preset embedded"
+        f"({unreachable})",
+        f"connect and run '{command}', give a local folder instead, or run offline with --preset embedded",
     )

@@ -82,8 +82,8 @@ def main() -> None:
         console.complain("interrupted")
         sys.exit(signals.exit_code())
     except SystemExit as end:
-        # Typer makes an exit code of its own of an interruption while it reads the options.
-        if end.code == 1 and signals.received():
+        # Typer has its own codes for an interruption: 1 while it reads options, 130 after a command.
+        if end.code in (1, 130) and signals.received():
             sys.exit(signals.exit_code())
         raise
 

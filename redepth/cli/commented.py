@@ -112,4 +112,5 @@ def _lines(values: Mapping[str, Any], texts: Mapping[str, Comment], path: tuple[
             yield f"{indent}{name}:"
             yield from _lines(value, texts, key)
         else:
-            yield from textwrap.indent(dump_yaml({name: value}), indent).splitlines()
+            # Not `str.splitlines`, which breaks a text at other characters, too.
+            yield from (f"{indent}{line}" for line in dump_yaml({name: value}).rstrip("\n").split("\n"))

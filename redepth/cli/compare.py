@@ -10,9 +10,9 @@ import typer
 from rich.text import Text
 
 from redepth.cli import completion, console, options, progress
+from redepth.cli.inputs import TruthReader, find_photos, prompt_overrides
 from redepth.cli.output import results_folder
-from redepth.cli.refine import find_photos, load_ground_truth
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, RedepthError, one_line
 from redepth.literals import Predicts
 
 # Imports of torch, for types alone.
@@ -67,8 +67,11 @@ def compare(
     from redepth import ablations
 
     axes = ablations.parse_axes(vary or [], overrides or [])
+    if prompt is not None and any(ablations.overlaps(key, "prompt.captioner") for key in axes):
+        raise ConfigError("--prompt replaces all captions: leave it out, or do not vary prompt.captioner")
     paths, rejected = find_photos(photos)
-    variants = ablations.variants_of(preset, overrides or [], axes)
+    variants = ablations.variants_of(preset, [*(overrides or []), *prompt_overrides(prompt)], axes)
+    truths, problems = _truths(gt, gt_kind, gt_offset, protocol, paths, max_pixels)
     ablation = ablations.Ablation(
         variants=variants,
         photos=paths,
@@ -77,7 +80,8 @@ def compare(
         seed=seed,
         prompt=prompt,
         max_pixels=max_pixels,
-        truths=_truths(gt, gt_kind, gt_offset, protocol, paths, max_pixels),
+        truths=truths,
+        problems=problems,
     )
     resources = options.resources(workers, ray, threads, device)
     total = len(variants) * len(paths)
@@ -88,17 +92,30 @@ def compare(
             def on_done(done: Done[Task, Row], ended: int, of: int) -> None:
                 made.append(done.result)
                 show(done, ended, of)
+                for warning in () if done.result is None else done.result.warnings:
+                    console.warn(f"{_about(done.item)}: {warning}")
 
-            rows, failures = ablations.run_ablation(ablation, resources, fresh=fresh, on_done=on_done)
+            def on_again(task: Task, reason: str) -> None:
+                console.note_refined_again(_about(task), reason)
+
+            rows, failures = ablations.run_ablation(
+                ablation, resources, fresh=fresh, on_done=on_done, on_again=on_again
+            )
         if earlier := len(rows) - sum(row is not None for row in made):
             console.note(f"{earlier} of {total} refinements were done already (--fresh refines them again)")
-        for (variant, label), error in failures.items():
-            console.complain(f"{label} ({variant}): {error}")
+        for task, error in failures.items():
+            console.complain(f"{_about(task)}: {error}")
         if rows:
             # First on the terminal: a disk that is full keeps the files from being written.
             _print_table(ablation, rows)
             _write(ablation, preset, rows, failures)
     console.exit_if_failed(len(failures) + rejected, total + rejected)
+
+
+def _about(task: Task) -> str:
+    """Name a refinement in a message."""
+    variant, label = task
+    return f"{label} ({variant})"
 
 
 def _write(ablation: Ablation, preset: str, rows: Mapping[Task, Row], failures: Mapping[Task, str]) -> None:
@@ -135,12 +152,13 @@ def _truths(
     protocol: str,
     photos: Sequence[Path],
     max_pixels: int,
-) -> dict[Path, GroundTruth]:
-    """Return the ground truth of those photos that have one; warn of the others."""
+) -> tuple[dict[Path, GroundTruth], dict[Path, str]]:
+    """Return the ground truth of photos, and why that of others cannot be used; warn of those without one."""
     if path is None:
-        return {}
+        return {}, {}
     from redepth import io
 
+    reader = TruthReader.of(kind, offset, protocol, max_pixels)
     files = io.companions(photos, path, "ground truth")
     if not files:
         raise ConfigError(f"--gt {path}: has no map of a photo's name, whatever the suffix")
@@ -149,7 +167,12 @@ def _truths(
         console.warn(f"{photo}: is not measured, because --gt {path} has no map (or several) of its name")
     if len(missing) > _NAMED:
         console.warn(f"{len(missing) - _NAMED} more photos are not measured")
-    return {
-        photo: load_ground_truth(file, kind, offset, None, protocol, max_pixels)
-        for photo, file in files.items()
-    }
+    truths, problems = {}, {}
+    for photo, file in files.items():
+        try:
+            truths[photo] = reader.read(file)
+        except RedepthError as error:
+            if len(photos) == 1:  # There is nothing else to run.
+                raise
+            problems[photo] = one_line(error)
+    return truths, problems

@@ -67,6 +67,11 @@ def note(*renderables: Table | Text | str) -> None:
             out.print(renderable, markup=False, highlight=False, soft_wrap=True)
 
 
+def note_refined_again(photo: str, reason: str) -> None:
+    """Print why the result that a photo has does not count."""
+    note(Text(f"{photo}: refined again: {reason}"))
+
+
 def show_renamed_options() -> None:
     """Print each warning about an option's former name once, as one line; Python hides or wraps them.
 

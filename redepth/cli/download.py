@@ -13,12 +13,13 @@ from rich.text import Text
 
 from redepth.cli import completion, console, options
 from redepth.cli.parts import parts_of
-from redepth.errors import ConfigError, brief, nearest
+from redepth.errors import ConfigError, NotDownloadedError, WeightsError, brief, nearest
 from redepth.literals import CaptionerName
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
     from redepth.checkpoints import Pending
+    from redepth.checkpoints.source import Source
 
 KINDS = ("preset", "depth-model", "renderer", "prior", "objective", "captioner")
 """What can be named."""
@@ -45,7 +46,7 @@ def download(
     parts = [part for kind, name in _named(names) for part in _parts(kind, name, overrides or [])]
     with console.status("asking the hub"):
         # All are found before the size of the first is asked for.
-        sources = [(role, source) for role, build in parts for source in checkpoints.sources_of(build())]
+        sources = [(role, source) for role, build in parts for source in _sources(build())]
         found = [(role, checkpoints.pending(source)) for role, source in dict.fromkeys(sources)]
     pending = list(dict.fromkeys(item for _, item in found if item.files))
     _print_plan(found)
@@ -63,6 +64,15 @@ def download(
     with console.status("downloading"):
         checkpoints.fetch(pending)
     console.note("All weights are on this machine.")
+
+
+def _sources(component: object) -> list[Source]:
+    from redepth import checkpoints
+
+    try:
+        return checkpoints.sources_of(component)
+    except NotDownloadedError as error:
+        raise WeightsError(f"{error.problem}: connect, and run redepth download again") from None
 
 
 def _on_a_terminal() -> bool:

@@ -41,13 +41,21 @@ class StrictCommand(typer.core.TyperCommand):
             if message is None:
                 raise
             raise ConfigError(
-                f"{cut(_with_nearest(message()), 300)} (redepth {self.name} --help lists all options)"
+                f"{cut(_with_nearest(message()), 300)} ({_words_of(ctx)} --help lists all options)"
             ) from None
         for option, times in Counter(order).items():
             single = not (getattr(option, "multiple", True) or getattr(option, "is_flag", False))
             if times > 1 and option.param_type_name == "option" and single:
                 raise ConfigError(f"{option.opts[0]} is given {times} times; give it once")
         return rest
+
+
+def _words_of(context: Any) -> str:
+    """Return the words that call a command, such as ``redepth bench run``."""
+    if context.parent is None:
+        # What the program was started by may be `python -m redepth`, or a test.
+        return "redepth"
+    return f"{_words_of(context.parent)} {context.info_name}"
 
 
 def _with_nearest(message: str) -> str:

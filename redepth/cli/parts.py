@@ -27,6 +27,8 @@ def parts_of(preset: Preset) -> dict[str, Callable[[], object]]:
         role: partial(registry.build, component.name, component.options)
         for role, (registry, component) in chosen.items()
     }
+    for name, term in preset.optim.objectives.items():
+        parts[f"objective {name}"] = partial(FAMILIES["objectives"].build, name, term.options)
     if preset.prompt.captioner != "none":
         parts["captioner"] = partial(_captioner, preset)
     return parts

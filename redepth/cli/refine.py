@@ -13,9 +13,10 @@ import typer
 from rich.text import Text
 
 from redepth.cli import console, options, photo_options, progress
+from redepth.cli.inputs import TruthReader, find_photos, prompt_overrides
 from redepth.cli.output import results_folder
 from redepth.cli.tables import Table
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
 from redepth.runtime import signals
 
@@ -89,7 +90,7 @@ def refine(
     from redepth.pipeline import guided
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
-    option_overrides = [*_prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
+    option_overrides = [*prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
     paths, rejected = find_photos(photos)
     truth = _ground_truth(gt, gt_kind, gt_offset, mask, protocol, len(paths), max_pixels)
     given = photo_options.given_inputs(
@@ -178,13 +179,10 @@ class Results:
         self.refined[path] = result
         for warning in result.warnings:
             console.warn(f"{path.name}: {warning}")
-        problems = list(result.unwritten)
-        if result.reason:
-            self.interrupted |= result.interrupted
-            problems.append(f"{result.reason}; the finished steps are kept, marked partial")
-        for problem in problems:
+        self.interrupted |= result.interrupted
+        for problem in result.problems:
             console.complain(console.about(path, problem))
-        self.failed += bool(problems)
+        self.failed += bool(result.problems)
 
 
 def run(request: RefineRequest) -> int:
@@ -274,7 +272,7 @@ def _is_left(photo: Photo, settings: Settings) -> bool:
 
     reason = why_refine(photo, settings)
     if reason:
-        console.note(Text(f"{photo.path}: refined again: {reason}"))
+        console.note_refined_again(str(photo.path), reason)
     return reason is not None
 
 
@@ -310,14 +308,6 @@ def _explain_protocol(truth: GroundTruth | None) -> None:
 # --- from options to the request ------------------------------------------------------------------
 
 
-def _prompt_overrides(prompt: str | None, caption: CaptionerChoice | None) -> list[str]:
-    if prompt is not None and caption is not None:
-        raise ConfigError("give either --prompt or --caption, not both")
-    if prompt is not None:
-        return ["prompt.captioner=none"]
-    return [] if caption is None else [f"prompt.captioner={caption}"]
-
-
 def _limit_overrides(budget: str | None, vram: str | None) -> list[str]:
     limits = {"budget": budget, "vram": vram}
     return [f"optim.{name}={json.dumps(value)}" for name, value in limits.items() if value is not None]
@@ -337,24 +327,6 @@ def _map_overrides(path: Path | None, kind: MapKind | None, photos: int) -> list
     return map_overrides(str(path), kind)
 
 
-def find_photos(inputs: Sequence[str]) -> tuple[list[Path], int]:
-    """Return the photos, and how many inputs hold none; the other inputs still run."""
-    from redepth import io
-
-    paths: list[Path] = []
-    rejected = 0
-    for name in inputs:
-        try:
-            paths += io.find_photos([name], warn=console.warn)
-        except RedepthError as error:
-            console.complain(str(error))
-            rejected += 1
-    if not paths:
-        raise typer.Exit(console.EXIT_ERROR)
-    # All together, so that a photo that two inputs name runs once.
-    return io.find_photos(paths), rejected
-
-
 def _ground_truth(
     path: Path | None,
     kind: Predicts,
@@ -372,31 +344,4 @@ def _ground_truth(
         return None
     if photos != 1:
         raise ConfigError(f"--gt belongs to one photo, {photos} were given")
-    return load_ground_truth(path, kind, offset, mask, protocol, max_pixels)
-
-
-def load_ground_truth(
-    path: Path, kind: Predicts, offset: float, mask: Path | None, protocol: str, max_pixels: int
-) -> GroundTruth:
-    """Read the ground truth of one photo, as the options describe it.
-
-    Raises:
-        ConfigError: the options contradict each other, or the protocol cannot measure a photo.
-        InputError: a file cannot be used.
-    """
-    if offset and kind != "disparity":
-        raise ConfigError("--gt-offset is added to disparity: give --gt-kind disparity too")
-    from redepth import io
-    from redepth.ground_truth import GroundTruth, check_protocol, with_offset
-    from redepth.protocols import load_protocol
-
-    chosen = load_protocol(protocol)
-    check_protocol(chosen)
-    # The hashes first: a file that changes meanwhile differs from its hash in the next call.
-    files = {"the ground truth": path, "the mask": mask}
-    hashes = {name: io.sha256_of(file) for name, file in files.items() if file is not None}
-    if offset:
-        hashes["the offset of the ground truth"] = f"{offset:g}"
-    with io.pixel_limit(max_pixels):
-        values = with_offset(io.load_map(path, kind), offset)
-        return GroundTruth(values, kind, None if mask is None else io.load_mask(mask), hashes, chosen)
+    return TruthReader.of(kind, offset, protocol, max_pixels).read(path, mask)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import webbrowser
 from pathlib import Path
@@ -61,8 +60,10 @@ def _page_in(folder: Path) -> Path:
     if (folder / VIEW_FILE).is_file():
         return folder / VIEW_FILE
     if record := _record(folder):
+        # The record does not hold the whole command, and another one would replace the result.
         raise InputError(
-            f"{folder}: this result has no {VIEW_FILE}; write it with: {_command(folder, record)}"
+            f"{folder}: this result has no {VIEW_FILE}: run your command of redepth refine again with "
+            f"--write {_written(record)}"
         )
     pages = sorted(folder.glob(f"*/{VIEW_FILE}"))
     if len(pages) == 1:
@@ -84,16 +85,13 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _command(folder: Path, record: dict[str, Any]) -> str:
-    """Return the command that writes the files of a result again, and the page."""
+def _written(record: dict[str, Any]) -> str:
+    """Return the value of ``--write`` that keeps the files of a result and adds the page."""
     try:
-        photo, preset = record["photo"]["source"], record["preset"]
-        name, files = preset["name"], dict.fromkeys([*preset["output"]["write"], "view"])
+        written = [str(name) for name in record["preset"]["output"]["write"]]
     except (KeyError, TypeError):
-        photo = name = None
-        files = {"all": None}
-    words = ["redepth", "refine", photo or "PHOTO", "--preset", name or "PRESET", "--out", str(folder.parent)]
-    return shlex.join([*words, "--write", ",".join(files)])
+        return "all"
+    return ",".join(dict.fromkeys([*written, "view"]))
 
 
 def has_screen() -> bool:

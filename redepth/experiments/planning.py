@@ -21,6 +21,7 @@ from redepth.experiments.study import (
     Study,
     open_scenes,
 )
+from redepth.optim import objectives
 from redepth.optim.parameterizations import check_supported
 from redepth.protocols import (
     EvaluationProtocol,
@@ -193,17 +194,17 @@ def _arm_run(arm: Arm, base: Preset, synthetic: bool) -> ArmRun:
 
 def _check_runnable(preset: Preset) -> None:
     """Raise RedepthError if weights, a package, or a parameterization of its depth model are missing."""
-    components = (
-        (depth_models.REGISTRY, preset.depth_model),
-        (renderers.REGISTRY, preset.renderer),
-        (priors.REGISTRY, preset.prior),
-    )
-    for registry, component in components:
-        built = registry.get(component.name)(**component.options)
-        if isinstance(built, HasNeeds):
-            built.ensure_available()
-        if registry is depth_models.REGISTRY:
-            check_supported(preset.optim.parameterization, built)
+    depth_model = depth_models.REGISTRY.get(preset.depth_model.name)(**preset.depth_model.options)
+    components = [
+        depth_model,
+        renderers.REGISTRY.get(preset.renderer.name)(**preset.renderer.options),
+        priors.REGISTRY.get(preset.prior.name)(**preset.prior.options),
+        *(objectives.REGISTRY.get(name)(**term.options) for name, term in preset.optim.objectives.items()),
+    ]
+    for component in components:
+        if isinstance(component, HasNeeds):
+            component.ensure_available()
+    check_supported(preset.optim.parameterization, depth_model)
 
 
 # --- the scenes -----------------------------------------------------------------------------------

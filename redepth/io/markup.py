@@ -40,6 +40,8 @@ _WORDS: dict[str, Any] = {
 }
 _WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_OTHER_BREAKS = frozenset("\x85\u2028\u2029")
+"""The characters besides CR and LF that are the end of a line in YAML 1.1."""
 _AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]+(\.[0-9_]*)?|0[xob][0-9a-fA-F_]+|[0-9][0-9_]*_[0-9_.]*)")
 
 
@@ -189,6 +191,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text_node(dumper: _Dumper, text: str) -> yaml.Node:
+    if _OTHER_BREAKS.intersection(text):
+        # Escaped in double quotes: as they are, YAML reads them as the end of a line.
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     try:
         is_text = isinstance(plain_value(text), str)
     except ValueError:

@@ -190,11 +190,26 @@ class Measured:
     def signature(self, thresholds: Mapping[str, float]) -> Signature:
         """Return the signature with the value that is largest relative to its threshold."""
         if not self.values:
-            threshold = thresholds[_COLLAPSE[0] if self.name == "geometry_collapse" else self.name]
+            threshold = thresholds["collapse_range" if self.name == "geometry_collapse" else self.name]
             return Signature(self.name, None, threshold, parts=self.parts, note=self.note)
         key = max(self.values, key=lambda key: self.values[key] / max(thresholds[key], 1e-9))
         part = key.partition("_")[2] if key in _COLLAPSE else ""
         return Signature(self.name, self.values[key], thresholds[key], part, self.parts, self.note)
+
+    @classmethod
+    def of_record(cls, name: str, record: Mapping[str, Any]) -> Measured:
+        """Return what was measured for the record of a signature (`Signature.record`), to judge it anew.
+
+        Raises:
+            LookupError: the record lacks a number; of records that were damaged, also TypeError or
+                AttributeError.
+        """
+        value, parts = record["value"], record["parts"]
+        values = {} if value is None else {name: value}
+        if name == "geometry_collapse" and values:
+            # Maps that are not finite have no parts: they have collapsed in each.
+            values = _losses(parts) if parts else dict.fromkeys(_COLLAPSE, value)
+        return cls(name, values, parts, record["note"])
 
 
 def measure(
@@ -327,7 +342,12 @@ def _lost(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], region: T
     return max(0.0, 1 - fine_after * coarse / (coarse_after * fine)) if coarse_after > 0 else 1.0
 
 
-_COLLAPSE = ("collapse_range", "collapse_entropy", "collapse_order")
+_COLLAPSE = {
+    "collapse_range": "range",
+    "collapse_entropy": "entropy",
+    "collapse_order": "rank_correlation",
+}
+"""The thresholds of the collapse, each with the part of the measurement that it judges."""
 
 
 def _geometry_collapse(before: Tensor, after: Tensor) -> Measured:
@@ -340,8 +360,12 @@ def _geometry_collapse(before: Tensor, after: Tensor) -> Measured:
         "entropy": entropy(after) / entropy(before),
         "rank_correlation": rank_correlation(before, after),
     }
-    losses = (min(1.0, max(0.0, 1 - left)) for left in parts.values())
-    return Measured("geometry_collapse", dict(zip(_COLLAPSE, losses, strict=True)), dict(parts))
+    return Measured("geometry_collapse", _losses(parts), dict(parts))
+
+
+def _losses(parts: Mapping[str, float]) -> dict[str, float]:
+    """Return the lost share of each part of the collapse, by its threshold."""
+    return {key: min(1.0, max(0.0, 1 - parts[part])) for key, part in _COLLAPSE.items()}
 
 
 def _sky_geometry(maps: _Maps) -> Measured:

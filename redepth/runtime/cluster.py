@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -14,7 +14,7 @@ from typing import Any
 
 from redepth.errors import ConfigError, RedepthError, cut
 from redepth.registry import require
-from redepth.runtime.component_files import import_file, imported_files
+from redepth.runtime.component_files import import_same, imported_files
 from redepth.runtime.work import Crew, Done, Make, R, Resources, T, attempt, use_threads
 
 CONNECT_SECONDS = 30
@@ -153,13 +153,12 @@ def _probe(address: str, answer: Connection) -> None:
 class _RayWorker:
     make: Any
     threads: int
-    files: Sequence[Path] = ()
+    files: Mapping[Path, str] = field(default_factory=dict)
     _worker: Any = field(default=None)
 
     def work(self, index: int, item: Any) -> Any:
         if self._worker is None:
             use_threads(self.threads)
-            for file in self.files:
-                import_file(file)
+            import_same(self.files)
             self._worker = self.make()
         return replace(attempt(self._worker, index, item), item=None)

@@ -1,11 +1,13 @@
-"""Python files with components, imported by their path. Worker processes import the same files."""
+"""Python files with components, imported by their path. Worker processes import the same files, unchanged."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 import traceback
+from collections.abc import Iterable, Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -19,9 +21,26 @@ _imported: dict[Path, str] = {}
 """The files in the order of their import -> SHA-256 of what was imported."""
 
 
-def imported_files() -> tuple[Path, ...]:
-    """Return the files that this process has imported, in their order."""
-    return tuple(_imported)
+def imported_files() -> dict[Path, str]:
+    """Return the files that this process has imported, in their order -> SHA-256 of what was executed."""
+    return dict(_imported)
+
+
+def import_same(files: Mapping[Path, str]) -> None:
+    """Import the `imported_files` of another process.
+
+    Raises:
+        ConfigError: as `import_file` does, or a file has changed since; it is not executed then.
+    """
+    for file, digest in files.items():
+        import_file(file, digest)
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """Return what `io.sha256_of_files` does; an imported file counts as it was executed, not as it is now."""
+    listed = list(paths)
+    executed = _imported.get(listed[0]) if len(listed) == 1 else None
+    return executed or io.sha256_of_files(listed)
 
 
 def file_of(module: str) -> Path | None:
@@ -29,21 +48,29 @@ def file_of(module: str) -> Path | None:
     return next((path for path in _imported if _module_name(path) == module), None)
 
 
-def import_file(path: io.StrPath) -> bool:
+def import_file(path: io.StrPath, expected: str = "") -> bool:
     """Execute a Python file as a module of its own. A file that is imported already is left as it is.
 
     A file that has changed since is executed again. Nothing is written beside the file.
+
+    Args:
+        path: of the file.
+        expected: SHA-256 that the file must have; empty if any will do.
 
     Returns:
         Whether the file was executed.
 
     Raises:
-        ConfigError: naming the file and the line; or another file of this name is imported.
+        ConfigError: naming the file and the line; another file of this name is imported; or the file is not
+            the expected one.
     """
     # Absolute, because a worker may have another working directory.
     file = Path(os.path.realpath(path))
     source = _read(file, path)
-    digest = io.sha256_of(file)
+    # Of what is executed below: the file may change at any time.
+    digest = hashlib.sha256(source).hexdigest()
+    if expected and digest != expected:
+        raise ConfigError(f"component file {path}: changed since the run began; start the command again")
     if _imported.get(file) == digest:
         return False
     name = _module_name(file)

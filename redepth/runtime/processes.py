@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
@@ -19,7 +19,7 @@ from typing import Any
 
 from redepth.errors import RedepthError, one_line
 from redepth.runtime import signals
-from redepth.runtime.component_files import import_file, imported_files
+from redepth.runtime.component_files import import_same, imported_files
 from redepth.runtime.work import (
     INTERRUPTED,
     Crew,
@@ -177,7 +177,7 @@ def _serve(
     threads: int,
     gpu: int | None,
     levels: dict[str, int] | None,
-    files: Sequence[Path],
+    files: Mapping[Path, str],
 ) -> None:
     """Make a worker, and call it with each input from the parent, until the parent closes the connection."""
     interruption = _Interruption()
@@ -193,8 +193,7 @@ def _serve(
         torch.cuda.set_device(gpu)
     use_threads(threads)
     try:
-        for file in files:
-            import_file(file)
+        import_same(files)
         worker = interruption.attempt(make)
     except KeyboardInterrupt:
         _decline(parent)

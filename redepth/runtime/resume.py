@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from redepth import io
 from redepth.errors import ConfigError, InputError
+from redepth.runtime import component_files
 from redepth.runtime.executors import Done, Make, Resources, executor
 
 M = TypeVar("M", bound=BaseModel)
@@ -47,8 +48,8 @@ class Identity(BaseModel):
 
     @classmethod
     def of(cls, files: Mapping[str, Iterable[Path]], versions: Mapping[str, str], **inputs: str) -> Identity:
-        """Hash the files, and add further inputs."""
-        hashes = {name: io.sha256_of_files(paths) for name, paths in files.items()}
+        """Hash the files, imported code as it was executed, and add further inputs."""
+        hashes = {name: component_files.sha256_of_files(paths) for name, paths in files.items()}
         return cls(inputs={**inputs, **hashes}, versions=dict(versions))
 
     def changes(self, now: Identity) -> Iterator[str]:

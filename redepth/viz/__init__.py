@@ -15,6 +15,7 @@ from redepth.viz.color import (
     normals_to_rgb,
 )
 from redepth.viz.compare import comparison, side_by_side
+from redepth.viz.jpeg import jpeg_within
 from redepth.viz.losses import loss_figure
 from redepth.viz.normals import normals_at_size, normals_of, normals_picture
 from redepth.viz.notebook import in_notebook, show_page, show_picture
@@ -31,6 +32,7 @@ __all__ = [
     "comparison",
     "display_range",
     "in_notebook",
+    "jpeg_within",
     "loss_figure",
     "normals_at_size",
     "normals_of",

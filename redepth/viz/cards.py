@@ -12,7 +12,7 @@ from PIL import Image
 
 from redepth.io import to_uint8
 from redepth.viz.color import colorize, display_range, normals_to_rgb
-from redepth.viz.notebook import encoded
+from redepth.viz.jpeg import jpeg_within
 
 PICTURE_LIMIT = 200_000
 """Largest picture of a card in bytes; as text inside the card it takes a third more."""
@@ -70,7 +70,7 @@ def card(
         "refined normals": normals_to_rgb(normals),
     }
     whole = strip(list(pictures.values()))
-    data = base64.b64encode(encoded(whole, PICTURE_LIMIT)).decode("ascii")
+    data = base64.b64encode(jpeg_within(whole, PICTURE_LIMIT)).decode("ascii")
     labels = "".join(f"<span>{label}</span>" for label in pictures)
     listed = "".join(_FACT.format(escape(name), escape(value)) for name, value in facts.items())
     marked = "".join(_NOTE.format(escape(note)) for note in notes)

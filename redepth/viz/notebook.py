@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import importlib
-import io
 import sys
 import tempfile
 import webbrowser
@@ -15,8 +14,10 @@ from PIL import Image
 
 from redepth.io import save_text
 from redepth.literals import VIEW_FILE
+from redepth.viz.jpeg import jpeg_within
 
-_QUALITIES = (88, 75, 60, 45, 30, 15)
+PICTURE_LIMIT = 2_000_000
+"""Largest picture that is shown, in bytes."""
 
 
 def in_notebook() -> bool:
@@ -35,7 +36,7 @@ def show_picture(picture: Image.Image) -> None:
         picture.show()
         return
     tools = _display_tools()
-    tools.display(tools.Image(data=encoded(picture), format="jpeg"))
+    tools.display(tools.Image(data=jpeg_within(picture, PICTURE_LIMIT), format="jpeg"))
 
 
 def show_page(page: str, height: int = 720) -> None:
@@ -65,17 +66,3 @@ def show_page(page: str, height: int = 720) -> None:
 def _display_tools() -> Any:
     """Return IPython's functions of display. redepth does not depend on IPython: here it runs already."""
     return importlib.import_module("IPython.display")
-
-
-def encoded(picture: Image.Image, limit: int = 2_000_000) -> bytes:
-    """Return a picture as JPEG of at most that many bytes, at the best of some qualities.
-
-    If no quality suffices, the picture is halved until one does.
-    """
-    while True:
-        for quality in _QUALITIES:
-            buffer = io.BytesIO()
-            picture.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
-            if buffer.tell() <= limit:
-                return buffer.getvalue()
-        picture = picture.reduce(2)

@@ -21,6 +21,7 @@ from redepth.ablations import run as running
 from redepth.ablations.records import Row, average
 from redepth.errors import ConfigError, InputError
 from redepth.ground_truth import GroundTruth
+from redepth.metrics.diagnostics import THRESHOLDS
 from redepth.pipeline import Pipeline
 from redepth.runtime.executors import Resources
 
@@ -117,6 +118,29 @@ def test_only_what_changed_is_refined_again(copy: Ablation, refined: list[str]) 
     assert refined == ["lambert", "lambert", "ggx", "ggx"]
 
 
+def test_what_is_done_is_judged_by_the_thresholds_of_now(copy: Ablation, refined: list[str]) -> None:
+    for threshold, flagged in ((0, 4), (1, 0)):
+        judged = tuple(f"diagnostics.thresholds.collapse_{part}={threshold}" for part in ("order", "range"))
+        axes = ablations.parse_axes(VARY)
+        chosen = ablations.variants_of("smoke", [*SMALL, *judged], axes)
+        rows, _ = run_ablation(replace(copy, variants=chosen), Resources())
+        assert sum("geometry_collapse" in row.flagged for row in rows.values()) == flagged
+    assert refined == []
+
+
+def test_a_result_whose_record_lacks_a_value_is_refined_again(copy: Ablation, refined: list[str]) -> None:
+    path = copy.out / "renderer.name=ggx" / "photo" / "run.json"
+    record = json.loads(path.read_text())
+    del record["diagnostics"]["over_smoothing"]["value"]
+    path.write_text(json.dumps(record))
+    again: list[tuple[Any, str]] = []
+    rows, failures = run_ablation(copy, Resources(), on_again=lambda *why: again.append(why))
+    assert (len(rows), failures, refined) == (4, {}, ["ggx"])
+    ((task, reason),) = again
+    assert task == ("renderer.name=ggx", str(copy.photos[0]))
+    assert "run.json does not hold what a table needs" in reason
+
+
 def test_fresh_refines_all_again_and_decodes_and_captions_each_photo_once(
     copy: Ablation, monkeypatch: pytest.MonkeyPatch, refined: list[str]
 ) -> None:
@@ -187,6 +211,21 @@ def test_a_result_that_ended_early_is_a_failure(copy: Ablation, monkeypatch: pyt
     _, failures = run_ablation(copy, Resources(), fresh=True)
     assert len(failures) == 4
     assert all(error.startswith("the loss is not finite; the finished steps") for error in failures.values())
+
+
+def test_a_file_that_cannot_be_written_is_a_failure_and_the_row_stays(
+    copy: Ablation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = batch.Refined((1, 1), 1, 1, 0.0, None, 0.0, warnings=("too dark",), unwritten=("a", "b"))
+    monkeypatch.setattr(running, "make_worker", lambda *_: lambda _: whole)
+    rows, failures = run_ablation(copy, Resources(), fresh=True)
+    assert list(rows) == list(failures)
+    assert set(failures.values()) == {"a; b"}
+    assert {row.warnings for row in rows.values()} == {("too dark",)}
+    write_tables(copy, "smoke", rows, failures, copy.out)
+    record = json.loads((copy.out / "table.json").read_text())
+    assert set(record["failed"].values()) == {"a; b"}
+    assert not {"warnings", "unwritten"} & set(record["photos"][0])
 
 
 def test_what_cannot_run_here_is_named_before_any_work(copy: Ablation, refined: list[str]) -> None:
@@ -286,7 +325,7 @@ def test_a_record_without_the_numbers_is_refused(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"members_done": 1, "steps_done": []}'):
         (tmp_path / "run.json").write_text(text)
         with pytest.raises(InputError, match=r"run\.json does not hold"):
-            Row.read(tmp_path, "v", "p")
+            Row.read(tmp_path, "v", "p", THRESHOLDS)
 
 
 # --- the sheet ------------------------------------------------------------------------------------

@@ -40,12 +40,37 @@ def test_values_are_yaml(axis: str, values: list[Any]) -> None:
         (["optim.steps=[1"], [], "not valid YAML"),
         (["optim.steps=1", "optim.steps=2"], [], "--vary optim.steps: given twice"),
         (["optim.steps=1,2"], ["optim.steps=3"], "optim.steps: given by --vary and by --set"),
+        (
+            ["renderer.name=ggx,lambert", "renderer={name: phong}"],
+            [],
+            "--vary renderer.name and --vary renderer: one of them holds the other",
+        ),
+        (
+            ["renderer={name: phong}", "renderer.name=ggx,lambert"],
+            [],
+            "--vary renderer and --vary renderer.name: one of them holds the other",
+        ),
+        (
+            ["renderer.name=ggx,lambert"],
+            ["renderer={name: phong}"],
+            "--vary renderer.name and --set renderer: one of them holds the other",
+        ),
+        (
+            ["renderer={name: phong}"],
+            ["renderer.lights=2"],
+            "--vary renderer and --set renderer.lights: one of them holds the other",
+        ),
     ],
 )
 def test_what_cannot_be_varied_is_refused(vary: list[str], overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as error:
         parse_axes(vary, overrides)
     assert words in str(error.value)
+
+
+def test_keys_that_only_begin_alike_are_varied_together() -> None:
+    axes = parse_axes(["optim.steps=1,2", "optim.step=1"], ["renderer.name=ggx", "optim.members=1"])
+    assert list(axes) == ["optim.steps", "optim.step"]
 
 
 def test_too_many_combinations_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -9,6 +11,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from redepth import __version__, cli
+from redepth.cli import application
 from tests.support.command import ENVIRONMENT, call
 
 
@@ -49,3 +52,18 @@ def test_h_is_help(command: tuple[str, ...]) -> None:
     assert (done.code, done.err) == (0, "")
     assert "Usage: " in done.out
     assert "--help" in done.out
+
+
+@pytest.mark.parametrize("code", [1, 130])
+def test_typers_code_of_an_interruption_becomes_that_of_the_signal(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(application, "app", command)
+    with pytest.raises(SystemExit) as end:
+        application.main()
+    assert end.value.code == 143

@@ -79,3 +79,8 @@ def test_a_photo_without_its_truth_or_behind_a_dead_link_is_named(
     done = call("bench", "folder", "--root", tmp_path, "--preset", "smoke", "--out", tmp_path / "out")
     assert images == ["a", "c"], "c is tried, and fails"
     assert any("left out" in line and "photos/b.png" in line for line in done.complaints)
+
+
+def test_an_error_of_usage_names_the_help_of_the_command() -> None:
+    one_line(call("bench", "run", "--limits", "1"), "(redepth bench run --help lists all options)")
+    one_line(call("refine", "x.png", "--wide"), "(redepth refine --help lists all options)")

@@ -12,6 +12,7 @@ from redepth.cli.commented import MOST_LINES, WIDTH, Comment, _choices, commente
 from redepth.cli.docstrings import described, shortened
 from redepth.components import FAMILIES, resolve
 from redepth.config import load_preset, preset_names
+from redepth.io.markup import parse_yaml
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
 
@@ -56,6 +57,13 @@ def test_a_comment_stands_above_its_setting() -> None:
     assert max(map(len, lines)) <= WIDTH
     score = lines.index("  score: sds")
     assert "One of sds," in " ".join(lines[score - 2 : score])
+
+
+@pytest.mark.parametrize("text", ["a\u2028b", "a\x85b", "a\x0bb\x1cc\r\n\nd"])
+def test_a_text_with_unusual_ends_of_lines_loads_back_equal(text: str) -> None:
+    changes = {"description": text, "prior.negative_prompt": text}
+    preset = resolve(load_preset("re-depth-anything", changes))
+    assert resolve(load_preset(parse_yaml(commented_yaml(preset)))) == preset
 
 
 @dataclass

@@ -10,11 +10,14 @@ import pytest
 
 from redepth.checkpoints import fetching
 from redepth.checkpoints.cache import repository_folder
-from redepth.cli import download
+from redepth.cli import capabilities, download
+from redepth.config import load_preset
 from redepth.depth_models import REGISTRY as DEPTH_MODELS
+from redepth.errors import NotDownloadedError
+from redepth.optim.objectives import REGISTRY as OBJECTIVES
 from redepth.registry import Entry
 from tests.support import hub_repositories as repos
-from tests.support.command import call, one_line
+from tests.support.command import SMOKE, call, one_line
 from tests.support.hub_repositories import BLIP2, DEPTH, SD
 from tests.support.hub_server import Hub
 from tests.support.loopback import new_process
@@ -96,7 +99,34 @@ def test_what_ships_with_redepth_needs_no_hub() -> None:
 
 
 def test_without_a_hub_the_error_says_what_to_do() -> None:
-    one_line(call("download", "re-depth-anything", "--dry-run"), DEPTH, "HF_HUB_OFFLINE", "connect")
+    done = call("download", "re-depth-anything", "--dry-run")
+    one_line(done, DEPTH, "HF_HUB_OFFLINE", ": connect, and run redepth download again\n")
+    assert "hf download" not in done.err
+
+
+class Needy:
+    """An objective whose weights are missing."""
+
+    def __call__(self, surface: Any) -> Any:
+        raise AssertionError("it is used")
+
+    def ensure_available(self) -> None:
+        raise NotDownloadedError("the weights of needy are missing")
+
+
+def test_what_an_objective_needs_is_found_before_any_work(
+    real_photos: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, never_loads: None
+) -> None:
+    monkeypatch.setitem(OBJECTIVES._entries, "needy", Entry("needy", Needy))
+    chosen = ("--set", "optim.objectives.needy.weight=1")
+    problem = "the weights of needy are missing"
+    one_line(call("download", "smoke", *chosen), problem)
+    one_line(call("refine", real_photos["coins"], *SMOKE, *chosen, "--out", tmp_path / "a"), problem)
+    one_line(call("experiment", "prior", "--preset", "smoke", *chosen, "--out", tmp_path / "b"), problem)
+    preset = load_preset("smoke", {"optim.objectives.needy.weight": 1})
+    monkeypatch.setattr(capabilities, "load_preset", lambda _: preset)
+    check = capabilities.family("presets")[0]
+    assert (check.state, check.found) == ("download", "weights not downloaded: objective needy")
 
 
 def test_unknown_and_ambiguous_names(monkeypatch: pytest.MonkeyPatch) -> None:

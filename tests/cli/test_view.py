@@ -55,17 +55,20 @@ def test_it_prints_the_address_where_no_browser_opens(
     assert call("view", path).err.startswith("warning: no browser")
 
 
-def test_a_result_without_a_page_names_the_command_that_writes_it(tmp_path: Path, opened: list[str]) -> None:
+def test_a_result_without_a_page_names_the_files_to_write(tmp_path: Path, opened: list[str]) -> None:
+    """Nothing else of a command: a record does not hold all options, and another result would replace it."""
     folder = tmp_path / "out" / "coins"
     folder.mkdir(parents=True)
-    record = {"photo": {"source": "my coins.png"}, "preset": {"name": "smoke", "output": {"write": ["map"]}}}
+    record = {"photo": {"source": "my coins.png"}, "preset": {"name": "mine", "output": {"write": ["map"]}}}
     (folder / "run.json").write_text(json.dumps(record))
-    command = f"redepth refine 'my coins.png' --preset smoke --out {folder.parent} --write map,view"
-    one_line(call("view", folder), "has no view.html", command)
+    done = call("view", folder)
+    one_line(done, "no view.html: run your command of redepth refine again with --write map,view\n")
+    assert "mine" not in done.err
+    assert "my coins" not in done.err
     (folder / "run.json").write_text("{}")
     one_line(call("view", folder), "is not the folder of a result")
     (folder / "run.json").write_text('{"photo": null}')
-    one_line(call("view", folder), "redepth refine PHOTO --preset PRESET", "--write all")
+    one_line(call("view", folder), "again with --write all\n")
 
 
 def test_errors_say_what_to_give(tmp_path: Path, opened: list[str]) -> None:

@@ -59,12 +59,62 @@ def picture(page: Page, element: str) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
 
 
+def difference(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> float:
+    return float(np.abs(first - second).mean())
+
+
+def settle(page: Page) -> None:
+    """Wait until the page has drawn all that it was asked for.
+
+    It draws in the next frame, or in the one after it if its size has changed.
+    """
+    page.evaluate(
+        """async () => {
+          await Promise.all([...document.images].filter((image) => image.src).map((image) => image.decode()));
+          for (let k = 0; k < 3; k++) await new Promise(requestAnimationFrame);
+        }"""
+    )
+
+
+def settled_picture(page: Page, element: str) -> np.ndarray[Any, Any]:
+    settle(page)
+    return picture(page, element)
+
+
 def changes(page: Page, element: str, act: Callable[[], Any]) -> float:
     """Mean change of the pixels of an element by an action."""
-    before = picture(page, element)
+    before = settled_picture(page, element)
     act()
-    page.wait_for_timeout(150)
-    return float(np.abs(picture(page, element) - before).mean())
+    return difference(settled_picture(page, element), before)
+
+
+def light_of(page: Page) -> str:
+    """Azimuth and elevation of the light as drawn."""
+    settle(page)
+    return page.get_attribute("#light-stage", "data-light") or ""
+
+
+def drag_finger(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    touch = page.context.new_cdp_session(page)
+    places = [{"x": x, "y": y} for x, y in (begin, end)]
+    for kind, points in (("Start", places[:1]), ("Move", places[1:]), ("End", [])):
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
+    settle(page)
+
+
+def is_left_to_the_browser(page: Page, element: str, key: str, modifier: str) -> bool:
+    """Whether a key held with ctrl, meta or alt is not taken by the page.
+
+    The event is made by a script, so that the browser does not zoom or leave the page.
+    """
+    return bool(
+        page.eval_on_selector(
+            element,
+            "(target, [key, modifier]) => target.dispatchEvent(new KeyboardEvent("
+            '"keydown", { key, [`${modifier}Key`]: true, bubbles: true, cancelable: true }))',
+            [key, modifier],
+        )
+    )
 
 
 def open_space(page: Page) -> None:
@@ -190,13 +240,21 @@ def test_the_mouse_moves_the_light_and_the_border(browser: Browser, path: Path) 
         lamp = page.locator(".lamp").bounding_box()
         assert lamp
         assert lamp["x"] + 11 == pytest.approx(box["x"] + 0.9 * box["width"], abs=3)
-        before = page.get_attribute("#light-stage", "data-light")
+        before = light_of(page)
         drag((0.5, 0.5), (0.25, 0.5))
         assert float(page.input_value("#light-split")) == pytest.approx(25, abs=1)
-        assert page.get_attribute("#light-stage", "data-light") == before
+        # By the edge of the grip, which is wider than the border.
+        grip = page.locator("#light-stage .grip").bounding_box()
+        assert grip
+        page.mouse.move(grip["x"] + 1.5, grip["y"] + grip["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+        page.mouse.up()
+        assert float(page.input_value("#light-split")) == pytest.approx(60, abs=1)
+        assert light_of(page) == before
 
 
-def test_a_finger_moves_the_light(browser: Browser, path: Path) -> None:
+def test_a_finger_moves_the_light_and_the_border(browser: Browser, path: Path) -> None:
     context = browser.new_context(
         offline=True, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}
     )
@@ -206,16 +264,19 @@ def test_a_finger_moves_the_light(browser: Browser, path: Path) -> None:
     box = page.locator("#light-stage").bounding_box()
     assert box
     x, y = box["x"] + 0.8 * box["width"], box["y"] + 0.3 * box["height"]
-    touch = context.new_cdp_session(page)
-    for kind, points in (("Start", [{"x": x - 30, "y": y}]), ("Move", [{"x": x, "y": y}]), ("End", [])):
-        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
-    page.wait_for_timeout(100)
-    light = page.get_attribute("#light-stage", "data-light")
-    context.close()
-    assert light
+    drag_finger(page, (x - 30, y), (x, y))
+    light = light_of(page)
     azimuth, elevation = map(float, light.split())
     assert azimuth == pytest.approx(math.degrees(math.atan2(0.2 * 3, 0.3 * 4)), abs=1)
     assert elevation == pytest.approx(90 - 80 * math.hypot(0.6, 0.4), abs=1)
+    # A finger is less exact than a mouse.
+    border = box["x"] + box["width"] / 2
+    drag_finger(page, (border + 18, y), (box["x"] + 0.3 * box["width"], y))
+    split = float(page.input_value("#light-split"))
+    border_moved = light_of(page) == light
+    context.close()
+    assert border_moved
+    assert split == pytest.approx(30, abs=1)
 
 
 def test_keys_move_the_light_and_every_control_is_reached(browser: Browser, path: Path) -> None:
@@ -230,13 +291,12 @@ def test_keys_move_the_light_and_every_control_is_reached(browser: Browser, path
             *("orbit-light", "reset-light", "albedo", "model", "specular", "shininess"),
         ]
         page.focus("#light-stage")
-        before = page.get_attribute("#light-stage", "data-light")
+        before = light_of(page)
         press = page.keyboard.press
         assert changes(page, "#light-canvas", lambda: [press("Shift+ArrowRight") for _ in range(6)]) > 2
-        assert page.get_attribute("#light-stage", "data-light") != before
+        assert light_of(page) != before
         page.keyboard.press("Home")
-        page.wait_for_timeout(100)
-        assert page.get_attribute("#light-stage", "data-light") == before
+        assert light_of(page) == before
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
         page.focus("#tab-light")
@@ -262,9 +322,9 @@ def test_each_control_changes_the_picture(browser: Browser, path: Path) -> None:
         assert changes(page, canvas, lambda: page.click("#reset-light")) > 1
         assert page.is_visible("#shininess")
         page.click("#orbit-light")
-        light = page.get_attribute("#light-stage", "data-light")
-        page.wait_for_timeout(200)
-        assert page.get_attribute("#light-stage", "data-light") != light
+        page.wait_for_function(
+            "before => document.querySelector('#light-stage').dataset.light !== before", arg=light_of(page)
+        )
         page.click("#orbit-light")
 
 
@@ -290,9 +350,8 @@ def test_the_surface_turns_in_3d(browser: Browser, path: Path) -> None:
     with opened(browser, path) as page:
         page.wait_for_selector(READY)
         open_space(page)
-        page.wait_for_timeout(300)
         stage = "#space-stage"
-        drawn = picture(page, stage)
+        drawn = settled_picture(page, stage)
         corner = drawn[5, 40]
         assert 0.1 < (np.abs(drawn - corner).sum(axis=-1) > 30).mean() < 0.95
         box = page.locator(stage).bounding_box()
@@ -307,13 +366,91 @@ def test_the_surface_turns_in_3d(browser: Browser, path: Path) -> None:
 
         assert changes(page, stage, orbit) > 2
         assert changes(page, stage, lambda: page.click("#reset-space")) > 2
-        np.testing.assert_allclose(picture(page, stage), drawn, atol=3)
+        np.testing.assert_allclose(settled_picture(page, stage), drawn, atol=3)
         for value, least in (("before", 0.2), ("clay", 2), ("points", 2)):
             assert changes(page, stage, lambda v=value: page.check(f"input[value={v}]", force=True)) > least
         assert changes(page, stage, lambda: page.fill("#point-size", "8")) > 0.2
-        page.focus(stage)
-        assert changes(page, stage, lambda: [page.keyboard.press("ArrowLeft") for _ in range(4)]) > 1
-        assert changes(page, stage, lambda: [page.keyboard.press("+") for _ in range(4)]) > 1
+
+
+@pytest.mark.parametrize("camera", [ORTHOGRAPHIC, PINHOLE, SPHERICAL], ids=lambda camera: camera.kind)
+def test_keys_do_in_3d_what_the_mouse_does(camera: Camera, browser: Browser, tmp_path: Path) -> None:
+    with opened(browser, written(result(camera), tmp_path), width=900, height=700) as page:
+        page.wait_for_selector(READY)
+        open_space(page)
+        stage = "#space-stage"
+        box = page.locator(stage).bounding_box()
+        assert box
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+        def seen(act: Callable[[], Any]) -> np.ndarray[Any, Any]:
+            page.click("#reset-space")
+            settle(page)
+            act()
+            # The ring of the focus is no part of the surface.
+            page.eval_on_selector(stage, "stage => stage.blur()")
+            return settled_picture(page, stage)
+
+        def press(key: str) -> np.ndarray[Any, Any]:
+            return seen(lambda: [page.focus(stage), *(page.keyboard.press(key) for _ in range(4))])
+
+        def drag(right: int, down: int) -> None:
+            page.mouse.move(*middle)
+            page.mouse.down()
+            page.mouse.move(middle[0] + right, middle[1] + down, steps=4)
+            page.mouse.up()
+
+        def scroll(down: int) -> None:
+            drawn = page.get_attribute(stage, "data-drawn")
+            page.mouse.move(*middle)
+            page.mouse.wheel(0, down)
+            page.wait_for_function(
+                "before => document.querySelector('#space-stage').dataset.drawn !== before", arg=drawn
+            )
+
+        start = seen(lambda: None)
+        pairs = (
+            ("ArrowRight", "ArrowLeft", lambda: drag(30, 0)),
+            ("ArrowLeft", "ArrowRight", lambda: drag(-30, 0)),
+            ("ArrowDown", "ArrowUp", lambda: drag(0, 30)),
+            ("ArrowUp", "ArrowDown", lambda: drag(0, -30)),
+            ("+", "-", lambda: scroll(-400)),
+            ("-", "+", lambda: scroll(400)),
+        )
+        for key, opposite, act in pairs:
+            by_mouse, by_key = seen(act), press(key)
+            assert difference(by_key, start) > 1, key
+            assert difference(by_mouse, start) > 0.5, key
+            assert difference(by_key, by_mouse) < 0.8 * difference(press(opposite), by_mouse), key
+        # What is looked at more closely is larger.
+        height, width = start.shape[:2]
+        inner = [round(0.2 * side) for side in (width, height, 4 * width, 4 * height)]
+        enlarged = Image.fromarray(start.astype(np.uint8)).crop(tuple(inner)).resize((width, height))
+        assert difference(press("+"), np.asarray(enlarged)) < 0.7 * difference(
+            press("-"), np.asarray(enlarged)
+        )
+
+
+def test_keys_of_the_browser_are_left_to_it(browser: Browser, path: Path) -> None:
+    with opened(browser, path) as page:
+        page.wait_for_selector(READY)
+        light = light_of(page)
+        for key in ("ArrowLeft", "Home"):
+            for modifier in ("ctrl", "meta", "alt"):
+                assert is_left_to_the_browser(page, "#light-stage", key, modifier)
+        assert light_of(page) == light
+        is_left_to_the_browser(page, "#tab-light", "ArrowRight", "alt")
+        assert page.is_visible("#light-stage")
+        open_space(page)
+        drawn = settled_picture(page, "#space-stage")
+        for key, modifier in (
+            ("+", "ctrl"),
+            ("-", "meta"),
+            ("=", "ctrl"),
+            ("ArrowLeft", "alt"),
+            ("r", "ctrl"),
+        ):
+            assert is_left_to_the_browser(page, "#space-stage", key, modifier)
+        np.testing.assert_array_equal(settled_picture(page, "#space-stage"), drawn)
 
 
 @pytest.mark.parametrize("camera", [PINHOLE, SPHERICAL], ids=lambda camera: camera.kind)
@@ -322,10 +459,8 @@ def test_surfaces_of_other_cameras_fill_the_view(camera: Camera, browser: Browse
     with opened(browser, page_path, width=900, height=700) as page:
         page.wait_for_selector(READY)
         open_space(page)
-        page.wait_for_timeout(300)
         page.evaluate("document.documentElement.style.setProperty('--well', 'rgb(0, 255, 0)')")
-        page.wait_for_timeout(100)
-        drawn = picture(page, "#space-stage")
+        drawn = settled_picture(page, "#space-stage")
         shown = (drawn != np.array([0, 255, 0])).any(axis=-1)
         # The photo's camera sees all of its surface; the ground shows where the aspect ratios differ.
         assert shown.mean() > 0.5

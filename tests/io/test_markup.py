@@ -121,6 +121,8 @@ def test_yaml_that_could_be_misread_is_refused_in_one_line(text: str, problem: s
             "*a",
             "😀",
             "a\nb",
+            "a\x85b",
+            "a\u2028b \u2029",
             ".nan",
         )
     ]

@@ -14,7 +14,15 @@ from benchmarks.accuracy import calibration, calibration_runs, failures
 from benchmarks.accuracy.failures import FAILURES, Failure, outdoors, relief
 from redepth.config import load_preset
 from redepth.config.schema import Thresholds
-from redepth.metrics.diagnostics import ADVICE, MEANINGS, REMEDIES, THRESHOLDS, Signature, diagnose
+from redepth.metrics.diagnostics import (
+    ADVICE,
+    MEANINGS,
+    REMEDIES,
+    THRESHOLDS,
+    Measured,
+    Signature,
+    diagnose,
+)
 from redepth.ops.filters import gaussian_blur
 from tests.support.helpers import seeded
 
@@ -326,6 +334,17 @@ def test_the_thresholds_are_the_callers() -> None:
         "mine",
     )
     assert collapse.flagged
+
+
+def test_a_record_can_be_judged_by_other_thresholds() -> None:
+    broken = constant().clone()
+    broken[..., 0] = float("nan")
+    others = dict.fromkeys(THRESHOLDS, 1e-6) | {"collapse_order": 1e-9, "sky_geometry": 10.0}
+    cases = [(case.photo, case.initial, case.members) for case in (relief(0), outdoors(1), outdoors(2))]
+    for maps in (*cases, (textured(), constant(), broken), (textured(), constant(), constant())):
+        records = {name: json.loads(json.dumps(s.record())) for name, s in diagnose(*maps).items()}
+        again = {name: Measured.of_record(name, r).signature(others) for name, r in records.items()}
+        assert again == diagnose(*maps, thresholds=others)
 
 
 def test_a_record_of_ten_members_at_full_size_takes_little_time() -> None:

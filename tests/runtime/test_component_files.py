@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import redepth
-from redepth import components
-from redepth.errors import ConfigError
+from redepth import components, io
+from redepth.errors import ConfigError, RedepthError
 from redepth.runtime import component_files
-from redepth.runtime.component_files import import_file, imported_files
+from redepth.runtime.component_files import import_file, import_same, imported_files
 from redepth.runtime.executors import Resources, executor
 from redepth.runtime.resume import Identity
 
@@ -64,7 +64,7 @@ def test_a_file_registers_its_components_and_is_imported_once(tmp_path: Path) ->
     assert redepth.renderers.REGISTRY.get("glow") is first
     preset = components.resolve(redepth.load_preset("smoke", ["renderer.name=glow"]))
     assert preset.renderer.options["lights"] == 1
-    assert imported_files() == (file,)
+    assert imported_files() == {file: io.sha256_of(file)}
     assert [path.name for path in tmp_path.iterdir()] == ["my-glow.py"]
 
 
@@ -144,6 +144,56 @@ def test_workers_import_the_files_of_this_process(kind: str, tmp_path: Path) -> 
     resources = Resources(workers=2) if kind == "processes" else Resources(ray="local")
     outcomes = [done.result for done in executor(resources).run(_make, ["glow"])]
     assert outcomes == ["redepth_file_glow"]
+
+
+def test_code_counts_as_it_was_executed_and_not_as_the_file_is_now(tmp_path: Path) -> None:
+    file = written(tmp_path / "glow.py")
+    redepth.import_components(file)
+    preset = components.resolve(redepth.load_preset("smoke", ["renderer.name=glow"]))
+    named = components.named_files(preset)
+    before = Identity.of(named, {})
+    written(file, RENDERER.replace("another name", "a third name"))
+    assert Identity.of(named, {}) == before
+    assert before.inputs["the code of glow.py"] != io.sha256_of(file)
+
+
+def test_the_hash_is_of_the_text_that_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the file is replaced right after it is read."""
+    file = written(tmp_path / "glow.py")
+    executed = io.sha256_of(file)
+    read = component_files._read
+
+    def read_and_replaced(path: Path, given: Path) -> bytes:
+        source = read(path, given)
+        written(file, RENDERER + "# more")
+        return source
+
+    monkeypatch.setattr(component_files, "_read", read_and_replaced)
+    import_file(file)
+    assert imported_files() == {file: executed}
+
+
+def test_a_worker_refuses_a_file_that_has_changed(tmp_path: Path) -> None:
+    file = written(tmp_path / "glow.py")
+    expected = io.sha256_of(file)
+    written(file, RENDERER.replace("another name", "a third name"))
+    with pytest.raises(ConfigError, match="changed since the run began; start the command again"):
+        import_same({file: expected})
+    assert imported_files() == {}
+    assert "glow" not in redepth.renderers.REGISTRY.entries()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["processes", "ray"])
+def test_a_run_ends_where_a_worker_finds_other_code(kind: str, tmp_path: Path) -> None:
+    file = written(tmp_path / "glow.py")
+    redepth.import_components(file)
+    written(file, RENDERER.replace("another name", "a third name"))
+    if kind == "ray":
+        pytest.importorskip("ray")
+    resources = Resources(workers=2) if kind == "processes" else Resources(ray="local")
+    with pytest.raises(RedepthError, match="changed since the run began"):
+        list(executor(resources).run(_make, ["glow"]))
 
 
 def test_import_file_says_whether_it_ran(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from redepth.viz import in_notebook, show_page, show_picture
-from redepth.viz.notebook import encoded
 from tests.support.notebooks import pretend_notebook
 
 PAGE = '<!doctype html><title>a "page" & more</title><script>1 < 2</script>'
@@ -79,11 +78,3 @@ def test_elsewhere_a_page_opens_in_the_browser(monkeypatch: pytest.MonkeyPatch, 
     path = Path(url2pathname(urlparse(address).path))
     assert path.is_relative_to(tmp_path)
     assert path.read_text(encoding="utf-8") == PAGE
-
-
-@pytest.mark.parametrize("limit", [2_000_000, 30_000, 2000])
-def test_a_picture_keeps_within_its_limit(limit: int) -> None:
-    data = encoded(noise(300, 400), limit)
-    assert len(data) <= limit
-    size = Image.open(io.BytesIO(data)).size
-    assert size == (400, 300) if limit >= 30_000 else size[0] < 400

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io as streams
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,8 +18,7 @@ LONGEST = 1500
 
 PHOTO_BYTES = 800_000
 MAP_BYTES = 220_000
-QUALITIES = (88, 80, 70, 55, 40, 25)
-"""A picture has the best quality at which it has at most so many bytes; else the last."""
+"""What a picture takes at most, before it becomes text."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,4 @@ def _map_url(colours: NDArray[np.uint8]) -> str:
 
 
 def _url(image: Image.Image, limit: int) -> str:
-    for quality in QUALITIES:
-        stream = streams.BytesIO()
-        sampling = "4:4:4" if quality == QUALITIES[0] else "4:2:0"
-        image.save(stream, format="JPEG", quality=quality, subsampling=sampling)
-        if stream.tell() <= limit:
-            break
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return "data:image/jpeg;base64," + base64.b64encode(viz.jpeg_within(image, limit)).decode("ascii")

@@ -2,6 +2,9 @@
 
 // At the edge of the picture the light has its least height, in degrees; at its centre it is at the camera.
 const LOWEST = 10;
+// How far from the border a pointer still moves it, in pixels. A finger covers more of the screen than a mouse.
+const NEAR_MOUSE = 10;
+const NEAR_FINGER = 22;
 const START = { azimuth: 135, elevation: 40 };
 
 class Light {
@@ -90,18 +93,20 @@ class Light {
 
   listen() {
     const stage = this.stage;
-    // Pointers that are near the border between before and after move it, all others the light.
+    // Pointers at the border between before and after, or on its grip, move it; all others move the light.
     dragged(stage, (event, box, begun) => {
       const x = event.clientX - box.left;
       if (begun) {
         const border = (number("light-split") / 100) * box.width;
-        this.splits = Math.abs(x - border) < 10;
+        const near = event.pointerType === "touch" ? NEAR_FINGER : NEAR_MOUSE;
+        this.splits = Math.abs(x - border) < near || event.target.closest(".divider") !== null;
         this.stop();
       }
       if (this.splits) setSplit("light-split", x / box.width);
       else this.moveTo(x, event.clientY - box.top, box);
     });
     stage.addEventListener("keydown", (event) => {
+      if (isForBrowser(event)) return;
       const step = ARROWS[event.key];
       if (event.key === "Home") this.reset();
       else if (step) {

@@ -44,6 +44,11 @@ function dragged(element, move) {
   });
 }
 
+// Keys held with these are the browser's: they zoom the page, load it anew, go back.
+function isForBrowser(event) {
+  return event.ctrlKey || event.metaKey || event.altKey;
+}
+
 // The number beside each slider.
 const UNITS = { azimuth: "°", elevation: "°" };
 
@@ -99,7 +104,7 @@ class Page {
       byId(`tab-${name}`).addEventListener("click", () => this.show(name));
       byId(`tab-${name}`).addEventListener("keydown", (event) => {
         const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-        if (!step) return;
+        if (!step || isForBrowser(event)) return;
         const next = TABS[(k + step + TABS.length) % TABS.length];
         this.show(next);
         byId(`tab-${next}`).focus();

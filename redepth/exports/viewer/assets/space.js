@@ -1,6 +1,8 @@
 // --- the tab 3D ---
 
 const FIELD = 40;
+// The angles of view of a panorama, in degrees: at first, the least and the most.
+const PANORAMA = { field: 75, least: 15, most: 120 };
 
 class Space {
   static async open(data, photo) {
@@ -133,15 +135,33 @@ class Space {
 
   // Arrows turn the surface as if it were dragged that way.
   key(event) {
+    if (isForBrowser(event)) return;
     const step = ARROWS[event.key];
     const zoom = { "+": 0.9, "=": 0.9, "-": 1 / 0.9 }[event.key];
-    if (step) this.turn(-0.08 * step[0], 0.08 * step[1]);
+    const angle = 0.08 * this.pace();
+    if (step) this.turn(-angle * step[0], angle * step[1]);
     else if (zoom) this.camera.position.sub(this.controls.target).multiplyScalar(zoom).add(this.controls.target);
     else if (event.key === "r" || event.key === "R" || event.key === "Home") return this.reset();
     else return;
     event.preventDefault();
     this.controls.update();
     this.show();
+  }
+
+  // How fast the camera turns. In a panorama it looks outwards, so that it turns the other way to move the
+  // surface the same way; and the closer it looks, the slower.
+  pace() {
+    return this.data.camera === "spherical" ? -this.camera.fov / PANORAMA.field : 1;
+  }
+
+  // A panorama is zoomed by the angle of view, for the camera stays in its middle. The controls change the
+  // camera's tiny distance to there, by wheel, fingers and keys: the angle follows it.
+  widen() {
+    if (this.data.camera !== "spherical") return;
+    const { camera, controls } = this;
+    camera.fov = (PANORAMA.field * camera.position.distanceTo(controls.target)) / this.radius;
+    camera.updateProjectionMatrix();
+    controls.rotateSpeed = 0.4 * this.pace();
   }
 
   // Turns the camera about the point that it looks at, by angles to the right and up.
@@ -184,11 +204,12 @@ class Space {
     const kind = this.data.camera;
     const [low, high, middle] = bounds(this.surfaces.after.used);
     camera.up.set(0, 1, 0);
-    controls.rotateSpeed = kind === "spherical" ? -0.4 : 1;
     if (kind === "spherical") {
-      camera.position.set(0, 0, 1e-3 * middle);
+      this.radius = 1e-3 * middle;
+      controls.minDistance = (this.radius * PANORAMA.least) / PANORAMA.field;
+      controls.maxDistance = (this.radius * PANORAMA.most) / PANORAMA.field;
+      camera.position.set(0, 0, this.radius);
       controls.target.set(0, 0, 0);
-      this.fit(75);
     } else if (kind === "pinhole") {
       camera.position.set(0, 0, 0);
       controls.target.set(0, 0, -middle);
@@ -235,6 +256,7 @@ class Space {
     this.waits = true;
     requestAnimationFrame(() => {
       this.waits = false;
+      this.widen();
       this.renderer.render(this.scene, this.camera);
       this.stage.dataset.drawn = String(Number(this.stage.dataset.drawn || 0) + 1);
     });
