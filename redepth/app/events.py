@@ -2,6 +2,7 @@
 
 # Without postponed annotations: gradio looks for `gr.Request` and `gr.SelectData` in those of a handler.
 
+import uuid
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from redepth.app.jobs import Event, Failed, Finished, Started, checked, events_o
 from redepth.app.layout import Form, Output, about_html
 from redepth.app.progress import Progress
 from redepth.app.results import FIRST_PAIR
+from redepth.app.running import CancelledError
 from redepth.app.service import Service, shown_name
 from redepth.app.sessions import Fields
 from redepth.app.words import (
@@ -85,6 +87,8 @@ def size_html(service: Service, photo: Path) -> str:
 
 def _connect_run(gr: Any, form: Form, output: Output, service: Service) -> None:
     going, ended = gr.update(visible=True, interactive=True), gr.update(visible=False)
+    # Changes whenever a run is cancelled that waits in gradio's queue.
+    withdrawn = gr.State("")
 
     def begin(
         photo: str | None,
@@ -101,21 +105,31 @@ def _connect_run(gr: Any, form: Form, output: Output, service: Service) -> None:
             checked(service, fields)
         except RedepthError as error:
             raise _error(gr, service.explain(error)) from error
-        service.sessions.get(request.session_hash).begin(fields)
+        session = service.sessions.get(request.session_hash)
+        # A page has one form: what it asked for before, and is not running, was lost on the way.
+        session.withdraw()
+        session.begin(fields)
         return {form.run: ended, form.cancel: going, output.status: progress_html("waiting for its turn")}
 
     def refine(request: gr.Request) -> Iterator[dict[Any, Any]]:
         session = service.sessions.get(request.session_hash)
-        for event in events_of(service, session):
+        job = session.waiting()
+        if job is None:  # it was cancelled, which the form has been told
+            yield {output.status: gr.skip()}
+            return
+        for event in events_of(service, session, job):
             changed = changes(gr, output, event)
             if isinstance(event, Finished | Failed):
                 changed |= {form.run: going, form.cancel: ended}
             yield changed
             _raise_if_failed(gr, event)
 
-    def stop(request: gr.Request) -> Any:
-        service.sessions.get(request.session_hash).stop.set()
-        return gr.update(interactive=False)
+    def stop(request: gr.Request) -> dict[Any, Any]:
+        if service.sessions.get(request.session_hash).stop():
+            # Its last event answers the form.
+            return {form.cancel: gr.update(interactive=False)}
+        told = note_html(str(CancelledError()))
+        return {form.run: going, form.cancel: ended, output.status: told, withdrawn: uuid.uuid4().hex}
 
     begun = form.run.click(
         begin,
@@ -125,7 +139,7 @@ def _connect_run(gr: Any, form: Form, output: Output, service: Service) -> None:
         concurrency_limit=None,
         **PRIVATE,
     )
-    begun.success(
+    refining = begun.success(
         refine,
         None,
         [form.run, form.cancel, *output.changing],
@@ -137,7 +151,9 @@ def _connect_run(gr: Any, form: Form, output: Output, service: Service) -> None:
         concurrency_limit=service.concurrent,
         concurrency_id=QUEUE,
     )
-    form.cancel.click(stop, None, form.cancel, **AT_ONCE)
+    form.cancel.click(stop, None, [form.run, form.cancel, output.status, withdrawn], **AT_ONCE)
+    # Only then: gradio would end a run that goes on without its partial result.
+    withdrawn.change(None, cancels=[refining])
 
 
 def _raise_if_failed(gr: Any, event: Event) -> None:
@@ -227,8 +243,8 @@ def connect_client(gr: Any, form: Form, service: Service) -> None:
         request: gr.Request,
     ) -> Iterator[tuple[Any, Any]]:
         session = service.sessions.get(request.session_hash)
-        session.begin(Fields(photo, preset, members, steps, budget, seed, prompt))
-        for event in events_of(service, session):
+        job = session.begin(Fields(photo, preset, members, steps, budget, seed, prompt))
+        for event in events_of(service, session, job):
             yield _answer(gr, event)
             _raise_if_failed(gr, event)
 

@@ -1,4 +1,4 @@
-"""A job: one refinement for a page or a client, from the fields of a form to the files of its result."""
+"""The work of a job: one refinement for a page or a client, from a form to the files of its result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from redepth.app.results import Shown, write_result
 from redepth.app.running import CancelledError, Update
 from redepth.app.service import Service, required_photo, shown_name
-from redepth.app.sessions import Fields, Session
+from redepth.app.sessions import Fields, Job, Session
 from redepth.app.settings import RunSettings
 from redepth.refinement import Refinement
 
@@ -57,26 +57,25 @@ def checked(service: Service, fields: Fields) -> tuple[Path, RunSettings]:
     return photo, settings
 
 
-def events_of(service: Service, session: Session) -> Iterator[Event]:
-    """Do the job that a session has begun, and yield what it reports; `Finished` or `Failed` is the last.
+def events_of(service: Service, session: Session, job: Job) -> Iterator[Event]:
+    """Do a job, and yield what it reports; `Finished` or `Failed` is the last, if somebody is still there.
 
     Who leaves early ends the run.
     """
-    session.running = True
-    try:
-        photo, settings = checked(service, session.fields)
-        yield Started(settings, shown_name(photo))
-        run = service.run(photo, settings, session.stop)
-        yield from run.updates()
-        result = run.result()
-        yield "writing the files"
-        session.shown = write_result(result, session.fresh_folder())
-        yield Finished(result, session.shown)
-    except CancelledError as error:
-        yield Failed(str(error), cancelled=True)
-    except Exception as error:  # of a component, or a user's
-        yield Failed(service.explain(error))
-    finally:
-        session.running = False
-        if session.ended:
-            session.remove()
+    with session.turn(job):
+        try:
+            photo, settings = checked(service, job.fields)
+            yield Started(settings, shown_name(photo))
+            job.run = service.run(photo, settings, job.stop)
+            yield from job.run.updates()
+            result = job.run.result()
+            if session.ended:
+                return
+            yield "writing the files"
+            shown = write_result(result, job.made_folder())
+            session.finish(job, shown)
+            yield Finished(result, shown)
+        except CancelledError as error:
+            yield Failed(str(error), cancelled=True)
+        except Exception as error:  # of a component, or a user's
+            yield Failed(service.explain(error))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -21,6 +22,18 @@ from redepth.runtime.allocator import give_back_freed_memory
 class _Kept:
     name: str
     pipeline: Pipeline
+    prior: dict[str, Any]
+
+    @classmethod
+    def loaded(cls, name: str, device: str) -> _Kept:
+        """Load a preset."""
+        pipeline = Pipeline(name, device=device)
+        return cls(name, pipeline, pipeline.refiner.prior.describe())
+
+    @property
+    def is_as_loaded(self) -> bool:
+        """Whether the prior is what it was: a run in half precision may have switched it to float32."""
+        return self.pipeline.refiner.prior.describe() == self.prior
 
 
 class Pipelines:
@@ -51,24 +64,27 @@ class Pipelines:
         Raises:
             RedepthError: the preset cannot be loaded.
         """
-        pipeline = self._taken(name) or Pipeline(name, device=self.device)
-        yield adjusted(pipeline, preset)
+        used = self._taken(name) or _Kept.loaded(name, self.device)
+        yield adjusted(used.pipeline, preset)
         # After an error it is not kept: memory may have run out, or a component may be in disorder.
-        self._keep(_Kept(name, pipeline))
+        if used.is_as_loaded:
+            self._keep(used)
 
     def release(self) -> None:
         """Forget the pipeline that is kept, and free its memory."""
         self._keep(None)
 
-    def _taken(self, name: str) -> Pipeline | None:
-        """Take the pipeline that is kept; one of another preset is dropped before the next is loaded."""
+    def _taken(self, name: str) -> _Kept | None:
+        """Take the pipeline that is kept; one of another preset is dropped before the next is loaded.
+
+        If None is returned, the memory of all former runs is free: also of one that failed.
+        """
         with self._lock:
             kept, self._kept = self._kept, None
         if kept is not None and kept.name == name:
-            return kept.pipeline
-        if kept is not None:
-            del kept
-            _free()
+            return kept
+        del kept
+        _free()
         return None
 
     def _keep(self, kept: _Kept | None) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redepth import io, viz
+from redepth.config.units import duration
 from redepth.ops import geometry
 from redepth.optim.outcome import StepReport
 
@@ -115,17 +116,6 @@ def normals_of(report: StepReport) -> Picture:
 def relit_of(report: StepReport) -> Picture:
     """Draw the first member's surface under the first light of a step."""
     return _small(io.to_uint8(report.relit[0, 0].float().permute(1, 2, 0).cpu().numpy()))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration for people."""
-    whole = max(1, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _small(picture: Picture) -> Picture:

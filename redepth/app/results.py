@@ -14,6 +14,7 @@ from PIL import Image
 
 from redepth import io, viz
 from redepth.exports import RECORD
+from redepth.exports.pictures import disparity_of
 from redepth.literals import VIEW_FILE
 from redepth.refinement import Refinement
 
@@ -79,10 +80,10 @@ def pictures_of(result: Refinement) -> dict[str, NDArray[np.uint8]]:
     """Draw the pictures that can be compared, all of one size: near is bright, one colour range for both."""
     factor = viz.reduction(*result.photo.shape[:2])
     photo = io.to_uint8(viz.reduced_photo(result.photo, factor))
-    maps = {name: viz.reduced_map(result.map_of(name), factor) for name in ("initial", "refined")}
-    if result.predicts == "depth":
-        # Far is dark for both kinds of model.
-        maps = {name: -values for name, values in maps.items()}
+    maps = {
+        "initial": disparity_of(result, "initial", factor),
+        "refined": disparity_of(result, "refined", factor),
+    }
     low, high = viz.display_range(*maps.values())
     coloured = {name: viz.colorize(values, lo=low, hi=high) for name, values in maps.items()}
     closed = result.camera.closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 
 from redepth.app.progress import Pace, Progress
@@ -73,14 +74,26 @@ class Run:
     def result(self) -> Refinement:
         """Return the result of a run that has ended.
 
+        An error is raised once: the run forgets it, for its traceback leads back to the run.
+
         Raises:
             RedepthError: it failed, or was ended before its first step.
         """
         self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            assert self._result is not None
+            return self._result
+        finally:
+            del error
+
+    def is_over(self, patience: float = 0.0) -> bool:
+        """Wait for the thread for some seconds, and return whether it has ended, or was never started."""
+        if self._thread.ident is not None:
+            self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def _next(self, patience: float) -> Update | _End | None:
         """Return the newest update; None if there is none yet."""
@@ -103,6 +116,7 @@ class Run:
         except KeyboardInterrupt:
             self._error = CancelledError()
         except BaseException as error:  # it is raised again where the result is asked for
+            forget_locals(error)
             self._error = error
         finally:
             self._updates.put(_End())
@@ -123,3 +137,10 @@ class Run:
         progress = self._pace.progress(report)
         if progress is not None:
             self._updates.put(progress)
+
+
+def forget_locals(error: BaseException | None) -> None:
+    """Clear the local variables that the traceback of an error holds: models and tensors are among them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from redepth import io
 from redepth.app.offers import Offer, runnable
+from redepth.app.offers import shown_name as preset_name
 from redepth.app.pipelines import Pipelines
 from redepth.app.running import Run, Say
 from redepth.app.sessions import Sessions
 from redepth.app.settings import RunSettings, settings_of_form
-from redepth.errors import InputError, RedepthError, one_line
+from redepth.errors import InputError, RedepthError, brief, one_line
 from redepth.optim.outcome import OnStep
 from redepth.photo_inputs import DecodedPhoto, decode
 from redepth.refinement import Refinement
@@ -63,9 +64,9 @@ class Service:
         prompt: str | None = None,
     ) -> RunSettings:
         """Return the checked settings of a form. Raises ConfigError."""
-        offered = [offer.name for offer in runnable(self.offers)]
+        offered = {offer.name: offer.source for offer in runnable(self.offers)}
         settings = settings_of_form(preset, members, steps, budget, seed, prompt, offered=offered)
-        offer = self.offer(settings.preset)
+        offer = next(offer for offer in self.offers if offer.source == settings.preset)
         return replace(
             settings,
             # What is the preset's own need not be said.
@@ -90,7 +91,7 @@ class Service:
             # Without its file: what is computed must not depend on where the upload lies.
             decoded = DecodedPhoto(decode(photo, self.max_pixels).pixels)
             if not self.pipelines.is_loaded(settings.preset):
-                say(f"loading the models of the preset {settings.preset}")
+                say(f"loading the models of the preset {preset_name(settings.preset)}")
             with self.pipelines.lent(settings.preset, settings.resolved()) as pipeline:
                 if stop.is_set():
                     raise KeyboardInterrupt
@@ -118,7 +119,12 @@ class Service:
         if not isinstance(error, RedepthError | MemoryError):
             log.error("a run of the app failed", exc_info=error)
             return f"the run failed ({type(error).__name__}); the terminal of the app has the details"
-        return re.sub(re.escape(str(self.folder)) + r"[/\\](?:[^/\\:'\"]+[/\\])*", "", one_line(error))
+        text = one_line(error)
+        for offer in self.offers:
+            if offer.file:
+                # Messages quote a path, cut where it is long, or begin with it.
+                text = text.replace(brief(offer.file), repr(offer.name)).replace(offer.file, offer.name)
+        return re.sub(re.escape(str(self.folder)) + r"[/\\](?:[^/\\:'\"]+[/\\])*", "", text)
 
     def close(self) -> None:
         """End all runs, and free the memory of the models."""

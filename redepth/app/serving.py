@@ -73,6 +73,9 @@ class Serving:
 def serving(options: AppOptions) -> Iterator[Serving]:
     """Run the app's server in a thread, until the context ends; then its files are gone.
 
+    Gradio takes the folder of uploads from the environment of the process: of several servers in one
+    process only the last takes uploads.
+
     Raises:
         MissingDependencyError: gradio is not installed.
         RedepthError: the preset cannot run here, or the port is taken.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -123,7 +122,7 @@ def settings_of_form(
     seed: float | None = None,
     prompt: str | None = None,
     *,
-    offered: Sequence[str],
+    offered: Mapping[str, str],
 ) -> RunSettings:
     """Return the settings that a form, or a client, has filled in.
 
@@ -134,21 +133,21 @@ def settings_of_form(
         budget: a time with or without a unit; empty: the preset's.
         seed: a whole number from 0 on; None: 0.
         prompt: empty: none.
-        offered: presets that may be chosen: no other file is read.
+        offered: presets that may be chosen, name -> what `load_preset` reads: no other file is read.
 
     Raises:
         ConfigError: a value is wrong, or the settings do not go together.
     """
     if preset is None or preset not in offered:
         raise ConfigError(
-            f"preset {brief(preset)} is not offered here{nearest(str(preset), offered)} "
+            f"preset {brief(preset)} is not offered here{nearest(str(preset), list(offered))} "
             f"(choose {', '.join(offered)})"
         )
     text = " ".join((prompt or "").split())
     if len(text) > LONGEST_PROMPT:
         raise ConfigError(f"the prompt has {len(text)} characters: give {LONGEST_PROMPT} at most")
     settings = RunSettings(
-        preset=preset,
+        preset=offered[preset],
         members=_whole("members", members, 1),
         steps=_whole("steps", steps, 1),
         budget=(budget or "").strip(),
@@ -164,9 +163,10 @@ def _whole(name: str, value: float | None, least: int) -> int | None:
     if value is None:
         return None
     number = cast(object, value)  # a client may send anything
-    if isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number):
+    # The range first: a number may be too large to be made a float, or be none.
+    if isinstance(number, int | float) and not isinstance(number, bool) and least <= number <= MAX_SEED:
         whole = int(number)
-        if whole == number and least <= whole <= MAX_SEED:
+        if whole == number:
             return whole
     raise ConfigError(f"{name}: give a whole number from {least} on, got {brief(value)}")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from redepth.app.progress import Progress, duration
+from redepth.app.progress import Progress
+from redepth.config.units import duration
 from redepth.metrics.diagnostics import ADVICE, Signature
 from redepth.refinement import Refinement
 

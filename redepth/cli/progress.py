@@ -243,15 +243,10 @@ class _TimeLeft:
         start, at_start = self._first
         if done <= at_start or done >= total:
             return ""
+        from redepth.config.units import duration
+
         seconds = (now - start) / (done - at_start) * (total - done)
-        return f", {_duration(seconds)} left"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        return f", {duration(seconds)} left"
 
 
 def _line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""Read times and amounts of memory with units: ``60s``, ``2m``, ``8GB``."""
+"""Times and amounts of memory with units: ``60s``, ``2m``, ``8GB`` are read, a duration is written."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ def memory(text: str) -> int:
         ValueError: the text is not an amount of memory above 0.
     """
     return int(_amount(text, MEMORY, "a number with MB, GB, MiB or GiB, such as 8GB"))
+
+
+def duration(length: float) -> str:
+    """Return a duration in seconds for people: ``5 s``, ``1 min 01 s``, ``1 h 02 min``."""
+    whole = max(1, round(length))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _amount(text: str, units: dict[str, float], expected: str) -> float:

@@ -25,7 +25,15 @@ def test_all_presets_that_ship_are_there(tmp_path: Path) -> None:
     offers = all_offers(str(own), "cpu")
     assert offers[0].members == 4
     assert {"embedded", "smoke", "re-depth-anything"} < {offer.name for offer in offers}
-    assert first_choice(offers, str(own)) == str(own)
+    assert first_choice(offers, str(own)) == "mine.yaml"
+
+
+def test_ones_own_preset_is_offered_without_its_folders(tmp_path: Path) -> None:
+    own = str(write(tmp_path, "mine.yaml", "extends: smoke\n"))
+    offer = all_offers(own, "cpu")[0]
+    assert (offer.name, offer.source) == ("mine.yaml", own)
+    assert str(tmp_path) not in f"{offer.name} {offer.description}"
+    assert offer_of("smoke", "cpu").source == "smoke"
 
 
 def test_ones_own_preset_that_cannot_run_is_an_error(tmp_path: Path) -> None:

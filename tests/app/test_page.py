@@ -113,9 +113,34 @@ def test_a_second_page_waits_and_a_closed_one_ends_its_run(browser: Browser, app
             fill(second, members="1", steps="2")
             second.locator("#run").click()
             expect(second.locator("#status")).to_contain_text(re.compile("waiting|queue"))
-            second.wait_for_timeout(1500)
-            assert "Done" not in second.locator("#status").inner_text()
+            (running,) = app.service.sessions.running()
+            assert [Path(str(job.fields.photo)).name for job in running.going_on] == ["brick.png"]
+            assert [job.fields.steps for job in running.going_on] == [100_000]
         # The tab of the first is closed: the second one's turn comes.
+        expect(second.locator("#status")).to_contain_text("Done: 1 member of 2 steps", timeout=LONG)
+
+
+def test_a_run_that_waits_can_be_cancelled_and_begun_again(browser: Browser, app: Serving) -> None:
+    with page_of(browser, app) as first, page_of(browser, app) as second:
+        pick(first, "Brick")
+        fill(first, members="1", steps="100000")
+        first.locator("#run").click()
+        expect(first.locator("#status")).to_contain_text("step", timeout=LONG)
+        pick(second, "Coins")
+        fill(second, members="1", steps="3")
+        second.locator("#run").click()
+        expect(second.locator("#status")).to_contain_text(re.compile("waiting|queue"))
+        second.locator("#cancel").click()
+        expect(second.locator("#status")).to_contain_text("cancelled before the first step")
+        expect(second.locator("#run")).to_be_visible()
+        expect(second.locator("#cancel")).to_be_hidden()
+        (running,) = app.service.sessions.running()
+        assert [job.fields.steps for job in running.going_on] == [100_000]
+        fill(second, steps="2")
+        second.locator("#run").click()
+        expect(second.locator("#cancel")).to_be_visible()
+        first.locator("#cancel").click()
+        expect(first.locator("#status")).to_contain_text("Partial (cancelled)", timeout=LONG)
         expect(second.locator("#status")).to_contain_text("Done: 1 member of 2 steps", timeout=LONG)
 
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from redepth.app.frame import page_frame
-from redepth.app.results import FIRST_PAIR, PAIRS, write_result
+from redepth.app.results import FIRST_PAIR, PAIRS, pictures_of, write_result
 from redepth.app.settings import RunSettings
 from redepth.app.words import diagnostics_html, note_html, progress_html, summary_html, summary_of
 from redepth.pipeline import refine
@@ -40,6 +41,18 @@ def test_a_result_is_written(result: Refinement, tmp_path: Path) -> None:
                 sizes.add(picture.size)
     assert sizes == {(384, 303)}
     assert shown.pair("nothing that is known") == shown.pair(FIRST_PAIR)
+
+
+def test_near_is_bright_for_both_kinds_of_model(result: Refinement) -> None:
+    disparity = pictures_of(result)
+    as_depth = replace(result, outcome=replace(result.outcome, predicts="depth"))
+    for name in ("initial", "refined"):
+        # Above 0, so that depth has an inverse.
+        values = result.map_of(name) - result.map_of("initial").min() + 1.0
+        as_depth.__dict__[name] = 1.0 / values
+    depth = pictures_of(as_depth)
+    for name in ("initial", "refined"):
+        np.testing.assert_allclose(depth[name].astype(int), disparity[name].astype(int), atol=3)
 
 
 def test_the_summary_says_what_happened(result: Refinement) -> None:

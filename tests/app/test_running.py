@@ -1,11 +1,13 @@
 """Runs of the real optimisation loop on tiny components."""
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
 
-from redepth.app.progress import Pace, Progress, duration
+from redepth.app.progress import Pace, Progress
 from redepth.app.running import CancelledError, Run, Work
 from redepth.errors import RedepthError
 from redepth.optim.outcome import OnStep, StepReport
@@ -111,6 +113,39 @@ def test_an_error_is_raised_where_the_result_is_asked_for() -> None:
     assert slots.acquire(blocking=False), "the slot is not free again"
 
 
+class Model:
+    """Stands for what takes memory."""
+
+
+def test_an_error_keeps_nothing_of_its_run_alive() -> None:
+    models: list[weakref.ref[Model]] = []
+
+    def fill(model: Model) -> None:
+        raise MemoryError("out of memory")
+
+    def work(on_step: OnStep, say: Any) -> Any:
+        model = Model()
+        models.append(weakref.ref(model))
+        try:
+            fill(model)
+        except MemoryError as error:
+            raise RedepthError("no room") from error
+
+    run = run_of(work)
+    gc.disable()  # it might free by chance what is asked for here
+    try:
+        assert list(run.updates()) == []
+        with pytest.raises(RedepthError, match="no room") as raised:
+            run.result()
+        assert raised.value.__traceback__ is not None
+        assert models[0]() is None
+        ended = weakref.ref(run)
+        del run, raised
+        assert ended() is None, "a cycle keeps the run"
+    finally:
+        gc.enable()
+
+
 # --- which steps are shown ------------------------------------------------------------------------
 
 
@@ -161,10 +196,3 @@ def test_the_pictures_show_the_surface() -> None:
     # Normals face the viewer: z > 0.
     assert progress.normals[..., 2].min() >= 127
     assert progress.relit.std() > 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3725, "1 h 02 min")]
-)
-def test_durations_are_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -1,5 +1,8 @@
 """The endpoint of the app, called by gradio's own client, with real refinements."""
 
+import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -33,6 +36,16 @@ def submitted(client: Any, photo: Path | None, **fields: Any) -> Any:
     given = {"preset": "smoke", "members": None, "steps": None, "budget": "", "seed": 0, "prompt": ""}
     upload = None if photo is None else handle_file(photo)
     return client.submit(photo=upload, **(given | fields), api_name="/refine")
+
+
+def submitted_to(address: str, photo: Path) -> Any:
+    """Refine a photo by a client of its own."""
+    from gradio_client import Client
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    result = submitted(client, photo, members=1, steps=1).result(timeout=120)
+    client.close()
+    return result
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
@@ -119,10 +132,35 @@ def test_a_client_that_goes_away_ends_its_run(app: Serving, coins: Path) -> None
     leaving = Client(app.address, verbose=False, analytics_enabled=False)
     job = submitted(leaving, coins, members=1, steps=100_000)
     sessions = app.service.sessions
-    assert eventually(lambda: bool(sessions.running()))
     assert eventually(lambda: any("step" in str(output) for output in job.outputs()))
+    (session,) = sessions.running()
+    (running,) = session.going_on
+    assert not running.is_over()
     leaving.close()
-    assert eventually(lambda: not sessions.running())
+    assert eventually(running.is_over)
+    assert session.ended
+    assert not session.going_on
+    assert not running.folder.exists()
+
+
+def test_two_submits_of_a_client_have_their_own_results(coins: Path) -> None:
+    from gradio_client import Client
+
+    with serving(AppOptions(port=free_port(), preset="smoke", device="cpu", concurrent=2)) as wide:
+        client = Client(wide.address, verbose=False, analytics_enabled=False)
+        long = submitted(client, coins, members=1, steps=100_000)
+        assert eventually(lambda: any("step" in str(output) for output in long.outputs()))
+        (session,) = wide.service.sessions.running()
+        (running,) = session.going_on
+        files, record = submitted(client, coins, members=1, steps=2, seed=3).result(timeout=120)
+        assert record["seed"] == 3
+        assert all(Path(name).is_file() for name in files)
+        assert session.going_on == [running]
+        assert not running.stop.is_set()
+        running.stop.set()
+        _, record = long.result(timeout=120)
+        assert record["partial"]
+        client.close()
 
 
 def status_of(address: str, **headers: str) -> int:
@@ -152,8 +190,31 @@ def test_a_port_that_is_taken_is_an_error(app: Serving) -> None:
         pass
 
 
-def test_two_apps_run_beside_each_other(app: Serving) -> None:
-    with serving(AppOptions(port=free_port(), preset="smoke", device="cpu")) as other:
-        assert status_of(other.address) == 200
-        assert other.service.folder != app.service.folder
+def answers(address: str) -> bool:
+    try:
+        return status_of(address) == 200
+    except OSError:  # it has not started yet
+        return False
+
+
+def test_two_apps_run_beside_each_other(app: Serving, client: Any, coins: Path) -> None:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    options = ["--no-open", "--port", str(port), "--preset", "smoke", "--device", "cpu"]
+    other = subprocess.Popen(
+        [sys.executable, "-m", "redepth", "app", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert eventually(lambda: answers(address))
+        for files, _ in (
+            submitted(client, coins, members=1, steps=1).result(timeout=120),
+            submitted_to(address, coins),
+        ):
+            assert files
+    finally:
+        other.send_signal(signal.SIGINT)
+        assert other.wait(60) == 0
+    assert not answers(address)
     assert status_of(app.address) == 200

@@ -14,7 +14,7 @@ from redepth.config.hashing import preset_sha256
 from redepth.errors import ConfigError
 from tests.support.command import call
 
-OFFERED = ("embedded", "smoke")
+OFFERED = {"embedded": "embedded", "smoke": "smoke"}
 
 CHOSEN = RunSettings(
     "smoke", members=3, steps=5, budget="90s", seed=7, prompt='a brick\'s "wall" & $HOME', device="cpu"
@@ -91,6 +91,9 @@ def test_a_limit_of_pixels_is_repeated() -> None:
         ({"steps": "many"}, "steps"),
         ({"seed": True}, "seed"),
         ({"seed": 2.0**70}, "seed"),
+        ({"members": 10**400}, "members"),
+        ({"steps": 10**5000}, "steps"),
+        ({"seed": float("inf")}, "seed"),
         ({"budget": "soon"}, "budget"),
         ({"prompt": "x" * 3000}, "2000"),
     ],

@@ -106,16 +106,6 @@ def test_photos_of_workers_have_a_line_each(log: io.StringIO) -> None:
     assert len(lines(log)) == 2
 
 
-def test_a_duration_has_a_unit_that_fits() -> None:
-    assert [progress._duration(s) for s in (0.4, 119, 121, 7199, 7201)] == [
-        "0 s",
-        "119 s",
-        "2 min",
-        "120 min",
-        "2 h",
-    ]
-
-
 @pytest.mark.parametrize("colour", ["1", ""])
 def test_a_terminal_gets_a_bar_and_a_pipe_gets_lines(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if colour:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from redepth.config.units import memory, seconds
+from redepth.config.units import duration, memory, seconds
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_what_is_no_memory_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="MB, GB, MiB or GiB"):
         memory(text)
+
+
+@pytest.mark.parametrize(
+    ("length", "text"), [(0.2, "1 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3725, "1 h 02 min")]
+)
+def test_durations_are_for_people(length: float, text: str) -> None:
+    assert duration(length) == text
