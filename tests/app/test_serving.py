@@ -205,6 +205,8 @@ def test_two_apps_run_beside_each_other(app: Serving, client: Any, coins: Path) 
         [sys.executable, "-m", "redepth", "app", *options],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A suite in a shell's background ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert eventually(lambda: answers(address))
