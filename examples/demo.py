@@ -95,23 +95,21 @@ def main(
     total = time.perf_counter() - started
     summary = {"seconds": total, "load_seconds": loaded, "peak_megabytes": peak_megabytes(), "photos": rows}
     save_json(out / "demo.json", summary)
-    table = Table("photo", "members", "seconds", "SI-log", "look at")
+    table = Table("photo", "members", "seconds", "SI-log")
     for r in rows:
         scored = f"{r['silog_initial']:.2f} -> {r['silog_refined']:.2f}" if "silog_initial" in r else "-"
-        name = str(r["photo"])
-        table.add_row(
-            name, str(r["members"]), f"{r['seconds']:.1f}", scored, f"{out / name / 'comparison.png'}"
-        )
+        table.add_row(str(r["photo"]), str(r["members"]), f"{r['seconds']:.1f}", scored)
     console.print(table)
     console.print(
-        f"{total:.0f} s in all, peak memory {peak_megabytes():.0f} MB. Everything side by side: "
-        f"{out / 'overview.png'}\n\n"
+        f"{total:.0f} s in all, peak memory {peak_megabytes():.0f} MB.\n"
+        f"Everything side by side: {out / 'overview.png'}\n"
+        f"Drag the light: redepth view {out / next(iter(results))}\n\n"
         "What to expect: the embedded models know surface relief under one light from the upper side, "
         "learned on procedural scenes. On relief the normals should follow the photo's shading better than "
-        "before. Extreme shapes of the initial depth shrink, whether they were right or wrong. Each folder "
-        "has a view.html: open it and drag the light. An ordinary photo such as the motorcycle is outside "
-        "the models' domain: its depth is wrong before and after. It shows that the small models do not "
-        "replace the paper's. For real photos use --preset re-depth-anything.",
+        "before. Extreme shapes of the initial depth shrink, whether they were right or wrong. An ordinary "
+        "photo such as the motorcycle is outside the models' domain: its depth is wrong before and after. "
+        "It shows that the small models do not replace the paper's. For real photos use --preset "
+        "re-depth-anything.",
         highlight=False,
     )
 
