@@ -54,8 +54,9 @@ def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator
 
 
 def _decides_maps(preset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset without what changes no map: its description, and how a result is judged."""
-    return {key: value for key, value in preset.items() if key not in {"description", "diagnostics"}}
+    """Return a preset without what changes no map of a photo."""
+    without = {"description", "diagnostics", "adapt", "clip"}
+    return {key: value for key, value in preset.items() if key not in without}
 
 
 def identity_of(

@@ -15,9 +15,11 @@ NOT_HASHED: dict[str, Any] = {
     "optim": {"performance"},
     "output": {"write", "max_points", "mesh_faces", "texture_side"},
     "diagnostics": True,
+    "adapt": True,
+    "clip": True,
 }
 """The settings that decide no number of a map: names, how the same mathematics is computed (rounding alone),
-what is written, and how a result is judged."""
+what is written, how a result is judged, and what concerns many photos alone."""
 
 
 def preset_sha256(preset: Preset) -> str:

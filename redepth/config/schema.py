@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from redepth.config.adaptation import Adapt
+from redepth.config.clip import Clip
+from redepth.config.section import Section
 from redepth.config.units import memory, seconds
 from redepth.errors import brief, nearest
 from redepth.io.markup import dump_yaml
@@ -58,10 +61,6 @@ def _undo_yaml_boolean(value: Any) -> Any:
 _OnOff = BeforeValidator(_undo_yaml_boolean)
 
 
-class _Section(Checked):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 class Component(BaseModel):
     """A component by name; all other keys of its section are options of its constructor.
 
@@ -94,7 +93,7 @@ class Term(Checked):
         return dict(self.model_extra or {})
 
 
-class LearningRates(_Section):
+class LearningRates(Section):
     """AdamW learning rates per group of parameters; rates of groups that are not optimized are ignored.
 
     Attributes:
@@ -114,7 +113,7 @@ class LearningRates(_Section):
     offset: Rate = 1e-3
 
 
-class EarlyStop(_Section):
+class EarlyStop(Section):
     """Stop a member when the mean of its total loss over a window stops falling.
 
     A member stops at the first step at which the mean over the last ``window`` steps is not below
@@ -131,7 +130,7 @@ class EarlyStop(_Section):
     min_improvement: Annotated[float, Field(ge=0, lt=1)] = 0.001
 
 
-class Performance(_Section):
+class Performance(Section):
     """How the same mathematics is executed: results differ by rounding alone (docs/performance.md).
 
     Half precision is an option of the prior, ``prior.dtype``; the depth model always runs in float32.
@@ -181,7 +180,7 @@ class Performance(_Section):
     decoders: DecoderExecution = "auto"
 
 
-class Optim(_Section):
+class Optim(Section):
     """The test-time optimization: which parameters, how many steps, how many members.
 
     Attributes:
@@ -239,7 +238,7 @@ class Optim(_Section):
         return self
 
 
-class Prompting(_Section):
+class Prompting(Section):
     """Where the prompt comes from if the user gives none.
 
     Attributes:
@@ -279,7 +278,7 @@ def _chosen(value: Any) -> Any:
     return [name for name in EXPORTS if name in names or "all" in names]
 
 
-class Output(_Section):
+class Output(Section):
     """What is written of a result, and how its maps get the photo's size. ``run.json`` is always written.
 
     Attributes:
@@ -305,7 +304,7 @@ class Output(_Section):
     texture_side: Annotated[int, Field(ge=16, le=16_384)] = 2048
 
 
-class Thresholds(_Section):
+class Thresholds(Section):
     """Above these values a failure signature is flagged (`metrics.diagnostics`).
 
     Attributes:
@@ -325,7 +324,7 @@ class Thresholds(_Section):
     sky_geometry: Threshold = 0.25
 
 
-class Diagnostics(_Section):
+class Diagnostics(Section):
     """How the failure signatures of a result are judged; it changes no map (docs/diagnostics.md).
 
     Attributes:
@@ -339,7 +338,7 @@ class Diagnostics(_Section):
     calibrated_for: str = ""
 
 
-class Preset(_Section):
+class Preset(Section):
     """Everything that defines a refinement except the photo, a prompt by hand and the seed.
 
     Attributes:
@@ -352,6 +351,8 @@ class Preset(_Section):
         optim: what is learned, for how long, by which losses.
         output: the files that are written.
         diagnostics: how the failure signatures of a result are judged.
+        adapt: how the depth model is adapted to many photos (`redepth adapt`).
+        clip: how the frames of a clip are refined.
     """
 
     name: str = "unnamed"
@@ -363,6 +364,8 @@ class Preset(_Section):
     optim: Optim = Optim()
     output: Output = Output()
     diagnostics: Diagnostics = Diagnostics()
+    adapt: Adapt = Adapt()
+    clip: Clip = Clip()
 
     def to_yaml(self) -> str:
         """Return the resolved preset as YAML that `load_preset` reads back to an equal one."""
