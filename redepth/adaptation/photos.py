@@ -46,9 +46,7 @@ def check(
     raise NotImplementedError
 
 
-def split(
-    photos: Sequence[PhotoFile], settings: Adapt, seed: int
-) -> tuple[list[PhotoFile], list[PhotoFile]]:
+def split(photos: Sequence[PhotoFile], settings: Adapt, seed: int) -> tuple[list[PhotoFile], list[PhotoFile]]:
     """Return the photos that are learned from, and those that are held out.
 
     The contents of the photos and the seed decide, not their order or names. At least one photo is held out
