@@ -27,6 +27,7 @@ from redepth.io.arrays import read_numpy
 from redepth.metrics.diagnostics import Measured
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.statistics import deviation_weight
+from redepth.optim.outcome import Outcome
 from redepth.pipeline import Pipeline, captions_or_errors
 from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
@@ -54,7 +55,8 @@ class Target:
     Attributes:
         initial: (1,1,H,W) raw output of the starting model.
         refined: (1,1,H,W) raw output of the refinement, blended as the preset says.
-        trust: (1,1,H,W) in [0, 1], how far the members agree at each pixel.
+        trust: (1,1,H,W) in [0, 1], how far the members agree at each pixel: `deviation_weight` of
+            `deviation_of`. 1 everywhere for a single member.
         unit: what raw outputs are divided by before they become relative depth (`Outcome.unit`).
         camera: of the photo.
     """
@@ -267,9 +269,9 @@ class _Worker:
             max_pixels=self.max_pixels,
         )
         refinement.outcome.check_whole()
-        row = _row(photo, refinement)
         outcome = refinement.outcome
-        maps = (outcome.initial, outcome.refined, outcome.uncertainty)
+        maps = (outcome.initial, outcome.refined, deviation_of(outcome))
+        row = _row(photo, refinement, maps[2])
         path = begin_row(self.folder, task)
         file = path.with_suffix(".npz")
         io.save_npz(file, {name: m[0, 0].float().numpy() for name, m in zip(MAPS, maps, strict=True)})
@@ -277,9 +279,19 @@ class _Worker:
         return row
 
 
-def _row(photo: PhotoFile, refinement: Refinement) -> TargetRow:
+def deviation_of(outcome: Outcome) -> Tensor:
+    """Return the standard deviation of the refined outputs that single members would give, (1,1,H,W).
+
+    Each is blended as the ensemble's is. So under ``blend: detail``, large forms that the blend removes do
+    not count. It is 0 for a single member.
+    """
+    alone = [replace(outcome, members=member[None]).refined for member in outcome.members]
+    return torch.cat(alone).std(dim=0, correction=0, keepdim=True)
+
+
+def _row(photo: PhotoFile, refinement: Refinement, deviation: Tensor) -> TargetRow:
     outcome, tolerance = refinement.outcome, refinement.preset.adapt.trust.tolerance
-    trust = deviation_weight(outcome.initial, outcome.uncertainty, tolerance)
+    trust = deviation_weight(outcome.initial, deviation, tolerance)
     return TargetRow(
         name=photo.name,
         sha256=photo.sha256,
@@ -330,11 +342,8 @@ def judged(row: TargetRow, folder: Path, preset: Preset) -> TargetRow:
     flagged = [signature for signature in signatures if signature.flagged]
     reasons = [] if trust.flagged else [_above(s.title, s.value, s.threshold) for s in flagged]
     if row.agreement < trust.least:
-        reasons.append(f"{DISAGREE}: mean trust {row.agreement:.2g}, below {trust.least:.2g}")
+        reasons.append(f"the members disagree: mean trust {row.agreement:.2g}, below {trust.least:.2g}")
     return row.model_copy(update={"flagged": {s.name: s.value for s in flagged}, "reasons": reasons})
-
-
-DISAGREE = "the members disagree"
 
 
 def _above(title: str, value: float | None, threshold: float) -> str:

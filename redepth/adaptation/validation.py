@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from redepth.adaptation.losses import RelativeDepth
-from redepth.adaptation.targets import Target
+from redepth.adaptation.losses import RelativeDepth, relative_depth_in
+from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.targets import Target, TargetRow, load_target
+from redepth.contracts import DepthModel
 
 SMALLEST = 1e-6
 """Least relative depth, as a share of the refined depth's mean."""
@@ -23,7 +26,8 @@ def distance(raw: Tensor, target: Target, relative_depth: RelativeDepth, *, metr
 
     with the relative depths z and z* of prediction and refinement, and means over the pixels weighted by
     trust. This is SI-log with the refinement as the truth. For affine models lambda is 1: the scale of
-    relative depth is unknown. For ``metric`` ones it is 0: a wrong scale is an error.
+    relative depth is unknown. For ``metric`` ones it is 0: a wrong scale is an error. Without any trust all
+    pixels count alike.
 
     Nothing is aligned first, other than with ground truth: both are raw outputs of one network, in one unit.
     So it also shows a model whose raw outputs shrink, are shifted, or whose large forms drift. An alignment
@@ -36,29 +40,43 @@ def distance(raw: Tensor, target: Target, relative_depth: RelativeDepth, *, metr
         metric: whether the depth model is metric.
 
     Returns:
-        A number >= 0; NaN if the prediction is not finite, or no pixel is trusted.
+        A number >= 0; infinite if the prediction is not finite.
 
     Raises:
         ValueError: the sizes differ.
     """
-    goal, weight = target.refined, target.trust.double()
+    goal = target.refined
     if raw.shape != goal.shape:
         raise ValueError(f"the raw outputs must have one shape, got {tuple(raw.shape)}, {tuple(goal.shape)}")
-    predicted, refined = (relative_depth(map_.to(goal.dtype).clamp(min=0)).double() for map_ in (raw, goal))
+    if not bool(torch.isfinite(raw).all()):
+        return math.inf
+    predicted, refined = (relative_depth(m.to(goal.dtype).clamp(min=0)).double() for m in (raw, goal))
     least = SMALLEST * refined.mean()
     d = predicted.clamp(min=least).log() - refined.clamp(min=least).log()
-    total = weight.sum()
-    mean = (weight * d).sum() / total
-    centre = torch.zeros_like(mean) if metric else mean
+    weight = target.trust.double()
+    weight = weight / weight.sum() if float(weight.sum()) > 0 else torch.full_like(d, 1 / d.numel())
+    centre = 0.0 if metric else (weight * d).sum()
     # About the centre, because the difference of two means loses small values.
-    return 100 * math.sqrt(float((weight * (d - centre).square()).sum() / total))
+    return 100 * math.sqrt(float((weight * (d - centre).square()).sum()))
 
 
-def mean_distance(distances: Iterable[float]) -> float:
-    """Return the mean over the held-out photos; NaN if there is none, infinite if one is not finite."""
-    listed = list(distances)
-    if not listed:
-        return math.nan
-    if not all(map(math.isfinite, listed)):
-        return math.inf
-    return math.fsum(listed) / len(listed)
+class RefinedDistance:
+    """A `lessons.Validation`'s distance: `distance` to the stored refinement of a held-out photo.
+
+    Args:
+        model: the depth model, for the constants of its relative depth.
+        folder: of the refinements.
+        rows: name of a photo -> its row, for all held-out photos.
+        tolerance: `Trust.tolerance`.
+    """
+
+    def __init__(
+        self, model: DepthModel, folder: Path, rows: Mapping[str, TargetRow], tolerance: float
+    ) -> None:
+        self._model, self._folder, self._rows, self._tolerance = model, folder, dict(rows), tolerance
+
+    def __call__(self, raw: Tensor, photo: PhotoFile) -> float:
+        """Return the distance in percent. Raises InputError if the refinement is gone."""
+        target = load_target(self._folder, self._rows[photo.name], self._tolerance).to(raw.device)
+        relative_depth = relative_depth_in(self._model, target.unit)
+        return distance(raw, target, relative_depth, metric=self._model.invariance == "metric")
