@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from redepth.adaptation.checkpoint import UNKNOWN_LICENCE, Start
@@ -29,7 +27,7 @@ _LEARNS = {
 }
 
 
-def model_card(job: Job, result: Adapted, start: Start, library_class: str, scale: float | str | None) -> str:
+def model_card(job: Job, result: Adapted, start: Start, scale: float | str | None) -> str:
     """Return the card as Markdown, with the metadata of the Hugging Face hub in front.
 
     It names no photo: hashes alone.
@@ -38,14 +36,13 @@ def model_card(job: Job, result: Adapted, start: Start, library_class: str, scal
         job: what was adapted, and how.
         result: of the adaptation.
         start: the checkpoint that it started from.
-        library_class: the class of transformers that loads it; empty if there is none.
         scale: ``depth_model.scale`` of the starting model.
     """
     sections = [
-        _front_matter(start, library_class),
+        _front_matter(start),
         f"# {_title(start)}, adapted to {result.training} photos",
         _origin(job, result, start),
-        f"## Use\n\n{_use(job, result, library_class, scale)}",
+        f"## Use\n\n{_use(job, start, scale)}",
         f"## Measured\n\n{_measured(result)}",
         f"## Photos\n\n{_photos(job, result)}",
         f"## Settings\n\nSeed {job.seed}. The preset:\n\n```yaml\n{job.preset.to_yaml().strip()}\n```",
@@ -59,9 +56,9 @@ def hash_of_hashes(photos: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{value}\n" for value in sorted(photos.values())).encode()).hexdigest()
 
 
-def _front_matter(start: Start, library_class: str) -> str:
+def _front_matter(start: Start) -> str:
     head: dict[str, Any] = {"pipeline_tag": "depth-estimation", "tags": ["depth-estimation", "redepth"]}
-    if library_class:
+    if start.of_transformers:
         head["library_name"] = "transformers"
     if start.on_hub:
         head["base_model"] = start.checkpoint
@@ -96,7 +93,7 @@ def _origin(job: Job, result: Adapted, start: Start) -> str:
     )
 
 
-def _use(job: Job, result: Adapted, library_class: str, scale: float | str | None) -> str:
+def _use(job: Job, start: Start, scale: float | str | None) -> str:
     preset = job.preset.name if job.preset.name in preset_names() else "PRESET.yaml"
     lines = [
         "In redepth, as the start of a refinement:",
@@ -106,7 +103,7 @@ def _use(job: Job, result: Adapted, library_class: str, scale: float | str | Non
         f"The depth model is `{job.preset.depth_model.name}`, and `depth_model.scale` must be {scale}, as in "
         "the settings below: the unit of the output did not change.",
     ]
-    if library_class:
+    if start.of_transformers:
         lines += [
             "",
             "Without redepth, one prediction a photo:",
@@ -166,12 +163,3 @@ def _hashes(photos: Mapping[str, str]) -> list[str]:
 
 def _versions(versions: Mapping[str, str]) -> str:
     return "\n".join(f"- {name} {version}" for name, version in sorted(versions.items()))
-
-
-def library_class_of(folder: Path) -> str:
-    """Return the class in a checkpoint's ``config.json``, such as DPTForDepthEstimation; empty if none."""
-    try:
-        architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return str(architectures[0]) if isinstance(architectures, list) and architectures else ""

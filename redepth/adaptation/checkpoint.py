@@ -37,6 +37,7 @@ class Start:
         commit: on the hub; None elsewhere.
         licence: of its weights, as the hub names licences, or `UNKNOWN_LICENCE`.
         preprocessor: the content of its ``preprocessor_config.json``; None if it has none.
+        of_transformers: whether transformers loads its class.
     """
 
     checkpoint: str
@@ -44,6 +45,7 @@ class Start:
     commit: str | None = None
     licence: str = UNKNOWN_LICENCE
     preprocessor: Mapping[str, Any] | None = None
+    of_transformers: bool = False
 
     @property
     def on_hub(self) -> bool:
@@ -74,7 +76,9 @@ def start_of(model: DepthModel) -> Start:
     if not checkpoint:
         return Start("", revision, commit)
     source = checkpoints.Source(checkpoint, commit or revision, commit)
-    return Start(checkpoint, revision, commit, licence_of(source), _json(source, PREPROCESSOR))
+    of_transformers = bool(getattr(model, "library_class", ""))
+    preprocessor = _json(source, PREPROCESSOR)
+    return Start(checkpoint, revision, commit, licence_of(source), preprocessor, of_transformers)
 
 
 def licence_of(source: checkpoints.Source) -> str:

@@ -161,7 +161,7 @@ class DepthAnything(Backbone):
         self.preprocessing = replace(self.preprocessing, multiple=patch_size(model))
         if model.config.depth_estimation_type == "metric":
             self.predicts, self.invariance = "depth", "metric"
-        scale = getattr(model.config, SCALE_KEY, None)
+        scale: Any = getattr(model.config, SCALE_KEY, None)
         if self._scale_is_open and type(scale) in (int, float) and 1 < scale <= 1e6:
             self.scale = float(scale)
 
