@@ -37,7 +37,9 @@ def adapted(**changes: Any) -> Adapted:
         "steps": 75,
         "chosen": 50,
         "stopped": "no improvement in 2 validations",
-        "validations": [Validated(step=s, distance=d) for s, d in ((0, 9.87), (25, 8.5), (50, 8.12), (75, 8.4))],
+        "validations": [
+            Validated(step=s, distance=d) for s, d in ((0, 9.87), (25, 8.5), (50, 8.12), (75, 8.4))
+        ],
         "training": 2,
         "held_out": ["holiday-1"],
         "learned": (1000, 4000),

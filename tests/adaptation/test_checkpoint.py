@@ -89,7 +89,11 @@ def test_the_preprocessing_of_the_start_is_kept_word_for_word(tmp_path: Path) ->
     model = changed(str(start), longer_side=70)
     folder = saved(model, tmp_path / "checkpoint")
     assert json.loads((folder / PREPROCESSOR).read_text()) == settings | {"size": 70, "own": "kept"}
-    assert DepthAnything(checkpoint=str(folder), longer_side=70).load(CPU).preprocessing.mean == (0.4, 0.5, 0.6)
+    assert DepthAnything(checkpoint=str(folder), longer_side=70).load(CPU).preprocessing.mean == (
+        0.4,
+        0.5,
+        0.6,
+    )
 
 
 @pytest.mark.parametrize("rule", ["minimal", "stretch"])
