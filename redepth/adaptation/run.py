@@ -140,8 +140,8 @@ def _check_apart(photos: Sequence[PhotoFile], keep: Sequence[PhotoFile]) -> None
     for photo in keep:
         if photo.sha256 in learned:
             raise InputError(
-                f"{photo.path}: the model cannot learn from this photo and stay as it is on it; leave it out of "
-                "--keep or of the photos"
+                f"{photo.path}: the model cannot learn from this photo and stay as it is on it; leave it out "
+                "of --keep or of the photos"
             )
 
 
