@@ -59,9 +59,10 @@ def test_two_processes_have_the_losses_of_one(learns: str, tmp_path: Path) -> No
     two.checkpoint = str(tmp_path / "two" / "checkpoint")
     two.load(CPU)
     start, first, second = weights(tiny_depth_model()), weights(one), weights(two)
-    for name in first:
-        if not torch.equal(first[name], start[name]):
-            assert relative_error(second[name], first[name]) < 1e-3, name
+    # All together: the gradient of some, such as a key's bias, is nothing but rounding.
+    change, wanted = (torch.cat([(w[k] - start[k]).flatten() for k in start]) for w in (second, first))
+    assert float(wanted.norm()) > 0
+    assert relative_error(change, wanted) < 1e-2
 
 
 def test_fewer_photos_than_processes_are_refused(tmp_path: Path) -> None:
