@@ -108,7 +108,9 @@ def test_the_norm_of_the_gradient_is_clipped_and_logged(photos: list[PhotoFile],
     # AdamW's first moment after one step is a tenth of the gradient.
     for stored, norm in ((free, whole), (clipped, 1e-3)):
         moments = stored[1]["optimizer exp_avg"].values()
-        assert 10 * float(sum(m.double().square().sum() for m in moments) ** 0.5) == pytest.approx(norm, rel=1e-3)
+        assert 10 * float(sum(m.double().square().sum() for m in moments) ** 0.5) == pytest.approx(
+            norm, rel=1e-3
+        )
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
@@ -160,9 +162,7 @@ def test_it_stops_early_and_a_model_that_got_worse_stays_as_it_was(
     photos: list[PhotoFile], tmp_path: Path
 ) -> None:
     values = {step: 1.0 + step for step in range(0, 30, 3)}
-    model, trained = run(
-        tmp_path, photos, steps=30, patience=2, validation=distances_of(values, photos)
-    )
+    model, trained = run(tmp_path, photos, steps=30, patience=2, validation=distances_of(values, photos))
     assert (trained.steps, trained.chosen, trained.finished) == (6, 0, True)
     assert trained.stopped == "2 validations without improvement since step 0"
     assert same(weights(model), weights(tiny_depth_model()))
