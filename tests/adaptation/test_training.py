@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_the_rate_rises_and_falls_to_zero() -> None:
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0
     assert factors[12] == pytest.approx(0.5)
-    assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[4:]))
     assert rate_factor(20, 4, 20) == pytest.approx(0.0)
     assert rate_factor(0, 0, 1) == 1.0
 
@@ -224,7 +225,7 @@ def test_bfloat16_is_that_of_the_network_alone(photos: list[PhotoFile], tmp_path
 
     lessons = [Lesson("learn", tuple(photos), 2, loss)]
     half, _ = run(tmp_path / "half", photos, lessons=lessons, precision="bfloat16", validation=None)
-    full, _ = run(tmp_path / "full", photos, lessons=lessons, precision="float32", validation=None)
+    run(tmp_path / "full", photos, lessons=lessons, precision="float32", validation=None)
     assert types == {(torch.float32, torch.float32)}
     assert {p.dtype for p in half.network().parameters()} == {torch.float32}
     first, second = (state.read_log(tmp_path / name)[0]["loss"] for name in ("half", "full"))
