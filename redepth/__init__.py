@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redepth import depth_models, priors, renderers
+    from redepth.clips.run import refine_clip
     from redepth.components import import_components, list_components
     from redepth.config import Preset, load_preset
     from redepth.data import datasets
@@ -41,6 +42,7 @@ _HOMES = {
     "list_components": "redepth.components",
     "load_preset": "redepth.config",
     "refine": "redepth.pipeline",
+    "refine_clip": "redepth.clips.run",
 }
 _MODULES = {
     "datasets": "redepth.data.datasets",
@@ -67,6 +69,7 @@ __all__ = [
     "objectives",
     "priors",
     "refine",
+    "refine_clip",
     "renderers",
 ]
 
