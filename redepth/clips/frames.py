@@ -106,9 +106,7 @@ def open_clip(
         return _open_folder(path, chosen, max_frames, max_pixels, rate, warn)
     facts = io.check_video(path, chosen, max_frames=max_frames, max_pixels=max_pixels)
     labels = tuple(f"frame {index}" for index in facts.indices)
-    return ClipFrames(
-        path, facts.size, facts.rate, labels, facts.indices, facts.seconds, chosen, max_pixels
-    )
+    return ClipFrames(path, facts.size, facts.rate, labels, facts.indices, facts.seconds, chosen, max_pixels)
 
 
 def _open_folder(

@@ -215,13 +215,13 @@ class ClipFolder:
                 raise InputError(f"{path}: the results would replace this; choose another --out")
 
     def begin(self, source: str) -> None:
-        """Remove the results of an earlier run, its record first, and write the record of an unfinished one."""
+        """Remove the results of an earlier run, and write the record of an unfinished one."""
         self.clear()
         record = self._record(source) | {"finished": False, "frames": [], "files": {}}
         io.save_json(self.path / RECORD, record)
 
     def clear(self) -> None:
-        """Remove the results of an earlier run; other files in the folder stay."""
+        """Remove the results of an earlier run, its record first; other files in the folder stay."""
         for name in (RECORD, DEPTH_VIDEO, COMPARISON_VIDEO):
             (self.path / name).unlink(missing_ok=True)
         for folder in self._numbered():

@@ -1,8 +1,8 @@
-"""Refine a clip into a folder: frame after frame, each written as it is done, then the videos and the record."""
+"""Refine a clip into a folder: each frame is written as it is done, in the end the videos and the record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,9 @@ class ClipTask:
         """
         self.store.check(self.frames.path, self.settings.files)
         height, width = self.frames.size
-        io.require_room(self.folder, len(self.frames) * exports.room(self.settings.preset.output, height, width))
+        io.require_room(
+            self.folder, len(self.frames) * exports.room(self.settings.preset.output, height, width)
+        )
         choose_camera(self.settings.camera, next(self.frames.read()), self.settings.camera_origin)
 
 
@@ -157,8 +159,7 @@ def refine_clip_into(task: ClipTask, pipeline: Pipeline, on_frame: OnFrame) -> R
         InputError: a frame can no longer be read.
         OutputError: a result cannot be written.
     """
-    store, frames = task.store, task.frames
-    result = RefinedClip(task.folder, store.done())
+    result = RefinedClip(task.folder, task.store.done())
     result.resumed = len(result.rows)
     try:
         _refine(task, pipeline, result, on_frame)
@@ -166,3 +167,52 @@ def refine_clip_into(task: ClipTask, pipeline: Pipeline, on_frame: OnFrame) -> R
     except KeyboardInterrupt:
         result.interrupted = True
     return result
+
+
+def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: OnFrame) -> None:
+    """Refine the frames that are left, and write each as it is done."""
+    store, frames, settings = task.store, task.frames, task.settings
+    total, start = len(frames), len(result.rows)
+    if start == total:
+        return
+    if not start:
+        store.begin(io.as_text(frames.path.resolve()))
+    camera = choose_camera(settings.camera, next(frames.read()), settings.camera_origin)
+    run = run_clip(
+        pipeline,
+        frames.read(start),
+        motion=settings.motion,
+        prompt=settings.prompt,
+        seed=settings.seed,
+        max_pixels=frames.max_pixels,
+        camera=camera,
+    )
+    for done in run:
+        if done.refinement.partial:
+            # It has not taken all of its steps: the next call takes them.
+            raise KeyboardInterrupt
+        try:
+            row = store.save(done, frames.labels[done.index], frames.seconds[done.index])
+        except PartlyWrittenError as error:
+            result.unwritten.append(str(error))
+            row = FrameRow.of(done, frames.labels[done.index], frames.seconds[done.index])
+        result.rows.append(row)
+        on_frame(row, len(result.rows), total)
+
+
+def _finish(task: ClipTask, result: RefinedClip) -> None:
+    """Write the videos and the record of a clip whose frames are all done."""
+    store, frames = task.store, task.frames
+    low, high = colours = colours_of(store.shown, len(frames))
+    preset, seed = task.settings.preset.name, task.settings.seed
+    write_disparity(task.folder / DEPTH_VIDEO, frames, store.shown, colours)
+    comparison = task.folder / COMPARISON_VIDEO
+    write_comparison(comparison, frames, store.shown, colours, f"{preset} · seed {seed}")
+    more: dict[str, Any] = {
+        "colours": {"of": "disparity, near is bright", "low": low, "high": high},
+        "contents": {
+            DEPTH_VIDEO: "the refined disparity in colours",
+            COMPARISON_VIDEO: "photo, disparity before and after, in colours of one range",
+        },
+    }
+    store.finish(io.as_text(frames.path.resolve()), result.rows, more)

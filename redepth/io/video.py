@@ -278,7 +278,7 @@ def _seconds_of(text: str) -> float:
 
 def _measured(
     index: int,
-    frame: av.video.frame.VideoFrame,
+    frame: Any,
     stream: Any,
     first: _Decoded | None,
 ) -> _Decoded:
