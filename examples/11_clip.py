@@ -3,8 +3,8 @@
     python examples/11_clip.py
     python examples/11_clip.py --frames 24 --preset embedded
 
-It makes its own clip with exact depth, refines it by the motion of the camera's poses, writes a video, and compares the
-flicker before and after. On the command line: redepth refine clip.mp4 --preset embedded
+It makes its own clip, refines it by the known motion of the camera, writes a video, and compares the flicker
+before and after. On the command line: redepth refine clip.mp4 --preset embedded
 """
 
 from __future__ import annotations
@@ -35,10 +35,12 @@ def main(
     photos = [(255 * image.permute(1, 2, 0)).round().numpy().astype(np.uint8) for image in clip.image]
     motion = CameraMotion(list(clip.poses.numpy()))
     results = redepth.refine_clip(photos, preset, motion=motion, seed=seed)
+    colours = None
     with io.video_writer(out / "clip.mp4", rate=10) as video:
         for result in results:
             refined = result.refinement
-            colours = viz.display_range(refined.initial, refined.refined)
+            # Those of the first frame, so that nothing but the depth changes.
+            colours = colours or viz.display_range(refined.initial, refined.refined)
             sheet = viz.clip_frame(refined.photo, refined.initial, refined.refined, colours)
             video.add(np.asarray(sheet), result.index / 10)
             print(f"frame {result.index}: {result.link.steps} steps", result.link.reason)

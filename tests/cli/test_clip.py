@@ -84,6 +84,10 @@ def test_the_record_of_a_clip(refined: tuple[Finished, Path], video: Path) -> No
     assert stored["colours"]["low"] < stored["colours"]["high"]
 
 
+def test_view_names_the_video_of_a_clip(refined: tuple[Finished, Path]) -> None:
+    one_line(call("view", refined[1]), "is a clip's folder: open", "side-by-side.mp4")
+
+
 def test_the_maps_of_a_frame_have_its_size(refined: tuple[Finished, Path]) -> None:
     for number in ("000001", "000003"):
         values = np.load(refined[1] / "frames" / number / "disparity.npy")
@@ -341,7 +345,7 @@ def test_a_signal_keeps_the_finished_frames(number: signal.Signals, code: int, t
             assert time.monotonic() < deadline
             time.sleep(0.02)
         os.kill(process.pid, number)
-        out, err = process.communicate(timeout=100)
+        _, err = process.communicate(timeout=100)
     finally:
         process.kill()
     assert process.returncode == code, err
