@@ -32,6 +32,7 @@ from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
 from redepth.optim.progress import Progress, run_with_progress
 from redepth.optim.refiner import Refiner
+from redepth.optim.warm import WarmStart
 from redepth.photo_inputs import (
     ChosenCamera,
     DecodedPhoto,
@@ -113,6 +114,7 @@ class Pipeline:
         normals: NormalMap | str | Path | ArrayLike | None = None,
         normals_frame: NormalsFrame = "redepth",
         planes: Planes | str | Path | ArrayLike | None = None,
+        start: WarmStart | None = None,
     ) -> Refinement:
         """Refine one photo; the arguments are those of the function `refine`.
 
@@ -120,7 +122,7 @@ class Pipeline:
         for several photos, write all captions first.
 
         ``depth`` is a map for a preset whose depth model takes one (``depth_model.name=precomputed``,
-        ``depth_model.path=<array>``).
+        ``depth_model.path=<array>``). ``start`` is the warm start of a frame of a clip (`redepth.clips`).
 
         Raises:
             InputError: if the photo or what is given with it cannot be read or used.
@@ -155,6 +157,7 @@ class Pipeline:
                     seed=seed,
                     on_step=each_step,
                     given=Given(chosen.camera, tuple(data)),
+                    start=start,
                 ),
                 progress,
                 optim=self.refiner.optim,
@@ -330,7 +333,13 @@ def _with_panorama(
 
 
 def guided(
-    preset: Preset, *, anchors: bool = False, guide: bool = False, normals: bool = False, planes: bool = False
+    preset: Preset,
+    *,
+    anchors: bool = False,
+    guide: bool = False,
+    normals: bool = False,
+    planes: bool = False,
+    temporal: bool = False,
 ) -> Preset:
     """Return a resolved preset with the objectives of what is given; it may set their weights itself.
 
@@ -340,13 +349,14 @@ def guided(
         guide: whether they pull on the surface.
         normals: whether normals are given.
         planes: whether planes are given.
+        temporal: whether frames of a clip follow one another.
 
     Raises:
         ConfigError: points shall guide, and none are given.
     """
     if guide and not anchors:
         raise ConfigError("no known points to guide: add --anchors FILE (anchors= in Python)")
-    wanted = {"anchors": guide, "normals": normals, "planes": planes}
+    wanted = {"anchors": guide, "normals": normals, "planes": planes, "temporal": temporal}
     added = [name for name, given in wanted.items() if given and name not in preset.optim.objectives]
     overrides = [f"optim.objectives.{name}.weight={GUIDE_WEIGHTS[name]:g}" for name in added]
     return components.resolve(_with_overrides(preset, overrides)) if added else preset
