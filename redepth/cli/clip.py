@@ -154,8 +154,9 @@ def settings_of(
 ) -> ClipSettings:
     """Return the settings that all clips of a call share; those of a file of poses are not read yet."""
     from redepth.clips.refining import ClipSettings
+    from redepth.pipeline import guided
 
-    shared = ClipSettings(preset, device, seed, prompt)
+    shared = ClipSettings(guided(preset, temporal=True), device, seed, prompt)
     if motion is None or motion == "flow":
         return shared
     if motion == "still":

@@ -140,16 +140,18 @@ def refine(
     resolved = options.resolved_preset(preset, overrides)
     given.check(resolved)
     resources = options.resources(workers, ray, threads, device)
-    clip_request = clip.ClipRequest(
-        paths=clips,
-        out=folder,
-        settings=clip.settings_of(clip.for_frames(resolved, write), device, seed, prompt, motion),
-        given=given,
-        options=clip_options,
-        max_pixels=max_pixels,
-        fresh=fresh,
-    )
-    clip_request.check()
+    clip_request = None
+    if clips:
+        clip_request = clip.ClipRequest(
+            paths=clips,
+            out=folder,
+            settings=clip.settings_of(clip.for_frames(resolved, write), device, seed, prompt, motion),
+            given=given,
+            options=clip_options,
+            max_pixels=max_pixels,
+            fresh=fresh,
+        )
+        clip_request.check()
     resolved = guided(
         resolved,
         anchors=anchors is not None,
@@ -171,10 +173,10 @@ def refine(
         raise typer.Exit(_run_all(request, clip_request))
 
 
-def _run_all(request: RefineRequest, clip_request: clip.ClipRequest) -> int:
+def _run_all(request: RefineRequest, clip_request: clip.ClipRequest | None) -> int:
     """Refine the photos, then the clips, and return the worse exit code; a signal ends both."""
     code = run(request) if request.paths or request.rejected else 0
-    if not clip_request.paths or code > console.EXIT_ERROR:
+    if clip_request is None or code > console.EXIT_ERROR:
         return code
     return max(code, clip.run(clip_request))
 

@@ -178,6 +178,9 @@ class ClipFolder:
         rows: list[FrameRow] = []
         while (row := self._row(len(rows))) is not None:
             rows.append(row)
+        # The states before the last one are gone.
+        while rows and not self.state(len(rows) - 1).is_file():
+            rows.pop()
         return rows
 
     def _row(self, index: int) -> FrameRow | None:
@@ -261,7 +264,14 @@ class ClipFolder:
             if written:
                 io.save_npz(self._kept(result.index, "npz"), shown_maps(result.refinement))
                 io.save_json(self._kept(result.index, "json"), row.model_dump())
+                self._forget_states(result.index)
         return row
+
+    def _forget_states(self, index: int) -> None:
+        """Remove the states of the frames before one, but for the last of them, in case its files are damaged."""
+        for path in (self.path / UNFINISHED).glob("*.safetensors"):
+            if path.stem.isdigit() and int(path.stem) < index:
+                path.unlink()
 
     def shown(self, index: int) -> dict[str, NDArray[np.float32]]:
         """Return the disparity before and after of a frame that is done, at network size."""

@@ -19,7 +19,8 @@ from redepth.clips.outputs import (
     MadeFrom,
     summary_of,
 )
-from redepth.clips.run import run_clip
+from redepth.clips.run import ClipRun
+from redepth.clips.saved import load_state, save_state
 from redepth.clips.state import ClipSummary
 from redepth.clips.videos import colours_of, write_comparison, write_disparity
 from redepth.config import Preset
@@ -178,7 +179,7 @@ def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: O
     if not start:
         store.begin(io.as_text(frames.path.resolve()))
     camera = choose_camera(settings.camera, next(frames.read()), settings.camera_origin)
-    run = run_clip(
+    run = ClipRun(
         pipeline,
         frames.read(start),
         motion=settings.motion,
@@ -186,11 +187,15 @@ def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: O
         seed=settings.seed,
         max_pixels=frames.max_pixels,
         camera=camera,
+        resume=load_state(store.state(start - 1), pipeline.device) if start else None,
     )
     for done in run:
         if done.refinement.partial:
             # It has not taken all of its steps: the next call takes them.
             raise KeyboardInterrupt
+        state = run.state
+        assert state is not None
+        save_state(store.state(done.index), state)
         try:
             row = store.save(done, frames.labels[done.index], frames.seconds[done.index])
         except PartlyWrittenError as error:

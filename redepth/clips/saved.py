@@ -13,6 +13,7 @@ from torch import Tensor
 
 from redepth import io
 from redepth.clips.chain import Chain
+from redepth.clips.flow import KnownMotion
 from redepth.clips.lengths import Lengths
 from redepth.errors import InputError
 from redepth.ops.camera import Camera
@@ -21,21 +22,6 @@ from redepth.optim.warm import WarmStart
 
 _MAPS = ("image", "prediction", "reference", "answer", "count")
 _LEARNED = "learned."
-
-
-@dataclass(frozen=True, eq=False)
-class KnownMotion:
-    """What is known of a chain whose camera's poses are given.
-
-    Attributes:
-        camera: of the clip.
-        lengths: from raw outputs to the units of the poses.
-        fitted: whether the length of a unit of relative depth is given, or was found already.
-    """
-
-    camera: Camera
-    lengths: Lengths
-    fitted: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +61,8 @@ def save_state(path: Path, state: ClipState) -> None:
     }
     if motion is not None:
         content["motion"] = asdict(motion)
-    whole = {name: values.detach().cpu().contiguous() for name, values in tensors.items()}
+    # Each of its own memory, which the format asks for.
+    whole = {name: values.detach().cpu().contiguous().clone() for name, values in tensors.items()}
     with io.atomic_path(path) as temporary:
         save_file(whole, str(temporary), {"state": json.dumps(content)})
 

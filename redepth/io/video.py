@@ -188,6 +188,7 @@ def _decoded(path: Path, chosen: FrameRange, max_pixels: int) -> Iterator[_Decod
     index, first = 0, None
     with _opened(path) as (container, stream):
         _check_stream(path, stream, max_pixels)
+        errors = _errors()
         try:
             for frame in _frames(container, stream):
                 decoded = _measured(index, frame, stream, first)
@@ -197,7 +198,7 @@ def _decoded(path: Path, chosen: FrameRange, max_pixels: int) -> Iterator[_Decod
                 index += 1
                 if chosen.ended(index):
                     return
-        except _errors() as error:
+        except errors as error:
             raise _broken(path, index, chosen, error) from None
     if index == 0:
         raise InputError(f"{path}: the video holds no frame; record or download it again")

@@ -22,7 +22,7 @@ from tests.support.command import ENVIRONMENT, SMOKE, Finished, call, one_line, 
 from tests.support.small_photos import write_photo
 from tests.support.videos import pictures, write_sound, write_video
 
-QUICK = (*SMOKE, "-s", "optim.steps=1", "-s", "optim.members=1", "-s", "depth_model.longer_side=56")
+QUICK = (*SMOKE, "-s", "optim.steps=2", "-s", "optim.members=1", "-s", "depth_model.longer_side=56")
 STILL = (*QUICK, "--motion", "still")
 
 
