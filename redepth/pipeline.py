@@ -77,7 +77,7 @@ class Pipeline:
                 raise ConfigError("overrides change a preset; these components are built already")
             built = preset
         else:
-            built = components.build(_with_overrides(preset, overrides), self.device)
+            built = components.build(preset_with(preset, overrides), self.device)
         loaded = built.load(self.device)
         self.preset = loaded.preset
         self._captioner = loaded.captioner
@@ -296,7 +296,7 @@ def refine(
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
     if planes is not None:
         planes = plane_data(planes, decoded, max_pixels)
-    resolved = components.resolve(_with_overrides(preset, of_map, overrides, of_prompt))
+    resolved = components.resolve(preset_with(preset, of_map, overrides, of_prompt))
     components.check_camera(resolved, chosen.camera)
     resolved = guided(
         resolved,
@@ -359,7 +359,7 @@ def guided(
     wanted = {"anchors": guide, "normals": normals, "planes": planes, "temporal": temporal}
     added = [name for name, given in wanted.items() if given and name not in preset.optim.objectives]
     overrides = [f"optim.objectives.{name}.weight={GUIDE_WEIGHTS[name]:g}" for name in added]
-    return components.resolve(_with_overrides(preset, overrides)) if added else preset
+    return components.resolve(preset_with(preset, overrides)) if added else preset
 
 
 def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:
@@ -408,8 +408,8 @@ def write_captions(
     return captioner.captions(decode(photo, max_pixels).values for photo in photos)
 
 
-def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:
-    """Load a preset with several sets of overrides; the later ones win."""
+def preset_with(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:
+    """Return a preset with several sets of overrides, loaded if it is not; the later ones win."""
     changes = merged_overrides(*overrides)
     if isinstance(preset, Preset):
         if not changes:

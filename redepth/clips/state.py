@@ -1,4 +1,4 @@
-"""What is known after each frame of a clip: the frame's result, its tie to the last frame, the figures so far."""
+"""What is known after each frame of a clip: its result, its tie to the last frame, the figures so far."""
 
 from __future__ import annotations
 
@@ -79,6 +79,21 @@ class ClipSummary:
     flicker_refined: float | None = None
     seconds: float = 0.0
 
+    def with_frame(self, result: FrameResult) -> ClipSummary:
+        """Return the figures with those of one more frame."""
+        tied = self.frames - len(self.starts)
+        change = result.flicker
+        initial = None if change is None else change.initial
+        refined = None if change is None else change.refined
+        return ClipSummary(
+            frames=self.frames + 1,
+            starts=self.starts if result.link.tied else (*self.starts, result.index),
+            steps=(*self.steps, result.link.steps),
+            flicker_initial=_mean(self.flicker_initial, tied, initial),
+            flicker_refined=_mean(self.flicker_refined, tied, refined),
+            seconds=self.seconds + result.refinement.outcome.seconds,
+        )
+
     def record(self) -> dict[str, Any]:
         """Return the figures as JSON-compatible data."""
         return {
@@ -88,3 +103,10 @@ class ClipSummary:
             "flicker": {"initial": self.flicker_initial, "refined": self.flicker_refined},
             "seconds": self.seconds,
         }
+
+
+def _mean(mean: float | None, count: int, value: float | None) -> float | None:
+    """Return the mean of so many values with one more."""
+    if mean is None or value is None:
+        return mean if value is None else value
+    return mean + (value - mean) / (count + 1)

@@ -15,7 +15,7 @@ from redepth.ops import panorama
 from redepth.ops.align import errors_in_both, trimmed_mask
 
 OUTLIERS = 0.2
-"""Share of the pixels that do not count for the scale and shift: where the motion or a prediction is wrong."""
+"""Share of the pixels that do not count for the scale and shift: there motion or prediction may be wrong."""
 
 FEWEST = 16
 """Fewer common pixels determine no scale and shift."""

@@ -94,7 +94,7 @@ class Parameterization:
         members: number of rows.
         unit: the divisor of the model's raw outputs.
         streams: number of CUDA streams for decoders that run member by member.
-        adjustment: brings the network's raw output, in the unit, to the scale of a clip; None changes nothing.
+        adjustment: brings the raw output, in the unit, to the scale of a clip; None changes nothing.
     """
 
     def __init__(

@@ -266,7 +266,9 @@ class Refiner:
             began = time.perf_counter()
             problem = self.make_problem(photo, prompt, given)
             size = plan or self.preset_plan
-            loop = Loop(self, problem, size, seed=seed, on_step=on_step, replay=draws, watch=watch, start=start)
+            loop = Loop(
+                self, problem, size, seed=seed, on_step=on_step, replay=draws, watch=watch, start=start
+            )
             try:
                 loop.run()
             finally:

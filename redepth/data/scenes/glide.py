@@ -47,7 +47,7 @@ def glide(
     size: int = 96,
     speed: float = 1.3,
     turn: float = 0.4,
-    noise: float = 0.03,
+    noise: float = 0.02,
 ) -> Glide:
     """Draw a clip of a split of `data.scenes.synthetic.benchmark_scenes`.
 
@@ -73,7 +73,9 @@ def glide(
     if reach > size // 2:
         raise ConfigError(f"{frames} frames of {speed:g} pixels go beyond the relief: take fewer or slower")
     canvas = Canvas(1, FINE * (size + reach), FINE * (size + reach), generator, dtype=torch.float64)
-    height = shifted_relief(canvas, FAMILIES[split], 1.0) if split in FAMILIES else relief.narrow_relief(canvas)
+    height = (
+        shifted_relief(canvas, FAMILIES[split], 1.0) if split in FAMILIES else relief.narrow_relief(canvas)
+    )
     linear = photographs.lit(
         1 - height[:, None], photographs.plain_albedo(canvas), photographs.narrow_lighting(canvas)
     )
