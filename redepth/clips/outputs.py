@@ -268,7 +268,7 @@ class ClipFolder:
         return row
 
     def _forget_states(self, index: int) -> None:
-        """Remove the states of the frames before one, but for the last of them, in case its files are damaged."""
+        """Remove all states but those of this frame and of the one before, in case the files are damaged."""
         for path in (self.path / UNFINISHED).glob("*.safetensors"):
             if path.stem.isdigit() and int(path.stem) < index:
                 path.unlink()

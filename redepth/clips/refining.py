@@ -19,7 +19,7 @@ from redepth.clips.outputs import (
     MadeFrom,
     summary_of,
 )
-from redepth.clips.run import ClipRun
+from redepth.clips.run import run_clip
 from redepth.clips.saved import load_state, save_state
 from redepth.clips.state import ClipSummary
 from redepth.clips.videos import colours_of, write_comparison, write_disparity
@@ -179,7 +179,7 @@ def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: O
     if not start:
         store.begin(io.as_text(frames.path.resolve()))
     camera = choose_camera(settings.camera, next(frames.read()), settings.camera_origin)
-    run = ClipRun(
+    run = run_clip(
         pipeline,
         frames.read(start),
         motion=settings.motion,
