@@ -3,9 +3,9 @@
     python -m benchmarks.accuracy.clips run              # all clips, about a minute a clip on two cores
     python -m benchmarks.accuracy.clips summary
 
-A camera glides over a relief (`data.scenes.glide`) of 96 x 96 pixels, with exact depth and exact motion. Each
-clip is refined with the embedded preset in two ways: frame by frame apart, and as a clip by optical flow. Both
-are measured along the exact motion and against the exact depth:
+A camera glides over a relief (`data.scenes.glide`) of 96 x 96 pixels, with exact depth and motion. Each
+clip is refined with the embedded preset in two ways: frame by frame apart, and as a clip by optical flow.
+Both are measured along the exact motion and against the exact depth:
 
 - flicker (`metrics.flicker`) of the frozen predictions, of the frames apart and of the clip, as they are;
 - SI-log under the protocol ``synthetic``, which aligns each frame for itself, of the same three;
@@ -34,7 +34,7 @@ from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.data.datasets import Sample
 from redepth.data.scenes.glide import Glide, glide
-from redepth.metrics.bootstrap import mean_interval
+from redepth.metrics.bootstrap import bootstrap_interval
 from redepth.metrics.flicker import flicker
 from redepth.ops.warp import warp, within
 from redepth.pipeline import Pipeline, guided
@@ -146,12 +146,11 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> list[str]:
                 way: [float(np.mean(row[name][way])) for row in chosen]
                 for way in ("prediction", "apart", "clip")
             }
-            change = [100 * (c / a - 1) for a, c in zip(means["apart"], means["clip"], strict=True)]
             shown = " / ".join(f"{np.mean(values):.3f}" for values in means.values())
-            part += f"; {name} prediction / apart / clip {shown}, {np.mean(change):+.1f} %"
-            if len(change) > 1:
-                low, high = mean_interval(change)
-                part += f" ({low:+.1f} to {high:+.1f})"
+            part += f"; {name} prediction / apart / clip {shown}"
+            generator = torch.Generator().manual_seed(0)
+            change = bootstrap_interval(means["apart"], means["clip"], generator=generator)
+            part += f", {change.change:+.1f} % ({change.low:+.1f} to {change.high:+.1f})"
         steps = [sum(row[way]["steps"]) for row in chosen for way in ("apart", "clip")]
         seconds = [row[way]["seconds"] for row in chosen for way in ("apart", "clip")]
         part += f"; steps {sum(steps[::2])} / {sum(steps[1::2])}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.ops.camera import Camera
@@ -13,6 +12,9 @@ from redepth.ops.geometry import point_map
 
 HIDDEN = 1.05
 """A point this much farther than the nearest one at a pixel is hidden by it."""
+
+COVERS = 0.25
+"""The bilinear weight from which on a point hides others at a pixel."""
 
 SEEN = 0.3
 """The bilinear weight of all points that fall on a pixel below which it counts as not seen before."""
@@ -42,33 +44,40 @@ def pixels(height: int, width: int, *, like: Tensor) -> Tensor:
 def warp(values: Tensor, back: Tensor) -> Tensor:
     r"""Return :math:`v(p + f(p))` at each pixel p.
 
-    Bicubic, so that details last over many frames, but never beyond the range of the 3 x 3 pixels around the
-    nearest one. Beyond the border it is repeated; `within` says where.
+    Catmull and Rom's cubic, so that details last over many frames; it is exact for planes. No value leaves
+    the range of the 4 x 4 pixels that it is made of. Beyond the border it is repeated; `within` says where.
 
     Args:
         values: v, (B, C, H, W).
         back: f, (1, 2, H, W), x and y in pixels.
+
+    Source: Keys, Cubic convolution interpolation for digital image processing, 1981, with a = -1/2.
     """
-    grid = _grid(back).expand(len(values), -1, -1, -1)
-
-    def sampled(maps: Tensor, mode: str) -> Tensor:
-        return F.grid_sample(maps, grid, mode=mode, padding_mode="border", align_corners=True)
-
-    low = sampled(-F.max_pool2d(-values, 3, stride=1, padding=1), "nearest")
-    high = sampled(F.max_pool2d(values, 3, stride=1, padding=1), "nearest")
-    return torch.minimum(torch.maximum(sampled(values, "bicubic"), low), high)
-
-
-def _grid(back: Tensor) -> Tensor:
     height, width = back.shape[-2:]
-    places = pixels(height, width, like=back) + back
-    sides = back.new_tensor([max(width - 1, 1), max(height - 1, 1)]).view(1, 2, 1, 1)
-    return (2 * places / sides - 1).permute(0, 2, 3, 1)
+    x, y = (pixels(height, width, like=back) + back)[0].to(values.dtype)
+    x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    columns = [(left.long() + k).clamp(0, width - 1) for k in range(-1, 3)]
+    rows = [(top.long() + k).clamp(0, height - 1) * width for k in range(-1, 3)]
+    flat = values.flatten(2)
+    taps = torch.stack([flat[:, :, row + column] for row in rows for column in columns])
+    across, down = _cubic(x - left), _cubic(y - top)
+    weights = (down[:, None] * across[None]).flatten(0, 1)[:, None, None]
+    return torch.minimum(torch.maximum((taps * weights).sum(0), taps.amin(0)), taps.amax(0))
+
+
+def _cubic(t: Tensor) -> Tensor:
+    """Return the weights of the four pixels around a place at t in [0, 1) after the second one, (4, ...)."""
+    t2, t3 = t * t, t * t * t
+    outer = [-t3 + 2 * t2 - t, 3 * t3 - 5 * t2 + 2, -3 * t3 + 4 * t2 + t, t3 - t2]
+    return torch.stack(outer) / 2
 
 
 def within(back: Tensor) -> Tensor:
     """Return where a flow (1, 2, H, W) points into the picture, (1, 1, H, W) bool."""
-    return (_grid(back).abs() <= 1).all(dim=-1)[:, None]
+    height, width = back.shape[-2:]
+    x, y = (pixels(height, width, like=back) + back).split(1, dim=1)
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
 
 
 def consistent(back: Tensor, forth: Tensor, tolerance: float) -> Tensor:
@@ -134,8 +143,9 @@ def _splat(values: Tensor, column: Tensor, row: Tensor, z: Tensor, height: int, 
             corners.append(torch.where(inside, i * width + j, 0.0).long())
             weights.append(torch.where(inside, share, 0.0))
     where, weight = torch.cat(corners), torch.cat(weights)
-    depth = torch.where(weight > 0, z.repeat(4), torch.inf)
-    nearest = z.new_full((height * width,), torch.inf).scatter_reduce(0, where, depth, "amin")
+    depth = z.repeat(4)
+    hiding = torch.where(weight > COVERS, depth, torch.inf)
+    nearest = z.new_full((height * width,), torch.inf).scatter_reduce(0, where, hiding, "amin")
     weight = torch.where(depth <= HIDDEN * nearest[where], weight, 0.0)
     sums = z.new_zeros(len(values), height * width)
     sums.index_add_(1, where, values.repeat(1, 4) * weight)
