@@ -22,6 +22,7 @@ from redepth.optim.warm import WarmStart
 
 _MAPS = ("image", "prediction", "reference", "answer", "count")
 _LEARNED = "learned."
+_PLAN = ("members", "steps", "members_per_batch", "early_stop")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ def save_state(path: Path, state: ClipState) -> None:
         "unit": chain.unit,
         "prompt": chain.prompt,
         "warm": chain.start.learned is not None,
-        "plan": None if plan is None else [plan.members, plan.steps, plan.members_per_batch, plan.early_stop],
+        "plan": None if plan is None else {name: getattr(plan, name) for name in _PLAN},
         "motion": None,
     }
     if motion is not None:
@@ -101,7 +102,7 @@ def _state(content: Mapping[str, Any], tensors: Mapping[str, Tensor], device: to
         prompt=content["prompt"],
         start=WarmStart(
             learned if content["warm"] else None,
-            None if plan is None else Plan(*plan[:3], early_stop=plan[3]),
+            None if plan is None else Plan(**plan),
         ),
     )
     return ClipState(content["frames"], chain, None if motion is None else _motion(motion))
