@@ -41,7 +41,7 @@ from redepth.pipeline import Pipeline, guided
 from redepth.protocols import evaluate, load_protocol
 
 RESULT = Path(__file__).parents[1] / "results" / "accuracy" / "clips.jsonl"
-SIZE, FRAMES = 96, 8
+SIZE, FRAMES = 96, 6
 LONG = 16
 """Frames of the long clips, which show whether a chain drifts."""
 

@@ -19,6 +19,6 @@ class Clip(Section):
         cut: share of the pixels that the last frame has to show too; below it a frame starts anew.
     """
 
-    steps: Annotated[float, Field(ge=0.001, le=1)] = 0.4
+    steps: Annotated[float, Field(ge=0.001, le=1)] = 0.5
     least_share: Annotated[float, Field(ge=0.01, le=1)] = 0.2
     cut: Annotated[float, Field(ge=0, le=1)] = 0.3

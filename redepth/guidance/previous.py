@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,10 +11,16 @@ from typing_extensions import Self
 from redepth.guidance.channel import Frame
 from redepth.literals import Predicts
 from redepth.ops import panorama
-from redepth.ops.align import errors_in_both, trimmed_mask
+from redepth.ops.align import errors_in_both
 
-OUTLIERS = 0.2
-"""Share of the pixels that do not count for the scale and shift: there motion or prediction may be wrong."""
+OUTLIER, ROUNDS = 4.0, 5
+"""Residuals beyond so many standard deviations do not count for the scale and shift, and rounds of this.
+
+The cut is far out: a tighter one takes errors of one sign from either end, which bends the slope of a chain.
+"""
+
+RANGE = 2.0
+"""The scale of a frame lies within this factor of the clip's."""
 
 FEWEST = 16
 """Fewer common pixels determine no scale and shift."""
@@ -91,7 +96,7 @@ class Previous:
         answer, reference = (sized(values) / frame.unit for values in (self.answer, self.reference))
         valid, count = sized(self.valid.float()) >= 0.5, sized(self.count)
         own = torch.where(valid, (1 / (count + 1)).clamp(min=self.least_share), 1.0)
-        noise = float(own[valid].mean()) if bool(valid.any()) else 1.0
+        noise = self._noise(count[valid])
         adjustment = None if frame.metric else self._fit(initial, reference, valid, noise, frame.predicts)
         spread = float(answer[valid].std(correction=0)) if bool(valid.any()) else 0.0
         return replace(
@@ -105,6 +110,14 @@ class Previous:
             spread=spread or 1.0,
         )
 
+    def _noise(self, count: Tensor) -> float:
+        """Return the variance of the reference's errors over that of one prediction's.
+
+        A mean of n frames has 1 / n of it, a fading one with the share k_0 of each new frame k_0 / (2 - k_0).
+        """
+        frames = max(float(count.mean()), 1.0) if count.numel() else 1.0
+        return max(1 / frames, self.least_share / (2 - self.least_share))
+
     @staticmethod
     def _fit(
         initial: Tensor, reference: Tensor, valid: Tensor, noise: float, predicts: Predicts
@@ -112,9 +125,33 @@ class Previous:
         """Fit a prediction to the reference, a mean of several, whose errors have less variance."""
         if int(valid.sum()) < FEWEST:
             return None
-        # A mean with the share k of the newest has k / (2 - k) of the variance of one.
-        fit = partial(errors_in_both, ratio=noise / (2 - noise))
-        kept = trimmed_mask(fit, initial, reference, valid, OUTLIERS)
-        scale, shift = fit(initial, reference, kept)
+        scale, shift = robust_fit(initial, reference, valid, noise)
+        if not 1 / RANGE <= scale <= RANGE:
+            scale = min(max(scale, 1 / RANGE), RANGE)
+            shift = float((reference - scale * initial)[valid].median())
         lowest = 0.0 if predicts == "disparity" else LOWEST * float(reference.median())
-        return Adjustment(float(scale), float(shift), lowest)
+        return Adjustment(scale, shift, lowest)
+
+
+def robust_fit(initial: Tensor, reference: Tensor, valid: Tensor, noise: float) -> tuple[float, float]:
+    """Return scale and shift from a prediction to a mean of earlier ones; both have errors.
+
+    It starts from quartiles and leaves out what is far off.
+
+    Args:
+        initial: (1, 1, H, W) of the frame.
+        reference: (1, 1, H, W) the mean.
+        valid: (1, 1, H, W) bool, the pixels that count.
+        noise: variance of the mean's errors over that of one prediction's.
+    """
+    quartiles = initial.new_tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    low, middle, high = torch.quantile(initial[valid].double(), quartiles)
+    low_reference, middle_reference, high_reference = torch.quantile(reference[valid].double(), quartiles)
+    scale = (high_reference - low_reference) / (high - low) if high > low else torch.ones_like(low)
+    shift = middle_reference - scale * middle
+    for _ in range(ROUNDS):
+        residual = (scale * initial.double() + shift - reference.double()).abs()
+        # 1.4826 times the median deviation is the standard deviation of Gaussian errors.
+        limit = OUTLIER * 1.4826 * residual[valid].median()
+        scale, shift = errors_in_both(initial, reference, valid & (residual <= limit), noise)
+    return float(scale), float(shift)

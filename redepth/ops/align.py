@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Fit = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Such as `scale_and_shift` or `scale_only`: (prediction, target, mask) -> (a, b)."""
+"""`scale_and_shift` or `scale_only`: (prediction, target, mask) -> (a, b)."""
 
 
 def scale_and_shift(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def trimmed_mask(
     increases the sum of the kept squares; the result is the local optimum reached from plain least squares.
 
     Args:
-        fit: such as `scale_and_shift` or `scale_only`.
+        fit: `scale_and_shift` or `scale_only`.
         prediction: any shape.
         target: the same shape.
         mask: bool, the same shape.
