@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, identify, identities, known_part, require_whole
+from redepth.bench import captions, identify, identities, known_part
 from redepth.data.datasets import Sample
 from redepth.experiments.known_points import draw_points, measure_aligned
 from redepth.experiments.study import ArmRun, Scene, Study, differences
@@ -213,7 +213,8 @@ class _Worker:
             seed=self.study.image_seed(scene),
             data=() if points is None else (points,),
         )
-        return require_whole(refinement), memory.mib()
+        refinement.outcome.check_whole()
+        return refinement, memory.mib()
 
     def _is_pictured(self, scene: Scene) -> bool:
         """Return whether the scene's maps are kept for pictures."""

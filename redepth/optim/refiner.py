@@ -40,7 +40,7 @@ from redepth.optim.loop import Loop, Watch
 from redepth.optim.outcome import OnStep, Outcome, closed
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
-from redepth.optim.problem import Problem
+from redepth.optim.problem import Problem, State
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 from redepth.optim.warm import WarmStart
 from redepth.runtime.device import indexed, is_out_of_memory, numerics
@@ -287,7 +287,7 @@ class Refiner:
 
     def step(
         self,
-        state: Parameterization,
+        state: State,
         image: Tensor,
         linear: Tensor,
         condition: Condition,
@@ -335,28 +335,12 @@ class Refiner:
         return losses, surface, relit
 
     def unit(self, initial: Tensor) -> float:
-        """Return the unit of the photo's raw outputs: 1 unless the depth model's scale is ``auto``.
-
-        Raises:
-            RedepthError: if the first prediction has no scale.
-        """
-        model = self.depth_model
-        if model.scale != "auto":
-            return 1.0
-        try:
-            return geometry.auto_unit(initial, predicts=model.predicts, margin=model.margin)
-        except ValueError as error:
-            raise RedepthError(
-                f"scale=auto finds no scale in the depth model's prediction: {error}"
-            ) from None
+        """Return `unit_of` the photo's raw outputs."""
+        return unit_of(self.depth_model, initial)
 
     def relative_depth(self, raw: Tensor, offset: Tensor | float) -> Tensor:
-        """Return the relative depth of a raw output in its unit, with the depth model's constants."""
-        model = self.depth_model
-        scale = geometry.AUTO_SCALE if model.scale == "auto" else model.scale
-        return geometry.relative_depth(
-            raw, predicts=model.predicts, scale=scale, margin=model.margin, offset=offset
-        )
+        """Return `relative_depth_of` a raw output in its unit."""
+        return relative_depth_of(self.depth_model, raw, offset)
 
     def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
         """Return AdamW (torch's defaults) with one learning rate per group of parameters.
@@ -398,3 +382,29 @@ class Refiner:
         progress = step / max(steps - 1, 1)
         low = self.optim.final_rate
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def unit_of(model: DepthModel, initial: Tensor) -> float:
+    """Return the unit of a photo's raw outputs: 1 unless the depth model's scale is ``auto``.
+
+    Args:
+        model: loaded.
+        initial: (1,1,H,W) its first prediction of the photo.
+
+    Raises:
+        RedepthError: if the first prediction has no scale.
+    """
+    if model.scale != "auto":
+        return 1.0
+    try:
+        return geometry.auto_unit(initial, predicts=model.predicts, margin=model.margin)
+    except ValueError as error:
+        raise RedepthError(f"scale=auto finds no scale in the depth model's prediction: {error}") from None
+
+
+def relative_depth_of(model: DepthModel, raw: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+    """Return the relative depth of a raw output that is divided by its unit, with the model's constants."""
+    scale = geometry.AUTO_SCALE if model.scale == "auto" else model.scale
+    return geometry.relative_depth(
+        raw, predicts=model.predicts, scale=scale, margin=model.margin, offset=offset
+    )
