@@ -1,6 +1,6 @@
 """Clips: each frame tied to the last one, against each frame refined apart.
 
-    python -m benchmarks.accuracy.clips run              # all clips, about a minute a clip on two cores
+    python -m benchmarks.accuracy.clips run [--split relief]
     python -m benchmarks.accuracy.clips summary
 
 A camera glides over a relief (`data.scenes.glide`) of 96 x 96 pixels, with exact depth and motion. Each
@@ -163,17 +163,21 @@ def main() -> None:
     """Refine what is not stored, or print the summary."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=["run", "summary"])
+    parser.add_argument("--split", choices=["relief", "shapes"], help="only clips of this split")
     options = parser.parse_args()
-    rows = stored()
     if options.what == "run":
         pipeline = pipeline_of()
-        done = {(row["split"], row["frames"], row["seed"]) for row in rows}
         for clip in CLIPS:
-            if clip not in done:
-                rows.append(row_of(pipeline, *clip))
+            if options.split in (None, clip[0]) and clip not in {_name(row) for row in stored()}:
+                row = row_of(pipeline, *clip)
+                rows = sorted([*stored(), row], key=_name)
                 io.save_text(RESULT, "".join(json.dumps(row) + "\n" for row in rows))
-                print(summary_of(rows[-1:])[0], flush=True)
-    print("\n".join(summary_of(rows)))
+                print(summary_of([row])[0], flush=True)
+    print("\n".join(summary_of(stored())))
+
+
+def _name(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["split"], row["frames"], row["seed"]
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ class KnownFlow:
             raise InputError(
                 f"frame {index} has no flow: {len(self._back)} were given; one per frame but the first"
             )
-        flow = torch.from_numpy(np.array(self._back[index - 1], dtype=np.float32))
+        flow = torch.as_tensor(self._back[index - 1], dtype=torch.float32)
         if flow.dim() != 3 or flow.shape[-1] != 2:
             raise InputError(f"the flow of frame {index} must be (H, W, 2), got {tuple(flow.shape)}")
         height, width = image.shape[-2:]
@@ -229,7 +229,7 @@ class KnownCamera:
 
 
 def _pose(index: int, pose: ArrayLike) -> Tensor:
-    matrix = torch.from_numpy(np.array(pose, dtype=np.float64))
+    matrix = torch.as_tensor(pose, dtype=torch.float64)
     if matrix.shape != (4, 4) or not bool(torch.isfinite(matrix).all()):
         raise InputError(f"the pose of frame {index} must be a finite (4, 4) matrix")
     turn = matrix[:3, :3]

@@ -130,9 +130,12 @@ def test_replaced_weights_come_back_also_after_an_error() -> None:
     model = tiny_depth_model()
     learned = Learned(model, Adapt(learns="decoder"), 0)
     own = learned.values()
-    with pytest.raises(RuntimeError), learned.replaced({k: 2 * v for k, v in own.items()}):
-        assert same(learned.values(), {k: 2 * v for k, v in own.items()})
-        raise RuntimeError
+    doubled = {k: 2 * v for k, v in own.items()}
+    with learned.replaced(doubled):
+        assert same(learned.values(), doubled)
+    assert same(learned.values(), own)
+    with pytest.raises(ZeroDivisionError), learned.replaced(doubled):
+        _ = 1 / 0
     assert same(learned.values(), own)
 
 
