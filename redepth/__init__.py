@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from redepth import depth_models, priors, renderers
     from redepth.adaptation.run import adapt
+    from redepth.clips.run import refine_clip
     from redepth.components import import_components, list_components
     from redepth.config import Preset, load_preset
     from redepth.data import datasets
@@ -43,6 +44,7 @@ _HOMES = {
     "list_components": "redepth.components",
     "load_preset": "redepth.config",
     "refine": "redepth.pipeline",
+    "refine_clip": "redepth.clips.run",
 }
 _MODULES = {
     "datasets": "redepth.data.datasets",
@@ -70,6 +72,7 @@ __all__ = [
     "objectives",
     "priors",
     "refine",
+    "refine_clip",
     "renderers",
 ]
 

@@ -32,6 +32,7 @@ from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
 from redepth.optim.progress import Progress, run_with_progress
 from redepth.optim.refiner import Refiner
+from redepth.optim.warm import WarmStart
 from redepth.photo_inputs import (
     ChosenCamera,
     DecodedPhoto,
@@ -76,7 +77,7 @@ class Pipeline:
                 raise ConfigError("overrides change a preset; these components are built already")
             built = preset
         else:
-            built = components.build(_with_overrides(preset, overrides), self.device)
+            built = components.build(preset_with(preset, overrides), self.device)
         loaded = built.load(self.device)
         self.preset = loaded.preset
         self._captioner = loaded.captioner
@@ -113,6 +114,7 @@ class Pipeline:
         normals: NormalMap | str | Path | ArrayLike | None = None,
         normals_frame: NormalsFrame = "redepth",
         planes: Planes | str | Path | ArrayLike | None = None,
+        start: WarmStart | None = None,
     ) -> Refinement:
         """Refine one photo; the arguments are those of the function `refine`.
 
@@ -120,7 +122,7 @@ class Pipeline:
         for several photos, write all captions first.
 
         ``depth`` is a map for a preset whose depth model takes one (``depth_model.name=precomputed``,
-        ``depth_model.path=<array>``).
+        ``depth_model.path=<array>``). ``start`` is the warm start of a frame of a clip (`redepth.clips`).
 
         Raises:
             InputError: if the photo or what is given with it cannot be read or used.
@@ -155,6 +157,7 @@ class Pipeline:
                     seed=seed,
                     on_step=each_step,
                     given=Given(chosen.camera, tuple(data)),
+                    start=start,
                 ),
                 progress,
                 optim=self.refiner.optim,
@@ -293,7 +296,7 @@ def refine(
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
     if planes is not None:
         planes = plane_data(planes, decoded, max_pixels)
-    resolved = components.resolve(_with_overrides(preset, of_map, overrides, of_prompt))
+    resolved = components.resolve(preset_with(preset, of_map, overrides, of_prompt))
     components.check_camera(resolved, chosen.camera)
     resolved = guided(
         resolved,
@@ -330,7 +333,13 @@ def _with_panorama(
 
 
 def guided(
-    preset: Preset, *, anchors: bool = False, guide: bool = False, normals: bool = False, planes: bool = False
+    preset: Preset,
+    *,
+    anchors: bool = False,
+    guide: bool = False,
+    normals: bool = False,
+    planes: bool = False,
+    temporal: bool = False,
 ) -> Preset:
     """Return a resolved preset with the objectives of what is given; it may set their weights itself.
 
@@ -340,16 +349,17 @@ def guided(
         guide: whether they pull on the surface.
         normals: whether normals are given.
         planes: whether planes are given.
+        temporal: whether frames of a clip follow one another.
 
     Raises:
         ConfigError: points shall guide, and none are given.
     """
     if guide and not anchors:
         raise ConfigError("no known points to guide: add --anchors FILE (anchors= in Python)")
-    wanted = {"anchors": guide, "normals": normals, "planes": planes}
+    wanted = {"anchors": guide, "normals": normals, "planes": planes, "temporal": temporal}
     added = [name for name, given in wanted.items() if given and name not in preset.optim.objectives]
     overrides = [f"optim.objectives.{name}.weight={GUIDE_WEIGHTS[name]:g}" for name in added]
-    return components.resolve(_with_overrides(preset, overrides)) if added else preset
+    return components.resolve(preset_with(preset, overrides)) if added else preset
 
 
 def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:
@@ -419,8 +429,8 @@ def captions_or_errors(
     return [caption for photo in photos for caption in captions_or_errors(captioner, [photo], max_pixels)]
 
 
-def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:
-    """Load a preset with several sets of overrides; the later ones win."""
+def preset_with(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:
+    """Return a preset with several sets of overrides, loaded if it is not; the later ones win."""
     changes = merged_overrides(*overrides)
     if isinstance(preset, Preset):
         if not changes:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from redepth import io
 from tests.support.command import ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +144,15 @@ def test_the_papers_script_says_in_one_line_what_it_lacks(
     assert "Traceback" not in done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_a_clip_is_tied_and_flickers_less(tmp_path: Path) -> None:
+    printed = run(tmp_path, "11_clip.py", *SMOKE, "--frames", "4")
+    before, after = map(float, re.findall(r"flicker ([\d.]+) before, ([\d.]+) after", printed)[0])
+    assert after < before
+    assert printed.count("first frame") == 1
+    assert len(io.check_video(tmp_path / "out" / "clip" / "clip.mp4").indices) == 4
 
 
 # --- components of one's own ----------------------------------------------------------------------

@@ -21,12 +21,14 @@ from redepth.runtime import signals
 if TYPE_CHECKING:
     from redepth.adaptation.record import Event, OnEvent
     from redepth.batch import Photo, Refined
+    from redepth.clips.outputs import FrameRow
     from redepth.optim.outcome import StepReport
     from redepth.priors.prompts import Prompt
     from redepth.runtime.executors import Done, Resources
 
 OnStep = Callable[["StepReport"], None]
 OnDone = Callable[[Any, int, int], None]
+OnFrame = Callable[["FrameRow", int, int], None]
 
 LINES = 10
 """How many lines a photo has at most after its first step."""
@@ -143,6 +145,27 @@ def photos(
         for ended, done in enumerate(outcomes, 1):
             show(done, ended, total)
             yield done
+
+
+@contextmanager
+def clip_frames(total: int) -> Iterator[OnFrame]:
+    """Show how many frames of a clip are done, the last one's flicker, and the time left."""
+    from redepth.runtime.executors import Done
+
+    with _tasks(total, _frame) as show:
+
+        def on_frame(row: FrameRow, ended: int, of: int) -> None:
+            show(Done(ended - 1, row, result=row), ended, of)
+
+        yield on_frame
+
+
+def _frame(done: Any) -> str:
+    """Describe a frame that is done."""
+    row = done.result
+    if row.flicker_initial is None or row.flicker_refined is None:
+        return f"{row.source}: {row.reason or 'no flicker is known'}"
+    return f"{row.source}: flicker {row.flicker_initial:.3g} -> {row.flicker_refined:.3g}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Presets: the schema, YAML loading with ``extends:``, and overrides."""
 
+from redepth.config.clip import Clip
 from redepth.config.loading import DEFAULT_PRESET, PRESETS, load_preset, preset_names
 from redepth.config.overrides import Overrides, merged_overrides
 from redepth.config.schema import (
@@ -22,6 +23,7 @@ __all__ = [
     "Blend",
     "CaptionFallback",
     "CaptionPrecision",
+    "Clip",
     "Component",
     "EarlyStop",
     "LearningRates",

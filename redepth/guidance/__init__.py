@@ -10,11 +10,13 @@ from redepth.guidance.channel import (
     PhotoData,
     SkyMask,
 )
+from redepth.guidance.previous import Adjustment, Previous
 from redepth.guidance.surfaces import NormalMap, Planes, Region
 
 __all__ = [
     "NOTHING",
     "UNGUIDED",
+    "Adjustment",
     "AnchorTargets",
     "Anchors",
     "Frame",
@@ -23,6 +25,7 @@ __all__ = [
     "NormalMap",
     "PhotoData",
     "Planes",
+    "Previous",
     "Region",
     "SkyMask",
 ]

@@ -53,6 +53,37 @@ def scale_only(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor
     return (p * t).mean() / square, torch.zeros_like(square)
 
 
+def errors_in_both(
+    prediction: Tensor, target: Tensor, mask: Tensor, ratio: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    r"""Return (a, b), float64 scalars, that minimise :math:`\sum_{mask} (a p + b - t)^2 / (\rho + a^2)`.
+
+    For a prediction and a target that both have errors: `scale_and_shift` takes the target as exact and the
+    prediction's errors make its a too small, which a chain of fits adds up.
+
+    Args:
+        prediction: any shape.
+        target: the same shape.
+        mask: bool, the same shape: the entries that count.
+        ratio: rho > 0, the variance of the target's errors over that of the prediction's.
+
+    A prediction that does not rise with the target gives a = 1, b = the difference of the means.
+
+    Raises:
+        ValueError: as `scale_and_shift` does.
+
+    Source: W. E. Deming, Statistical Adjustment of Data, 1943.
+    """
+    p, t = _entries(prediction, target, mask, 2)
+    p0, t0 = p - p.mean(), t - t.mean()
+    pp, tt, pt = (p0 * p0).mean(), (t0 * t0).mean(), (p0 * t0).mean()
+    excess = tt - ratio * pp
+    rising = pt > 0
+    root = (excess**2 + 4 * ratio * pt**2).sqrt()
+    scale = torch.where(rising, (excess + root) / (2 * torch.where(rising, pt, 1.0)), 1.0)
+    return scale, t.mean() - scale * p.mean()
+
+
 def median_ratio(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Return median(target) / median(prediction) over the mask, a float64 scalar.
 

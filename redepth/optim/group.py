@@ -16,6 +16,7 @@ from redepth.optim.parameterizations import Parameterization
 from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem, Solver
 from redepth.optim.step_graph import Taken
+from redepth.optim.warm import Learned, WarmStart
 
 STREAMS = 4
 """CUDA streams for members' decoders, where these run in several streams."""
@@ -26,10 +27,14 @@ FUSED_DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class FinishedGroup:
-    """The results of a group, on the CPU: one per member, and name -> one list of losses per member."""
+    """The results of a group, on the CPU: one per member, and name -> one list of losses per member.
+
+    ``learned`` stays on the device; it is empty in a run that has no warm start.
+    """
 
     results: list[Result]
     history: dict[str, list[list[float]]]
+    learned: Learned
 
 
 class Group:
@@ -42,11 +47,19 @@ class Group:
         problem: of the photo.
         plan: says whether members may stop early.
         members: their indices in the ensemble.
+        start: the warm start of the run; None without one.
     """
 
-    def __init__(self, solver: Solver, problem: Problem, plan: Plan, members: range) -> None:
+    def __init__(
+        self,
+        solver: Solver,
+        problem: Problem,
+        plan: Plan,
+        members: range,
+        start: WarmStart | None = None,
+    ) -> None:
         self.members = members
-        self._solver, self._problem = solver, problem
+        self._solver, self._problem, self._start = solver, problem, start
         if isinstance(solver.prior, LearnsByMember):
             solver.prior.begin(members)
         self.state = Parameterization(
@@ -58,7 +71,11 @@ class Group:
             len(members),
             problem.unit,
             streams=STREAMS if solver.execution["decoders"] == "streams" else 1,
+            adjustment=None if problem.previous is None else problem.previous.adjustment,
         )
+        learned = None if start is None else start.of(members)
+        if learned is not None:
+            self.state.adopt(learned)
         rule = solver.optim.early_stop if plan.early_stop else EarlyStop()
         self.loss_log = LossLog(len(members), rule, solver.device)
         self.optimizer = solver.make_optimizer(self.state)
@@ -111,4 +128,5 @@ class Group:
         """Return the results; the group's parameters are no longer needed."""
         raw, offset = self.state.raw(), self.state.offset
         results = self.loss_log.results(raw, self._solver.relative_depth(raw, offset), offset)
-        return FinishedGroup(results, self.loss_log.history([result.steps for result in results]))
+        history = self.loss_log.history([result.steps for result in results])
+        return FinishedGroup(results, history, {} if self._start is None else self.state.learned())

@@ -16,10 +16,11 @@ from redepth.guidance import Anchors
 from redepth.optim.draws import draw_steps
 from redepth.optim.group import FinishedGroup, Group
 from redepth.optim.loss_log import NotFinite
-from redepth.optim.outcome import LossesOnDemand, OnStep, Outcome, StepReport
+from redepth.optim.outcome import LossesOnDemand, OnStep, Outcome, StepReport, Tie
 from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem, Solver
 from redepth.optim.step_graph import Eager, StepGraph, Taken
+from redepth.optim.warm import WarmStart, joined
 from redepth.runtime.device import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Loop:
         on_step: called after each step of each group of members.
         replay: recorded draws to use instead of new ones.
         watch: ends the run where it returns a reason.
+        start: the warm start; without one the members begin with the model's weights, and forget theirs.
 
     Raises:
         RedepthError: if the replay has fewer steps or members than the plan.
@@ -60,12 +62,13 @@ class Loop:
         on_step: OnStep | None = None,
         replay: Sequence[StepDraws] | None = None,
         watch: Watch | None = None,
+        start: WarmStart | None = None,
     ) -> None:
         self.members_per_batch = plan.members_per_batch
         """Members that advance together; halved when memory runs out."""
         self._solver, self._problem, self._plan = solver, problem, plan
         self._seed, self._on_step, self._watch = seed, on_step, watch
-        self._replay = replay
+        self._replay, self._start = replay, start
         self._finished: list[FinishedGroup] = []
         self._reason = ""
         self._stopped_by_watch = False
@@ -124,7 +127,7 @@ class Loop:
 
     def new_group(self, members: range) -> Group:
         """Return a group at its start."""
-        return Group(self._solver, self._problem, self._plan, members)
+        return Group(self._solver, self._problem, self._plan, members, self._start)
 
     def draws(self, members: range) -> Iterator[StepDraws]:
         """Return the draws of each step of some members."""
@@ -274,6 +277,8 @@ class Loop:
             sky_given=sky.given,
             camera=problem.camera,
             support=_support(problem, solver),
+            tie=_tie(problem, solver),
+            learned=None if self._start is None else joined([group.learned for group in self._finished]),
         )
         _check_finite(
             {
@@ -323,6 +328,21 @@ def _support(problem: Problem, solver: Solver) -> Tensor | None:
         return None
     sigma = solver.optim.blend_scale * min(problem.initial.shape[-2:])
     return anchors.targets.support(sigma).cpu()
+
+
+def _tie(problem: Problem, solver: Solver) -> Tie | None:
+    """Return how the answer joins the last frame's, on the CPU."""
+    previous = problem.previous
+    if previous is None or previous.share is None:
+        return None
+    answer = previous.answer.cpu()
+    return Tie(
+        answer=answer * problem.unit,
+        depth=solver.relative_depth(answer, 0.0),
+        share=previous.share.cpu(),
+        scale=1.0 if previous.adjustment is None else previous.adjustment.scale,
+        shift=0.0 if previous.adjustment is None else previous.adjustment.shift * problem.unit,
+    )
 
 
 def _check_finite(answers: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.contracts import Objective, Surface
-from redepth.guidance import Anchors, NormalMap, Planes
+from redepth.guidance import Anchors, NormalMap, Planes, Previous
 from redepth.ops.constants import constant
 from redepth.ops.geometry import normals_from_depth
 from redepth.registry import Registry
@@ -45,12 +45,18 @@ REGISTRY.add(
     "relative distance of given regions to their planes (not the paper's)",
 )
 
+REGISTRY.add(
+    "temporal",
+    "redepth.optim.objectives:Temporal",
+    "distance to the last frame's answer, carried along the motion; for clips (not the paper's)",
+)
+
 MANY_POINTS = 10.0
 """The number of known points that pull half as much as very many."""
 
 register = REGISTRY.register
 
-GUIDE_WEIGHTS = {"anchors": 1.0, "normals": 1.0, "planes": 10.0}
+GUIDE_WEIGHTS = {"anchors": 1.0, "normals": 1.0, "planes": 10.0, "temporal": 0.01}
 """The weights of the objectives of given data where the preset does not set them."""
 
 
@@ -180,3 +186,22 @@ class KnownPlanes:
             rest = inside - (inside @ region.basis) @ region.basis.T
             total = total + rest.abs().sum(dim=1) / inside.abs().sum(dim=1).clamp(min=1e-12)
         return total / len(planes.regions)
+
+
+@dataclass(kw_only=True, eq=False)
+class Temporal:
+    r"""Mean distance to the last frame's answer (`guidance.Previous`).
+
+    .. math:: \mathcal{L} = \frac{1}{S |V|} \sum_V |D - W D_{-1}|
+
+    over the pixels V that the last frame shows too, with the answer W D_{-1} carried along the motion between
+    the frames, and its standard deviation S there. 0 without a last frame.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        """Return one value per member, (B,)."""
+        previous = surface.guidance.get(Previous)
+        if previous is None:
+            return surface.raw.new_zeros(len(surface.raw))
+        missed = (surface.raw - previous.answer).abs() * previous.valid
+        return missed.sum(dim=(1, 2, 3)) / (previous.spread * previous.valid.sum().clamp(min=1))

@@ -21,6 +21,7 @@ from redepth.ops.filters import detail
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.loss_log import Losses
 from redepth.optim.plan import Plan
+from redepth.optim.warm import Learned
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,25 @@ class LossesOnDemand(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True)
+class Tie:
+    """How the answer of a frame joins that of the last frame: ``share * own + (1 - share) * last``.
+
+    Attributes:
+        answer: (1,1,H,W) the last frame's answer, carried to this frame, in the unit of `Outcome.refined`.
+        depth: (1,1,H,W) its relative depth.
+        share: (1,1,H,W) in (0, 1], of the frame's own answer; 1 where the last frame does not show the same.
+        scale: a of ``a D + b``, which brought the frame's raw outputs to the scale of the clip.
+        shift: b of it.
+    """
+
+    answer: Tensor
+    depth: Tensor
+    share: Tensor
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of `Refiner.run`, at network size, on the CPU.
 
@@ -108,6 +128,8 @@ class Outcome:
         support: (1,1,H,W) in [0, 1), in how far known points fix the low frequencies that ``detail`` would
             take from the initial output (`guidance.AnchorTargets.support`); None without known points.
         fit: the plan that the run followed; None if it followed the preset.
+        tie: to the last frame of a clip; None for a photo. All maps are then in the scale of the clip.
+        learned: what the members learned, on the device; None for a run without a `WarmStart`.
     """
 
     predicts: Predicts
@@ -132,16 +154,20 @@ class Outcome:
     camera: Camera = ORTHOGRAPHIC
     support: Tensor | None = None
     fit: Plan | None = None
+    tie: Tie | None = None
+    learned: Learned | None = None
 
     @property
     def refined(self) -> Tensor:
         """The ensemble's result, (1,1,H,W): the members' mean, or its blend with the initial output."""
-        return self._blended(self.initial, self.members.mean(dim=0, keepdim=True))
+        own = self._blended(self.initial, self.members.mean(dim=0, keepdim=True))
+        return own if self.tie is None else _tied(own, self.tie.answer, self.tie)
 
     @property
     def refined_depth(self) -> Tensor:
         """The mean of the members' relative depths, (1,1,H,W), blended as `refined` is."""
-        return self._blended(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
+        own = self._blended(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
+        return own if self.tie is None else _tied(own, self.tie.depth, self.tie)
 
     @cached_property
     def blend_weight(self) -> Tensor:
@@ -222,6 +248,15 @@ class Outcome:
         return self.members.std(dim=0, correction=0, keepdim=True)
 
 
+def _tied(own: Tensor, last: Tensor, tie: Tie) -> Tensor:
+    return last + tie.share * (own - last)
+
+
+def _closed_tie(tie: Tie, margin: float) -> Tie:
+    answer, depth, share = (panorama.close(values, margin) for values in (tie.answer, tie.depth, tie.share))
+    return replace(tie, answer=answer, depth=depth, share=share)
+
+
 def closed(outcome: Outcome) -> Outcome:
     """Return the outcome of the panorama whose extended picture was refined: one turn, without a seam.
 
@@ -239,5 +274,6 @@ def closed(outcome: Outcome) -> Outcome:
         member_depths=panorama.close(outcome.member_depths, margin),
         sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
         support=None if support is None else panorama.close(support, margin),
+        tie=None if outcome.tie is None else _closed_tie(outcome.tie, margin),
         camera=SPHERICAL,
     )

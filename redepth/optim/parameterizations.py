@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from redepth.contracts import BatchesDecoders, DepthModel, Features
 from redepth.errors import ConfigError, nearest
+from redepth.guidance import Adjustment
 from redepth.runtime.device import SideStreams
 
 PARAMETERIZATIONS: dict[str, frozenset[str]] = {
@@ -93,6 +94,7 @@ class Parameterization:
         members: number of rows.
         unit: the divisor of the model's raw outputs.
         streams: number of CUDA streams for decoders that run member by member.
+        adjustment: brings the raw output, in the unit, to the scale of a clip; None changes nothing.
     """
 
     def __init__(
@@ -105,11 +107,13 @@ class Parameterization:
         members: int,
         unit: float = 1.0,
         streams: int = 1,
+        adjustment: Adjustment | None = None,
     ) -> None:
         check_supported(name, model)
         self.learns = PARAMETERIZATIONS[name]
         self.members = members
         self._unit = unit
+        self._adjustment = adjustment
         # The backward pass frees the encoder's outputs while other streams may still read them. Parameters
         # and fixed features stay allocated.
         self._streams = SideStreams(image.device, 1 if "encoder" in self.learns else streams)
@@ -155,7 +159,26 @@ class Parameterization:
             return self._depth[0].clamp(min=0.0)
         if self._correction:
             return corrected(self._initial, self._correction)
-        return self._decoded() / self._unit
+        raw = self._decoded() / self._unit
+        return raw if self._adjustment is None else self._adjustment(raw)
+
+    def learned(self) -> dict[str, Tensor]:
+        """Return a copy of what does not belong to one photo: the weights, the correction, the offset."""
+        return {name: parameter.detach().clone() for name, parameter in self._lasting().items()}
+
+    @torch.no_grad()
+    def adopt(self, learned: Mapping[str, Tensor]) -> None:
+        """Go on from what `learned` returned on another frame of the same size."""
+        for name, parameter in self._lasting().items():
+            parameter.copy_(learned[name])
+
+    def _lasting(self) -> dict[str, nn.Parameter]:
+        return {
+            "offset": self.offset,
+            **{f"correction.{level}": grid for level, grid in enumerate(self._correction)},
+            **{f"decoder.{name}": weight for name, weight in self._decoder.items()},
+            **{f"encoder.{name}": weight for name, weight in self._encoder.items()},
+        }
 
     def _decoded(self) -> Tensor:
         if not self._decoder:

@@ -28,6 +28,7 @@ from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.plan import Plan, Trial
 from redepth.optim.refiner import Refiner
 from redepth.optim.step_graph import EAGER_STEPS
+from redepth.optim.warm import WarmStart
 from redepth.runtime.device import synchronize
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def run_within_limits(
     on_step: OnStep | None = None,
     draws: Sequence[StepDraws] | None = None,
     given: Given = NOTHING,
+    start: WarmStart | None = None,
     clock: Clock = time.perf_counter,
     meter: Meter | None = None,
 ) -> Outcome:
@@ -73,6 +75,7 @@ def run_within_limits(
         on_step: called after each step of the run, not of the trials.
         draws: recorded draws to replay.
         given: the camera and the data of the photo.
+        start: the warm start; its plan, if it has one, replaces the limits, within which it was made.
         clock: reads the time.
         meter: of the memory; by default that of the refiner's GPU.
 
@@ -81,8 +84,18 @@ def run_within_limits(
         RedepthError: as `Refiner.run`.
     """
     optim = refiner.optim
-    if optim.budget is None and optim.vram is None:
-        return refiner.run(photo, prompt=prompt, seed=seed, on_step=on_step, draws=draws, given=given)
+    made = None if start is None else start.plan
+    if made is not None or (optim.budget is None and optim.vram is None):
+        return refiner.run(
+            photo,
+            prompt=prompt,
+            seed=seed,
+            on_step=on_step,
+            draws=draws,
+            given=given,
+            plan=made,
+            start=start,
+        )
     if optim.vram is not None and meter is None:
         check_memory_limit(optim, refiner.device)
         meter = CudaMeter(refiner.device, memory(optim.vram))
@@ -98,6 +111,7 @@ def run_within_limits(
             draws=draws,
             given=given,
             plan=plan,
+            start=start,
             watch=deadline,
         )
         return replace(outcome, seconds=deadline.elapsed())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from redepth.config import Optim
 from redepth.contracts import Condition, DepthModel, Features, Objective, Prior, Renderer, StepDraws, Surface
-from redepth.guidance import UNGUIDED, Guidance, SkyMask
+from redepth.guidance import UNGUIDED, Guidance, Previous, SkyMask
 from redepth.ops.camera import Camera
 from redepth.optim.parameterizations import Parameterization
 from redepth.optim.step_graph import Advance, Eager, StepGraph
@@ -24,8 +24,8 @@ class Problem:
         image: (1,3,H,W) the photo at network size, sRGB.
         linear: (1,3,H,W) the same in linear colours.
         features: of the frozen encoder.
-        prediction: (1,1,H,W) raw output of the frozen model.
-        initial: the prediction divided by ``unit``.
+        prediction: (1,1,H,W) raw output of the frozen model, likewise.
+        initial: the prediction divided by ``unit``; of a frame of a clip in the scale of the clip.
         unit: what raw outputs are divided by; 1 unless the depth model's scale is ``auto``.
         condition: of the prior, for this photo and its prompt.
         camera: of the photo: the renderer, the normals and the exports use it.
@@ -41,6 +41,11 @@ class Problem:
     condition: Condition
     camera: Camera
     guidance: Guidance
+
+    @property
+    def previous(self) -> Previous | None:
+        """What the last frame of a clip says; None for a photo and where a chain of frames starts."""
+        return self.guidance.get(Previous)
 
     @property
     def sky(self) -> SkyMask:

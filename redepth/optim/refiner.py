@@ -29,7 +29,7 @@ from redepth.contracts import (
     UsesCamera,
 )
 from redepth.errors import ConfigError, InputError, RedepthError, cut
-from redepth.guidance import NOTHING, UNGUIDED, Frame, Given, Guidance, PhotoData, SkyMask
+from redepth.guidance import NOTHING, UNGUIDED, Frame, Given, Guidance, PhotoData, Previous, SkyMask
 from redepth.ops import color, geometry, panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.sky import sky_mask
@@ -42,6 +42,7 @@ from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
 from redepth.optim.problem import Problem, State
 from redepth.optim.step_graph import Advance, Eager, StepGraph
+from redepth.optim.warm import WarmStart
 from redepth.runtime.device import indexed, is_out_of_memory, numerics
 
 log = logging.getLogger(__name__)
@@ -144,12 +145,16 @@ class Refiner:
         checks.check_condition(checks.title("prior", self.prior), condition)
         if self.optim.parameterization != "full":
             self.depth_model.release_encoder()
-        unit = self.unit(prediction)
+        unit = self._unit_of(prediction, given)
         initial = prediction / unit
         model = self.depth_model
         metric = model.invariance == "metric"
         frame = Frame(image, initial, unit, model.predicts, metric, camera)
         guidance = Guidance.prepare(self._with_sky(given.data, frame), frame)
+        previous = guidance.get(Previous)
+        if previous is not None and previous.adjustment is not None:
+            initial = previous.adjustment(initial)
+            prediction = initial * unit
         return Problem(
             image=image,
             linear=color.srgb_to_linear(image),
@@ -161,6 +166,11 @@ class Refiner:
             camera=camera,
             guidance=guidance,
         )
+
+    def _unit_of(self, prediction: Tensor, given: Given) -> float:
+        """Return the unit of a photo; the frames of a clip share that of the first one."""
+        previous = next((record for record in given.data if isinstance(record, Previous)), None)
+        return self.unit(prediction) if previous is None else previous.unit
 
     def _around(self, photo: Tensor, given: Given) -> tuple[Tensor, Given]:
         """Extend a panorama beyond one turn, so that the answers at its edges can be fitted together."""
@@ -223,6 +233,7 @@ class Refiner:
         given: Given = NOTHING,
         plan: Plan | None = None,
         watch: Watch | None = None,
+        start: WarmStart | None = None,
     ) -> Outcome:
         """Refine one photo.
 
@@ -241,6 +252,7 @@ class Refiner:
             plan: members, steps and members together; without it `preset_plan`.
             watch: called after each step; ends the run where it returns a reason. The outcome then has the
                 finished steps and is not partial; its plan says under ``cut`` whether steps are missing.
+            start: the warm start of a frame of a clip; its own ``plan`` is not read here.
 
         Raises:
             ConfigError: if the settings limit time or memory, and no plan is given.
@@ -254,7 +266,9 @@ class Refiner:
             began = time.perf_counter()
             problem = self.make_problem(photo, prompt, given)
             size = plan or self.preset_plan
-            loop = Loop(self, problem, size, seed=seed, on_step=on_step, replay=draws, watch=watch)
+            loop = Loop(
+                self, problem, size, seed=seed, on_step=on_step, replay=draws, watch=watch, start=start
+            )
             try:
                 loop.run()
             finally:

@@ -14,7 +14,7 @@ from redepth.viz.color import (
     display_range,
     normals_to_rgb,
 )
-from redepth.viz.compare import comparison, side_by_side
+from redepth.viz.compare import clip_frame, comparison, side_by_side
 from redepth.viz.curves import curve_figure
 from redepth.viz.jpeg import jpeg_within
 from redepth.viz.losses import loss_figure
@@ -29,6 +29,7 @@ __all__ = [
     "SHEET_SIDE",
     "UNCERTAINTY_CMAP",
     "card",
+    "clip_frame",
     "colorize",
     "comparison",
     "curve_figure",
