@@ -9,14 +9,16 @@ from typing import Any, Literal
 
 from redepth import priors, renderers
 from redepth.config import Component, Preset
+from redepth.config.adaptation import AdaptMethod
 from redepth.errors import ConfigError, RedepthError, nearest
 from redepth.experiments.known_points import COUNTS
+from redepth.experiments.unlabelled import FEWER, KEPT_SPLIT, MORE, PHOTOS, Adaptation
 from redepth.optim.objectives import GUIDE_WEIGHTS
 from redepth.registry import Registry, options_schema
 
 GUIDE = "optim.objectives.anchors"
 
-Plot = Literal["arms", "scenes", "members", "factors", "points"]
+Plot = Literal["arms", "scenes", "members", "factors", "points", "photos"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Arm:
         extra: whether the arm runs only when it is named on the command line.
         obstacle: why the preset cannot have this arm; empty if it can.
         points: number of known points that pull on the surface and align it; None: the protocol aligns.
+        adapt: how its depth model is adapted first, once for each set of scenes; None: it is not.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Arm:
     extra: bool = False
     obstacle: str = ""
     points: int | None = None
+    adapt: Adaptation | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,11 @@ class Experiment:
         splits: splits of the synthetic scenes.
         strengths: strengths of their shifts.
         plot: the rows or axis of the plot: ``arms``, ``scenes``, the number of ``members``, a panel for
-            each of the ``factors``, or the number of ``points``.
+            each of the ``factors``, the number of ``points``, or the number of ``photos``.
         columns: columns of the table besides those of every experiment; keys of `summary.COLUMNS`.
         pictures: whether sheets of a few scenes are drawn.
         by_scene: whether all arms of a scene run before the next scene, so that the first are complete.
+        besides: a split that every arm is measured on besides, in the table a column; empty for none.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Experiment:
     columns: tuple[str, ...] = ()
     pictures: bool = False
     by_scene: bool = False
+    besides: str = ""
 
 
 def experiment(name: str) -> Experiment:
@@ -145,25 +151,30 @@ def _ensemble(preset: Preset) -> list[Arm]:
 # --- the prior ------------------------------------------------------------------------------------
 
 EMBEDDED_KIND = "pixel-diffusion"
+RANDOM_WEIGHTS, NO_PRIOR = ("prior.weights=random",), ("optim.prior_weight=0",)
+
+
+def _no_random_weights(prior: str) -> str:
+    """Return why a prior cannot have random weights; empty if it can."""
+    return "" if _has(priors.REGISTRY, prior, "weights") else f"the prior '{prior}' has no random weights"
 
 
 def _prior(preset: Preset) -> list[Arm]:
     name = preset.prior.name
-    no_condition = no_random = foreign = ""
+    no_random = _no_random_weights(name)
+    no_condition = foreign = ""
     if not _has(priors.REGISTRY, name, "condition_on"):
         no_condition = f"the prior '{name}' is conditioned on neither photo nor light"
-    if not _has(priors.REGISTRY, name, "weights"):
-        no_random = f"the prior '{name}' has no random weights"
     if name != EMBEDDED_KIND:
         foreign = f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{name}'"
     other = ("prior.checkpoint=embedded:smooth-relighting-prior", "prior.revision=null")
     generic = ("prior.checkpoint=embedded:relief-prior", "prior.revision=null", "prior.guidance_scale=1")
     return [
         Arm("trained"),
-        Arm("random weights", ("prior.weights=random",), obstacle=no_random),
+        Arm("random weights", RANDOM_WEIGHTS, obstacle=no_random),
         Arm("of another domain", other, obstacle=foreign),
         Arm("unconditional", generic, obstacle=foreign),
-        Arm("smoothness only", ("optim.prior_weight=0",)),
+        Arm("smoothness only", NO_PRIOR),
         Arm("oracle", teacher=1.0),
         Arm("imperfect teacher", teacher=0.5),
         Arm("told the photo only", ("prior.condition_on=photo",), extra=True, obstacle=no_condition),
@@ -306,6 +317,60 @@ def points_name(count: int) -> str:
     return f"{count} points"
 
 
+# --- adaptation -----------------------------------------------------------------------------------
+
+PER_PHOTO = "per photo"
+
+
+def _adapt(preset: Preset) -> list[Arm]:
+    """Return refinement photo by photo, and the ways to adapt the depth model once for all photos."""
+    return [
+        Arm(PER_PHOTO),
+        _adapt_arm("distil", "distil"),
+        *(_adapt_arm(f"distil, {count} photos", "distil", photos=count) for count in FEWER),
+        _adapt_arm("score", "score"),
+        *(arm for method in ("distil", "score") for arm in _adapt_controls(preset, method)),
+        _adapt_arm("distil + per photo", "distil", refine=True),
+        *(_adapt_arm(f"distil, {count} photos", "distil", photos=count, extra=True) for count in MORE),
+        _adapt_arm("distil, nothing kept", "distil", keep=0, extra=True),
+    ]
+
+
+def _adapt_controls(preset: Preset, method: AdaptMethod) -> list[Arm]:
+    """Return a method without what the prior knows."""
+    obstacle = _no_random_weights(preset.prior.name)
+    return [
+        _adapt_arm(f"{method}, random weights", method, "random weights", RANDOM_WEIGHTS, obstacle=obstacle),
+        _adapt_arm(f"{method}, smoothness only", method, "smoothness only", NO_PRIOR),
+    ]
+
+
+def _adapt_arm(
+    name: str,
+    method: AdaptMethod,
+    prior: str = "trained",
+    overrides: tuple[str, ...] = (),
+    *,
+    photos: int = PHOTOS,
+    keep: int = PHOTOS,
+    refine: bool = False,
+    extra: bool = False,
+    obstacle: str = "",
+) -> Arm:
+    model = f"{method}, {prior}, {photos} photos, {keep} kept"
+    adaptation = Adaptation(name=model, prior=prior, photos=photos, keep=keep, refine=refine)
+    overrides = (f"adapt.method={method}", *overrides)
+    varied = method == "distil" and prior == "trained" and keep == PHOTOS and not refine
+    return Arm(
+        name,
+        overrides,
+        factor="photos" if varied else "",
+        extra=extra,
+        obstacle=obstacle,
+        adapt=adaptation,
+    )
+
+
 def _has(registry: Registry, name: str, option: str) -> bool:
     """Return whether a component has an option."""
     return option in options_schema(registry.get(name)).model_fields
@@ -366,6 +431,16 @@ _EXPERIMENTS = (
         plot="points",
         columns=("abs_rel",),
         by_scene=True,
+    ),
+    Experiment(
+        "adapt",
+        "Can the depth model learn from many photos at once, without labels, so that none has to be refined?",
+        _adapt,
+        reference=PER_PHOTO,
+        splits=("relief", "shapes"),
+        plot="photos",
+        columns=("besides", "adaptation"),
+        besides=KEPT_SPLIT,
     ),
 )
 
