@@ -19,6 +19,7 @@ from redepth.runtime import signals
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
+    from redepth.adaptation.record import Event
     from redepth.batch import Photo, Refined
     from redepth.optim.outcome import StepReport
     from redepth.priors.prompts import Prompt
@@ -166,6 +167,29 @@ def resumable_tasks(folder: Path, total: int) -> Iterator[OnDone]:
             f"interrupted; {tasks}finished tasks are kept in {folder}, and the same command resumes the run"
         )
         raise typer.Exit(signals.exit_code()) from None
+
+
+def adaptations() -> Callable[[str, Event], None]:
+    """Show the adaptations of several models, which may run in other processes: a line for each tenth."""
+    return _show_nothing if console.is_quiet() else _AdaptationLines()
+
+
+def _show_nothing(name: str, event: Event) -> None:
+    """Print nothing."""
+
+
+class _AdaptationLines:
+    """Prints a line at the first step of a stage, and whenever another tenth of its steps is done."""
+
+    def __init__(self) -> None:
+        self._printed: dict[tuple[str, str], int] = {}
+
+    def __call__(self, name: str, event: Event) -> None:
+        tenth = LINES * event.done // event.total if event.total else 0
+        if tenth <= self._printed.get((name, event.stage), -1):
+            return
+        self._printed[name, event.stage] = tenth
+        _line(f"{event.done}/{event.total}: {name}, {event.stage}: {event.text}")
 
 
 def _photo(done: Any) -> str:

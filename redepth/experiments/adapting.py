@@ -9,7 +9,6 @@ Layout, in the folder of the experiment::
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -50,11 +49,8 @@ def adapt_models(
     Raises:
         KeyboardInterrupt: after Ctrl-C; the same call continues.
     """
-    if fresh:
-        for name in (PHOTOS, REFINED, ADAPTED):
-            shutil.rmtree(folder / name, ignore_errors=True)
     photos = _write_photos(study, folder)
-    make = partial(_make_adapter, study, folder, photos, device, max_pixels, on_adapt)
+    make = partial(_make_adapter, study, folder, photos, device, fresh, max_pixels, on_adapt)
     failed: dict[Path, str] = {}
     for arms in _in_order(study, folder):
         for done in executor(resources).run(make, arms):
@@ -162,6 +158,7 @@ def _make_adapter(
     folder: Path,
     photos: Mapping[str, list[Path]],
     device: str,
+    fresh: bool,
     max_pixels: int,
     on_adapt: OnAdapt,
 ) -> Callable[[str], Adapted]:
@@ -178,6 +175,7 @@ def _make_adapter(
             refined=_refined_folder(folder, arm),
             seed=study.seed,
             device=device,
+            fresh=fresh,
             max_pixels=max_pixels,
             on_event=partial(on_adapt, name),
         )

@@ -51,9 +51,9 @@ def _figure(height: float) -> Figure:
 
 
 def _whiskers(cells: Sequence[Cell]) -> list[list[float]]:
-    """Return the lengths of the intervals below and above the changes."""
-    below = [c.change.change - c.change.low for c in cells]
-    above = [c.change.high - c.change.change for c in cells]
+    """Return the lengths of the intervals below and above the changes; rounding may make an empty one < 0."""
+    below = [max(0.0, c.change.change - c.change.low) for c in cells]
+    above = [max(0.0, c.change.high - c.change.change) for c in cells]
     return [below, above]
 
 

@@ -106,7 +106,9 @@ def summarize(study: Study, rows: Sequence[ArmResult]) -> list[Cell]:
     for (arm, adapted_to, split, strength), group in groups.items():
         cell = _cell(group, groups.get((grid.reference, "", split, strength), []))
         besides = groups.get((arm, adapted_to, grid.besides, None))
-        cells.append(cell if besides is None else replace(cell, besides=_change(besides)))
+        if besides is not None and split != grid.besides:
+            cell = replace(cell, besides=_change(besides))
+        cells.append(cell)
     return cells
 
 

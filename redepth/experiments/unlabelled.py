@@ -48,14 +48,10 @@ class Adaptation(BaseModel):
 
 
 def write_photos(reader: Dataset, count: int, folder: Path) -> list[Path]:
-    """Write the first photos of a data set as lossless PNG, and return their paths.
-
-    A photo that is there already is not written again.
-    """
+    """Write the first photos of a data set as lossless PNG, and return their paths."""
     paths = []
     for name in reader.names()[:count]:
         path = folder / f"{name}.png"
-        if not path.is_file():
-            io.save_png(path, reader.load(name).pixels())
+        io.save_png(path, reader.load(name).pixels())
         paths.append(path)
     return paths
