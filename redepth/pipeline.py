@@ -21,7 +21,7 @@ from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Overrides, Preset, load_preset, merged_overrides
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
 from redepth.depth_models.precomputed import GIVEN_ARRAY
-from redepth.errors import ConfigError, InputError, cut
+from redepth.errors import ConfigError, InputError, MissingDependencyError, WeightsError, cut, one_line
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
 from redepth.literals import CameraName, MapKind, NormalsFrame
@@ -396,6 +396,27 @@ def write_captions(
     if captioner is None:
         return [Prompt("", {"from": "none"}) for _ in photos]
     return captioner.captions(decode(photo, max_pixels).values for photo in photos)
+
+
+def captions_or_errors(
+    captioner: Captioner | None,
+    photos: Sequence[str | Path | DecodedPhoto],
+    max_pixels: int = io.MAX_PIXELS,
+) -> list[Prompt | str]:
+    """Return a caption of each photo, or why it has none; the arguments are those of `write_captions`.
+
+    Raises:
+        WeightsError: if the captioner's weights cannot be loaded.
+    """
+    try:
+        return [*write_captions(captioner, photos, max_pixels)]
+    except (WeightsError, MissingDependencyError):
+        raise
+    except Exception as error:  # of one photo
+        log.debug("captioning failed", exc_info=True)
+        if len(photos) == 1:
+            return [one_line(error)]
+    return [caption for photo in photos for caption in captions_or_errors(captioner, [photo], max_pixels)]
 
 
 def _with_overrides(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:

@@ -16,12 +16,13 @@ import pytest
 from PIL import Image
 
 from redepth import __version__, batch, components, io
-from redepth.batch import Photo, checking, refining
+from redepth.batch import Photo, checking
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.errors import one_line
 from redepth.ground_truth import GroundTruth
 from redepth.photo_inputs import PhotoInputs
+from redepth.pipeline import captions_or_errors
 from redepth.priors.prompts import Prompt
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS
@@ -406,11 +407,11 @@ def test_a_photo_that_cannot_be_captioned_stops_no_other(
                 raise MemoryError
             return Prompt("relief", {"from": "blip"})
 
-    found = refining._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
+    found = captions_or_errors(Captions(), [photo.path for photo in photos])  # type: ignore[arg-type]
     assert found[1] == "not enough memory for it; free some, or give a smaller photo"
     assert [prompt.text for prompt in (found[0], found[2]) if isinstance(prompt, Prompt)] == ["relief"] * 2
     photos[2].path.unlink()
-    found = refining._captions(photos, Captions(), io.MAX_PIXELS)  # type: ignore[arg-type]
+    found = captions_or_errors(Captions(), [photo.path for photo in photos])  # type: ignore[arg-type]
     assert "no such file" in str(found[2])
 
 

@@ -2,28 +2,42 @@
 
 Layout of its folder::
 
-    adapt.json         what decides the result; a killed adaptation continues if it is the same
-    images/refined/    the refined photos, unless --refined names another folder
-    state.pt  log.jsonl     the training
-    checkpoint/        the adapted model
-    summary.json       the result, written last
-    report.html        the result for people
+    adapt.json      what decides the result; a killed adaptation continues if it is the same
+    refined/        the refined photos, unless --refined names another folder
+    training/       the state of the training, by which it continues, and its log
+    checkpoint/     the adapted model
+    preset.yaml     the preset with the adapted model
+    report.html     the result for people
+    summary.json    the result, written last
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from redepth.components import StoredPreset
-from redepth.runtime.resume import Identity
+from redepth.runtime.resume import Identity, first_difference
 
 ADAPT_FILE, ADAPT_KIND = "adapt.json", "adaptation"
-SUMMARY_FILE, REPORT_FILE, CHECKPOINT = "summary.json", "report.html", "checkpoint"
+REFINED, TRAINING, CHECKPOINT = "refined", "training", "checkpoint"
+LOG_FILE = "log.jsonl"
+PRESET_FILE, REPORT_FILE, SUMMARY_FILE = "preset.yaml", "report.html", "summary.json"
+
+NOT_COMPARED: dict[str, Any] = {
+    "name": True,
+    "description": True,
+    "optim": {"performance"},
+    "output": True,
+    "diagnostics": {"calibrated_for"},
+    "adapt": {"loaders"},
+    "clip": True,
+}
+"""The settings of a preset that decide no number of an adaptation."""
 
 Stage = Literal["check", "refine", "train", "write"]
 """The stages of an adaptation, in order."""
@@ -93,15 +107,18 @@ class Adapted(BaseModel):
         steps: that were taken.
         chosen: the step whose averaged weights are the result; 0 is the starting model itself.
         stopped: why the training ended, in words.
-        validations: in the order of the steps, with the starting model first.
+        finished: whether it ended by itself, not by the limit of time.
+        validations: in the order of the steps, with the starting model first; empty without held-out photos.
         training: number of photos that were learned from.
-        held_out: names of the photos that were not learned from.
-        left_out: name of a photo that was left out -> why.
+        held_out: names of the photos that were not learned from and decided when to stop.
+        left_out: name of a photo that could not be used -> why.
+        failed: names of those that could not be read or refined.
         keep: number of photos on which the model was kept as it is.
         learned: number of learned weights, and of all.
         seconds: stage -> seconds, over all calls that the adaptation took.
-        predict_seconds: of one prediction by the adapted model; median over the held-out photos.
+        predict_seconds: of one prediction by the adapted model; median over photos.
         refine_seconds: of one refinement; median over the photos that were refined.
+        files: of the checkpoint, with their hashes.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -110,15 +127,18 @@ class Adapted(BaseModel):
     steps: int
     chosen: int
     stopped: str
-    validations: list[Validated]
+    finished: bool = True
+    validations: list[Validated] = []
     training: int
-    held_out: list[str]
+    held_out: list[str] = []
     left_out: dict[str, str] = {}
+    failed: list[str] = []
     keep: int = 0
     learned: tuple[int, int] = (0, 0)
     seconds: dict[str, float] = {}
     predict_seconds: float | None = None
     refine_seconds: float | None = None
+    files: dict[str, dict[str, int | str]] = {}
 
     @property
     def checkpoint(self) -> Path:
@@ -126,11 +146,25 @@ class Adapted(BaseModel):
         return self.folder / CHECKPOINT
 
     @property
-    def before(self) -> float:
-        """The distance of the starting model."""
-        return self.validations[0].distance
+    def before(self) -> float | None:
+        """The distance of the starting model; None without held-out photos."""
+        return self.validations[0].distance if self.validations else None
 
     @property
-    def after(self) -> float:
-        """The distance of the result."""
-        return next(v.distance for v in self.validations if v.step == self.chosen)
+    def after(self) -> float | None:
+        """The distance of the result; None without held-out photos."""
+        return next((v.distance for v in self.validations if v.step == self.chosen), None)
+
+
+def differences(a: Job, b: Job) -> Iterator[str]:
+    """Yield in words how two adaptations differ; nothing where the second one may continue the first."""
+    before, now = (job.preset.model_dump(mode="json", exclude=NOT_COMPARED) for job in (a, b))
+    if before != now:
+        yield first_difference(before, now)
+    if a.seed != b.seed:
+        yield f"seed {a.seed} was used, it is {b.seed} now"
+    for what, old, new in (("photos", a.photos, b.photos), ("photos to keep", a.keep, b.keep)):
+        if sorted(old.values()) != sorted(new.values()):
+            common = len(set(old.values()) & set(new.values()))
+            yield f"{len(old)} {what} were used, it is {len(new)} now, of which {common} are the same"
+    yield from a.identity.changes(b.identity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,15 +12,13 @@ from redepth.batch.identity import identity_of
 from redepth.batch.records import SILENT, Display, Photo, Refined, Settings
 from redepth.components import Components
 from redepth.config import Preset
-from redepth.errors import MissingDependencyError, PartlyWrittenError, WeightsError, one_line
-from redepth.pipeline import Pipeline, write_captions
+from redepth.errors import PartlyWrittenError
+from redepth.pipeline import Pipeline, captions_or_errors
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.runtime.allocator import keep_freed_memory
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Executor, Make, Resources, executor
 from redepth.runtime.resume import Identity
-
-log = logging.getLogger(__name__)
 
 
 def refine_photos(
@@ -85,7 +82,8 @@ def _with_prompts(
         outcomes: list[Prompt | str] = [Prompt(settings.prompt)] * len(photos)
     else:
         with display.activity("captioning"):
-            outcomes = _captions(photos, captioner, settings.max_pixels)
+            sources = [photo.path if photo.decoded is None else photo.decoded.photo for photo in photos]
+            outcomes = captions_or_errors(captioner, sources, settings.max_pixels)
     captioned: list[Done[Photo, Photo]] = []
     for index, (photo, prompt) in enumerate(zip(photos, outcomes, strict=True)):
         if isinstance(prompt, str):
@@ -95,20 +93,6 @@ def _with_prompts(
             display.caption(photo, prompt)
         captioned.append(Done(index, photo, result=replace(photo, prompt=prompt)))
     return captioned
-
-
-def _captions(photos: Sequence[Photo], captioner: Captioner | None, max_pixels: int) -> list[Prompt | str]:
-    """Return a caption of each photo, or the error."""
-    sources = [photo.path if photo.decoded is None else photo.decoded.photo for photo in photos]
-    try:
-        return [*write_captions(captioner, sources, max_pixels)]
-    except (WeightsError, MissingDependencyError):
-        raise
-    except Exception as error:  # of one photo
-        log.debug("captioning failed", exc_info=True)
-        if len(photos) == 1:
-            return [one_line(error)]
-    return [caption for photo in photos for caption in _captions([photo], captioner, max_pixels)]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from redepth.bench.run import (
     finished_rows,
     known_part,
     measure_both,
-    require_whole,
     run_benchmark,
 )
 from redepth.bench.tables import summarize, write_tables
@@ -31,7 +30,6 @@ __all__ = [
     "known_part",
     "losses",
     "measure_both",
-    "require_whole",
     "run_benchmark",
     "summarize",
     "write_tables",

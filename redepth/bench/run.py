@@ -17,7 +17,7 @@ from redepth.components import captioner_of
 from redepth.config import Preset
 from redepth.data.datasets import Sample
 from redepth.data.datasets.base import Array
-from redepth.errors import InputError, RedepthError
+from redepth.errors import InputError
 from redepth.exports.viewer import page_of
 from redepth.optim.outcome import Outcome
 from redepth.photo_inputs import ChosenCamera
@@ -154,20 +154,6 @@ class Kept:
 # --- one image ------------------------------------------------------------------------------------
 
 
-def require_whole(refinement: Refinement) -> Refinement:
-    """Return a refinement that took all its steps; a partial one must not become a row.
-
-    Raises:
-        KeyboardInterrupt: if Ctrl-C ended it.
-        RedepthError: if anything else ended it, with the reason.
-    """
-    if refinement.outcome.reason == "interrupted":
-        raise KeyboardInterrupt
-    if refinement.partial:
-        raise RedepthError(refinement.outcome.reason)
-    return refinement
-
-
 def known_part(sample: Sample, refinement: Refinement) -> Sample:
     """Return a prepared image without the truth at pixels where the refined map had a hole."""
     holes = refinement.unknown_at(*sample.truth.shape[-2:])
@@ -205,14 +191,13 @@ class _Worker:
         stored = self.dataset.load(image)
         identity = identify(stored, self.run.presets[preset])
         sample = prepare(self.run.protocol, stored)
-        refinement = require_whole(
-            self._pipeline(preset).refine(
-                sample.pixels(),
-                prompt=self.prompts[task],
-                seed=self.run.seed,
-                camera=self._camera(sample),
-            )
+        refinement = self._pipeline(preset).refine(
+            sample.pixels(),
+            prompt=self.prompts[task],
+            seed=self.run.seed,
+            camera=self._camera(sample),
         )
+        refinement.outcome.check_whole()
         known = known_part(sample, refinement)
         measured = measure_both(self.run.protocol, known, refinement.outcome)
         result = Result(

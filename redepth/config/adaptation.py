@@ -22,10 +22,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Trust(Section):
     """Which refined photos, and which of their pixels, the method ``distil`` learns from.
 
+    Held-out photos are chosen by the same rules. Refinements are stored, so another choice refines nothing
+    anew.
+
     Attributes:
-        flagged: whether photos whose diagnostics show a failure are learned from, too.
-        tolerance: standard deviation of the members at which a pixel counts half, as a share of the spread of
-            the photo's map.
+        flagged: whether photos whose diagnostics show a failure are learned from, too. The preset's
+            thresholds decide, also where they are not calibrated for it (`diagnostics.calibrated_for`); they
+            may then leave out too many photos or too few.
+        tolerance: standard deviation of the members' answers, each blended, at which a pixel counts half, as
+            a share of the range of the photo's initial map. Of a single member all pixels count.
         least: photos whose mean trust is below this share are left out.
     """
 
@@ -38,7 +43,7 @@ class Anchor(Section):
     """What keeps the adapted model near the one that it started from.
 
     Attributes:
-        weight: of the change of the low frequencies on the photos that are learned from.
+        weight: of the change of the low frequencies on the photos that are learned from (`losses.drift`).
         scale: sigma of the Gaussian that defines them, as a share of the shorter side.
         keep_weight: of any change on the photos of ``--keep``, on which the model shall stay as it is.
         keep_photos: number of these photos in a step.

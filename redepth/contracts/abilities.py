@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from redepth.ops.camera import Camera
 
@@ -163,4 +163,23 @@ class HasBackends(Protocol):
     @staticmethod
     def backends() -> dict[str, str]:
         """Return each backend and what to do before it can run here; empty if it can run."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """A depth model whose weights can be trained, and saved as a checkpoint of its library."""
+
+    def network(self) -> nn.Module:
+        """Return a module of all parameters that `DepthModel.encode` and `DepthModel.decode` use.
+
+        Layers inside it may be replaced, as by low-rank adapters: the next prediction uses the new ones.
+        """
+        ...
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the weights as they are, with their configuration, to an empty folder.
+
+        ``depth_model.checkpoint`` of the same component takes the folder. Raises OutputError.
+        """
         ...

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, identify, identities, known_part, measure_both, require_whole
+from redepth.bench import captions, identify, identities, known_part, measure_both
 from redepth.data.datasets import Sample
 from redepth.experiments.adapting import (
     OnAdapt,
@@ -274,7 +274,8 @@ class _Worker:
             seed=self.study.image_seed(scene),
             data=() if points is None else (points,),
         )
-        return require_whole(refinement), memory.mib()
+        refinement.outcome.check_whole()
+        return refinement, memory.mib()
 
     def _is_pictured(self, scene: Scene) -> bool:
         """Return whether the scene's maps are kept for pictures."""

@@ -79,22 +79,32 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
 
 
 def agreement_weight(initial: Tensor, members: Tensor, tolerance: float) -> Tensor:
+    """Return `deviation_weight` of the members' standard deviation about their mean; 1 for a single member.
+
+    Args:
+        initial: (1, 1, H, W).
+        members: (M, 1, H, W), in the same unit.
+        tolerance: as for `deviation_weight`.
+    """
+    return deviation_weight(initial, members.std(dim=0, correction=0, keepdim=True), tolerance)
+
+
+def deviation_weight(initial: Tensor, deviation: Tensor, tolerance: float) -> Tensor:
     r"""Return the weight of an ensemble's mean against the initial map, per pixel.
 
     .. math:: w = \frac{1}{1 + (\sigma / (\tau S))^2}
 
     with the members' standard deviation sigma, the initial map's `spread` S and the tolerance tau: 1 where
-    all members agree (and for a single one), 1/2 where they differ by tau times the spread.
+    all members agree, 1/2 where they differ by tau times the spread.
 
     Args:
         initial: (1, 1, H, W).
-        members: (M, 1, H, W), in the same unit.
+        deviation: (1, 1, H, W), in the same unit.
         tolerance: tau > 0.
 
     Returns:
         (1, 1, H, W) in [0, 1]. Over a constant initial map, 1 where the members are equal and 0 elsewhere.
     """
-    deviation = members.std(dim=0, correction=0, keepdim=True)
     allowed = tolerance * spread(initial)
     ratio = deviation / torch.where(allowed > 0, allowed, 1.0)
     return torch.where(allowed > 0, 1 / (1 + ratio**2), (deviation == 0).to(initial.dtype))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from redepth.config import Blend
 from redepth.contracts import Invariance, Predicts, StepDraws
+from redepth.errors import RedepthError
 from redepth.ops import panorama
 from redepth.ops.camera import ORTHOGRAPHIC, SPHERICAL, Camera
 from redepth.ops.filters import detail
@@ -160,6 +161,18 @@ class Outcome:
             name: np.array([[*row, *[np.nan] * (steps - len(row))] for row in rows])
             for name, rows in self.history.items()
         }
+
+    def check_whole(self) -> None:
+        """Check that the run did not end early, for callers that must not keep a partial result.
+
+        Raises:
+            KeyboardInterrupt: if Ctrl-C ended it.
+            RedepthError: if anything else ended it, with the reason.
+        """
+        if self.reason == "interrupted":
+            raise KeyboardInterrupt
+        if self.partial:
+            raise RedepthError(self.reason)
 
     def record(self) -> dict[str, Any]:
         """Return how the run went, without its losses, as JSON-compatible data."""

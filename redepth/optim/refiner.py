@@ -321,28 +321,12 @@ class Refiner:
         return losses, surface, relit
 
     def unit(self, initial: Tensor) -> float:
-        """Return the unit of the photo's raw outputs: 1 unless the depth model's scale is ``auto``.
-
-        Raises:
-            RedepthError: if the first prediction has no scale.
-        """
-        model = self.depth_model
-        if model.scale != "auto":
-            return 1.0
-        try:
-            return geometry.auto_unit(initial, predicts=model.predicts, margin=model.margin)
-        except ValueError as error:
-            raise RedepthError(
-                f"scale=auto finds no scale in the depth model's prediction: {error}"
-            ) from None
+        """Return `unit_of` the photo's raw outputs."""
+        return unit_of(self.depth_model, initial)
 
     def relative_depth(self, raw: Tensor, offset: Tensor | float) -> Tensor:
-        """Return the relative depth of a raw output in its unit, with the depth model's constants."""
-        model = self.depth_model
-        scale = geometry.AUTO_SCALE if model.scale == "auto" else model.scale
-        return geometry.relative_depth(
-            raw, predicts=model.predicts, scale=scale, margin=model.margin, offset=offset
-        )
+        """Return `relative_depth_of` a raw output in its unit."""
+        return relative_depth_of(self.depth_model, raw, offset)
 
     def make_optimizer(self, state: Parameterization) -> torch.optim.Optimizer:
         """Return AdamW (torch's defaults) with one learning rate per group of parameters.
@@ -384,3 +368,29 @@ class Refiner:
         progress = step / max(steps - 1, 1)
         low = self.optim.final_rate
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def unit_of(model: DepthModel, initial: Tensor) -> float:
+    """Return the unit of a photo's raw outputs: 1 unless the depth model's scale is ``auto``.
+
+    Args:
+        model: loaded.
+        initial: (1,1,H,W) its first prediction of the photo.
+
+    Raises:
+        RedepthError: if the first prediction has no scale.
+    """
+    if model.scale != "auto":
+        return 1.0
+    try:
+        return geometry.auto_unit(initial, predicts=model.predicts, margin=model.margin)
+    except ValueError as error:
+        raise RedepthError(f"scale=auto finds no scale in the depth model's prediction: {error}") from None
+
+
+def relative_depth_of(model: DepthModel, raw: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+    """Return the relative depth of a raw output that is divided by its unit, with the model's constants."""
+    scale = geometry.AUTO_SCALE if model.scale == "auto" else model.scale
+    return geometry.relative_depth(
+        raw, predicts=model.predicts, scale=scale, margin=model.margin, offset=offset
+    )
