@@ -337,11 +337,15 @@ def _adapt(preset: Preset) -> list[Arm]:
 
 
 def _adapt_controls(preset: Preset, method: AdaptMethod) -> list[Arm]:
-    """Return a method without what the prior knows."""
-    obstacle = _no_random_weights(preset.prior.name)
+    """Return a method without what the prior knows. It learns from any refinement: few could be trusted."""
+    obstacle, any_photo = (
+        _no_random_weights(preset.prior.name),
+        ("adapt.trust.flagged=true", "adapt.trust.least=0"),
+    )
+    random, none = (*RANDOM_WEIGHTS, *any_photo), (*NO_PRIOR, *any_photo)
     return [
-        _adapt_arm(f"{method}, random weights", method, "random weights", RANDOM_WEIGHTS, obstacle=obstacle),
-        _adapt_arm(f"{method}, smoothness only", method, "smoothness only", NO_PRIOR),
+        _adapt_arm(f"{method}, random weights", method, "random weights", random, obstacle=obstacle),
+        _adapt_arm(f"{method}, smoothness only", method, "smoothness only", none),
     ]
 
 
