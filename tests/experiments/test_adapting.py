@@ -10,16 +10,21 @@ import numpy as np
 import pytest
 
 from redepth import io
-from redepth.adaptation.record import Adapted, Validated
+from redepth.adaptation.record import Adapted, Event, Validated
+from redepth.bench import measure_both
+from redepth.cli import progress
 from redepth.components import resolve
-from redepth.errors import ConfigError
+from redepth.errors import ConfigError, InputError
 from redepth.experiments import adapting, grids, unlabelled
 from redepth.experiments.adapting import adaptation_of, measured_preset, model_folder, seconds_of
 from redepth.experiments.feed_forward import predict
 from redepth.experiments.planning import plan
+from redepth.experiments.run import ArmResult, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study, open_scenes
 from redepth.pipeline import Pipeline
 from redepth.protocols import prepare
+from redepth.runtime.executors import Resources
+from tests.support.command import call
 
 
 def make(*overrides: str, **options: Any) -> Study:
@@ -154,8 +159,88 @@ def test_a_prediction_is_measured_as_the_start_of_a_refinement_is() -> None:
     pipeline = Pipeline(study.base, device="cpu")
     prediction = predict(pipeline, study.protocol, sample)
     outcome = pipeline.refine(sample.pixels(), prompt="").outcome
-    from redepth.bench import measure_both
-
     initial = measure_both(study.protocol, sample, outcome)["initial"]
     assert prediction.measured.row.metrics == initial.row.metrics
     assert prediction.seconds > 0
+
+
+# --- from end to end ------------------------------------------------------------------------------
+
+SETTINGS = {
+    "optim.steps": 2,
+    "optim.members": 1,
+    "adapt.steps": 2,
+    "adapt.batch": 2,
+    "adapt.validate_every": 1,
+    "adapt.anchor.keep_photos": 1,
+    "adapt.trust.flagged": "true",
+    "adapt.trust.least": 0,
+}
+COMMAND = ["experiment", "adapt", "--preset", "smoke", "--size", "48", "--images", "1", "--split", "relief"]
+COMMAND += [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+ARMS = ["per photo", "distil, 16 photos", "score"]
+
+
+def numbers(folder: Path) -> list[dict[str, Any]]:
+    """The stored rows without their times."""
+    times = {"seconds", "memory_mib", "adapt_seconds", "hardware"}
+    rows = [ArmResult.model_validate_json(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return [row.model_dump(exclude=times) for row in rows]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_within_an_adaptation_goes_on_to_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = [part for arm in ARMS for part in ("--arm", arm)]
+    whole = call(*COMMAND, *arms, "--threads", "1", "--workers", "2", "--out", tmp_path / "whole")
+    assert whole.code == 0, whole.err
+    rows = numbers(tmp_path / "whole")
+    assert [(row["arm"], row["adapted_to"], row["split"]) for row in rows] == [
+        ("per photo", "", "relief"),
+        ("per photo", "", "in-domain"),
+        ("distil, 16 photos", "relief", "relief"),
+        ("distil, 16 photos", "relief", "in-domain"),
+        ("score", "relief", "relief"),
+        ("score", "relief", "in-domain"),
+    ]
+    assert rows[0]["before"] == rows[2]["before"] == rows[4]["before"]
+    assert len({row["after"]["silog"] for row in rows}) == len(rows)
+    for words in ("in-domain, 95 %", "adaptation, min", "per photo minus it"):
+        assert words in whole.out
+
+    def pressed(self: Any, name: str, event: Event) -> None:
+        if event.stage == "train" and event.done == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress._AdaptationLines, "__call__", pressed)
+    ended = call(*COMMAND, *arms, "--threads", "1", "--out", tmp_path / "ended")
+    assert ended.code == 130
+    assert not list((tmp_path / "ended").glob("images/*/*.json"))
+    monkeypatch.undo()
+    again = call(*COMMAND, *arms, "--threads", "1", "--out", tmp_path / "ended")
+    assert again.code == 0, again.err
+    assert numbers(tmp_path / "ended") == rows
+    models = sorted((tmp_path / "ended").glob("adapted/*/checkpoint/model.safetensors"))
+    times = [path.stat().st_mtime_ns for path in models]
+    assert len(times) == 2
+    more = call(*COMMAND, *arms, "--arm", "distil, 16 photos", "--threads", "1", "--out", tmp_path / "ended")
+    assert more.code == 0
+    assert [path.stat().st_mtime_ns for path in models] == times
+
+
+@pytest.mark.slow
+def test_an_adaptation_that_fails_leaves_the_other_arms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **options: Any) -> Adapted:
+        raise InputError("none of 16 refined photos can be trusted")
+
+    monkeypatch.setattr(adapting, "adapt", failing)
+    study = make("optim.steps=2", "optim.members=1", images=1, arms=["per photo", "distil, 16 photos"])
+    rows, failures = run_study(study, tmp_path, Resources(threads=1))
+    assert [row.arm for row in rows] == ["per photo", "per photo"]
+    assert failures == {
+        ("distil, 16 photos on relief", scene.name): "none of 16 refined photos can be trusted"
+        for scene in study.scenes()
+    }
