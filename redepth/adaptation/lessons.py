@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from redepth.adaptation.photos import PhotoFile
-from redepth.photo_inputs import DecodedPhoto
+from redepth.optim.draws import key_generator
 
 TOTAL = "total"
 """The loss that is minimised, among the named losses of a photo."""
@@ -59,7 +57,7 @@ class Place:
 
     def generator(self) -> Generator:
         """Return the CPU generator of this place."""
-        raise NotImplementedError
+        return purpose_generator("draws", self.seed, self.step, self.slot)
 
 
 class Predictor(Protocol):
@@ -89,7 +87,9 @@ class PhotoLoss(Protocol):
 
 @dataclass(frozen=True)
 class Lesson:
-    r"""Photos that are learned from in the same way. A step minimises
+    r"""Photos that are learned from in the same way.
+
+    A step minimises
 
     .. math:: \sum_k w_k \frac{1}{n_k} \sum_{i=1}^{n_k} \mathrm{total}_{ki}
 
@@ -125,10 +125,6 @@ class Validation:
     distance: Callable[[Tensor, PhotoFile], float]
 
 
-def as_loaded(file: PhotoFile, photo: DecodedPhoto) -> LoadedPhoto:
-    """Return a decoded photo as a tensor, in 8 bits where this loses nothing: a quarter of the memory."""
-    raise NotImplementedError
-
-
-def _in_8_bits(pixels: NDArray[np.float32]) -> NDArray[np.uint8] | None:
-    raise NotImplementedError
+def purpose_generator(purpose: str, *key: int) -> Generator:
+    """Return the CPU generator of one use of random numbers, seeded by its name and some numbers alone."""
+    return key_generator(int.from_bytes(purpose.encode(), "big"), *key)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.adaptation.targets import Target
 from redepth.contracts import DepthModel
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
-from redepth.ops.filters import gaussian_blur, gradient
+from redepth.ops.filters import gradient, wide_gaussian_blur
 from redepth.ops.geometry import normals_from_depth
 from redepth.optim.refiner import relative_depth_of
 
@@ -85,8 +84,8 @@ def drift(raw: Tensor, initial: Tensor, scale: float) -> Tensor:
 
     .. math:: \mathrm{mean} \Big( \frac{G_\sigma * (D - D_0)}{\mathrm{std}(D_0)} \Big)^2
 
-    with the Gaussian `ops.filters.gaussian_blur` and `deviation` for std. Detail finer than sigma is free.
-    The change is first averaged over squares of at most sigma / 8: a wide Gaussian is slow at full size.
+    with `ops.filters.wide_gaussian_blur` for the Gaussian and `deviation` for std. Detail finer than sigma is
+    free.
 
     Args:
         raw: (1,1,H,W) of the model that learns; half precision is upcast.
@@ -97,10 +96,7 @@ def drift(raw: Tensor, initial: Tensor, scale: float) -> Tensor:
         ValueError: the sizes differ.
     """
     change = (_like(raw, initial) - initial) / deviation(initial)
-    sigma = scale * min(initial.shape[-2:])
-    side = max(1, int(sigma / 8))
-    coarse = F.avg_pool2d(change, side, ceil_mode=True, count_include_pad=False)
-    return gaussian_blur(coarse, sigma / side).square().mean()
+    return wide_gaussian_blur(change, scale * min(initial.shape[-2:])).square().mean()
 
 
 def _like(raw: Tensor, other: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 from redepth import io
 from redepth.adaptation.record import CHECKPOINT, PRESET_FILE, REPORT_FILE, Adapted, Job
 from redepth.config.units import duration
-from redepth.viz import pages
-from redepth.viz.curves import curves_png
+from redepth.viz import curve_figure, pages
 
 VALIDATION = "distance on held-out photos, in percent"
 SHOWN = 4
@@ -148,12 +148,12 @@ def _curves(result: Adapted, losses: Mapping[str, Curve]) -> str:
         curves = {VALIDATION: validated, **curves}
     if not curves:
         return "<p>No step was taken.</p>"
-    picture = curves_png(curves, marks={VALIDATION: result.chosen}, smoothed=noisy)
+    picture = BytesIO()
+    figure = curve_figure(curves, marks={VALIDATION: result.chosen}, smoothed=noisy)
+    figure.savefig(picture, format="png", dpi=110)
+    url = pages.data_url(picture.getvalue(), "png")
     words = "The marked step gave the result. Losses: each step, and their running mean."
-    return (
-        f'<img alt="curves of the training" style="max-width:100%" src="{pages.data_url(picture, "png")}">'
-        f'<p class="soft">{words}</p>'
-    )
+    return f'<img alt="curves of the training" style="max-width:100%" src="{url}"><p class="soft">{words}</p>'
 
 
 def _held_out(held_out: Sequence[HeldOut]) -> list[str]:

@@ -65,27 +65,27 @@ def adapt(
     resolved = options.resolved_preset(preset, overrides or [])
     use_threads(threads)
     stages: set[str] = set()
-    with results_folder(folder) if is_first() else nullcontext(), _kept(folder):
-        with progress.stages() as show:
+    lock = results_folder(folder) if is_first() else nullcontext()
+    with lock, _kept(folder), progress.stages() as show:
 
-            def on_event(event: Event) -> None:
-                stages.add(event.stage)
-                show(event)
+        def on_event(event: Event) -> None:
+            stages.add(event.stage)
+            show(event)
 
-            result = run(
-                paths,
-                resolved,
-                folder,
-                keep=keep or [],
-                refined=refined,
-                seed=seed,
-                device=device,
-                budget=budget,
-                vram=vram,
-                max_pixels=max_pixels,
-                fresh=fresh,
-                on_event=on_event,
-            )
+        result = run(
+            paths,
+            resolved,
+            folder,
+            keep=keep or [],
+            refined=refined,
+            seed=seed,
+            device=device,
+            budget=budget,
+            vram=vram,
+            max_pixels=max_pixels,
+            fresh=fresh,
+            on_event=on_event,
+        )
     if is_first():
         _print_result(result, already="write" not in stages)
     failed = len(result.failed) + rejected

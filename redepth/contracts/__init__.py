@@ -15,6 +15,7 @@ Light directions, normals and view vectors are in one frame everywhere: x right,
 from __future__ import annotations
 
 from redepth.contracts.abilities import (
+    Adaptable,
     BatchesDecoders,
     Execution,
     FollowsCamera,
@@ -52,6 +53,7 @@ from redepth.contracts.families import (
 from redepth.literals import Predicts
 
 __all__ = [
+    "Adaptable",
     "BatchesDecoders",
     "Condition",
     "DepthModel",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from redepth import checkpoints
+from redepth import checkpoints, io
 from redepth.contracts import Execution, Features, Invariance, Predicts
 from redepth.depth_models.catalog import hub_id
 from redepth.errors import WeightsError, brief, cut
@@ -30,7 +32,7 @@ OUTPUT_MAP = frozenset({"depth", "low-rank"})
 SPLIT = OUTPUT_MAP | {"embeddings+decoder", "embeddings", "decoder", "full"}
 """The parameterizations of a model that is split into encoder and decoder."""
 
-PREPROCESSOR = "preprocessor_config.json"
+WEIGHTS, PREPROCESSOR = "model.safetensors", "preprocessor_config.json"
 
 LARGEST_SIDE = 8192
 """Most pixels along a side of a network's input."""
@@ -124,6 +126,14 @@ def _side(value: Any) -> int:
     return int(value)
 
 
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights as the libraries publish them; the folder is made. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Layers may be in another memory layout, and two names may share a tensor: the file stores neither.
+    contiguous = {name: values.detach().cpu().contiguous().clone() for name, values in weights.items()}
+    save_file(contiguous, path, metadata={"format": "pt"})
+
+
 def patch_size(model: Any) -> int:
     """Return the patch size of a network over a DINOv2 backbone. Raises WeightsError if it is not one."""
     own, backbones = model.config.patch_size, getattr(model.backbone.config, "patch_size", None)
@@ -172,6 +182,8 @@ class Backbone:
     def __post_init__(self) -> None:
         self.checkpoint = hub_id(self.checkpoint)
         self.preprocessing = self._chosen(self.preprocessing)
+        self._model: Any = None
+        self._preprocessor: dict[str, Any] = {}
         self._encoder: nn.Module = nn.Identity()
         self._decoder: nn.Module = nn.Identity()
         self._device = torch.device("cpu")
@@ -220,7 +232,7 @@ class Backbone:
         self.use(model.eval().requires_grad_(False).to(device), device, preprocessor)
 
     def _locate(self) -> checkpoints.Source:
-        files = ("config.json", "model.safetensors")
+        files = ("config.json", WEIGHTS)
         return checkpoints.locate(self.checkpoint, self.revision, files, optional=self.optional_files)
 
     def _source(self) -> checkpoints.Source:
@@ -234,6 +246,7 @@ class Backbone:
         # The decoder's convolutions run about twice as fast in this layout, on the CPU and on the GPU.
         model.to(memory_format=torch.channels_last)
         self._encoder, self._decoder = self.halves(model)
+        self._model, self._preprocessor = model, dict(preprocessor or {})
         self._device = device
         self.preprocessing = self._chosen(self.preprocessing.updated(preprocessor or {}))
 
@@ -323,6 +336,19 @@ class Backbone:
     def release_encoder(self) -> None:
         """Move the encoder to the CPU; `encode` moves it back for the next photo."""
         self._encoder.to("cpu")
+
+    def network(self) -> nn.Module:
+        """Return both halves; replaced layers inside them are used by the next prediction."""
+        return nn.ModuleDict({"encoder": self._encoder, "decoder": self._decoder})
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the weights, ``config.json`` and the preprocessor's settings. Raises OSError."""
+        # Not by the model's own method, which shows a progress bar and splits large files.
+        save_weights(self._model.state_dict(), folder / WEIGHTS)
+        self._model.config.architectures = [type(self._model).__name__]
+        self._model.config.save_pretrained(folder)
+        if self._preprocessor:
+            io.save_json(folder / PREPROCESSOR, self._preprocessor)
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision and sizes for the run record."""

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from redepth import checkpoints
 from redepth.contracts import Features, Predicts
-from redepth.depth_models.backbone import Backbone, Rule
+from redepth.depth_models.backbone import WEIGHTS, Backbone, Rule, save_weights
 from redepth.errors import MissingDependencyError, WeightsError, cut
+from redepth.io import save_json
 
 PACKAGE = "depth_anything_3"
 INSTALL = 'pip install "redepth[da3]" && pip install --no-deps depth-anything-3'
@@ -77,10 +78,15 @@ class DepthAnything3(Backbone):
                 raise MissingDependencyError(f"{module} is needed for depth-anything-3-mono: {INSTALL}")
         super().ensure_available()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._config: dict[str, Any] = {}
+
     def _load(self, device: torch.device) -> None:
         source = self._source()
-        net, head = self._built(source.json("config.json"))
-        path = source.file("model.safetensors")
+        self._config = source.json("config.json")
+        net, head = self._built(self._config)
+        path = source.file(WEIGHTS)
         self._commit = source.commit
         for name, part in (("backbone", net), ("head", head)):
             checkpoints.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
@@ -90,6 +96,17 @@ class DepthAnything3(Backbone):
         """Wrap the package's encoder and head."""
         patch = int(model["head"].patch_size)
         return _Encoder(model["net"], patch), _Decoder(model["head"], patch)
+
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write the weights as published, with the configuration they were loaded with. Raises OSError."""
+        parts = {"backbone": self._model["net"], "head": self._model["head"]}
+        weights = {
+            f"model.{part}.{name}": values
+            for part, module in parts.items()
+            for name, values in module.state_dict().items()
+        }
+        save_weights(weights, folder / WEIGHTS)
+        save_json(folder / "config.json", self._config)
 
     def _built(self, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
         """Build backbone and head, with random weights, from a checkpoint's ``config.json``."""

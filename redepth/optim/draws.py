@@ -19,7 +19,12 @@ FRAME = "x right, y up, z towards the viewer"
 
 def member_generator(seed: int, member: int) -> Generator:
     """Return member i's CPU generator, seeded by (seed, i) alone."""
-    state = np.random.SeedSequence([seed, member]).generate_state(1, np.uint64)[0]
+    return key_generator(seed, member)
+
+
+def key_generator(*key: int) -> Generator:
+    """Return a CPU generator seeded by some numbers >= 0, of any size, alone."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) >> 1)
 
 
@@ -34,13 +39,21 @@ def draw_steps(
     generators = [member_generator(seed, member) for member in members]
     for step in range(steps):
         check = step == 0
-        yield StepDraws.cat([_draw(renderer, prior, g, step / steps, check=check) for g in generators])
+        yield StepDraws.cat([draw_step(renderer, prior, g, step / steps, check=check) for g in generators])
 
 
-def _draw(
+def draw_step(
     renderer: Renderer, prior: Prior, generator: Generator, progress: float, *, check: bool
 ) -> StepDraws:
-    """Draw a member's step; ``check``: raise RedepthError unless both components draw what they should."""
+    """Draw the step of one member.
+
+    Args:
+        renderer: draws the light first.
+        prior: draws the noise then.
+        generator: of the member.
+        progress: share of the steps that are done.
+        check: whether to raise RedepthError unless both draw what they should.
+    """
     lights = renderer.lights
     light = renderer.draw(1, generator)
     if check:

@@ -50,6 +50,24 @@ class Problem:
         return sky
 
 
+class State(Protocol):
+    """What `Solver.step` reads of the members' learnable state; row i of both belongs to member i."""
+
+    @property
+    def members(self) -> int:
+        """Number of members."""
+        ...
+
+    @property
+    def offset(self) -> Tensor:
+        """(members,1,1,1) the offset o of `ops.geometry.relative_depth`."""
+        ...
+
+    def raw(self) -> Tensor:
+        """Return the raw outputs in the photo's unit, (members,1,H,W)."""
+        ...
+
+
 class Solver(Protocol):
     """What groups and the loop need from a refiner: its components, and the functions of one step."""
 
@@ -63,7 +81,7 @@ class Solver(Protocol):
 
     def step(
         self,
-        state: Parameterization,
+        state: State,
         image: Tensor,
         linear: Tensor,
         condition: Condition,

@@ -40,7 +40,7 @@ from redepth.optim.loop import Loop, Watch
 from redepth.optim.outcome import OnStep, Outcome, closed
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
-from redepth.optim.problem import Problem
+from redepth.optim.problem import Problem, State
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 from redepth.runtime.device import indexed, is_out_of_memory, numerics
 
@@ -273,7 +273,7 @@ class Refiner:
 
     def step(
         self,
-        state: Parameterization,
+        state: State,
         image: Tensor,
         linear: Tensor,
         condition: Condition,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from redepth.registry import require
+from redepth.runtime.low_rank import adapted_layers, add_adapter, start_adapter
 
-NEEDED = ("peft", "vsd")
+EXTRA = "vsd"
+NEEDED = ("peft", EXTRA)
 """The package, and the extra that installs it."""
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -33,7 +33,7 @@ class LearnedCopies:
     """
 
     def __init__(self, network: nn.Module, rank: int, rate: float) -> None:
-        self._peft = require(*NEEDED)
+        require(*NEEDED)
         self._network, self._rank, self._rate = network, rank, rate
         layers = [n for n, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
         self._targets = [n for n in layers if n.endswith(ATTENTION)] or layers
@@ -47,7 +47,9 @@ class LearnedCopies:
             self._add(f"row{len(self._names)}")
         self._active = self._names[: len(members)]
         for name, member in zip(self._active, members, strict=True):
-            parameters = self._reset(name, member)
+            # From the member's own stream.
+            generator = torch.Generator().manual_seed(member)
+            parameters = start_adapter(self._network, name, generator)
             self._optimizers[name] = torch.optim.AdamW(parameters, lr=self._rate)
         self._enable(False)
 
@@ -58,7 +60,7 @@ class LearnedCopies:
         try:
             for i, name in enumerate(self._active):
                 self._turn = name
-                for layer in self._layers():
+                for layer in adapted_layers(self._network):
                     layer.set_adapter(name)
                 yield slice(i * share, (i + 1) * share)
         finally:
@@ -72,34 +74,9 @@ class LearnedCopies:
         optimizer.step()
 
     def _add(self, name: str) -> None:
-        config = self._peft.LoraConfig(
-            r=self._rank, lora_alpha=self._rank, target_modules=self._targets, init_lora_weights=False
-        )
-        # Its own initialisation reads the global generator; `_reset` replaces it.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # Several adapters in one model are intended.
-            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
-            self._peft.inject_adapter_in_model(config, self._network, adapter_name=name)
+        add_adapter(self._network, name, self._targets, self._rank, EXTRA)
         self._names.append(name)
 
-    def _reset(self, name: str, member: int) -> list[nn.Parameter]:
-        """Draw A from the member's own stream and set B to 0; return both of all layers."""
-        generator = torch.Generator().manual_seed(member)
-        found: list[nn.Parameter] = []
-        for layer in self._layers():
-            a, b = layer.lora_A[name].float().weight, layer.lora_B[name].float().weight
-            bound = a[0].numel() ** -0.5
-            drawn = (torch.rand(a.shape, generator=generator) * 2 - 1) * bound
-            with torch.no_grad():
-                a.copy_(drawn)
-                b.zero_()
-            found += [a.requires_grad_(), b.requires_grad_()]
-        return found
-
     def _enable(self, learned: bool) -> None:
-        for layer in self._layers():
+        for layer in adapted_layers(self._network):
             layer.enable_adapters(learned)
-
-    def _layers(self) -> list[Any]:
-        layer_type = self._peft.tuners.tuners_utils.BaseTunerLayer
-        return [module for module in self._network.modules() if isinstance(module, layer_type)]

@@ -15,6 +15,7 @@ from redepth.viz.color import (
     normals_to_rgb,
 )
 from redepth.viz.compare import comparison, side_by_side
+from redepth.viz.curves import curve_figure
 from redepth.viz.jpeg import jpeg_within
 from redepth.viz.losses import loss_figure
 from redepth.viz.normals import normals_at_size, normals_of, normals_picture
@@ -30,6 +31,7 @@ __all__ = [
     "card",
     "colorize",
     "comparison",
+    "curve_figure",
     "display_range",
     "in_notebook",
     "jpeg_within",

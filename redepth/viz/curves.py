@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redepth.viz.library import import_matplotlib
+
+if TYPE_CHECKING:  # matplotlib takes a while to import
+    from matplotlib.figure import Figure
 
 _PANEL = (4.2, 2.8)
 """Width and height of a panel in inches."""
@@ -19,13 +21,13 @@ _SMOOTHED = 0.05
 """Share of the steps over which a smoothed curve is averaged."""
 
 
-def curves_png(
+def curve_figure(
     curves: Mapping[str, Sequence[tuple[int, float]]],
     *,
     marks: Mapping[str, int] | None = None,
     smoothed: Sequence[str] = (),
-) -> bytes:
-    """Draw a panel for each curve, and return the picture as PNG.
+) -> Figure:
+    """Draw a panel for each curve. The figure is no part of pyplot: nothing has to be closed.
 
     Args:
         curves: title -> step and value of each point, in the order of the steps.
@@ -49,9 +51,7 @@ def curves_png(
         _mark(axes, points, (marks or {}).get(title))
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return figure
 
 
 def _draw(axes: Any, title: str, points: NDArray[np.float64], smoothed: bool) -> None:

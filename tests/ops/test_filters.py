@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from redepth.ops.filters import dilate, fill_holes, gaussian_blur, gradient, length, resample
+from redepth.ops.filters import (
+    dilate,
+    fill_holes,
+    gaussian_blur,
+    gradient,
+    length,
+    resample,
+    wide_gaussian_blur,
+)
 from tests.support.helpers import seeded
 
 
@@ -93,3 +101,9 @@ def test_resampling_is_bilinear_where_a_map_grows_and_a_mean_where_it_shrinks() 
 
 def test_a_single_value_fills_the_map() -> None:
     assert resample(torch.full((1, 1, 1, 5), 3.0), 4, 10).unique().tolist() == [3.0]
+
+
+@pytest.mark.parametrize("sigma", [0.7, 3.0, 40.0])
+def test_a_wide_blur_is_the_blur(sigma: float) -> None:
+    values = torch.rand(2, 3, 9, 14, generator=seeded(), dtype=torch.float64)
+    assert torch.allclose(wide_gaussian_blur(values, sigma), gaussian_blur(values, sigma), atol=1e-12)
