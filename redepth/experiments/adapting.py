@@ -15,9 +15,10 @@ from pathlib import Path
 
 from redepth import io
 from redepth.adaptation.record import CHECKPOINT, SUMMARY_FILE, Adapted, Event
+from redepth.adaptation.result import adapted_preset
 from redepth.adaptation.run import adapt
 from redepth.components import resolve
-from redepth.config import Component, Preset
+from redepth.config import Preset
 from redepth.errors import ConfigError
 from redepth.experiments.study import ArmRun, SceneSet, Study, open_scenes
 from redepth.experiments.unlabelled import ADAPTATION_SEED, KEEP_SEED, KEPT_SPLIT, Adaptation, write_photos
@@ -85,10 +86,8 @@ def measured_preset(study: Study, folder: Path, arm: ArmRun) -> Preset:
     """
     if arm.adapt is None:
         return arm.preset
-    checkpoint = (model_folder(folder, arm) / CHECKPOINT).resolve()
-    options = study.base.depth_model.options | {"checkpoint": str(checkpoint), "revision": None}
-    depth_model = Component.model_validate({"name": study.base.depth_model.name, **options})
-    return resolve(study.base.model_copy(update={"depth_model": depth_model}))
+    checkpoint = model_folder(folder, arm) / CHECKPOINT
+    return resolve(adapted_preset(study.base, checkpoint, study.base.depth_model.options.get("scale")))
 
 
 def seconds_of(adapted: Adapted, arm: ArmRun) -> float:

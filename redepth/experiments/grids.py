@@ -9,44 +9,17 @@ from typing import Any, Literal
 
 from redepth import priors, renderers
 from redepth.config import Component, Preset
-from redepth.config.adaptation import AdaptMethod
 from redepth.errors import ConfigError, RedepthError, nearest
+from redepth.experiments.adapt_arms import PER_PHOTO, adapt_arms
+from redepth.experiments.arms import NO_PRIOR, RANDOM_WEIGHTS, Arm, has_option, no_random_weights
 from redepth.experiments.known_points import COUNTS
-from redepth.experiments.unlabelled import FEWER, KEPT_SPLIT, MORE, PHOTOS, Adaptation
+from redepth.experiments.unlabelled import KEPT_SPLIT
 from redepth.optim.objectives import GUIDE_WEIGHTS
-from redepth.registry import Registry, options_schema
+from redepth.registry import options_schema
 
 GUIDE = "optim.objectives.anchors"
 
 Plot = Literal["arms", "scenes", "members", "factors", "points", "photos"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant of a comparison.
-
-    Attributes:
-        name: its name in tables and plots.
-        overrides: overrides of the preset, ``key.path=value``.
-        teacher: if a `Teacher` replaces the prior, how far its surface lies from the initial prediction (0)
-            to the truth (1); None keeps the preset's prior.
-        parts: sizes of disjoint parts of the ensemble; each is a separate arm with the name ``N = size``.
-        factor: the factor of `FACTORS` that the arm varies.
-        extra: whether the arm runs only when it is named on the command line.
-        obstacle: why the preset cannot have this arm; empty if it can.
-        points: number of known points that pull on the surface and align it; None: the protocol aligns.
-        adapt: how its depth model is adapted first, once for each set of scenes; None: it is not.
-    """
-
-    name: str
-    overrides: tuple[str, ...] = ()
-    teacher: float | None = None
-    parts: tuple[int, ...] = ()
-    factor: str = ""
-    extra: bool = False
-    obstacle: str = ""
-    points: int | None = None
-    adapt: Adaptation | None = None
 
 
 @dataclass(frozen=True)
@@ -151,19 +124,13 @@ def _ensemble(preset: Preset) -> list[Arm]:
 # --- the prior ------------------------------------------------------------------------------------
 
 EMBEDDED_KIND = "pixel-diffusion"
-RANDOM_WEIGHTS, NO_PRIOR = ("prior.weights=random",), ("optim.prior_weight=0",)
-
-
-def _no_random_weights(prior: str) -> str:
-    """Return why a prior cannot have random weights; empty if it can."""
-    return "" if _has(priors.REGISTRY, prior, "weights") else f"the prior '{prior}' has no random weights"
 
 
 def _prior(preset: Preset) -> list[Arm]:
     name = preset.prior.name
-    no_random = _no_random_weights(name)
+    no_random = no_random_weights(name)
     no_condition = foreign = ""
-    if not _has(priors.REGISTRY, name, "condition_on"):
+    if not has_option(priors.REGISTRY, name, "condition_on"):
         no_condition = f"the prior '{name}' is conditioned on neither photo nor light"
     if name != EMBEDDED_KIND:
         foreign = f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{name}'"
@@ -194,7 +161,7 @@ def _renderer(preset: Preset) -> list[Arm]:
     The prior's light condition is trained on Blinn-Phong's lights; the lights of other renderers may have
     another meaning.
     """
-    if _has(priors.REGISTRY, preset.prior.name, "condition_on"):
+    if has_option(priors.REGISTRY, preset.prior.name, "condition_on"):
         photo_only, obstacle = ["prior.condition_on=photo"], ""
     else:
         photo_only, obstacle = [], f"the prior '{preset.prior.name}' is not conditioned on the light"
@@ -317,69 +284,6 @@ def points_name(count: int) -> str:
     return f"{count} points"
 
 
-# --- adaptation -----------------------------------------------------------------------------------
-
-PER_PHOTO = "per photo"
-
-
-def _adapt(preset: Preset) -> list[Arm]:
-    """Return refinement photo by photo, and the ways to adapt the depth model once for all photos."""
-    return [
-        Arm(PER_PHOTO),
-        _adapt_arm("distil", "distil"),
-        *(_adapt_arm(f"distil, {count} photos", "distil", photos=count) for count in FEWER),
-        _adapt_arm("score", "score"),
-        *(arm for method in ("distil", "score") for arm in _adapt_controls(preset, method)),
-        _adapt_arm("distil + per photo", "distil", refine=True),
-        *(_adapt_arm(f"distil, {count} photos", "distil", photos=count, extra=True) for count in MORE),
-        _adapt_arm("distil, nothing kept", "distil", keep=0, extra=True),
-    ]
-
-
-def _adapt_controls(preset: Preset, method: AdaptMethod) -> list[Arm]:
-    """Return a method without what the prior knows. It learns from any refinement: few could be trusted."""
-    obstacle, any_photo = (
-        _no_random_weights(preset.prior.name),
-        ("adapt.trust.flagged=true", "adapt.trust.least=0"),
-    )
-    random, none = (*RANDOM_WEIGHTS, *any_photo), (*NO_PRIOR, *any_photo)
-    return [
-        _adapt_arm(f"{method}, random weights", method, "random weights", random, obstacle=obstacle),
-        _adapt_arm(f"{method}, smoothness only", method, "smoothness only", none),
-    ]
-
-
-def _adapt_arm(
-    name: str,
-    method: AdaptMethod,
-    prior: str = "trained",
-    overrides: tuple[str, ...] = (),
-    *,
-    photos: int = PHOTOS,
-    keep: int = PHOTOS,
-    refine: bool = False,
-    extra: bool = False,
-    obstacle: str = "",
-) -> Arm:
-    model = f"{method}, {prior}, {photos} photos, {keep} kept"
-    adaptation = Adaptation(name=model, prior=prior, photos=photos, keep=keep, refine=refine)
-    overrides = (f"adapt.method={method}", *overrides)
-    varied = method == "distil" and prior == "trained" and keep == PHOTOS and not refine
-    return Arm(
-        name,
-        overrides,
-        factor="photos" if varied else "",
-        extra=extra,
-        obstacle=obstacle,
-        adapt=adaptation,
-    )
-
-
-def _has(registry: Registry, name: str, option: str) -> bool:
-    """Return whether a component has an option."""
-    return option in options_schema(registry.get(name)).model_fields
-
-
 _EXPERIMENTS = (
     Experiment(
         "targets",
@@ -439,7 +343,7 @@ _EXPERIMENTS = (
     Experiment(
         "adapt",
         "Can the depth model learn from many photos at once, without labels, so that none has to be refined?",
-        _adapt,
+        adapt_arms,
         reference=PER_PHOTO,
         splits=("relief", "shapes"),
         plot="photos",

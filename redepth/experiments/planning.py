@@ -12,7 +12,8 @@ from redepth.components import captioner_of, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
-from redepth.experiments.grids import UNSHIFTED, Arm, Experiment, experiment
+from redepth.experiments.arms import Arm
+from redepth.experiments.grids import UNSHIFTED, Experiment, experiment
 from redepth.experiments.study import (
     EVALUATION_SEED,
     SYNTHETIC,

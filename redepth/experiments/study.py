@@ -49,7 +49,7 @@ class SceneSet(BaseModel):
 
 
 class ArmRun(BaseModel):
-    """An arm with its resolved preset; see `grids.Arm`.
+    """An arm with its resolved preset; see `arms.Arm`.
 
     Attributes:
         label: name of the arm in rows and tables; empty if it is the name in the study. The adaptation of an
