@@ -131,6 +131,8 @@ def _measured(result: Adapted) -> str:
             "",
             "The distance is SI-log with the refinement of the photo as the truth; no ground truth was used.",
         ]
+        if result.chosen == 0:
+            rows += ["", "No step was better than the start: these are the weights of the start."]
     if result.predict_seconds and result.refine_seconds:
         rows += [
             "",

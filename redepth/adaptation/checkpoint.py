@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,8 @@ def write_checkpoint(model: DepthModel, start: Start, card: str, folder: Path) -
     assert isinstance(model, Adaptable)
     with io.replaced_folder(folder, FILES, RECORD) as new:
         model.save_checkpoint(new)
+        # The library of the weights lets nobody but their owner read them.
+        shutil.copymode(new / "config.json", new / RECORD)
         if isinstance(model, Backbone) and not (new / PREPROCESSOR).is_file():
             settings = start.preprocessor or preprocessor_settings(model.preprocessing)
             io.save_json(new / PREPROCESSOR, settings)

@@ -97,4 +97,3 @@ class Processes:
         """Disconnect from the other processes."""
         if self.accelerator is not None:
             self.accelerator.end_training()
-            torch.distributed.destroy_process_group()

@@ -25,7 +25,6 @@ from redepth.runtime.resume import Identity, first_difference
 
 ADAPT_FILE, ADAPT_KIND = "adapt.json", "adaptation"
 REFINED, TRAINING, CHECKPOINT = "refined", "training", "checkpoint"
-LOG_FILE = "log.jsonl"
 PRESET_FILE, REPORT_FILE, SUMMARY_FILE = "preset.yaml", "report.html", "summary.json"
 
 NOT_COMPARED: dict[str, Any] = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 from redepth import io
+from redepth.adaptation.lessons import TOTAL
 from redepth.adaptation.record import CHECKPOINT, PRESET_FILE, REPORT_FILE, Adapted, Job
+from redepth.adaptation.state import read_log
 from redepth.config.units import duration
 from redepth.viz import curve_figure, pages
 
@@ -68,15 +69,27 @@ def write_report(job: Job, result: Adapted, losses: Mapping[str, Curve], held_ou
     io.save_text(result.folder / REPORT_FILE, pages.page("redepth adapt", parts))
 
 
-def read_losses(log: Path) -> dict[str, Curve]:
-    """Return the curves in a training's log, ``log.jsonl``: of its steps alone, each step once."""
-    curves: dict[str, dict[int, float]] = {}
-    for line in io.read_text(log, limit=2**31).splitlines() if log.is_file() else ():
-        row = json.loads(line)
-        for name, value in (row.get("losses") or {}).items():
-            if isinstance(value, int | float):
-                curves.setdefault(name, {})[int(row["step"])] = float(value)
-    return {name: sorted(points.items()) for name, points in curves.items()}
+def read_losses(training: Path) -> dict[str, Curve]:
+    """Return the curves in a training's log: the loss of each step, and its parts where there are several.
+
+    Args:
+        training: folder of the training.
+    """
+    curves: dict[str, Curve] = {}
+    for row in read_log(training):
+        if "loss" not in row:
+            continue
+        parts = {"loss": row["loss"]}
+        for lesson, losses in row["losses"].items():
+            several = len(row["losses"]) > 1 or len(losses) > 1
+            named = {
+                lesson if name == TOTAL else f"{lesson}: {name}": value for name, value in losses.items()
+            }
+            parts |= named if several else {}
+        for name, value in parts.items():
+            if value is not None:
+                curves.setdefault(name, []).append((row["step"], value))
+    return curves
 
 
 def _title(job: Job, result: Adapted) -> str:
@@ -141,8 +154,7 @@ def _times(result: Adapted) -> list[tuple[str, str]]:
 
 
 def _curves(result: Adapted, losses: Mapping[str, Curve]) -> str:
-    curves: dict[str, Curve] = {f"loss: {name}": points for name, points in losses.items() if points}
-    noisy = list(curves)
+    curves, noisy = dict(losses), list(losses)
     validated = [(v.step, v.distance) for v in result.validations]
     if validated:
         curves = {VALIDATION: validated, **curves}

@@ -19,7 +19,6 @@ from redepth.adaptation.methods import Material, photo_distance, relative_depth_
 from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.pictures import SIDE, held_out_pictures
 from redepth.adaptation.record import (
-    LOG_FILE,
     PRESET_FILE,
     SUMMARY_FILE,
     TRAINING,
@@ -88,7 +87,7 @@ def write_result(
     write_checkpoint(model, start, model_card(job, result, start, scale), result.checkpoint)
     result = result.model_copy(update={"files": io.manifest(result.checkpoint / name for name in FILES)})
     io.save_text(folder / PRESET_FILE, adapted_preset(job.preset, result.checkpoint, scale).to_yaml())
-    write_report(job, result, read_losses(folder / TRAINING / LOG_FILE), held_out)
+    write_report(job, result, read_losses(folder / TRAINING), held_out)
     io.save_json(folder / SUMMARY_FILE, result.model_dump(mode="json"))
     return result
 

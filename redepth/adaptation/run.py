@@ -140,8 +140,8 @@ def _check_apart(photos: Sequence[PhotoFile], keep: Sequence[PhotoFile]) -> None
     for photo in keep:
         if photo.sha256 in learned:
             raise InputError(
-                f"{photo.path}: the model cannot learn from this photo and stay as it is on it; leave it out of "
-                "--keep or of the photos"
+                f"{photo.path}: the model cannot learn from this photo and stay as it is on it; leave it out "
+                "of --keep or of the photos"
             )
 
 
@@ -220,18 +220,18 @@ class _Call:
 
     def check(self, photos: Sequence[PhotoFile], checked: set[str]) -> list[PhotoFile]:
         """Decode all photos, except those with these hashes; return those that can be used."""
-        usable = []
-        for done, photo in enumerate(photos, 1):
+        left = [photo for photo in photos if photo.sha256 not in checked]
+        damaged = set()
+        for done, photo in enumerate(left, 1):
             problem = ""
             try:
-                if photo.sha256 not in checked:
-                    photo_files.check([photo], self.max_pixels)
-                usable.append(photo)
+                photo_files.check([photo], self.max_pixels)
             except InputError as error:
                 problem = str(error)
+                damaged.add(photo.sha256)
                 self.leave_out(photo.name, problem, failed=True)
-            self.on_event(Event("check", done, len(photos), problem or photo.name, bool(problem)))
-        return usable
+            self.on_event(Event("check", done, len(left), problem or photo.name, bool(problem)))
+        return [photo for photo in photos if photo.sha256 not in damaged]
 
     def leave_out(self, name: str, why: str, *, failed: bool = False) -> None:
         """Note why a photo is not used."""

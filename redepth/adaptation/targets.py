@@ -206,8 +206,8 @@ def require_trusted(rows: Mapping[str, TargetRow], what: str = "photos") -> dict
         listed = ", ".join(f"{kind}: {count}" for kind, count in counts.most_common())
         raise InputError(
             f"none of {len(rows)} refined {what} can be trusted ({listed or 'all failed'}): look at some of "
-            "them with redepth refine, then change the preset, or accept them with adapt.trust.flagged=true "
-            "or a lower adapt.trust.least"
+            "them with redepth refine, then change the preset or its diagnostics.thresholds, or accept them "
+            "with adapt.trust.flagged=true or a lower adapt.trust.least"
         )
     return trusted
 
@@ -340,14 +340,13 @@ def judged(row: TargetRow, folder: Path, preset: Preset) -> TargetRow:
         Measured.of_record(name, found).signature(thresholds) for name, found in row.diagnostics.items()
     ]
     flagged = [signature for signature in signatures if signature.flagged]
-    reasons = [] if trust.flagged else [_above(s.title, s.value, s.threshold) for s in flagged]
+    uncertain = "" if preset.diagnostics.calibrated_for else " (not calibrated for this preset)"
+    reasons = [
+        f"{s.title}{uncertain}: {s.value:.2g}, above {s.threshold:.2g}" for s in flagged if not trust.flagged
+    ]
     if row.agreement < trust.least:
         reasons.append(f"the members disagree: mean trust {row.agreement:.2g}, below {trust.least:.2g}")
     return row.model_copy(update={"flagged": {s.name: s.value for s in flagged}, "reasons": reasons})
-
-
-def _above(title: str, value: float | None, threshold: float) -> str:
-    return f"{title}: {value:.2g}, above {threshold:.2g}"
 
 
 def _kinds(row: TargetRow) -> Iterable[str]:

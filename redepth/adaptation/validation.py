@@ -14,8 +14,8 @@ from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.targets import Target, TargetRow, load_target
 from redepth.contracts import DepthModel
 
-SMALLEST = 1e-6
-"""Least relative depth, as a share of the refined depth's mean."""
+SMALLEST = 0.01
+"""Relative depth below this share of the refined depth's mean counts as this: its logarithm has no bound."""
 
 
 @torch.no_grad()

@@ -36,12 +36,17 @@ def wide_gaussian_blur(values: Tensor, sigma: float) -> Tensor:
 def _blurring(size: int, sigma: float, *, like: Tensor) -> Tensor:
     """Return the matrix (size, size) of a blur along one axis, whose border is repeated."""
     kernel = _gaussian(like, sigma)
-    reach = len(kernel) // 2
+    kernel, reach = kernel / kernel.sum(), len(kernel) // 2
     pixels = torch.arange(size, device=like.device)
-    offsets = torch.arange(-reach, reach + 1, device=like.device)
-    sources = (pixels[:, None] + offsets).clamp(0, size - 1)
-    weights = (kernel / kernel.sum()).expand(size, -1)
-    return torch.zeros(size, size, dtype=like.dtype, device=like.device).scatter_add(1, sources, weights)
+    offsets = pixels - pixels[:, None]
+    inside = kernel[(offsets + reach).clamp(0, 2 * reach)]
+    matrix = torch.where(offsets.abs() <= reach, inside, torch.zeros_like(inside))
+    # What lies before the first pixel counts as it, and by symmetry for the last one.
+    last = reach - 1 - pixels
+    before = torch.where(last >= 0, kernel.cumsum(0)[last.clamp(min=0)], torch.zeros_like(kernel[:1]))
+    matrix[:, 0] += before
+    matrix[:, -1] += before.flip(0)
+    return matrix
 
 
 def gaussian_sum(values: Tensor, sigma: float, *, closed: bool = False) -> Tensor:

@@ -90,17 +90,23 @@ def test_names_are_text(tmp_path: Path) -> None:
     assert html.count("&lt;script&gt;") >= 5
 
 
-def test_losses_are_read_from_the_log_each_step_once(tmp_path: Path) -> None:
+def test_losses_are_read_from_the_log_with_their_parts(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    assert read_losses(log) == {}
+    assert read_losses(tmp_path) == {}
     rows: list[dict[str, Any]] = [
-        {"step": 1, "losses": {"total": 3.0, "learn.distil": 2.0}},
-        {"step": 2, "losses": {"total": 2.0, "learn.distil": None}},
-        {"step": 2, "distance": 8.0},
-        {"step": 2, "losses": {"total": 1.5}},
+        {"step": 1, "loss": 3.5, "losses": {"learn": {"total": 3.0, "distil": 2.0}, "keep": {"total": 0.5}}},
+        {"step": 1, "distance": 8.0},
+        {"step": 2, "loss": 2.5, "losses": {"learn": {"total": 2.0, "distil": None}, "keep": {"total": 0.5}}},
     ]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_losses(log) == {"total": [(1, 3.0), (2, 1.5)], "learn.distil": [(1, 2.0)]}
+    assert read_losses(tmp_path) == {
+        "loss": [(1, 3.5), (2, 2.5)],
+        "learn": [(1, 3.0), (2, 2.0)],
+        "learn: distil": [(1, 2.0)],
+        "keep": [(1, 0.5), (2, 0.5)],
+    }
+    log.write_text(json.dumps({"step": 1, "loss": 3.0, "losses": {"learn": {"total": 3.0}}}) + "\n")
+    assert read_losses(tmp_path) == {"loss": [(1, 3.0)]}
 
 
 def test_pictures_share_the_range_of_the_refinement() -> None:

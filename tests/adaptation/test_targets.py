@@ -288,8 +288,10 @@ def test_a_flagged_photo_is_left_out_unless_it_is_accepted(made: Made) -> None:
     row = with_value(made.rows["a.png"], "over_smoothing", 0.3)
     found = judged(row, made.folder, preset())
     assert found.flagged == {"over_smoothing": 0.3}
-    assert found.reasons == ["over-smoothing: 0.3, above 0.11"]
+    assert found.reasons == ["over-smoothing (not calibrated for this preset): 0.3, above 0.11"]
     assert not found.trusted
+    calibrated = resolve(load_preset("embedded"))
+    assert judged(row, made.folder, calibrated).reasons == ["over-smoothing: 0.3, above 0.11"]
     accepted = judged(row, made.folder, preset("adapt.trust.flagged=true"))
     assert (accepted.flagged, accepted.trusted) == ({"over_smoothing": 0.3}, True)
     raised = judged(row, made.folder, preset("diagnostics.thresholds.over_smoothing=0.4"))
@@ -327,7 +329,7 @@ def test_without_any_trusted_photo_the_error_says_why_and_what_to_do(made: Made)
         require_trusted(rows, "held-out photos")
     message = str(error.value)
     assert "none of 2 refined held-out photos" in message
-    assert "sky geometry: 2" in message
+    assert "sky geometry (not calibrated for this preset): 2" in message
     assert "the members disagree: 2" in message
     assert "adapt.trust.flagged=true" in message
     assert require_trusted({**rows, "c.png": made.rows["c.png"]}) == {"c.png": made.rows["c.png"]}

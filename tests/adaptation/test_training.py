@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,9 @@ def test_the_norm_of_the_gradient_is_clipped_and_logged(photos: list[PhotoFile],
     # AdamW's first moment after one step is a tenth of the gradient.
     for stored, norm in ((free, whole), (clipped, 1e-3)):
         moments = stored[1]["optimizer exp_avg"].values()
-        assert 10 * float(sum(m.double().square().sum() for m in moments) ** 0.5) == pytest.approx(norm, rel=1e-3)
+        assert 10 * float(sum(m.double().square().sum() for m in moments) ** 0.5) == pytest.approx(
+            norm, rel=1e-3
+        )
 
 
 def identity_in(folder: Path) -> dict[str, Any]:
@@ -123,7 +126,7 @@ def test_the_rate_rises_and_falls_to_zero() -> None:
     assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
     assert factors[4] == 1.0
     assert factors[12] == pytest.approx(0.5)
-    assert all(a >= b for a, b in zip(factors[4:], factors[5:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[4:]))
     assert rate_factor(20, 4, 20) == pytest.approx(0.0)
     assert rate_factor(0, 0, 1) == 1.0
 
@@ -160,9 +163,7 @@ def test_it_stops_early_and_a_model_that_got_worse_stays_as_it_was(
     photos: list[PhotoFile], tmp_path: Path
 ) -> None:
     values = {step: 1.0 + step for step in range(0, 30, 3)}
-    model, trained = run(
-        tmp_path, photos, steps=30, patience=2, validation=distances_of(values, photos)
-    )
+    model, trained = run(tmp_path, photos, steps=30, patience=2, validation=distances_of(values, photos))
     assert (trained.steps, trained.chosen, trained.finished) == (6, 0, True)
     assert trained.stopped == "2 validations without improvement since step 0"
     assert same(weights(model), weights(tiny_depth_model()))
@@ -224,7 +225,7 @@ def test_bfloat16_is_that_of_the_network_alone(photos: list[PhotoFile], tmp_path
 
     lessons = [Lesson("learn", tuple(photos), 2, loss)]
     half, _ = run(tmp_path / "half", photos, lessons=lessons, precision="bfloat16", validation=None)
-    full, _ = run(tmp_path / "full", photos, lessons=lessons, precision="float32", validation=None)
+    run(tmp_path / "full", photos, lessons=lessons, precision="float32", validation=None)
     assert types == {(torch.float32, torch.float32)}
     assert {p.dtype for p in half.network().parameters()} == {torch.float32}
     first, second = (state.read_log(tmp_path / name)[0]["loss"] for name in ("half", "full"))

@@ -104,6 +104,7 @@ def test_a_single_value_fills_the_map() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.7, 3.0, 40.0])
-def test_a_wide_blur_is_the_blur(sigma: float) -> None:
-    values = torch.rand(2, 3, 9, 14, generator=seeded(), dtype=torch.float64)
+@pytest.mark.parametrize("size", [(9, 14), (1, 5), (2, 3)])
+def test_a_wide_blur_is_the_blur(sigma: float, size: tuple[int, int], device: torch.device) -> None:
+    values = torch.rand(2, 3, *size, generator=seeded(), dtype=torch.float64).to(device)
     assert torch.allclose(wide_gaussian_blur(values, sigma), gaussian_blur(values, sigma), atol=1e-12)

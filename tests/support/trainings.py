@@ -40,7 +40,7 @@ def grey(image: Tensor) -> Tensor:
 
 
 class LikeGrey:
-    """The squared distance of a prediction to the photo's grey, plus a random number's share of the output."""
+    """The squared distance of a prediction to the photo's grey, to which random numbers are added."""
 
     def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
