@@ -224,6 +224,7 @@ def test_one_that_was_ended_continues_to_the_same_weights(made: Made, tmp_path: 
     assert again.validations == made.result.validations
 
 
+@pytest.mark.slow
 def test_fresh_trains_again_and_keeps_refinements_that_hold(made: Made, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made.result.folder, tmp_path / "out"))
     events: list[Event] = []
@@ -240,6 +241,7 @@ def test_a_damaged_checkpoint_is_written_again_from_the_state(made: Made, tmp_pa
     assert same(weights(result), made.weights)
 
 
+@pytest.mark.slow
 def test_the_time_limit_gives_the_best_so_far_and_the_next_call_continues(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +377,7 @@ def test_score_needs_no_refinement_of_what_it_learns_from(learns: str, made: Mad
     assert "photos to keep" in html
 
 
+@pytest.mark.slow
 def test_without_held_out_photos_the_last_weights_are_the_result(made: Made, tmp_path: Path) -> None:
     result = made.adapt(tmp_path, "adapt.held_out=0", "adapt.steps=3")
     assert (result.before, result.after, result.chosen, result.held_out) == (None, None, 3, [])
@@ -383,6 +386,7 @@ def test_without_held_out_photos_the_last_weights_are_the_result(made: Made, tmp
     assert "No photos were held out" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_photos_to_keep_change_what_is_learned(made: Made, tmp_path: Path) -> None:
     keep = [write_photo(tmp_path / "kept.png", 9)]
     result = made.adapt(tmp_path / "out", "adapt.steps=2", "adapt.anchor.keep_photos=1", keep=keep)

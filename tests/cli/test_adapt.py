@@ -106,6 +106,7 @@ def test_quiet_leaves_the_files_alone(made: Made, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_training_keeps_the_state_and_says_how_to_continue(
     number: int, code: int, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
