@@ -134,6 +134,10 @@ def preset_today(options: list[str]) -> Preset:
 def is_of_todays_preset(study: Study, options: list[str]) -> bool:
     """Return whether a stored study was measured with the preset that its arguments stand for today.
 
-    An option that was added since has its default in both.
+    An option that was added since has its default in both. How models are adapted is no part of the hash, and
+    counts for the experiment `adapt` alone.
     """
-    return preset_sha256(resolve(study.base)) == preset_sha256(preset_today(options))
+    measured, today = resolve(study.base), preset_today(options)
+    if study.experiment == "adapt" and measured.adapt != today.adapt:
+        return False
+    return preset_sha256(measured) == preset_sha256(today)

@@ -84,6 +84,8 @@ def preset_note(study: Study, options: list[str]) -> str:
     if is_of_todays_preset(study, options):
         return f"{note}."
     today = preset_sha256(preset_today(options))[:HASH_DIGITS]
+    if today in note:
+        return f"{note}: **measured with other settings of `adapt`** than today's."
     return f"{note}: **measured with another preset**, today's is `{today}`."
 
 
@@ -92,7 +94,8 @@ def tuning_table() -> str:
     rows, outdated = [], []
     for name in TUNED:
         study = stored_study(TUNING / name)
-        (cell,) = summarize(study, stored_rows(TUNING / name))
+        cells = summarize(study, stored_rows(TUNING / name))
+        (cell,) = (cell for cell in cells if cell.split != study.grid.besides)
         wins = f"{100 * cell.wins:.0f} %"
         rows.append([f"`{name}`", cell.scenes, str(cell.images), percent(cell.change, cell.images), wins])
         if not is_of_todays_preset(study, tuning_arguments(name)):

@@ -22,7 +22,7 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift, cost or anchors."
+            metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift, cost, anchors or adapt."
         ),
     ],
     preset: options.PresetName = "embedded",
@@ -82,7 +82,14 @@ def experiment(
     resources = options.resources(workers, None, threads, device)
     with results_folder(where), progress.resumable_tasks(where, len(planned.tasks())) as on_done:
         rows, failures = run.run_study(
-            planned, where, resources, device=device, fresh=fresh, max_pixels=max_pixels, on_done=on_done
+            planned,
+            where,
+            resources,
+            device=device,
+            fresh=fresh,
+            max_pixels=max_pixels,
+            on_done=on_done,
+            on_adapt=progress.adaptations(),
         )
     for (arm, scene), error in failures.items():
         console.complain(f"{scene} ({arm}): {error}")

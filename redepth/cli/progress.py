@@ -295,10 +295,34 @@ def _stage_bars() -> Iterator[OnEvent]:
         yield on_event
 
 
-class _StageLines:
-    """Prints a line for each photo that is refined; of other stages one at every tenth."""
+def adaptations() -> Callable[[str, Event], None]:
+    """Show the stages of several adaptations by name; they may run in other processes, so it is picklable."""
+    return _complain_of_failures_in if console.is_quiet() else _AdaptationLines()
+
+
+def _complain_of_failures_in(name: str, event: Event) -> None:
+    _complain_of_failures(event)
+
+
+class _AdaptationLines:
+    """Prints the lines of each adaptation after its name."""
 
     def __init__(self) -> None:
+        self._lines: dict[str, _StageLines] = {}
+
+    def __call__(self, name: str, event: Event) -> None:
+        self._lines.setdefault(name, _StageLines(f"{name}: "))(event)
+
+
+class _StageLines:
+    """Prints a line for each photo that is refined; of other stages one at every tenth.
+
+    Args:
+        title: before each line.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self._title = title
         self._stage = ""
         self._printed = -1
         self._time = _TimeLeft()
@@ -315,7 +339,7 @@ class _StageLines:
             return
         self._printed = tenth
         text = f": {event.text}" if event.text else ""
-        _line(f"{event.stage} {event.done}/{event.total}{text}{left}")
+        _line(f"{self._title}{event.stage} {event.done}/{event.total}{text}{left}")
 
 
 class _TimeLeft:

@@ -10,39 +10,16 @@ from typing import Any, Literal
 from redepth import priors, renderers
 from redepth.config import Component, Preset
 from redepth.errors import ConfigError, RedepthError, nearest
+from redepth.experiments.adapt_arms import PER_PHOTO, adapt_arms
+from redepth.experiments.arms import NO_PRIOR, RANDOM_WEIGHTS, Arm, has_option, no_random_weights
 from redepth.experiments.known_points import COUNTS
+from redepth.experiments.unlabelled import KEPT_SPLIT
 from redepth.optim.objectives import GUIDE_WEIGHTS
-from redepth.registry import Registry, options_schema
+from redepth.registry import options_schema
 
 GUIDE = "optim.objectives.anchors"
 
-Plot = Literal["arms", "scenes", "members", "factors", "points"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant of a comparison.
-
-    Attributes:
-        name: its name in tables and plots.
-        overrides: overrides of the preset, ``key.path=value``.
-        teacher: if a `Teacher` replaces the prior, how far its surface lies from the initial prediction (0)
-            to the truth (1); None keeps the preset's prior.
-        parts: sizes of disjoint parts of the ensemble; each is a separate arm with the name ``N = size``.
-        factor: the factor of `FACTORS` that the arm varies.
-        extra: whether the arm runs only when it is named on the command line.
-        obstacle: why the preset cannot have this arm; empty if it can.
-        points: number of known points that pull on the surface and align it; None: the protocol aligns.
-    """
-
-    name: str
-    overrides: tuple[str, ...] = ()
-    teacher: float | None = None
-    parts: tuple[int, ...] = ()
-    factor: str = ""
-    extra: bool = False
-    obstacle: str = ""
-    points: int | None = None
+Plot = Literal["arms", "scenes", "members", "factors", "points", "photos"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +34,11 @@ class Experiment:
         splits: splits of the synthetic scenes.
         strengths: strengths of their shifts.
         plot: the rows or axis of the plot: ``arms``, ``scenes``, the number of ``members``, a panel for
-            each of the ``factors``, or the number of ``points``.
+            each of the ``factors``, the number of ``points``, or the number of ``photos``.
         columns: columns of the table besides those of every experiment; keys of `summary.COLUMNS`.
         pictures: whether sheets of a few scenes are drawn.
         by_scene: whether all arms of a scene run before the next scene, so that the first are complete.
+        besides: a split that every arm is measured on besides, in the table a column; empty for none.
     """
 
     name: str
@@ -73,6 +51,7 @@ class Experiment:
     columns: tuple[str, ...] = ()
     pictures: bool = False
     by_scene: bool = False
+    besides: str = ""
 
 
 def experiment(name: str) -> Experiment:
@@ -149,21 +128,20 @@ EMBEDDED_KIND = "pixel-diffusion"
 
 def _prior(preset: Preset) -> list[Arm]:
     name = preset.prior.name
-    no_condition = no_random = foreign = ""
-    if not _has(priors.REGISTRY, name, "condition_on"):
+    no_random = no_random_weights(name)
+    no_condition = foreign = ""
+    if not has_option(priors.REGISTRY, name, "condition_on"):
         no_condition = f"the prior '{name}' is conditioned on neither photo nor light"
-    if not _has(priors.REGISTRY, name, "weights"):
-        no_random = f"the prior '{name}' has no random weights"
     if name != EMBEDDED_KIND:
         foreign = f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{name}'"
     other = ("prior.checkpoint=embedded:smooth-relighting-prior", "prior.revision=null")
     generic = ("prior.checkpoint=embedded:relief-prior", "prior.revision=null", "prior.guidance_scale=1")
     return [
         Arm("trained"),
-        Arm("random weights", ("prior.weights=random",), obstacle=no_random),
+        Arm("random weights", RANDOM_WEIGHTS, obstacle=no_random),
         Arm("of another domain", other, obstacle=foreign),
         Arm("unconditional", generic, obstacle=foreign),
-        Arm("smoothness only", ("optim.prior_weight=0",)),
+        Arm("smoothness only", NO_PRIOR),
         Arm("oracle", teacher=1.0),
         Arm("imperfect teacher", teacher=0.5),
         Arm("told the photo only", ("prior.condition_on=photo",), extra=True, obstacle=no_condition),
@@ -183,7 +161,7 @@ def _renderer(preset: Preset) -> list[Arm]:
     The prior's light condition is trained on Blinn-Phong's lights; the lights of other renderers may have
     another meaning.
     """
-    if _has(priors.REGISTRY, preset.prior.name, "condition_on"):
+    if has_option(priors.REGISTRY, preset.prior.name, "condition_on"):
         photo_only, obstacle = ["prior.condition_on=photo"], ""
     else:
         photo_only, obstacle = [], f"the prior '{preset.prior.name}' is not conditioned on the light"
@@ -306,11 +284,6 @@ def points_name(count: int) -> str:
     return f"{count} points"
 
 
-def _has(registry: Registry, name: str, option: str) -> bool:
-    """Return whether a component has an option."""
-    return option in options_schema(registry.get(name)).model_fields
-
-
 _EXPERIMENTS = (
     Experiment(
         "targets",
@@ -366,6 +339,16 @@ _EXPERIMENTS = (
         plot="points",
         columns=("abs_rel",),
         by_scene=True,
+    ),
+    Experiment(
+        "adapt",
+        "Can the depth model learn from many photos at once, without labels, so that none has to be refined?",
+        adapt_arms,
+        reference=PER_PHOTO,
+        splits=("relief", "shapes"),
+        plot="photos",
+        columns=("besides", "adaptation"),
+        besides=KEPT_SPLIT,
     ),
 )
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redepth import depth_models, priors, renderers
+from redepth.adaptation.learned import check_adaptable
 from redepth.checkpoints import EMBEDDED
 from redepth.components import captioner_of, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
-from redepth.experiments.grids import UNSHIFTED, Arm, Experiment, experiment
+from redepth.experiments.arms import Arm
+from redepth.experiments.grids import UNSHIFTED, Experiment, experiment
 from redepth.experiments.study import (
     EVALUATION_SEED,
     SYNTHETIC,
@@ -95,7 +97,7 @@ def plan(
             raise ConfigError(f"splits and strengths are of the data set {SYNTHETIC}; {dataset} has none")
         protocol, images_of_dataset = _dataset_images(dataset, options or {}, images, tuning)
         sets = [images_of_dataset]
-    runs = _arm_runs(name, chosen_arms, base, synthetic, skipped)
+    runs = _arm_runs(name, chosen_arms, base, sets if synthetic else [], skipped)
     study = Study(
         experiment=name,
         dataset=dataset,
@@ -157,9 +159,11 @@ def _chosen_arms(grid: Experiment, base: Preset, names: Sequence[str]) -> list[A
 
 
 def _arm_runs(
-    name: str, arms: Sequence[Arm], base: Preset, synthetic: bool, skipped: dict[str, str]
+    name: str, arms: Sequence[Arm], base: Preset, scenes: Sequence[SceneSet], skipped: dict[str, str]
 ) -> dict[str, ArmRun]:
     """Resolve the arms; those that cannot run go to ``skipped`` with their reasons.
+
+    ``scenes`` are the sets of synthetic scenes; empty for other data.
 
     Raises:
         ConfigError: if no arm can run.
@@ -172,24 +176,46 @@ def _arm_runs(
     runs: dict[str, ArmRun] = {}
     for arm in arms:
         try:
-            runs[arm.name] = _arm_run(arm, base, synthetic)
+            runs[arm.name] = _arm_run(arm, base, synthetic=bool(scenes))
         except RedepthError as error:
             skipped[arm.name] = str(error)
     if not runs:
         reasons = "; ".join(f"{skipped_name}: {reason}" for skipped_name, reason in skipped.items())
         raise ConfigError(f"no arm of {name} can run: {reasons}")
-    return runs
+    return _for_each_set(runs, [s for s in scenes if s.split != experiment(name).besides])
 
 
-def _arm_run(arm: Arm, base: Preset, synthetic: bool) -> ArmRun:
+def _for_each_set(runs: Mapping[str, ArmRun], scenes: Sequence[SceneSet]) -> dict[str, ArmRun]:
+    """Return the arms, with those that adapt a model once for each set of scenes."""
+    found = {name: run for name, run in runs.items() if run.adapt is None}
+    for kind in scenes:
+        for name, run in runs.items():
+            if run.adapt is not None:
+                adapt = run.adapt.model_copy(update={"scenes": kind.label})
+                found[f"{name} on {kind.label}"] = run.model_copy(update={"adapt": adapt, "label": name})
+    return found
+
+
+def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
     """Resolve an arm. Raises RedepthError with the reason if it cannot run here."""
     if arm.obstacle:
         raise ConfigError(arm.obstacle)
     if arm.teacher is not None and not synthetic:
         raise ConfigError(f"needs the true surface in the renderer's unit, which only {SYNTHETIC} has")
+    if arm.adapt is not None and not synthetic:
+        raise ConfigError(f"needs more photos of the same kind, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
+    if arm.adapt is not None:
+        check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
     _check_runnable(preset)
-    return ArmRun(preset=preset, teacher=arm.teacher, parts=arm.parts, factor=arm.factor, points=arm.points)
+    return ArmRun(
+        preset=preset,
+        teacher=arm.teacher,
+        parts=arm.parts,
+        factor=arm.factor,
+        points=arm.points,
+        adapt=arm.adapt,
+    )
 
 
 def _check_runnable(preset: Preset) -> None:
@@ -221,11 +247,13 @@ def _scene_sets(
 ) -> list[SceneSet]:
     """Return the sets of synthetic scenes; splits that are missing go to ``skipped`` with their reasons."""
     chosen = splits if splits else grid.splits
+    if wrong := set(chosen) & _cannot_adapt_to(grid):
+        raise ConfigError(f"experiment {grid.name} cannot adapt to {', '.join(sorted(wrong))}: {NO_OTHERS}")
     if strengths and set(chosen) <= set(UNSHIFTED):
         raise ConfigError(f"--strength: no shift to scale in {', '.join(chosen)}")
     shifts = list(dict.fromkeys(strengths if strengths else grid.strengths))
-    sets = []
-    for split in dict.fromkeys(chosen):
+    sets, besides = [], [grid.besides] if grid.besides else []
+    for split in dict.fromkeys((*chosen, *besides)):
         for strength in [None] if split in UNSHIFTED else shifts:
             options: dict[str, Any] = {"split": split, "strength": strength, "count": images}
             options |= {"size": size, "seed": seed}
@@ -239,6 +267,13 @@ def _scene_sets(
     if not sets:
         raise InputError("; ".join(f"{split}: {reason}" for split, reason in skipped.items()))
     return sets
+
+
+NO_OTHERS = "the starting model knows in-domain, and path-traced has no further scenes"
+
+
+def _cannot_adapt_to(grid: Experiment) -> set[str]:
+    return {grid.besides, "path-traced"} if grid.besides else set()
 
 
 def _dataset_images(

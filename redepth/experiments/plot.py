@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,9 @@ def _figure(height: float) -> Figure:
 
 
 def _whiskers(cells: Sequence[Cell]) -> list[list[float]]:
-    """Return the lengths of the intervals below and above the changes."""
-    below = [c.change.change - c.change.low for c in cells]
-    above = [c.change.high - c.change.change for c in cells]
+    """Return the lengths of the intervals below and above the changes; rounding may make an empty one < 0."""
+    below = [max(0.0, c.change.change - c.change.low) for c in cells]
+    above = [max(0.0, c.change.high - c.change.change) for c in cells]
     return [below, above]
 
 
@@ -70,13 +71,33 @@ def _rows(
     study: Study, cells: Sequence[Cell], row: Callable[[Cell], str], series: Callable[[Cell], str]
 ) -> Figure:
     """Draw a row for each arm or split, and in it a point for each series."""
-    rows, kinds = list(dict.fromkeys(map(row, cells))), list(dict.fromkeys(map(series, cells)))
-    shown: dict[str, list[str]] = {name: [] for name in rows}
-    for kind in kinds:
+    shown = _shown(cells, row, series)
+    figure = _figure(0.8 + 0.17 * len(shown) + 0.17 * sum(map(len, shown.values())))
+    axes: Any = figure.subplots()
+    kinds = _draw_rows(axes, cells, row, series)
+    if kinds > 1:
+        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    _caption(study, cells, axes)
+    return figure
+
+
+def _shown(
+    cells: Sequence[Cell], row: Callable[[Cell], str], series: Callable[[Cell], str]
+) -> dict[str, list[str]]:
+    """Return the series that each row has."""
+    shown: dict[str, list[str]] = {name: [] for name in dict.fromkeys(map(row, cells))}
+    for kind in dict.fromkeys(map(series, cells)):
         for name in dict.fromkeys(row(cell) for cell in cells if series(cell) == kind):
             shown[name].append(kind)
-    figure = _figure(0.8 + 0.17 * len(rows) + 0.17 * sum(map(len, shown.values())))
-    axes: Any = figure.subplots()
+    return shown
+
+
+def _draw_rows(
+    axes: Any, cells: Sequence[Cell], row: Callable[[Cell], str], series: Callable[[Cell], str]
+) -> int:
+    """Draw the rows of `_rows` into axes; return the number of series."""
+    shown, kinds = _shown(cells, row, series), list(dict.fromkeys(map(series, cells)))
+    rows = list(shown)
     axes.axvline(0, color="#888888", linewidth=0.8)
     for number, kind in enumerate(kinds):
         mine = [cell for cell in cells if series(cell) == kind]
@@ -86,10 +107,7 @@ def _rows(
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(CHANGE)
-    if len(kinds) > 1:
-        figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    _caption(study, cells, axes)
-    return figure
+    return len(kinds)
 
 
 def _beside(kinds: Sequence[str], kind: str) -> float:
@@ -238,10 +256,68 @@ def _points_axis(study: Study, cells: Sequence[Cell]) -> Figure:
     return figure
 
 
+def _photos(study: Study, cells: Sequence[Cell]) -> Figure:
+    """Draw the change over the number of photos without labels, and every arm with what it does elsewhere."""
+    own = [cell for cell in cells if cell.split != study.grid.besides]
+    arms = len({cell.arm for cell in own})
+    figure = _figure(3.2 + 0.4 * arms)
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.4, 0.6 + 0.4 * arms), width_ratios=(1.6, 1))
+    top: Any = figure.add_subplot(grid[0, :])
+    _draw_photos(top, study, own)
+    top.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+    left: Any = figure.add_subplot(grid[1, 0])
+    _draw_rows(left, own, lambda c: c.arm, lambda c: c.scenes)
+    left.set_xlabel("change of SI-log, % (scenes of that kind)", fontsize=8)
+    elsewhere = [replace(cell, change=cell.besides) for cell in own if cell.besides is not None]
+    if elsewhere:
+        right: Any = figure.add_subplot(grid[1, 1], sharey=left)
+        _draw_elsewhere(right, own, elsewhere)
+        right.set_xlabel(f"change on {study.grid.besides}, %", fontsize=8)
+    _caption(study, cells, top)
+    return figure
+
+
+def _draw_photos(axes: Any, study: Study, cells: Sequence[Cell]) -> None:
+    """Draw the change over the number of photos, with the reference as a dashed line and its interval."""
+    counts = {
+        run.label: run.adapt.photos for run in study.arms.values() if run.factor == "photos" and run.adapt
+    }
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    for number, scenes in enumerate(dict.fromkeys(cell.scenes for cell in cells)):
+        varied = [cell for cell in cells if cell.scenes == scenes and cell.arm in counts]
+        varied.sort(key=lambda cell: counts[cell.arm])
+        if varied:
+            at = [math.log2(counts[cell.arm]) + 0.05 * number for cell in varied]
+            _points(
+                axes, at, varied, upright=True, fmt="o-", color=_color(number), label=f"{scenes}, adapted"
+            )
+        for cell in (c for c in cells if (c.arm, c.scenes) == (study.grid.reference, scenes)):
+            style = {"color": _color(number), "linewidth": 1.0, "linestyle": "--"}
+            axes.axhline(cell.change.change, label=f"{scenes}, {cell.arm}", **style)
+            axes.axhspan(cell.change.low, cell.change.high, color=_color(number), alpha=0.1, linewidth=0)
+    shown = sorted({counts[cell.arm] for cell in cells if cell.arm in counts})
+    axes.set_xticks([math.log2(count) for count in shown], [str(count) for count in shown])
+    axes.set_xlabel("photos without labels")
+    axes.set_ylabel("change of SI-log, %")
+
+
+def _draw_elsewhere(axes: Any, rows: Sequence[Cell], cells: Sequence[Cell]) -> None:
+    """Draw the changes of cells, at the places and in the colours that `_draw_rows` gives to rows."""
+    shown = _shown(rows, lambda c: c.arm, lambda c: c.scenes)
+    kinds = list(dict.fromkeys(cell.scenes for cell in rows))
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    for number, kind in enumerate(kinds):
+        mine = [cell for cell in cells if cell.scenes == kind]
+        at = [list(shown).index(c.arm) + _beside(shown[c.arm], kind) for c in mine]
+        _points(axes, at, mine, upright=False, color=_color(number))
+    axes.tick_params(axis="y", length=0, labelleft=False)
+
+
 PLOTS: Mapping[Plot, Callable[[Study, Sequence[Cell]], Figure]] = {
     "arms": _arms,
     "scenes": _scenes,
     "members": _members,
     "factors": _factors,
     "points": _points_axis,
+    "photos": _photos,
 }

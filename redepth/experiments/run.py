@@ -14,11 +14,21 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor
 
 from redepth import io
-from redepth.bench import captions, identify, identities, known_part
+from redepth.bench import captions, identify, identities, known_part, measure_both
 from redepth.data.datasets import Sample
+from redepth.experiments.adapting import (
+    OnAdapt,
+    adapt_models,
+    adapted_of,
+    ignore,
+    measured_preset,
+    seconds_of,
+)
+from redepth.experiments.feed_forward import predict
 from redepth.experiments.known_points import draw_points, measure_aligned
 from redepth.experiments.study import ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher
+from redepth.experiments.unlabelled import Adaptation
 from redepth.guidance import Anchors
 from redepth.ops import geometry
 from redepth.pipeline import Pipeline
@@ -55,6 +65,10 @@ class ArmResult(BaseModel):
         prompt: the prompt that the prior was conditioned on.
         protocol: name of the protocol.
         protocol_sha256: its hash; rows with different hashes are not comparable.
+        adapted_to: the scenes that the arm's depth model was adapted to; empty if it was not. ``before`` is
+            of the starting model's prediction, ``after`` of the adapted one's or of a refinement of it, and
+            ``seconds`` the time of that prediction or refinement.
+        adapt_seconds: time of that adaptation; see `adapting.seconds_of`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -78,6 +92,8 @@ class ArmResult(BaseModel):
     prompt: str = ""
     protocol: str
     protocol_sha256: str
+    adapted_to: str = ""
+    adapt_seconds: float | None = None
 
     @field_validator("before", "after")
     @classmethod
@@ -113,6 +129,7 @@ def run_study(
     fresh: bool = False,
     max_pixels: int = io.MAX_PIXELS,
     on_done: OnDone = lambda done, ended, total: None,
+    on_adapt: OnAdapt = ignore,
 ) -> tuple[list[ArmResult], dict[Task, str]]:
     """Run the tasks that are left; return all rows, and the tasks (arm, scene) that failed with the reasons.
 
@@ -124,29 +141,35 @@ def run_study(
         fresh: discard what the folder holds.
         max_pixels: refuse files of the data set with more pixels; it is no part of the study.
         on_done: called after each task.
+        on_adapt: called as the models of the arms are adapted, before the first task.
 
     Raises:
         ConfigError: the folder holds another experiment, with the differences.
     """
     claim(folder / IDENTITY, study, lambda a, b: list(differences(a, b)), KIND, fresh=fresh)
-    tasks = study.tasks()
+    unadapted = adapt_models(
+        study, folder, resources, device=device, fresh=fresh, max_pixels=max_pixels, on_adapt=on_adapt
+    )
+    failures = {task: unadapted[task[0]] for task in study.tasks() if task[0] in unadapted}
+    tasks = [task for task in study.tasks() if task not in failures]
     with io.pixel_limit(max_pixels):
-        finished = done_rows(folder, tasks, StoredResults, _identify(study))
+        finished = done_rows(folder, tasks, StoredResults, _identify(study, folder))
         left = [task for task in tasks if task not in finished]
         prompts = _prompts(study, left, device)
     make = partial(_make_worker, study, folder, device, max_pixels, prompts)
-    failures = run_tasks(make, left, finished, resources, on_done)
+    failures |= run_tasks(make, left, finished, resources, on_done)
     return [row for task in tasks if task in finished for row in finished[task].rows], failures
 
 
-def _identify(study: Study) -> Callable[[Task], Identity]:
+def _identify(study: Study, folder: Path) -> Callable[[Task], Identity]:
     """Return the function that gives the identity of a task; it reads each scene once."""
     scenes = {scene.name: scene for scene in study.scenes()}
 
     def load(name: str) -> Sample:
         return study.reader(scenes[name].scenes).load(scenes[name].image)
 
-    identity = identities(load, {name: arm.preset for name, arm in study.arms.items()})
+    presets = {name: measured_preset(study, folder, arm) for name, arm in study.arms.items()}
+    identity = identities(load, presets)
     return lambda task: identity(*task)
 
 
@@ -175,13 +198,18 @@ class _Worker:
         self.scenes = {scene.name: scene for scene in study.scenes()}
         self.readers = {scenes.label: study.reader(scenes) for scenes in study.sets}
         self.loaded: dict[str, Pipeline] = {}
+        self.start: Pipeline | None = None
 
     def __call__(self, task: Task) -> StoredResults:
         name, scene = task[0], self.scenes[task[1]]
         arm = self.study.arms[name]
         stored = self.readers[scene.scenes.label].load(scene.image)
-        identity = identify(stored, arm.preset)
+        identity = identify(stored, measured_preset(self.study, self.folder, arm))
         sample = prepare(self.study.protocol, stored)
+        if arm.adapt is not None:
+            rows = StoredResults(rows=[self._adapted_row(name, arm, arm.adapt, scene, sample)])
+            finish_row(begin_row(self.folder, task), rows.model_dump(), identity, [])
+            return rows
         points = draw_points(sample, arm.points, self.study.image_seed(scene)) if arm.points else None
         refinement, peak = self._refine(name, arm, scene, sample, points)
         known = known_part(sample, refinement)
@@ -196,6 +224,39 @@ class _Worker:
             io.save_npz(files[0], _maps(refinement, measured[0][1]))
         finish_row(path, rows.model_dump(), identity, files)
         return rows
+
+    def _adapted_row(
+        self, name: str, arm: ArmRun, adaptation: Adaptation, scene: Scene, sample: Sample
+    ) -> ArmResult:
+        """Return the row of an adapted model: of its prediction, or of a refinement of it."""
+        if self.start is None:
+            self.start = Pipeline(self.study.base, device=self.device)
+        before = predict(self.start, self.study.protocol, sample).measured
+        adapted = adapted_of(self.folder, arm)
+        update = {
+            "arm": arm.label,
+            "adapted_to": adaptation.scenes,
+            "adapt_seconds": seconds_of(adapted, arm),
+        }
+        if adaptation.refine:
+            refinement, peak = self._refine(name, arm, scene, sample, None)
+            known = known_part(sample, refinement)
+            both = measure_both(self.study.protocol, known, refinement.outcome) | {"initial": before}
+            return self._row(scene, _Part(name, 0, refinement), both, peak).model_copy(update=update)
+        pipeline = self._pipeline(name, arm)
+        prediction = predict(pipeline, self.study.protocol, sample)
+        row = ArmResult(
+            **self._measured(scene, before, prediction.measured),
+            arm=name,
+            seed=self.study.image_seed(scene),
+            members=1,
+            diagnostics={},
+            flagged=[],
+            seconds=prediction.seconds,
+            memory_mib=None,
+            hardware=_hardware(pipeline.components),
+        )
+        return row.model_copy(update=update)
 
     def _refine(
         self, name: str, arm: ArmRun, scene: Scene, sample: Sample, points: Anchors | None
@@ -230,7 +291,7 @@ class _Worker:
         if name not in self.loaded:
             # Only one arm is in memory: all scenes of an arm come before those of the next.
             self.loaded = {}
-            pipeline = Pipeline(arm.preset, device=self.device)
+            pipeline = Pipeline(measured_preset(self.study, self.folder, arm), device=self.device)
             if arm.teacher is not None:
                 refiner = pipeline.refiner
                 refiner.prior = Teacher(refiner.prior, refiner.renderer)
@@ -240,28 +301,38 @@ class _Worker:
     def _row(
         self, scene: Scene, part: _Part, both: Mapping[str, Measurement], peak: float | None
     ) -> ArmResult:
-        refinement, before, after = part.refinement, both["initial"].row, both["refined"].row
+        refinement = part.refinement
         return ArmResult(
-            experiment=self.study.experiment,
+            **self._measured(scene, both["initial"], both["refined"]),
             arm=part.arm,
-            split=scene.scenes.split,
-            strength=scene.scenes.strength,
-            image=scene.image,
             seed=refinement.seed,
             draw=part.draw,
             members=len(refinement.outcome.members),
-            before=before.metrics,
-            after=after.metrics,
-            clipped=after.clipped,
             diagnostics={name: signature.value for name, signature in refinement.diagnostics.items()},
             flagged=[signature.name for signature in refinement.flagged],
             seconds=refinement.outcome.seconds,
             memory_mib=peak,
-            hardware="{name}, {threads} threads".format(**refinement.components["hardware"]),
+            hardware=_hardware(refinement.components),
             prompt=refinement.prompt,
-            protocol=after.protocol,
-            protocol_sha256=after.protocol_sha256,
         )
+
+    def _measured(self, scene: Scene, before: Measurement, after: Measurement) -> dict[str, Any]:
+        """Return the fields of a row that say which image was measured, how, and what came out."""
+        return {
+            "experiment": self.study.experiment,
+            "split": scene.scenes.split,
+            "strength": scene.scenes.strength,
+            "image": scene.image,
+            "before": before.row.metrics,
+            "after": after.row.metrics,
+            "clipped": after.row.clipped,
+            "protocol": after.row.protocol,
+            "protocol_sha256": after.row.protocol_sha256,
+        }
+
+
+def _hardware(components: Mapping[str, Any]) -> str:
+    return "{name}, {threads} threads".format(**components["hardware"])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from redepth.components import StoredPreset
 from redepth.config.hashing import preset_sha256
 from redepth.data.datasets import REGISTRY, Dataset
 from redepth.experiments.grids import Experiment, experiment
+from redepth.experiments.unlabelled import Adaptation
 from redepth.protocols import EvaluationProtocol, difference, open_dataset
 from redepth.runtime.resume import Task
 
@@ -48,7 +49,12 @@ class SceneSet(BaseModel):
 
 
 class ArmRun(BaseModel):
-    """An arm with its resolved preset; see `grids.Arm`."""
+    """An arm with its resolved preset; see `arms.Arm`.
+
+    Attributes:
+        label: name of the arm in rows and tables; empty if it is the name in the study. The adaptation of an
+            arm to each set of scenes is an arm of the study.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,6 +63,8 @@ class ArmRun(BaseModel):
     parts: tuple[int, ...] = ()
     factor: str = ""
     points: int | None = None
+    adapt: Adaptation | None = None
+    label: str = ""
 
 
 class Scene(NamedTuple):
@@ -121,7 +129,18 @@ class Study(BaseModel):
             # Sets of scenes side by side: the first n of each are complete together.
             ordered = sorted(self.scenes(), key=lambda scene: scene.number)
             return [(arm, scene.name) for scene in ordered for arm in self.arms]
-        return [(arm, scene.name) for arm in self.arms for scene in self.scenes()]
+        return [
+            (name, scene.name)
+            for name, arm in self.arms.items()
+            for scene in self.scenes()
+            if self._measures(arm, scene)
+        ]
+
+    def _measures(self, arm: ArmRun, scene: Scene) -> bool:
+        """Return whether an arm is measured on a scene: an adapted model not on other kinds of photos."""
+        if arm.adapt is None or scene.scenes.label == arm.adapt.scenes:
+            return True
+        return scene.scenes.split == self.grid.besides and not arm.adapt.refine
 
     def reader(self, scenes: SceneSet) -> Dataset:
         """Return the data set that the images of a set are read from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,9 @@ class Cell:
         abs_rel_after: mean AbsRel of the refined depth.
         abs_rel_change: its relative change, as ``change``.
         abs_rel_wins: share of images whose AbsRel fell.
+        adapted_to: the scenes that the arm's depth model was adapted to; empty if it was not.
+        adapt_seconds: time of that adaptation.
+        besides: the same arm's ``change`` on `Experiment.besides`; None without one.
     """
 
     arm: str
@@ -80,6 +83,9 @@ class Cell:
     abs_rel_after: float | None = None
     abs_rel_change: Interval | None = None
     abs_rel_wins: float | None = None
+    adapted_to: str = ""
+    adapt_seconds: float | None = None
+    besides: Interval | None = None
 
     @property
     def scenes(self) -> str:
@@ -87,19 +93,30 @@ class Cell:
         return scenes_label(self.split, self.strength)
 
 
-Key = tuple[str, str, float | None]
+Key = tuple[str, str, str, float | None]
+"""Arm, the scenes that it is adapted to, split and strength of the scenes that it is measured on."""
 
 
 def summarize(study: Study, rows: Sequence[ArmResult]) -> list[Cell]:
     """Return the statistics of every arm on every set of scenes, in the order of the study."""
     groups: dict[Key, list[ArmResult]] = {}
     for row in rows:
-        groups.setdefault((row.arm, row.split, row.strength), []).append(row)
-    reference = study.grid.reference
-    return [
-        _cell(group, groups.get((reference, split, strength), []))
-        for (_, split, strength), group in groups.items()
-    ]
+        groups.setdefault((row.arm, row.adapted_to, row.split, row.strength), []).append(row)
+    grid, cells = study.grid, []
+    for (arm, adapted_to, split, strength), group in groups.items():
+        cell = _cell(group, groups.get((grid.reference, "", split, strength), []))
+        besides = groups.get((arm, adapted_to, grid.besides, None))
+        if besides is not None and split != grid.besides:
+            cell = replace(cell, besides=_change(besides))
+        cells.append(cell)
+    return cells
+
+
+def _change(rows: Sequence[ArmResult]) -> Interval:
+    """Return the relative change of the mean SI-log."""
+    before = list(_by_image(rows, "before", METRIC).values())
+    after = list(_by_image(rows, "after", METRIC).values())
+    return seeded_interval(lambda generator: bootstrap_interval(before, after, generator=generator))
 
 
 def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
@@ -114,7 +131,7 @@ def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
         images=len(before),
         before=_mean(before),
         after=_mean(after),
-        change=seeded_interval(lambda generator: bootstrap_interval(before, after, generator=generator)),
+        change=_change(rows),
         against=_against(rows, reference),
         wins=win_rate(before, after),
         normals_before=_mean_or_none([r.before.get(NORMALS) for r in rows]),
@@ -126,6 +143,8 @@ def _cell(rows: Sequence[ArmResult], reference: Sequence[ArmResult]) -> Cell:
         flagged=_mean([float(bool(r.flagged)) for r in rows]),
         seconds=_mean([r.seconds for r in rows]),
         memory_mib=max(memory) if memory else None,
+        adapted_to=first.adapted_to,
+        adapt_seconds=first.adapt_seconds,
         **_abs_rel(rows),
     )
 
@@ -212,6 +231,10 @@ def percent(interval: Interval | None, images: int) -> str:
     return f"{interval.change:+.1f} %{ends}"
 
 
+def _minutes(cell: Cell) -> float | None:
+    return None if cell.adapt_seconds is None else cell.adapt_seconds / 60
+
+
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
@@ -225,6 +248,8 @@ COLUMNS: Mapping[str, Column] = {
     "edges": ("false edges", lambda c: _number(c.edges, "{:.3f}")),
     "flagged": ("flagged", lambda c: f"{100 * c.flagged:.0f} %"),
     "abs_rel": ("AbsRel", _abs_rel_text),
+    "besides": ("in-domain, 95 %", lambda c: percent(c.besides, c.images)),
+    "adaptation": ("adaptation, min", lambda c: _number(_minutes(c), "{:.1f}")),
     "memory": ("peak MiB", lambda c: _number(c.memory_mib, "{:.0f}")),
 }
 """Columns of some experiments only, by key; see `Experiment.columns`."""
@@ -235,6 +260,7 @@ def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[lis
 
     A single set of scenes and a number of images that all rows share are in the title, else in a column.
     """
+    cells = [cell for cell in cells if cell.split != study.grid.besides] or list(cells)
     columns: list[Column] = [("arm", lambda c: c.arm)]
     shared = []
     sets = {cell.scenes for cell in cells}
@@ -255,7 +281,7 @@ def table(study: Study, cells: Sequence[Cell]) -> tuple[str, list[str], list[lis
         ("wins", lambda c: f"{100 * c.wins:.0f} %"),
         ("normals, deg", _normals_text),
         *(COLUMNS[key] for key in study.grid.columns),
-        ("s", lambda c: f"{c.seconds:.1f}"),
+        ("s", lambda c: f"{c.seconds:.1f}" if c.seconds >= 0.1 else f"{c.seconds:.2g}"),
     ]
     if any(cell.against is not None for cell in cells):
         columns.append((f"{study.grid.reference} minus it", lambda c: percent(c.against, c.images)))

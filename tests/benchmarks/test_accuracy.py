@@ -13,6 +13,7 @@ from benchmarks.accuracy.studies import EXPERIMENTS, STUDIES, TUNED, TUNING
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.config.hashing import preset_sha256
+from redepth.experiments.planning import plan
 from redepth.experiments.run import ArmResult, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
 from redepth.runtime.executors import Resources
@@ -85,6 +86,18 @@ def test_a_study_of_another_preset_is_marked_on_the_page() -> None:
     assert today in note
     current = study.model_copy(update={"base": studies.preset_today(options)})
     assert tables.preset_note(current, options) == f"Preset hash `{today}`."
+
+
+def test_a_study_of_adapted_models_with_other_settings_of_their_adaptation_is_marked() -> None:
+    study, options = plan("adapt", "embedded", images=1), ["adapt"]
+    today = preset_sha256(study.base)[: tables.HASH_DIGITS]
+    assert tables.preset_note(study, options) == f"Preset hash `{today}`."
+    adapt = study.base.adapt.model_copy(update={"steps": study.base.adapt.steps + 1})
+    former = study.model_copy(update={"base": study.base.model_copy(update={"adapt": adapt})})
+    note = f"Preset hash `{today}`: **measured with other settings of `adapt`** than today's."
+    assert tables.preset_note(former, options) == note
+    other = former.model_copy(update={"experiment": "prior"})
+    assert tables.preset_note(other, ["prior"]) == f"Preset hash `{today}`."
 
 
 def test_tuning_with_another_preset_is_marked_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

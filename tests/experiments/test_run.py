@@ -222,7 +222,7 @@ def test_parts_of_one_ensemble_are_the_runs_of_fewer_members(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - {"ensemble", "prior"}))
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - {"ensemble", "prior", "adapt"}))
 def test_the_other_experiments_run_from_end_to_end(name: str, tmp_path: Path) -> None:
     arguments = ["--preset", "smoke", "--size", "32", "--images", "1", "--threads", "1", "--set", TINY[0]]
     done = call("experiment", name, *arguments, "--out", tmp_path)

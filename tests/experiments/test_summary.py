@@ -113,6 +113,61 @@ def test_a_study_has_the_hash_of_its_preset() -> None:
     assert study().preset_sha256 != preset_sha256(base_preset("smoke", ["optim.steps=3"]))
 
 
+def adapted_rows(planned: Study) -> list[ArmResult]:
+    """Arms differ, and so do the scenes that they are measured on: by a tenth of the SI-log."""
+    found = []
+    for number, (name, run) in enumerate(planned.arms.items()):
+        for scenes in planned.sets:
+            on = "" if run.adapt is None else run.adapt.scenes
+            factor = 1 - 0.01 * number if scenes.split != "in-domain" else 1 + 0.01 * number
+            found += [
+                row(run.label or name, image, 4.0 + k, factor * (4.0 + k), split=scenes.split)
+                .model_copy(update={"strength": scenes.strength, "adapted_to": on})
+                .model_copy(update={"adapt_seconds": 90.0 if on else None, "seconds": 0.012})
+                for k, image in enumerate(IMAGES)
+                if on in ("", scenes.label) or scenes.split == "in-domain"
+            ]
+    return found
+
+
+def test_a_model_is_told_apart_by_what_it_is_adapted_to_and_has_its_change_in_domain_beside() -> None:
+    planned = plan("adapt", "smoke", images=1, arms=["per photo", "distil"])
+    cells = summarize(planned, adapted_rows(planned))
+    assert [(c.arm, c.adapted_to, c.split) for c in cells] == [
+        ("per photo", "", "relief"),
+        ("per photo", "", "shapes"),
+        ("per photo", "", "in-domain"),
+        ("distil", "relief", "relief"),
+        ("distil", "relief", "in-domain"),
+        ("distil", "shapes", "shapes"),
+        ("distil", "shapes", "in-domain"),
+    ]
+    shapes = next(c for c in cells if (c.arm, c.split) == ("distil", "shapes"))
+    assert shapes.change.change == pytest.approx(-2)
+    assert shapes.besides is not None
+    assert shapes.besides.change == pytest.approx(2)
+    assert shapes.against is not None
+    assert shapes.against.change == pytest.approx(2), "per photo is at 0 %, this arm at -2 %"
+    assert all((c.besides is None) == (c.split == "in-domain") for c in cells)
+    _, head, lines = table(planned, cells)
+    assert [line[head.index("scenes")] for line in lines] == ["relief", "shapes", "relief", "shapes"]
+    assert lines[3][head.index("in-domain, 95 %")] == "+2.0 % (+2.0 to +2.0)"
+    assert [line[head.index("adaptation, min")] for line in lines] == ["-", "-", "1.5", "1.5"]
+    assert lines[0][head.index("s")] == "0.012"
+
+
+def test_the_plot_of_adaptation_shows_each_arm_and_the_number_of_photos(tmp_path: Path) -> None:
+    planned = plan("adapt", "smoke", images=1)
+    cells = summarize(planned, adapted_rows(planned))
+    own = [cell for cell in cells if cell.split != "in-domain"]
+    over_photos = [c for c in own if planned.arms.get(f"{c.arm} on {c.scenes}", None)]
+    over_photos = [c for c in over_photos if planned.arms[f"{c.arm} on {c.scenes}"].factor == "photos"]
+    assert len(over_photos) == 2 * 4
+    elsewhere = [cell for cell in own if cell.besides is not None]
+    drawn = points(planned, cells, tmp_path / "plot.png")
+    assert drawn == len(over_photos) + len(own) + len(elsewhere)
+
+
 @pytest.mark.parametrize("name", ["prior", "shift", "ensemble", "cost"])
 def test_every_kind_of_plot_shows_each_cell(name: str, tmp_path: Path) -> None:
     planned = study(name)

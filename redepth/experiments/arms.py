@@ -1,0 +1,51 @@
+"""The arms that experiments are made of, and what several of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redepth import priors
+from redepth.experiments.unlabelled import Adaptation
+from redepth.registry import Registry, options_schema
+
+RANDOM_WEIGHTS, NO_PRIOR = ("prior.weights=random",), ("optim.prior_weight=0",)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant of a comparison.
+
+    Attributes:
+        name: its name in tables and plots.
+        overrides: overrides of the preset, ``key.path=value``.
+        teacher: if a `Teacher` replaces the prior, how far its surface lies from the initial prediction (0)
+            to the truth (1); None keeps the preset's prior.
+        parts: sizes of disjoint parts of the ensemble; each is a separate arm with the name ``N = size``.
+        factor: the factor of `FACTORS` that the arm varies.
+        extra: whether the arm runs only when it is named on the command line.
+        obstacle: why the preset cannot have this arm; empty if it can.
+        points: number of known points that pull on the surface and align it; None: the protocol aligns.
+        adapt: how its depth model is adapted first, once for each set of scenes; None: it is not.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    teacher: float | None = None
+    parts: tuple[int, ...] = ()
+    factor: str = ""
+    extra: bool = False
+    obstacle: str = ""
+    points: int | None = None
+    adapt: Adaptation | None = None
+
+
+def no_random_weights(prior: str) -> str:
+    """Return why a prior cannot have random weights; empty if it can."""
+    if has_option(priors.REGISTRY, prior, "weights"):
+        return ""
+    return f"the prior '{prior}' has no random weights"
+
+
+def has_option(registry: Registry, name: str, option: str) -> bool:
+    """Return whether a component has an option."""
+    return option in options_schema(registry.get(name)).model_fields
