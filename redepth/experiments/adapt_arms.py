@@ -5,9 +5,11 @@ from __future__ import annotations
 from redepth.config import Preset
 from redepth.config.adaptation import AdaptMethod
 from redepth.experiments.arms import NO_PRIOR, RANDOM_WEIGHTS, Arm, no_random_weights
-from redepth.experiments.unlabelled import FEWER, MORE, PHOTOS, Adaptation
+from redepth.experiments.unlabelled import FEWER, KEPT, MORE, PHOTOS, Adaptation
 
 PER_PHOTO = "per photo"
+SCORE_STEPS = 100
+"""Steps of the method ``score``, each of which takes as long as several of ``distil``."""
 ANY_REFINEMENT = ("adapt.trust.flagged=true", "adapt.trust.least=0")
 
 
@@ -45,15 +47,16 @@ def _arm(
     overrides: tuple[str, ...] = (),
     *,
     photos: int = PHOTOS,
-    keep: int = PHOTOS,
+    keep: int = KEPT,
     refine: bool = False,
     extra: bool = False,
     obstacle: str = "",
 ) -> Arm:
     model = f"{method}, {prior}, {photos} photos, {keep} kept"
     adaptation = Adaptation(name=model, prior=prior, photos=photos, keep=keep, refine=refine)
-    overrides = (f"adapt.method={method}", *overrides)
-    varied = method == "distil" and prior == "trained" and keep == PHOTOS and not refine
+    steps = (f"adapt.steps={SCORE_STEPS}",) if method == "score" else ()
+    overrides = (f"adapt.method={method}", *steps, *overrides)
+    varied = method == "distil" and prior == "trained" and keep == KEPT and not refine
     return Arm(
         name,
         overrides,

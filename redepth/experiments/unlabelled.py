@@ -17,10 +17,10 @@ They are apart from the scenes that are measured or tuned on, and from all train
 KEPT_SPLIT = "in-domain"
 """The starting model's own domain, where an adapted model shall not become worse."""
 
-PHOTOS = 128
-"""The number of photos of every arm that does not vary it, and of the photos to keep."""
+PHOTOS, KEPT = 64, 256
+"""The number of photos of every arm that does not vary it, and of the photos that are kept."""
 
-FEWER, MORE = (16, 32, 64), (256,)
+FEWER, MORE = (8, 32), (16, 128)
 """The other numbers of photos: of arms that always run, and of extra arms."""
 
 
@@ -42,7 +42,7 @@ class Adaptation(BaseModel):
     name: str
     prior: str
     photos: int = PHOTOS
-    keep: int = PHOTOS
+    keep: int = KEPT
     refine: bool = False
     scenes: str = ""
 

@@ -74,7 +74,7 @@ def test_arms_differ_in_what_they_name() -> None:
     assert runs["distil"].preset.prior == study.base.prior
     assert adaptation_of(runs["distil, nothing kept"]).keep == 0
     counts = {run.adapt.photos for run in runs.values() if run.factor == "photos" and run.adapt}
-    assert counts == {16, 32, 64, 128, 256}
+    assert counts == {8, 16, 32, 64, 128}
     folders = {name: model_folder(Path(), run) for name, run in runs.items() if run.adapt}
     assert folders["distil"] == folders["distil + per photo"]
     assert len(set(folders.values())) == len(folders) - 1
@@ -119,7 +119,7 @@ def test_a_depth_model_that_cannot_be_trained_has_the_reference_alone(tmp_path: 
 def test_photos_are_written_without_loss(tmp_path: Path) -> None:
     study = make("adapt.steps=1", arms=["distil, 16 photos"])
     photos = adapting._write_photos(study, tmp_path)
-    assert {label: len(paths) for label, paths in photos.items()} == {"relief": 16, "in-domain": 128}
+    assert {label: len(paths) for label, paths in photos.items()} == {"relief": 16, "in-domain": 256}
     assert photos["relief"][0].name == f"relief-{unlabelled.ADAPTATION_SEED}.png"
     assert photos["in-domain"][0].name == f"in-domain-{unlabelled.KEEP_SEED}.png"
     reader = open_scenes("relief", 1.0, 1, 48, unlabelled.ADAPTATION_SEED)

@@ -162,7 +162,7 @@ def test_the_plot_of_adaptation_shows_each_arm_and_the_number_of_photos(tmp_path
     own = [cell for cell in cells if cell.split != "in-domain"]
     over_photos = [c for c in own if planned.arms.get(f"{c.arm} on {c.scenes}", None)]
     over_photos = [c for c in over_photos if planned.arms[f"{c.arm} on {c.scenes}"].factor == "photos"]
-    assert len(over_photos) == 2 * 4
+    assert len(over_photos) == 2 * 3
     elsewhere = [cell for cell in own if cell.besides is not None]
     drawn = points(planned, cells, tmp_path / "plot.png")
     assert drawn == len(over_photos) + len(own) + len(elsewhere)
