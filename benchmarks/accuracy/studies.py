@@ -52,6 +52,8 @@ FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
 UNCONDITIONAL_TUNING = "prior --images 16 --tuning --arm unconditional"
+ADAPT_TUNING = "adapt --images 32 --tuning --arm distil --split relief"
+FASTER = "adapt.learning_rate=1e-3 adapt.anchor.keep_photos=8"
 SLOW = "optim.learning_rates.embeddings=2e-3 optim.learning_rates.decoder=1.5e-4"
 TUNED: dict[str, tuple[str, str]] = {
     "embeddings": (RELIEF_TUNING, f"{EMBEDDINGS} prior.t_min=0.55"),
@@ -87,6 +89,19 @@ TUNED: dict[str, tuple[str, str]] = {
     ),
     "unconditional-slow-t-0.02-to-0.5": (UNCONDITIONAL_TUNING, f"{SLOW} prior.t_min=0.02 prior.t_max=0.5"),
     "unconditional-slow-t-0.5-to-0.98": (UNCONDITIONAL_TUNING, f"{SLOW} prior.t_min=0.5"),
+    "adapt-keep-1": (
+        ADAPT_TUNING,
+        f"{FASTER} adapt.steps=300 adapt.anchor.keep_weight=1 adapt.anchor.weight=1",
+    ),
+    "adapt-keep-0.5": (
+        ADAPT_TUNING,
+        f"{FASTER} adapt.steps=400 adapt.anchor.keep_weight=0.5 adapt.anchor.weight=0.3",
+    ),
+    "adapt-keep-0.5-rate-2e-3": (
+        ADAPT_TUNING,
+        "adapt.learning_rate=2e-3 adapt.anchor.keep_photos=8 adapt.steps=300 adapt.anchor.keep_weight=0.5 "
+        "adapt.anchor.weight=0.3",
+    ),
 }
 """Name -> arguments of `redepth experiment`, and the settings."""
 
