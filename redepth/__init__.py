@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from redepth import depth_models, priors, renderers
+    from redepth.adaptation.run import adapt
     from redepth.clips.run import refine_clip
     from redepth.components import import_components, list_components
     from redepth.config import Preset, load_preset
@@ -38,6 +39,7 @@ _HOMES = {
     "Refiner": "redepth.optim.refiner",
     "RedepthError": "redepth.errors",
     "StepReport": "redepth.optim.outcome",
+    "adapt": "redepth.adaptation.run",
     "import_components": "redepth.components",
     "list_components": "redepth.components",
     "load_preset": "redepth.config",
@@ -61,6 +63,7 @@ __all__ = [
     "Refinement",
     "Refiner",
     "StepReport",
+    "adapt",
     "datasets",
     "depth_models",
     "import_components",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from redepth import io
 from tests.support.command import ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
@@ -145,6 +146,15 @@ def test_the_papers_script_says_in_one_line_what_it_lacks(
     assert line.startswith("error: ")
 
 
+@pytest.mark.slow
+def test_a_clip_is_tied_and_flickers_less(tmp_path: Path) -> None:
+    printed = run(tmp_path, "11_clip.py", *SMOKE, "--frames", "4")
+    before, after = map(float, re.findall(r"flicker ([\d.]+) before, ([\d.]+) after", printed)[0])
+    assert after < before
+    assert printed.count("first frame") == 1
+    assert len(io.check_video(tmp_path / "out" / "clip" / "clip.mp4").indices) == 4
+
+
 # --- components of one's own ----------------------------------------------------------------------
 
 
@@ -201,6 +211,19 @@ def test_the_pictures_of_the_conventions_are_drawn(tmp_path: Path) -> None:
     run(tmp_path, "09_conventions.py", "--out", "pictures")
     stored = ROOT / "docs" / "pictures" / "conventions"
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {p.name for p in stored.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_depth_model_is_adapted_and_predicts_alone(tmp_path: Path) -> None:
+    printed = run(tmp_path, "10_adapt.py", *SMOKE, "--steps", "2")
+    assert "learned from 14 photos, 2 held out" in printed
+    assert re.search(r"the adapted model alone: 0\.\d+ s; \(128, 128\)", printed)
+    checkpoint = tmp_path / "out" / "adapt" / "checkpoint"
+    assert (checkpoint / "model.safetensors").is_file()
+    # The same command returns the finished result.
+    before = (checkpoint / "model.safetensors").stat().st_mtime_ns
+    assert run(tmp_path, "10_adapt.py", *SMOKE, "--steps", "2").startswith("learned from 14 photos")
+    assert (checkpoint / "model.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.slow

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -18,22 +15,12 @@ from redepth.bench.losses import losses
 from redepth.bench.pictures import PICTURES, view_path
 from redepth.bench.records import RANKED_BY, Result, Run, Summary
 from redepth.runtime.resume import Task
+from redepth.viz import pages
 
 SHOWN_FIRST = 4
 """Number of best and of worst images of each preset that are open when the page is loaded."""
 
 _STYLE = """
-:root{--ink:#1a1a1a;--soft:#6b6b6b;--line:#d9d9d9;--good:#1a7f37;--bad:#b3261e}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);margin:2rem auto;max-width:1100px;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.2rem}h3{font-size:1rem;margin:0}
-table{border-collapse:collapse;margin:.6rem 0;font-variant-numeric:tabular-nums}
-th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-align:right;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-table.sortable th{cursor:pointer}table.sortable th:hover{text-decoration:underline}
-.good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}
-.wide{overflow-x:auto}details{border-top:1px solid var(--line);padding:.8rem 0}
-summary{cursor:pointer}.row{display:flex;flex-wrap:wrap;gap:12px;margin-top:.6rem}
-figure{margin:0;width:258px}figcaption{color:var(--soft);font-size:.85rem}figure img{width:100%;display:block}
 .compare{position:relative;line-height:0}.compare img+img{position:absolute;inset:0;
 clip-path:inset(0 0 0 var(--at,50%))}.compare::after{content:"";position:absolute;top:0;bottom:0;
 left:var(--at,50%);width:2px;background:#fff;box-shadow:0 0 2px #000}
@@ -44,18 +31,6 @@ _SCRIPT = """
 for (const slider of document.querySelectorAll('input[type=range]'))
   slider.addEventListener('input', () =>
     slider.previousElementSibling.style.setProperty('--at', slider.value + '%'));
-for (const table of document.querySelectorAll('table.sortable'))
-  for (const [column, head] of [...table.tHead.rows[0].cells].entries())
-    head.addEventListener('click', () => {
-      const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
-      const sign = head.dataset.sign === '1' ? -1 : 1;
-      head.dataset.sign = sign;
-      const rows = [...table.tBodies[0].rows].sort((a, b) => {
-        const [x, y] = [value(a), value(b)];
-        return sign * (isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y);
-      });
-      table.tBodies[0].append(...rows);
-    });
 """
 
 
@@ -77,27 +52,23 @@ def write_report(
     """
     protocol = run.protocol
     parts = [
-        f"<h1>{_text(run.dataset)}: {len(run.images)} images</h1>",
-        f'<p class="soft">protocol {_text(protocol.name)} version {protocol.version} '
-        f"({protocol.sha256[:12]}), seed {run.seed}. {_text(protocol.description)}</p>",
-        f'<p class="soft">All figures: {_text(protocol.line)}.</p>',
+        f"<h1>{pages.text(run.dataset)}: {len(run.images)} images</h1>",
+        f'<p class="soft">protocol {pages.text(protocol.name)} version {protocol.version} '
+        f"({protocol.sha256[:12]}), seed {run.seed}. {pages.text(protocol.description)}</p>",
+        f'<p class="soft">All figures: {pages.text(protocol.line)}.</p>',
     ]
-    parts += [f"<p>{_text(line)}</p>" for line in losses(results)]
+    parts += [f"<p>{pages.text(line)}</p>" for line in losses(results)]
     for preset, table in summaries.items():
         ranked = sorted((r for r in results if r.preset == preset), key=lambda r: r.change(RANKED_BY))
-        parts += [f"<h2>Preset {_text(preset)}</h2>", _summary_table(table)]
+        parts += [f"<h2>Preset {pages.text(preset)}</h2>", _summary_table(table)]
         parts += ["<h2>Images, most improved first</h2>", _image_table(ranked)]
         parts += [
             _image(r, row_paths[(preset, r.image)], shown, path.parent)
             for r, shown in _best_and_worst_first(ranked)
         ]
     settings = json.dumps({k: p.model_dump(mode="json") for k, p in run.presets.items()}, indent=2)
-    parts.append(f"<details><summary>Settings</summary><pre>{_text(settings)}</pre></details>")
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        f"<title>redepth: {_text(run.dataset)}</title><style>{_STYLE}</style>"
-        f"<body>{''.join(parts)}<script>{_SCRIPT}</script></body></html>\n"
-    )
+    parts.append(f"<details><summary>Settings</summary><pre>{pages.text(settings)}</pre></details>")
+    page = pages.page(f"redepth: {run.dataset}", parts, style=_STYLE, script=_SCRIPT)
     io.save_text(path, page)
 
 
@@ -110,7 +81,7 @@ def _summary_table(table: Sequence[Summary]) -> str:
         wins = f"{100 * s.wins:.0f} %"
         values = (_number(s.initial), _number(s.refined))
         rows.append((s.metric, *values, change, interval, wins, str(s.images)))
-    return _table(head, rows)
+    return pages.table(head, rows)
 
 
 def _image_table(results: Sequence[Result]) -> str:
@@ -120,7 +91,7 @@ def _image_table(results: Sequence[Result]) -> str:
         silog, silog_after, rel, rel_after = map(_number, (*r.silog, *r.values("abs_rel")))
         change = f"{r.change(RANKED_BY):+.1f} %"
         rows.append((r.image, silog, silog_after, change, rel, rel_after, ", ".join(r.diagnostics)))
-    return _table(head, rows, sortable=True)
+    return pages.table(head, rows, sortable=True)
 
 
 def _best_and_worst_first(results: Sequence[Result]) -> list[tuple[Result, bool]]:
@@ -135,10 +106,10 @@ def _image(result: Result, row: Path, shown: bool, folder: Path) -> str:
     change = result.change(RANKED_BY)
     tone = "good" if change < 0 else "bad"
     title = (
-        f"{_text(result.image)}: SI-log {before:.2f} to {after:.2f} "
+        f"{pages.text(result.image)}: SI-log {before:.2f} to {after:.2f} "
         f'(<span class="{tone}">{change:+.1f} %</span>)'
     )
-    pictures = {name: _data_url(row.with_suffix(f".{name}.jpg")) for name in PICTURES}
+    pictures = {name: pages.jpeg_url(row.with_suffix(f".{name}.jpg")) for name in PICTURES}
     if not all(pictures.values()):
         return f"<details><summary>{title}</summary><p>Its pictures are missing.</p></details>"
     slider = (
@@ -148,10 +119,7 @@ def _image(result: Result, row: Path, shown: bool, folder: Path) -> str:
         "<figcaption>left of the line the initial depth, right of it the refined one</figcaption></figure>"
     )
     captions = {"photo": "photo", "error-initial": "error before", "error-refined": "error after"}
-    figures = [
-        f'<figure><img alt="{text}" src="{pictures[name]}"><figcaption>{text}</figcaption></figure>'
-        for name, text in captions.items()
-    ]
+    figures = [pages.figure(pictures[name], text) for name, text in captions.items()]
     body = "".join([figures[0], slider, *figures[1:]])
     opened = " open" if shown else ""
     link = _view_link(view_path(row), folder)
@@ -163,37 +131,8 @@ def _view_link(view: Path, folder: Path) -> str:
     if not view.is_file():
         return ""
     address = quote(os.fsencode(view.relative_to(folder).as_posix()))
-    return f'<p><a href="{_text(address)}">Under a light, and in 3D</a></p>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, sortable: bool = False) -> str:
-    heads = "".join(f"<th>{_text(h)}</th>" for h in head)
-    body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    kind = ' class="sortable"' if sortable else ""
-    return (
-        f'<div class="wide"><table{kind}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    return f'<p><a href="{pages.text(address)}">Under a light, and in 3D</a></p>'
 
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "-"
-
-
-def _cell(value: str) -> str:
-    """Return a table cell, with the number that the page sorts by if the text is one."""
-    number = value.removesuffix(" %")
-    try:
-        return f'<td data-value="{float(number)}">{_text(value)}</td>'
-    except ValueError:
-        return f"<td>{_text(value)}</td>"
-
-
-def _data_url(path: Path) -> str:
-    """Return a JPEG as a data URL; empty if the file is missing."""
-    if not path.is_file():
-        return ""
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))

@@ -16,6 +16,7 @@ import typer.core
 
 from redepth import __version__
 from redepth.cli import (
+    adapt,
     bench,
     compare,
     console,
@@ -109,6 +110,7 @@ def root(
 
 app.command(cls=StrictCommand)(refine.refine)
 app.command(cls=StrictCommand)(compare.compare)
+app.command(cls=StrictCommand)(adapt.adapt)
 app.add_typer(bench.app, name="bench")
 app.command(cls=StrictCommand)(experiment.experiment)
 app.command("list", cls=StrictCommand)(listing.list_families)

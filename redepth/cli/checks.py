@@ -46,6 +46,8 @@ EXTRAS = (
     Extra("OpenEXR", "exr", "maps in OpenEXR"),
     Extra("kornia", "guided", "maps that follow the photo's edges (output.upsample: guided)"),
     Extra("fast_simplification", "mesh", "fewer triangles in mesh.glb"),
+    Extra("av", "video", "clips: videos"),
+    Extra("cv2", "video", "clips: optical flow"),
     Extra("gradio", "app", "the web app"),
     Extra("h5py", "bench", "benchmarks: NYU Depth V2"),
     Extra("skimage", "bench", "benchmarks: the scene motorcycle"),

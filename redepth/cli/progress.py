@@ -19,13 +19,16 @@ from redepth.runtime import signals
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
+    from redepth.adaptation.record import Event, OnEvent
     from redepth.batch import Photo, Refined
+    from redepth.clips.outputs import FrameRow
     from redepth.optim.outcome import StepReport
     from redepth.priors.prompts import Prompt
     from redepth.runtime.executors import Done, Resources
 
 OnStep = Callable[["StepReport"], None]
 OnDone = Callable[[Any, int, int], None]
+OnFrame = Callable[["FrameRow", int, int], None]
 
 LINES = 10
 """How many lines a photo has at most after its first step."""
@@ -145,6 +148,27 @@ def photos(
 
 
 @contextmanager
+def clip_frames(total: int) -> Iterator[OnFrame]:
+    """Show how many frames of a clip are done, the last one's flicker, and the time left."""
+    from redepth.runtime.executors import Done
+
+    with _tasks(total, _frame) as show:
+
+        def on_frame(row: FrameRow, ended: int, of: int) -> None:
+            show(Done(ended - 1, row, result=row), ended, of)
+
+        yield on_frame
+
+
+def _frame(done: Any) -> str:
+    """Describe a frame that is done."""
+    row = done.result
+    if row.flicker_initial is None or row.flicker_refined is None:
+        return f"{row.source}: {row.reason or 'no flicker is known'}"
+    return f"{row.source}: flicker {row.flicker_initial:.3g} -> {row.flicker_refined:.3g}"
+
+
+@contextmanager
 def resumable_tasks(folder: Path, total: int) -> Iterator[OnDone]:
     """Show how many tasks are done, the last one's numbers, and the time left.
 
@@ -227,6 +251,71 @@ class _TaskLines:
             self._before = ended - 1
         left = self._time.left(ended - self._before, total - self._before)
         _line(f"{ended}/{total}: {self.describe(done)}{left}")
+
+
+# --- the stages of an adaptation ------------------------------------------------------------------
+
+
+def stages() -> AbstractContextManager[OnEvent]:
+    """Show the stages of an adaptation one after the other: what is done of each, and the time left."""
+    if console.is_quiet():
+        return nullcontext(_complain_of_failures)
+    return _stage_bars() if console.is_live() else nullcontext(_StageLines())
+
+
+def _complain_of_failures(event: Event) -> None:
+    if event.failed:
+        console.complain(event.text)
+
+
+@contextmanager
+def _stage_bars() -> Iterator[OnEvent]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.fields[stage]:>6}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console.err) as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_event(event: Event) -> None:
+            if event.stage not in tasks:
+                tasks[event.stage] = progress.add_task("", total=event.total, stage=event.stage)
+            if event.failed:
+                progress.console.print(Text(event.text, "red"))
+            progress.update(
+                tasks[event.stage], completed=event.done, total=event.total, description=event.text
+            )
+
+        yield on_event
+
+
+class _StageLines:
+    """Prints a line for each photo that is refined; of other stages one at every tenth."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._printed = -1
+        self._time = _TimeLeft()
+
+    def __call__(self, event: Event) -> None:
+        if event.stage != self._stage:
+            self._stage, self._printed, self._time = event.stage, -1, _TimeLeft()
+        left = self._time.left(event.done, event.total)
+        if event.failed:
+            console.complain(event.text)
+            return
+        tenth = LINES * event.done // max(event.total, 1)
+        if event.stage != "refine" and tenth <= self._printed:
+            return
+        self._printed = tenth
+        text = f": {event.text}" if event.text else ""
+        _line(f"{event.stage} {event.done}/{event.total}{text}{left}")
 
 
 class _TimeLeft:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from rich.text import Text
 
-from redepth.cli import console, options, photo_options, progress
+from redepth.cli import clip, console, options, photo_options, progress
 from redepth.cli.inputs import TruthReader, find_photos, prompt_overrides
 from redepth.cli.output import results_folder
 from redepth.cli.tables import Table
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 def refine(
     photos: Annotated[
         list[str],
-        typer.Argument(metavar="PHOTO|FOLDER|GLOB...", help="Photos, folders of photos, or patterns."),
+        typer.Argument(
+            metavar="PHOTO|FOLDER|GLOB|VIDEO...", help="Photos, folders of photos, patterns, or videos."
+        ),
     ],
     preset: options.PresetName = "re-depth-anything",
     overrides: options.Overrides = None,
@@ -74,6 +76,11 @@ def refine(
     normals: photo_options.NormalsOption = None,
     normals_frame: photo_options.NormalsFrameOption = "redepth",
     planes: photo_options.PlanesOption = None,
+    sequence: clip.SequenceOption = False,
+    frames: clip.FramesOption = None,
+    max_frames: clip.MaxFramesOption = None,
+    motion: clip.MotionOption = None,
+    fps: clip.FpsOption = None,
     write: options.Write = None,
     max_pixels: options.MaxPixels = 100_000_000,
     workers: options.Workers = 1,
@@ -85,16 +92,38 @@ def refine(
         bool, typer.Option("--fresh", help="With several photos, also refine those that are already done.")
     ] = False,
 ) -> None:
-    """Refine photos and write a folder for each: the refined map, a comparison, a run record, or --write."""
+    """Refine photos or clips and write a folder for each: the map, a comparison, a record, or --write."""
     from redepth.batch import Settings
     from redepth.pipeline import guided
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
     option_overrides = [*prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
-    paths, rejected = find_photos(photos)
+    clips, photos = clip.split_inputs(photos, sequence)
+    clip_options = clip.clip_options(frames, max_frames, motion, fps)
+    if not clips:
+        clip_options.refuse()
+    else:
+        clip.refuse_options(
+            {
+                "--gt": gt is not None,
+                "--mask": mask is not None,
+                "--protocol": protocol != "photo",
+                "--depth": depth is not None,
+                "--predicts": predicts is not None,
+                "--panorama": panorama,
+                "--sky-mask": sky_mask is not None,
+                "--anchors": anchors is not None,
+                "--guide": guide,
+                "--normals": normals is not None,
+                "--planes": planes is not None,
+                "--workers": workers > 1,
+                "--ray": ray is not None,
+            }
+        )
+    paths, rejected = find_photos(photos) if photos else ([], 0)
     truth = _ground_truth(gt, gt_kind, gt_offset, mask, protocol, len(paths), max_pixels)
     given = photo_options.given_inputs(
-        paths,
+        [*paths, *clips],
         fov=fov,
         intrinsics=intrinsics,
         camera=camera,
@@ -110,6 +139,19 @@ def refine(
     overrides = [*_map_overrides(depth, predicts, len(paths)), *(overrides or []), *option_overrides]
     resolved = options.resolved_preset(preset, overrides)
     given.check(resolved)
+    resources = options.resources(workers, ray, threads, device)
+    clip_request = None
+    if clips:
+        clip_request = clip.ClipRequest(
+            paths=clips,
+            out=folder,
+            settings=clip.settings_of(clip.for_frames(resolved, write), device, seed, prompt, motion),
+            given=given,
+            options=clip_options,
+            max_pixels=max_pixels,
+            fresh=fresh,
+        )
+        clip_request.check()
     resolved = guided(
         resolved,
         anchors=anchors is not None,
@@ -124,11 +166,19 @@ def refine(
         truth=truth,
         given=given,
         settings=Settings(resolved, device, seed, prompt, max_pixels),
-        resources=options.resources(workers, ray, threads, device),
+        resources=resources,
         fresh=fresh,
     )
     with results_folder(folder):
-        raise typer.Exit(run(request))
+        raise typer.Exit(_run_all(request, clip_request))
+
+
+def _run_all(request: RefineRequest, clip_request: clip.ClipRequest | None) -> int:
+    """Refine the photos, then the clips, and return the worse exit code; a signal ends both."""
+    code = run(request) if request.paths or request.rejected else 0
+    if clip_request is None or code > console.EXIT_ERROR:
+        return code
+    return max(code, clip.run(clip_request))
 
 
 @dataclass(frozen=True)

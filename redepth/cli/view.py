@@ -65,6 +65,8 @@ def _page_in(folder: Path) -> Path:
             f"{folder}: this result has no {VIEW_FILE}: run your command of redepth refine again with "
             f"--write {_written(record)}"
         )
+    if (folder / "side-by-side.mp4").is_file():
+        raise InputError(f"{folder}: is a clip's folder: open {folder / 'side-by-side.mp4'} in a player")
     pages = sorted(folder.glob(f"*/{VIEW_FILE}"))
     if len(pages) == 1:
         return pages[0]

@@ -65,6 +65,21 @@ class CameraMotion:
 Motion = Literal["flow", "still"] | GivenFlow | CameraMotion
 
 
+@dataclass(frozen=True, eq=False)
+class KnownMotion:
+    """What is known of a chain whose camera's poses are given.
+
+    Attributes:
+        camera: of the clip.
+        lengths: from raw outputs to the units of the poses.
+        fitted: whether the length of a unit of relative depth is given, or was found already.
+    """
+
+    camera: Camera
+    lengths: Lengths
+    fitted: bool
+
+
 @dataclass(frozen=True)
 class Track:
     """The way of a frame's pixels to the frame before.
@@ -187,6 +202,18 @@ class KnownCamera:
         self._known = lengths.metric or given.scale is not None
         if given.scale is not None:
             self._lengths = lengths.of(given.scale)
+
+    @classmethod
+    def resumed(cls, given: CameraMotion, known: KnownMotion) -> KnownCamera:
+        """Return the tracker of a former run."""
+        tracker = cls(given, known.camera, known.lengths)
+        tracker._lengths, tracker._known = known.lengths, known.fitted
+        return tracker
+
+    @property
+    def known(self) -> KnownMotion:
+        """What is known of the chain so far."""
+        return KnownMotion(self._camera, self._lengths, self._known)
 
     def track(self, index: int, last: Tensor, image: Tensor, answer: Tensor) -> Track:
         """Return the track of a frame. Raises InputError for a missing pose."""

@@ -27,6 +27,7 @@ from redepth.clips.flow import (
     mismatch,
 )
 from redepth.clips.lengths import Lengths
+from redepth.clips.saved import ClipState
 from redepth.clips.state import ClipSummary, FrameResult, Link
 from redepth.config import DEFAULT_PRESET, Overrides, Preset
 from redepth.errors import ConfigError, InputError
@@ -67,7 +68,7 @@ class ClipRun(Iterator[FrameResult]):
         progress: Progress = False,
         max_pixels: int = io.MAX_PIXELS,
         camera: Camera | CameraName | ChosenCamera | None = None,
-        first: int = 0,
+        resume: ClipState | None = None,
     ) -> None:
         self.summary = ClipSummary()
         self._pipeline, self._clip = pipeline, pipeline.preset.clip
@@ -75,11 +76,13 @@ class ClipRun(Iterator[FrameResult]):
         self._motion, self._prompt, self._seed = motion, prompt, seed
         self._on_step, self._progress = on_step, progress
         self._max_pixels, self._camera = max_pixels, camera
-        self._index = first
+        self._index = 0
         self._size: tuple[int, int] | None = None
         self._chain: Chain | None = None
         # A missing package is found before the first frame has taken minutes.
         self._tracker: Tracker | None = None if isinstance(motion, CameraMotion) else _tracker(motion)
+        if resume is not None:
+            self._resume(resume)
 
     def __next__(self) -> FrameResult:
         index = self._index
@@ -97,6 +100,22 @@ class ClipRun(Iterator[FrameResult]):
         self.summary = self.summary.with_frame(result)
         self._index += 1
         return result
+
+    @property
+    def state(self) -> ClipState | None:
+        """What the next frame needs of the frames before; None before the first one."""
+        if self._chain is None:
+            return None
+        motion = self._tracker.known if isinstance(self._tracker, KnownCamera) else None
+        return ClipState(self._index, self._chain, motion)
+
+    def _resume(self, state: ClipState) -> None:
+        """Go on after the frames of a former run. Raises InputError for another motion."""
+        self._index, self._chain = state.frames, state.chain
+        if isinstance(self._motion, CameraMotion):
+            if state.motion is None:
+                raise InputError("the former run of the clip had no camera motion: start it anew")
+            self._tracker = KnownCamera.resumed(self._motion, state.motion)
 
     def _go_on(self, index: int, photo: DecodedPhoto) -> FrameResult:
         """Refine a frame from the last one, or start a new chain after a cut."""
@@ -190,7 +209,7 @@ def run_clip(
     progress: Progress = False,
     max_pixels: int = io.MAX_PIXELS,
     camera: Camera | CameraName | ChosenCamera | None = None,
-    first: int = 0,
+    resume: ClipState | None = None,
 ) -> ClipRun:
     """Refine a clip with a pipeline that is loaded; the other arguments are those of `refine_clip`.
 
@@ -204,7 +223,7 @@ def run_clip(
         progress: shown per frame.
         max_pixels: of a frame.
         camera: of all frames.
-        first: index of the first of the frames in the clip.
+        resume: state of a former run (`ClipRun.state`, `clips.saved`): ``frames`` are those after it.
 
     Raises:
         RedepthError: as `refine_clip`.
@@ -219,7 +238,7 @@ def run_clip(
         progress=progress,
         max_pixels=max_pixels,
         camera=camera,
-        first=first,
+        resume=resume,
     )
 
 

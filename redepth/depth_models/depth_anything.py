@@ -24,6 +24,9 @@ from redepth.depth_models.backbone import (
 V2_SMALL, V2_SMALL_SCALE = "depth-anything/Depth-Anything-V2-Small-hf", 7.0
 """The paper's checkpoint and its s. The others' raw outputs are up to 60 times as large."""
 
+SCALE_KEY = "redepth_scale"
+"""The entry of ``config.json`` by which a checkpoint that was adapted keeps the s of the one before."""
+
 
 def resize_position_embeddings(embeddings: Tensor, height: int, width: int, patch_size: int) -> Tensor:
     """Resize DINOv2's position embeddings to another input size as the original encoder does.
@@ -131,7 +134,7 @@ class DepthAnything(Backbone):
         resize_rule: which side of the photo gets ``longer_side`` (`ops.geometry.network_size`).
         antialias: whether photos are low-pass filtered when they are shrunk; not in the paper.
         scale: s of z = (s + tanh o) / (D + m), how steep the surface is. ``auto``: from each photo; null: the
-            paper's 7 for V2 Small, auto for all others.
+            paper's 7 for V2 Small and what was adapted from it, auto for all others.
         margin: m of z = (s + tanh o) / (D + m), keeps the farthest points finite.
 
     Sources: Depth Anything V2 (arXiv 2406.09414); the split in W and theta is that of arXiv 2512.17908.
@@ -148,6 +151,7 @@ class DepthAnything(Backbone):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._scale_is_open = self.scale is None
         if self.scale is None:
             self.scale = V2_SMALL_SCALE if self.checkpoint == V2_SMALL else "auto"
 
@@ -157,6 +161,9 @@ class DepthAnything(Backbone):
         self.preprocessing = replace(self.preprocessing, multiple=patch_size(model))
         if model.config.depth_estimation_type == "metric":
             self.predicts, self.invariance = "depth", "metric"
+        scale: Any = getattr(model.config, SCALE_KEY, None)
+        if self._scale_is_open and type(scale) in (int, float) and 1 < scale <= 1e6:
+            self.scale = float(scale)
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Split between the backbone and the neck."""

@@ -11,6 +11,7 @@ from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output
 from redepth.io.exif import exif_focal_length
 from redepth.io.exr import save_exr
 from redepth.io.files import StrPath, check_name, damaged, open_regular, reason
+from redepth.io.frame_range import ALL_FRAMES, FrameRange, parse_frame_range
 from redepth.io.guides import load_labels, load_normals
 from redepth.io.hashing import damage, manifest, sha256_of, sha256_of_files
 from redepth.io.images import image_size
@@ -26,8 +27,20 @@ from redepth.io.limits import MAX_PIXELS, check_pixels, pixel_limit, with_pixel_
 from redepth.io.mask import load_mask
 from redepth.io.names import as_text, displayed, hashed_name, is_safe_name
 from redepth.io.photo import MAX_ASPECT, MIN_SIDE, load_photo, photo_of_array
+from redepth.io.poses import Poses, load_poses
+from redepth.io.sequence import find_sequence
 from redepth.io.text import read_text
 from redepth.io.transaction import recover, replaced_folder
+from redepth.io.video import (
+    MAX_FRAMES,
+    VIDEO_SUFFIXES,
+    VideoFacts,
+    VideoFrame,
+    check_video,
+    is_video,
+    read_video,
+)
+from redepth.io.video_writing import VideoWriter, video_writer
 from redepth.io.write import (
     atomic_path,
     json_line,
@@ -46,29 +59,40 @@ from redepth.io.write import (
 )
 
 __all__ = [
+    "ALL_FRAMES",
     "INTRINSICS_SUFFIXES",
     "MAX_ASPECT",
+    "MAX_FRAMES",
     "MAX_PIXELS",
     "MIN_SIDE",
     "PHOTO_SUFFIXES",
     "PIXEL_CENTRES",
+    "VIDEO_SUFFIXES",
+    "FrameRange",
     "Intrinsics",
     "KnownPoints",
+    "Poses",
     "StrPath",
+    "VideoFacts",
+    "VideoFrame",
+    "VideoWriter",
     "as_text",
     "atomic_path",
     "check_name",
     "check_pixels",
     "check_size",
+    "check_video",
     "companions",
     "damage",
     "damaged",
     "displayed",
     "exif_focal_length",
     "find_photos",
+    "find_sequence",
     "hashed_name",
     "image_size",
     "is_safe_name",
+    "is_video",
     "json_line",
     "json_text",
     "load_colmap_points",
@@ -82,9 +106,11 @@ __all__ = [
     "load_mask",
     "load_normals",
     "load_photo",
+    "load_poses",
     "manifest",
     "open_regular",
     "output_folders",
+    "parse_frame_range",
     "parse_intrinsics",
     "photo_of_array",
     "pixel_limit",
@@ -92,6 +118,7 @@ __all__ = [
     "points_of_table",
     "read_floats",
     "read_text",
+    "read_video",
     "reason",
     "recover",
     "remove_leftovers",
@@ -109,5 +136,6 @@ __all__ = [
     "sha256_of",
     "sha256_of_files",
     "to_uint8",
+    "video_writer",
     "with_pixel_limit",
 ]

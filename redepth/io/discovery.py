@@ -14,6 +14,7 @@ from redepth.errors import InputError
 from redepth.io.files import StrPath
 from redepth.io.images import RAW_SUFFIXES
 from redepth.io.names import as_text, hashed_name, is_safe_name
+from redepth.io.video import VIDEO_SUFFIXES
 
 PHOTO_SUFFIXES = frozenset(
     [
@@ -126,12 +127,16 @@ def _expand(path: Path, warn: Callable[[str], object]) -> list[Path]:
         return [path]
     photos = _with_suffix(candidates, PHOTO_SUFFIXES)
     others = _named(_with_suffix(candidates, UNREADABLE_SUFFIXES))
+    videos = _named(_with_suffix(candidates, VIDEO_SUFFIXES))
     if not photos:
         there = f" that can be read, only {others}" if others else ""
+        there += f", but videos: name them ({videos})" if videos else ""
         suffixes = " ".join(sorted(PHOTO_SUFFIXES))
         raise InputError(f"{path}: {problem}{there}; photos end in one of {suffixes}")
     if others:
         warn(f"{path}: {others} cannot be read and left out; convert to JPEG, PNG or TIFF")
+    if videos:
+        warn(f"{path}: {videos} left out: a video is refined where it is named itself")
     return photos
 
 
@@ -194,10 +199,10 @@ def companions(
 def output_folders(photos: Sequence[StrPath], out: StrPath) -> list[Path]:
     """Return one folder per photo, ``out/<stem>``.
 
-    If an earlier photo of this call has the stem already, or the folder's ``run.json`` names another
-    photo, the folder gets ``-2``, ``-3`` and so on; the same photo gets the same folder again. Photos
-    appended to the list leave the folders of the others unchanged. Names that differ only in case or in
-    Unicode normal form count as the same, as they do on macOS and Windows.
+    If an earlier photo of this call has the stem already, or the folder's record (``run.json``, or
+    ``clip.json`` of a clip) names another one, the folder gets ``-2``, ``-3`` and so on; the same photo gets
+    the same folder again. Photos appended to the list leave the folders of the others unchanged. Names that
+    differ only in case or in Unicode normal form count as the same, as they do on macOS and Windows.
 
     A stem that is no safe name of a visible folder in ``out`` (such as ``..`` of ``...jpg``, or one that is
     too long) becomes one (`hashed_name`).
@@ -223,10 +228,17 @@ def _key(folder: Path) -> str:
     return unicodedata.normalize("NFC", as_text(folder.name)).casefold()
 
 
+_SOURCES = {"run.json": "photo", "clip.json": "clip"}
+"""Records of results, and where in them the source is."""
+
+
 def _holds_another(folder: Path, photo: StrPath) -> bool:
-    """Return whether a folder holds the results of another photo."""
-    try:
-        source = json.loads((folder / "run.json").read_text(encoding="utf-8"))["photo"]["source"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
-    return bool(source != as_text(os.path.realpath(photo)))
+    """Return whether a folder holds the results of another photo or clip."""
+    for record, section in _SOURCES.items():
+        try:
+            source = json.loads((folder / record).read_text(encoding="utf-8"))[section]["source"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if source != as_text(os.path.realpath(photo)):
+            return True
+    return False

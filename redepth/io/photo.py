@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +44,8 @@ def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
         MissingDependencyError: the photo is HEIC and pillow-heif is not installed.
     """
     path = Path(path)
-    check = partial(_check_shape, path)
-    return _photo_array(path, read_image(path, max_pixels, check, upright=upright), max_pixels)
+    picture = read_image(path, max_pixels, lambda image: check_shape(path, *image.size), upright=upright)
+    return _photo_array(path, picture, max_pixels)
 
 
 def photo_of_array(values: ArrayLike) -> NDArray[np.float32]:
@@ -85,8 +84,8 @@ def photo_of_array(values: ArrayLike) -> NDArray[np.float32]:
     return np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else np.ascontiguousarray(colours)
 
 
-def _check_shape(path: Path, image: Image.Image) -> None:
-    width, height = image.size
+def check_shape(path: Path, width: int, height: int) -> None:
+    """Raise InputError for pictures that are too small or too elongated."""
     short, long = sorted((width, height))
     if short < MIN_SIDE:
         raise InputError(

@@ -14,7 +14,8 @@ from redepth.viz.color import (
     display_range,
     normals_to_rgb,
 )
-from redepth.viz.compare import comparison, side_by_side
+from redepth.viz.compare import clip_frame, comparison, side_by_side
+from redepth.viz.curves import curve_figure
 from redepth.viz.jpeg import jpeg_within
 from redepth.viz.losses import loss_figure
 from redepth.viz.normals import normals_at_size, normals_of, normals_picture
@@ -28,8 +29,10 @@ __all__ = [
     "SHEET_SIDE",
     "UNCERTAINTY_CMAP",
     "card",
+    "clip_frame",
     "colorize",
     "comparison",
+    "curve_figure",
     "display_range",
     "in_notebook",
     "jpeg_within",

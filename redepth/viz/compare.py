@@ -89,6 +89,35 @@ def comparison(
     return compose([row for row in rows if row], title, subtitle)
 
 
+def clip_frame(
+    photo: ArrayLike,
+    initial: ArrayLike,
+    refined: ArrayLike,
+    colours: tuple[float, float],
+    *,
+    title: str = "",
+    subtitle: str = "",
+) -> Image.Image:
+    """Draw a frame of a clip: the photo, and the disparity before and after in the colours of the clip.
+
+    Args:
+        photo: (H, W, 3) sRGB, uint8 or floats in [0, 1].
+        initial: (h, w) disparity before.
+        refined: (h, w) disparity after.
+        colours: the disparity of the first and of the last colour, the same for all frames.
+        title: a heading.
+        subtitle: a line below the heading.
+
+    Returns:
+        An RGB picture, of one size for all frames of one size.
+    """
+    picture = to_uint8(photo)
+    size = _panel_size(picture.shape[1], picture.shape[0])
+    before, after = np.asarray(initial, np.float32), np.asarray(refined, np.float32)
+    panels = [Panel(_resize(picture, size), "Photo"), *_disparity_panels(before, after, size, colours)]
+    return compose([panels], title, subtitle)
+
+
 def side_by_side(
     images: Mapping[str, ArrayLike | Image.Image],
     *,
@@ -132,9 +161,12 @@ def _map_panel(
 
 
 def _disparity_panels(
-    before: NDArray[np.float32], after: NDArray[np.float32], size: tuple[int, int]
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    size: tuple[int, int],
+    colours: tuple[float, float] | None = None,
 ) -> list[Panel]:
-    scale = Scale(DISPARITY_CMAP, *display_range(before, after), "far", "near")
+    scale = Scale(DISPARITY_CMAP, *(colours or display_range(before, after)), "far", "near")
     return [
         _map_panel(before, scale, size, "Initial disparity", "near is bright"),
         _map_panel(after, scale, size, "Refined disparity", "near is bright, same colours"),

@@ -1,0 +1,223 @@
+"""Refine a clip into a folder: each frame is written as it is done, in the end the videos and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from redepth import components, exports, io
+from redepth.clips.flow import Motion
+from redepth.clips.frames import ClipFrames
+from redepth.clips.outputs import (
+    COMPARISON_VIDEO,
+    DEPTH_VIDEO,
+    ClipFolder,
+    FrameRow,
+    MadeFrom,
+    summary_of,
+)
+from redepth.clips.run import run_clip
+from redepth.clips.saved import load_state, save_state
+from redepth.clips.state import ClipSummary
+from redepth.clips.videos import colours_of, write_comparison, write_disparity
+from redepth.config import Preset
+from redepth.errors import PartlyWrittenError
+from redepth.photo_inputs import CameraInput, PhotoInputs, choose_camera
+from redepth.pipeline import Pipeline
+from redepth.runtime.resume import Identity
+
+OnFrame = Callable[[FrameRow, int, int], None]
+"""Is called after each frame with its row, how many frames are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """The settings of a clip.
+
+    Attributes:
+        preset: resolved.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        seed: of all random streams.
+        prompt: None: the preset's captioner describes the first frame of each chain.
+        motion: how the last frame's pixels are found again.
+        motion_name: of the record: ``flow``, ``still``, or the option's file.
+        motion_file: holds the poses.
+        camera: of all frames; None: the renderer's own.
+        camera_origin: the option that gives it.
+    """
+
+    preset: Preset
+    device: str = "auto"
+    seed: int = 0
+    prompt: str | None = None
+    motion: Motion = "flow"
+    motion_name: str = "flow"
+    motion_file: Path | None = None
+    camera: CameraInput | None = None
+    camera_origin: str = "python"
+
+    @property
+    def inputs(self) -> PhotoInputs:
+        """What is given with the clip besides its motion."""
+        return PhotoInputs(self.camera, self.camera_origin)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are given with the clip."""
+        return [*self.inputs.files.values(), *([] if self.motion_file is None else [self.motion_file])]
+
+    def made_from(self, frames: ClipFrames) -> MadeFrom:
+        """Return what decides the results of a clip."""
+        hashes = {**frames.hashes(), **self.inputs.hashes()}
+        if self.motion_file is not None:
+            hashes["the file of --motion"] = io.sha256_of(self.motion_file)
+        preset = self.preset.model_dump(mode="json")
+        settings = {
+            "frames": str(frames.chosen),
+            "rate": frames.rate,
+            "seed": self.seed,
+            "prompt": self.prompt,
+            "motion": self.motion_name,
+            "preset": {k: v for k, v in preset.items() if k not in ("description", "diagnostics", "adapt")},
+        }
+        named = components.named_files(self.preset)
+        versions = components.component_versions(self.preset)
+        return MadeFrom(settings, Identity.of(named, versions, **hashes))
+
+
+@dataclass
+class RefinedClip:
+    """The result of a clip, as far as it is done.
+
+    Attributes:
+        folder: of the results.
+        rows: of the frames that are done.
+        resumed: how many of them an earlier run has refined.
+        unwritten: a line for each file that could not be written.
+        interrupted: whether Ctrl-C ended the run.
+    """
+
+    folder: Path
+    rows: list[FrameRow] = field(default_factory=list)
+    resumed: int = 0
+    unwritten: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def summary(self) -> ClipSummary:
+        """The figures of the frames that are done."""
+        return summary_of(self.rows)
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """A clip, its settings and the folder of its results.
+
+    Attributes:
+        frames: of the clip.
+        folder: of the results.
+        settings: of the clip.
+    """
+
+    frames: ClipFrames
+    folder: Path
+    settings: ClipSettings
+
+    @cached_property
+    def store(self) -> ClipFolder:
+        """The folder of the results; its identity is taken now."""
+        return ClipFolder(self.folder, self.settings.made_from(self.frames))
+
+    def check(self) -> None:
+        """Raise an error now for what would fail after work.
+
+        Raises:
+            InputError: the camera cannot be read or does not fit, or a result would replace an input.
+            OutputError: the disk has no room for the results.
+        """
+        self.store.check(self.frames.path, self.settings.files)
+        height, width = self.frames.size
+        io.require_room(
+            self.folder, len(self.frames) * exports.room(self.settings.preset.output, height, width)
+        )
+        choose_camera(self.settings.camera, next(self.frames.read()), self.settings.camera_origin)
+
+
+def refine_clip_into(task: ClipTask, pipeline: Pipeline, on_frame: OnFrame) -> RefinedClip:
+    """Refine the frames that are left, then write the videos and the record.
+
+    After Ctrl-C the frames that are done stay, and the same call goes on.
+
+    Args:
+        task: checked.
+        pipeline: loaded.
+        on_frame: called after each frame.
+
+    Raises:
+        InputError: a frame can no longer be read.
+        OutputError: a result cannot be written.
+    """
+    result = RefinedClip(task.folder, task.store.done())
+    result.resumed = len(result.rows)
+    try:
+        _refine(task, pipeline, result, on_frame)
+        _finish(task, result)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: OnFrame) -> None:
+    """Refine the frames that are left, and write each as it is done."""
+    store, frames, settings = task.store, task.frames, task.settings
+    total, start = len(frames), len(result.rows)
+    if start == total:
+        return
+    if not start:
+        store.begin(io.as_text(frames.path.resolve()))
+    camera = choose_camera(settings.camera, next(frames.read()), settings.camera_origin)
+    run = run_clip(
+        pipeline,
+        frames.read(start),
+        motion=settings.motion,
+        prompt=settings.prompt,
+        seed=settings.seed,
+        max_pixels=frames.max_pixels,
+        camera=camera,
+        resume=load_state(store.state(start - 1), pipeline.device) if start else None,
+    )
+    for done in run:
+        if done.refinement.partial:
+            # It has not taken all of its steps: the next call takes them.
+            raise KeyboardInterrupt
+        state = run.state
+        assert state is not None
+        save_state(store.state(done.index), state)
+        try:
+            row = store.save(done, frames.labels[done.index], frames.seconds[done.index])
+        except PartlyWrittenError as error:
+            result.unwritten.append(str(error))
+            row = FrameRow.of(done, frames.labels[done.index], frames.seconds[done.index])
+        result.rows.append(row)
+        on_frame(row, len(result.rows), total)
+
+
+def _finish(task: ClipTask, result: RefinedClip) -> None:
+    """Write the videos and the record of a clip whose frames are all done."""
+    store, frames = task.store, task.frames
+    low, high = colours = colours_of(store.shown, len(frames))
+    preset, seed = task.settings.preset.name, task.settings.seed
+    write_disparity(task.folder / DEPTH_VIDEO, frames, store.shown, colours)
+    comparison = task.folder / COMPARISON_VIDEO
+    write_comparison(comparison, frames, store.shown, colours, f"{preset} · seed {seed}")
+    more: dict[str, Any] = {
+        "colours": {"of": "disparity, near is bright", "low": low, "high": high},
+        "contents": {
+            DEPTH_VIDEO: "the refined disparity in colours",
+            COMPARISON_VIDEO: "photo, disparity before and after, in colours of one range",
+        },
+    }
+    store.finish(io.as_text(frames.path.resolve()), result.rows, more)
