@@ -256,7 +256,7 @@ class KnownCamera:
         return Track(seen.back, seen.valid, seen.change, self._lengths)
 
     def _fit(self, index: int, last: Tensor, image: Tensor, answer: Tensor, camera: Camera) -> None:
-        """Look for the length of a unit of relative depth, from an earlier frame until the way is long enough.
+        """Look for the length of a unit of relative depth, until the way from an earlier frame is enough.
 
         Meanwhile the best length so far holds: it explains the pictures as well as any.
         """

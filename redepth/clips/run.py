@@ -160,9 +160,8 @@ class ClipRun(Iterator[FrameResult]):
         if share >= ENOUGH or self._warned:
             return
         self._warned = True
-        advice = (
-            "the clip may be too fast or change its light" if self._motion == "flow" else "use motion flow"
-        )
+        fast = "the clip may be too fast, or its light may change"
+        advice = fast if self._motion == "flow" else "use motion flow"
         log.warning(
             "frame %d: only %.0f%% of the pixels match the last frame along the motion, so the motion may be "
             "wrong, and depth that is tied along it, too; the flicker figure leaves the others out; %s",
