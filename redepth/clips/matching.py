@@ -23,7 +23,7 @@ FAR = 0.1
 """Pixels that differ by this much of the range of values do not match at all."""
 
 ENOUGH = 0.85
-"""Share of the pixels seen before that match; below it the motion may be wrong. Along exact motion 0.98 match."""
+"""Share of the pixels seen before that match, below which the motion may be wrong; the exact one has 0.98."""
 
 
 def matching(track: Track, last: Tensor, image: Tensor) -> Tensor:

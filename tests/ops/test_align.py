@@ -109,7 +109,7 @@ def test_errors_in_both_find_the_slope_that_least_squares_makes_too_small() -> N
 
 
 def test_errors_in_both_in_closed_form() -> None:
-    """Of equal errors it is the main axis: of (0, 0), (1, 2), (2, 1), (3, 3) the diagonal; else Deming's root."""
+    """With equal errors it is the main axis, here the diagonal; else Deming's root."""
     p, t = torch.tensor([0.0, 1, 2, 3]), torch.tensor([0.0, 2, 1, 3])
     everywhere = torch.ones(4, dtype=torch.bool)
     assert [float(v) for v in errors_in_both(p, t, everywhere)] == pytest.approx([1, 0])
