@@ -165,7 +165,7 @@ def test_the_camera_of_the_first_frame_holds_for_all() -> None:
     )
     run._freeze_camera(Camera(field_of_view=41.0))
     results = list(run)
-    assert {result.refinement.camera.field_of_view for result in results} == {41.0}
+    assert {result.refinement.camera for result in results} == {Camera(field_of_view=41.0).of_picture(64, 64)}
     assert {result.refinement.camera_origin for result in results} == {"depth model"}
     assert run.state is not None
     assert run.state.camera == Camera(field_of_view=41.0)
