@@ -286,7 +286,7 @@ class _Call:
             )
             if not job.photos:
                 raise InputError("no photo can be used; look at the errors above")
-            # What was made by another job goes before that job is forgotten: a kill leaves the two together.
+            # The old result goes first: a kill leaves none beside a job that it is not of.
             if fresh and (path.is_file() or not any(self.folder.glob("images/*/*"))):
                 _forget(self.folder)
             claim(path, job, differences, ADAPT_KIND, fresh=fresh)
