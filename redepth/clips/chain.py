@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,13 +43,14 @@ class Chain:
     prompt: str
 
     @classmethod
-    def first(cls, image: Tensor, outcome: Outcome, plan: Plan, prompt: str) -> Chain:
+    def first(cls, image: Tensor, outcome: Outcome, plan: Plan, rates: float, prompt: str) -> Chain:
         """Start a chain with a frame that was refined as a photo is.
 
         Args:
             image: of the frame.
             outcome: of a run with a warm start, which kept what it learned.
             plan: of the frames that follow.
+            rates: factor of their learning rates.
             prompt: of the chain.
         """
         return cls(
@@ -59,7 +60,7 @@ class Chain:
             answer=outcome.refined,
             count=torch.ones_like(outcome.initial),
             unit=outcome.unit,
-            start=WarmStart(outcome.learned, plan),
+            start=WarmStart(outcome.learned, plan, rates),
             prompt=prompt,
         )
 
@@ -87,7 +88,7 @@ class Chain:
             answer=outcome.refined,
             count=self._counted(track) + 1,
             unit=self.unit,
-            start=WarmStart(outcome.learned, self.start.plan),
+            start=replace(self.start, learned=outcome.learned),
             prompt=self.prompt,
         )
         before, after = (

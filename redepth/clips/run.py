@@ -151,7 +151,7 @@ class ClipRun(Iterator[FrameResult]):
         image = _at_size(photo, outcome.initial)
         if isinstance(self._motion, CameraMotion):
             self._tracker = KnownCamera(self._motion, outcome.camera, self._lengths(outcome))
-        self._chain = Chain.first(image, outcome, self._plan(outcome), prompt)
+        self._chain = Chain.first(image, outcome, self._plan(outcome), self._clip.rates, prompt)
         return FrameResult(index, refinement, Link(False, reason, seen, steps=max(outcome.steps_done)))
 
     def _refined(

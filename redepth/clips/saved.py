@@ -57,6 +57,7 @@ def save_state(path: Path, state: ClipState) -> None:
         "unit": chain.unit,
         "prompt": chain.prompt,
         "warm": chain.start.learned is not None,
+        "rates": chain.start.rates,
         "plan": None if plan is None else {name: getattr(plan, name) for name in _PLAN},
         "motion": None,
     }
@@ -103,6 +104,7 @@ def _state(content: Mapping[str, Any], tensors: Mapping[str, Tensor], device: to
         start=WarmStart(
             learned if content["warm"] else None,
             None if plan is None else Plan(**plan),
+            content["rates"],
         ),
     )
     return ClipState(content["frames"], chain, None if motion is None else _motion(motion))

@@ -14,11 +14,13 @@ class Clip(Section):
 
     Attributes:
         steps: share of ``optim.steps`` that each frame after the first one takes.
+        rates: factor of the learning rates of these frames, whose members have learned before.
         least_share: smallest share that a frame's own result has in its answer; the rest is the last frame's
             answer. 1 leaves the last answer out.
         cut: share of the pixels that the last frame has to show too; below it a frame starts anew.
     """
 
     steps: Annotated[float, Field(ge=0.001, le=1)] = 0.5
-    least_share: Annotated[float, Field(ge=0.01, le=1)] = 0.2
+    rates: Annotated[float, Field(ge=0, le=10)] = 0.5
+    least_share: Annotated[float, Field(ge=0.01, le=1)] = 0.3
     cut: Annotated[float, Field(ge=0, le=1)] = 0.3

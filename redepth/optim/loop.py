@@ -193,7 +193,8 @@ class Loop:
             stepper: takes the steps of the group.
         """
         drawn = draws.to(self._solver.device)
-        group.set_rates(self._solver.rate_factor(step, self._plan.steps))
+        rates = 1.0 if self._start is None else self._start.rates
+        group.set_rates(rates * self._solver.rate_factor(step, self._plan.steps))
         taken = stepper(drawn)
         group.loss_log.keep(taken.raw, taken.depth, taken.offset)
         group.loss_log.add(taken.losses)

@@ -56,7 +56,7 @@ MANY_POINTS = 10.0
 
 register = REGISTRY.register
 
-GUIDE_WEIGHTS = {"anchors": 1.0, "normals": 1.0, "planes": 10.0, "temporal": 0.01}
+GUIDE_WEIGHTS = {"anchors": 1.0, "normals": 1.0, "planes": 10.0, "temporal": 0.001}
 """The weights of the objectives of given data where the preset does not set them."""
 
 

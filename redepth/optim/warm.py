@@ -21,10 +21,12 @@ class WarmStart:
     Attributes:
         learned: what the members of the last run learned; None: nothing, they begin as on a photo.
         plan: members and steps; None: those of the settings.
+        rates: factor of the learning rates.
     """
 
     learned: Learned | None = None
     plan: Plan | None = None
+    rates: float = 1.0
 
     def of(self, members: range) -> Learned | None:
         """Return what some members learned; None if the last run had fewer."""

@@ -31,7 +31,7 @@ def state() -> ClipState:
         answer=prediction + 1,
         count=torch.ones(1, 1, 4, 5),
         unit=0.1 + 0.2,
-        start=WarmStart(learned, Plan(2, 3, 1, early_stop=False)),
+        start=WarmStart(learned, Plan(2, 3, 1, early_stop=False), 1 / 3),
         prompt="a 'coin'\nñ",
     )
     lengths = Lengths("disparity", False, 0.7, 0.1, unit=3.0, length=1 / 3)
@@ -48,6 +48,7 @@ def test_a_state_is_read_to_the_bit(tmp_path: Path) -> None:
         for name in ("image", "prediction", "reference", "answer", "count"):
             assert torch.equal(getattr(read.chain, name), getattr(stored.chain, name))
         assert read.chain.start.plan == stored.chain.start.plan
+        assert read.chain.start.rates == 1 / 3
         assert stored.chain.start.learned is not None
         assert read.chain.start.learned is not None
         assert list(read.chain.start.learned) == list(stored.chain.start.learned)

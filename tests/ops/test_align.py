@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from redepth.ops.align import median_ratio, scale_and_shift, scale_only, trimmed_mask
+from redepth.ops.align import errors_in_both, median_ratio, scale_and_shift, scale_only, trimmed_mask
 from tests.support.helpers import seeded
 
 EVERYWHERE = torch.ones(5, 5, dtype=torch.bool)
@@ -90,3 +90,19 @@ def test_what_cannot_be_fitted_is_refused(fit, prediction, mask, message) -> Non
 def test_a_trim_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\)"):
         trimmed_mask(scale_and_shift, torch.ones(5, 5), torch.ones(5, 5), EVERYWHERE, 1.0)
+
+
+def test_errors_in_both_find_the_slope_that_least_squares_makes_too_small() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.rand(20_000, generator=generator, dtype=torch.float64)
+    p = true + 0.2 * torch.randn(true.shape, generator=generator, dtype=torch.float64)
+    t = 3 * true + 1 + 0.1 * torch.randn(true.shape, generator=generator, dtype=torch.float64)
+    everywhere = torch.ones_like(true, dtype=torch.bool)
+    scale, shift = errors_in_both(p, t, everywhere, 0.25)
+    assert float(scale) == pytest.approx(3, rel=0.02)
+    assert float(shift) == pytest.approx(1, abs=0.05)
+    assert float(scale_and_shift(p, t, everywhere)[0]) < 2.2
+    # Exact entries give the exact line, whatever the ratio; entries that contradict give no slope.
+    exact = errors_in_both(true, 2 * true - 1, everywhere, 7.0)
+    assert [float(value) for value in exact] == pytest.approx([2, -1])
+    assert float(errors_in_both(p, -p, everywhere)[0]) == 1

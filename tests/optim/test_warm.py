@@ -173,6 +173,14 @@ def test_the_members_go_on_from_what_they_learned(batch: int) -> None:
     assert again.steps_done == [1, 1]
 
 
+def test_the_rates_of_a_warm_start() -> None:
+    refiner = make_refiner(steps=3, members=1)
+    whole = run(refiner, start=WarmStart())
+    none = run(refiner, start=WarmStart(rates=0.0))
+    torch.testing.assert_close(none.members, none.initial.expand_as(none.members))
+    assert float((whole.members - whole.initial).abs().max()) > 1e-3
+
+
 def test_more_members_than_learned_start_as_on_a_photo() -> None:
     start = WarmStart({"offset": torch.ones(1, 1, 1, 1)})
     assert start.of(range(1)) is not None
