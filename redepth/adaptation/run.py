@@ -101,7 +101,7 @@ def adapt(
     deadline = _deadline(budget)
     resolved = _resolved(preset, overrides, vram)
     _check_learnable(resolved)
-    found, kept = (photo_files.find(_listed(inputs)) if inputs else [] for inputs in (photos, keep))
+    found, kept = photo_files.find(_listed(photos)), photo_files.find(_listed(keep)) if keep else []
     folder = Path(out)
     _check_places(folder, [*found, *kept])
     _check_start(folder, resolved)

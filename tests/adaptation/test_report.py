@@ -49,7 +49,7 @@ def test_the_numbers_are_those_of_the_result(tmp_path: Path) -> None:
     assert rows["photos held out"] == "1"
     assert rows["photos left out"] == "1"
     assert rows["photos to keep"] == "4"
-    assert rows["steps"] == "75 of 400"
+    assert rows["steps"] == f"75 of {job().preset.adapt.steps}"
     assert rows["step of the result"] == "50"
     assert rows["learned"] == "all: 1,000 of 4,000 numbers"
     assert rows["time of the optimisation of the photos used"] == "2 min 00 s"
