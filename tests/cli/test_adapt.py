@@ -199,7 +199,7 @@ def test_of_two_processes_the_first_one_alone_reports_a_damaged_photo(made: Made
     assert done.returncode == 1
     assert done.stderr.count("1 photos could not be used") == 1
     assert done.stdout.count("3 photos learned from, 2 held out, 1 left out") == 1
-    assert len(re.findall(r"exitcode *: 2", done.stderr)) == 1
+    assert len(re.findall(r"exitcode  : 2", done.stderr)) == 1
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
