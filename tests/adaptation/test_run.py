@@ -223,8 +223,8 @@ def test_one_that_was_ended_continues_to_the_same_weights(made: Made, tmp_path: 
     assert not (tmp_path / "summary.json").exists()
     events: list[Event] = []
     again = made.adapt(tmp_path, on_event=events.append)
-    # From the last validation on, and no photo is refined again.
-    assert [e.done for e in events if e.stage == "train"] == [5, 6]
+    # From the last step on, and no photo is refined again.
+    assert [e.done for e in events if e.stage == "train"] == [6]
     assert not [e for e in events if e.stage in ("check", "refine")]
     assert same(weights(again), made.weights)
     assert again.validations == made.result.validations
