@@ -16,7 +16,7 @@ from redepth import io, viz
 from redepth.adaptation.card import model_card
 from redepth.adaptation.checkpoint import FILES, start_of, write_checkpoint
 from redepth.adaptation.methods import Material, photo_distance, relative_depth_of
-from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.photos import PhotoFile, decoded
 from redepth.adaptation.pictures import SIDE, held_out_pictures
 from redepth.adaptation.record import (
     PRESET_FILE,
@@ -32,7 +32,6 @@ from redepth.adaptation.report import HeldOut, read_losses, write_report
 from redepth.adaptation.training import Trained
 from redepth.config import Component, Preset
 from redepth.contracts import DepthModel
-from redepth.photo_inputs import decode
 
 TIMED = 8
 """Most photos whose prediction is timed, where none is held out."""
@@ -154,17 +153,17 @@ def _predictions(
     photos = list(material.held_out or material.training[:TIMED])
     shown, times = [], []
     for number, photo in enumerate(photos, 1):
-        decoded = decode(photo.path, material.max_pixels)
+        picture = decoded(photo, material.max_pixels)
         device = next(iter(model.decoder_parameters().values())).device
-        pixels = torch.from_numpy(decoded.values).permute(2, 0, 1)[None].to(device)
+        pixels = torch.from_numpy(picture.values).permute(2, 0, 1)[None].to(device)
         if number == 1:
             predict(model, pixels)  # the first one of a process is slower
         began = time.perf_counter()
         raw = predict(model, pixels)
         times.append(time.perf_counter() - began)
         if material.held_out:
-            height, width = decoded.size
-            small = viz.reduced_photo(decoded.pixels, viz.reduction(height, width, 2 * SIDE))
+            height, width = picture.size
+            small = viz.reduced_photo(picture.pixels, viz.reduction(height, width, 2 * SIDE))
             shown.append(_held_out(material, model, photo, small, raw))
         on_done(number, len(photos))
     return shown, _median(times)

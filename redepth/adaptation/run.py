@@ -14,7 +14,14 @@ from typing import Any
 from redepth import components, depth_models, io
 from redepth.adaptation import photos as photo_files
 from redepth.adaptation.learned import check_adaptable
-from redepth.adaptation.methods import Material, lessons_of, load_depth_model, validation_of
+from redepth.adaptation.methods import (
+    Material,
+    captioned,
+    check_method,
+    lessons_of,
+    load_depth_model,
+    validation_of,
+)
 from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.processes import Processes
 from redepth.adaptation.record import (
@@ -161,6 +168,7 @@ def _resolved(
 def _check_learnable(preset: Preset) -> None:
     """Find what hinders the training, before any weights are read."""
     check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
+    check_method(preset)
     if preset.adapt.learns == "low-rank":
         require("peft", "adapt")
 
@@ -353,7 +361,11 @@ class _Call:
         if distils:
             rows |= self.trusted_rows(training, "photos", "", before, total)
             training = [photo for photo in training if photo.name in rows]
-        return Material(self.preset, training, held_out, keep, self.refined, rows, self.max_pixels)
+        material = Material(self.preset, training, held_out, keep, self.refined, rows, self.max_pixels)
+        material, failures = captioned(material, self.processes)
+        for name, why in failures.items():
+            self.leave_out(name, why, failed=True)
+        return material
 
     def trusted_rows(
         self, wanted: Sequence[PhotoFile], what: str, cure: str, before: int, total: int
