@@ -98,7 +98,7 @@ def glide(
 
 
 def longest(size: int, speed: float = 1.3, turn: float = 0.4) -> int:
-    """Return a number of frames that fit whatever way the camera takes; the arguments are those of `glide`."""
+    """Return a number of frames that fit whatever way the camera takes; arguments as of `glide`."""
     share = 0.5 * speed + 0.2 * size * 0.5 * math.radians(turn)
     return 1 + max(0, math.floor((size // 2 - 8) // 2 / share))
 
