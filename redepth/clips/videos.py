@@ -19,7 +19,7 @@ _SAMPLES = 2_000_000
 """Values of all maps together from which the colours' range is taken, at most about that many."""
 
 _BYTES_PER_PIXEL = 0.25
-"""Of the videos at most, about: H.264 of a noisy clip takes a fifth."""
+"""Of the videos; an assumption on the safe side, not a limit of H.264."""
 
 Shown = Callable[[int], Mapping[str, NDArray[np.float32]]]
 
