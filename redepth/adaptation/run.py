@@ -53,7 +53,7 @@ from redepth.runtime.resume import Identity, Task, claim, load_identity, read_re
 FEW = 4
 """Fewer held-out photos than these say little about when to stop."""
 
-FEW_HELD_OUT = "only %d held-out photos decide when to stop: give more photos, or a larger adapt.held_out"
+FEW_HELD_OUT = "few held-out photos decide when to stop (%d): give more photos, or a larger adapt.held_out"
 
 HELD_OUT_CURE = (
     "; or hold out other photos by another --seed, or more by adapt.held_out, or none by adapt.held_out=0"

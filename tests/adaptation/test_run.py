@@ -392,7 +392,7 @@ def test_few_held_out_photos_are_a_warning(
     made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made.adapt(tmp_path / "out", "adapt.steps=1")
-    assert "only 2 held-out photos decide when to stop: give more photos" in caplog.text
+    assert "few held-out photos decide when to stop (2): give more photos" in caplog.text
 
 
 def test_where_no_photo_can_be_refined_the_error_says_why(
