@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,8 +25,6 @@ from redepth.pipeline import Pipeline
 
 LEARN, KEEP = "learn", "keep"
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, eq=False)
 class Material:
@@ -41,7 +38,7 @@ class Material:
         refined: folder of the refinements.
         rows: refinements of the held-out photos, and for ``distil`` of the training photos, by name.
         max_pixels: photos with more pixels are refused.
-        prompts: of the training photos, by name; None until they are `captioned`.
+        prompts: of the training photos, by name, where the method needs them (`captioned`).
     """
 
     preset: Preset
@@ -51,7 +48,7 @@ class Material:
     refined: Path
     rows: Mapping[str, TargetRow]
     max_pixels: int = io.MAX_PIXELS
-    prompts: Mapping[str, str] | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
     def target(self, photo: PhotoFile) -> Target:
         """Return the refinement of a photo, on the CPU. Raises InputError if its file is gone or replaced."""
@@ -121,12 +118,7 @@ def lessons_of(material: Material, model: DepthModel, device: torch.device) -> l
         device: of the further models that the losses need, which are loaded here.
     """
     settings = material.preset.adapt
-    check_method(material.preset)
     if settings.method == "score":
-        if material.prompts is None:
-            material, left_out = captioned(material, Processes(device))
-            for name, why in left_out.items():
-                log.warning("%s is left out: %s", name, why)
         pipeline = Pipeline(material.preset, device=str(device))
         loss: PhotoLoss = _score(material, pipeline)
     else:
@@ -144,7 +136,7 @@ def lessons_of(material: Material, model: DepthModel, device: torch.device) -> l
 
 
 def _score(material: Material, pipeline: Pipeline) -> Score:
-    anchor, prompts = material.preset.adapt.anchor, material.prompts or {}
+    anchor, prompts = material.preset.adapt.anchor, material.prompts
     return Score(
         pipeline.refiner,
         lambda photo: prompts[photo.name],

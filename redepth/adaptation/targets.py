@@ -231,7 +231,10 @@ def photo_seed(seed: int, sha256: str) -> int:
 def _identify(photos: Mapping[Task, PhotoFile], preset: Preset, seed: int, task: Task) -> Identity:
     """Return what the refinement of a photo depends on."""
     photo = photos[task]
-    inputs = {"the photo": photo.sha256, "the preset": preset_sha256(preset), "the seed": str(seed)}
+    # How much memory may be used decides how maps are computed, not what they are.
+    optim = preset.optim.model_copy(update={"vram": None, "members_per_batch": "auto"})
+    settings = preset_sha256(preset.model_copy(update={"optim": optim}))
+    inputs = {"the photo": photo.sha256, "the preset": settings, "the seed": str(seed)}
     files = components.named_files(preset, photo.path)
     return Identity.of(files, components.component_versions(preset), **inputs)
 

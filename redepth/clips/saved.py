@@ -42,6 +42,11 @@ class ClipState:
     camera: Camera | None = None
 
 
+def room_of_maps(height: int, width: int) -> int:
+    """Return how many bytes the maps of a state take: float32, three channels of the picture."""
+    return 4 * (3 + len(_MAPS) - 1) * height * width
+
+
 def save_state(path: Path, state: ClipState) -> None:
     """Write a state as safetensors, atomically.
 

@@ -17,7 +17,7 @@ th,td{border-bottom:1px solid var(--line);padding:.25rem .8rem .25rem 0;text-ali
 th:first-child,td:first-child{text-align:left}
 table.sortable th{cursor:pointer}table.sortable th:hover{text-decoration:underline}
 .good{color:var(--good)}.bad{color:var(--bad)}.soft{color:var(--soft)}
-.wide{overflow-x:auto}details{border-top:1px solid var(--line);padding:.8rem 0}
+.wide,pre{overflow-x:auto}details{border-top:1px solid var(--line);padding:.8rem 0}
 summary{cursor:pointer}.row{display:flex;flex-wrap:wrap;gap:12px;margin-top:.6rem}
 figure{margin:0;width:258px}figcaption{color:var(--soft);font-size:.85rem}figure img{width:100%;display:block}
 """

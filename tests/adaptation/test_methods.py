@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from redepth.adaptation import photos as files
-from redepth.adaptation.methods import Material, captioned, check_method, lessons_of, load_depth_model
+from redepth.adaptation.methods import Material, captioned, check_method
 from redepth.adaptation.processes import Processes
 from redepth.components import resolve
 from redepth.config import Preset, load_preset
@@ -36,7 +36,6 @@ def test_each_process_captions_its_share_and_a_photo_that_fails_is_left_out(tmp_
     given = material(tmp_path)
     found, left_out = captioned(given, Processes(CPU))
     assert [photo.name for photo in found.training] == ["a", "c"]
-    assert found.prompts is not None
     assert list(found.prompts) == ["a", "c"]
     assert all(found.prompts.values())
     assert list(left_out) == ["b"]
@@ -44,13 +43,6 @@ def test_each_process_captions_its_share_and_a_photo_that_fails_is_left_out(tmp_
     second, failed = captioned(given, Processes(CPU, 1, 2))
     assert (second.prompts, list(failed)) == ({}, ["b"])
     assert captioned(replace(given, preset=preset("adapt.method=distil")), Processes(CPU))[1] == {}
-
-
-def test_lessons_have_the_photos_with_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    given = material(tmp_path)
-    (lesson,) = lessons_of(given, load_depth_model(given.preset, CPU), CPU)
-    assert [photo.name for photo in lesson.photos] == ["a", "c"]
-    assert "b is left out: " in caplog.text
 
 
 def test_a_prior_that_learns_is_refused_without_its_weights() -> None:
