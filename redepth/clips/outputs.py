@@ -63,6 +63,8 @@ class FrameRow(BaseModel):
         flicker_initial: change since the frame before that motion does not explain, of the predictions; None
             where a chain starts.
         flicker_refined: likewise, of the results.
+        flicker_aligned: likewise, of the predictions in the scale of the clip.
+        flicker_share: share of the pixels that the three are measured over.
         flagged: titles of the failure signatures above their thresholds.
         optimise_seconds: time of the optimisation.
     """
@@ -81,6 +83,8 @@ class FrameRow(BaseModel):
     change: float
     flicker_initial: float | None
     flicker_refined: float | None
+    flicker_aligned: float | None
+    flicker_share: float | None
     flagged: list[str]
     optimise_seconds: float
 
@@ -101,6 +105,8 @@ class FrameRow(BaseModel):
             change=refinement.change,
             flicker_initial=None if flicker is None else flicker.initial,
             flicker_refined=None if flicker is None else flicker.refined,
+            flicker_aligned=None if flicker is None else flicker.aligned,
+            flicker_share=None if flicker is None else flicker.share,
             flagged=[signature.title for signature in refinement.flagged],
             optimise_seconds=refinement.outcome.seconds,
         )
@@ -108,16 +114,23 @@ class FrameRow(BaseModel):
 
 def summary_of(rows: Sequence[FrameRow]) -> ClipSummary:
     """Return the figures of the frames that are done."""
-    initial = [row.flicker_initial for row in rows if row.flicker_initial is not None]
-    refined = [row.flicker_refined for row in rows if row.flicker_refined is not None]
     return ClipSummary(
         frames=len(rows),
         starts=tuple(index for index, row in enumerate(rows) if not row.tied),
         steps=tuple(row.steps for row in rows),
-        flicker_initial=float(np.mean(initial)) if initial else None,
-        flicker_refined=float(np.mean(refined)) if refined else None,
         seconds=sum(row.optimise_seconds for row in rows),
+        measured=sum(row.flicker_initial is not None for row in rows),
+        flicker_initial=_mean([row.flicker_initial for row in rows]),
+        flicker_refined=_mean([row.flicker_refined for row in rows]),
+        flicker_aligned=_mean([row.flicker_aligned for row in rows]),
+        measured_share=_mean([row.flicker_share for row in rows]),
     )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,13 @@ class ClipSummary:
             "frames": self.frames,
             "starts": list(self.starts),
             "steps": list(self.steps),
-            "flicker": {"initial": self.flicker_initial, "refined": self.flicker_refined},
+            "flicker": {
+                "initial": self.flicker_initial,
+                "aligned": self.flicker_aligned,
+                "refined": self.flicker_refined,
+                "frames": self.measured,
+                "share": self.measured_share,
+            },
             "seconds": self.seconds,
         }
 
