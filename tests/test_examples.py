@@ -204,6 +204,19 @@ def test_the_pictures_of_the_conventions_are_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_depth_model_is_adapted_and_predicts_alone(tmp_path: Path) -> None:
+    printed = run(tmp_path, "10_adapt.py", *SMOKE, "--steps", "2")
+    assert "learned from 14 photos, 2 held out" in printed
+    assert re.search(r"the adapted model alone: 0\.\d+ s; \(128, 128\)", printed)
+    checkpoint = tmp_path / "out" / "adapt" / "checkpoint"
+    assert (checkpoint / "model.safetensors").is_file()
+    # The same command returns the finished result.
+    before = (checkpoint / "model.safetensors").stat().st_mtime_ns
+    assert run(tmp_path, "10_adapt.py", *SMOKE, "--steps", "2").startswith("learned from 14 photos")
+    assert (checkpoint / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
 def test_the_demo_writes_its_record_and_pictures(tmp_path: Path) -> None:
     photos = ["--photo", "moon", "--photo", "motorcycle_left"]
     printed = run(tmp_path, "demo.py", *photos)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,9 @@ from redepth.registry import require
 from redepth.runtime.device import choose_device
 
 T = TypeVar("T")
+
+LONGEST_WAIT = timedelta(days=30)
+"""How long a process waits for the others. torchrun ends it at once if one of them fails."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,9 @@ class Processes:
         unused = accelerate.DistributedDataParallelKwargs(
             find_unused_parameters=True, broadcast_buffers=False
         )
-        accelerator = accelerate.Accelerator(cpu=chosen.type == "cpu", kwargs_handlers=[unused])
+        # A process waits while others refine photos, or the first one writes the result.
+        patience = accelerate.InitProcessGroupKwargs(timeout=LONGEST_WAIT)
+        accelerator = accelerate.Accelerator(cpu=chosen.type == "cpu", kwargs_handlers=[unused, patience])
         rank, world = accelerator.process_index, accelerator.num_processes
         return cls(accelerator.device, rank, world, accelerator)
 

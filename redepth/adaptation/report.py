@@ -81,11 +81,11 @@ def read_losses(training: Path) -> dict[str, Curve]:
             continue
         parts = {"loss": row["loss"]}
         for lesson, losses in row["losses"].items():
-            several = len(row["losses"]) > 1 or len(losses) > 1
-            named = {
-                lesson if name == TOTAL else f"{lesson}: {name}": value for name, value in losses.items()
-            }
-            parts |= named if several else {}
+            # What a lesson or a part is alone, the loss shows.
+            if len(row["losses"]) > 1:
+                parts[lesson] = losses[TOTAL]
+            if len(losses) > 2:
+                parts |= {f"{lesson}: {name}": value for name, value in losses.items() if name != TOTAL}
         for name, value in parts.items():
             if value is not None:
                 curves.setdefault(name, []).append((row["step"], value))
@@ -117,7 +117,7 @@ def _usage(result: Adapted) -> str:
     folder = result.folder
     lines = [
         f"redepth refine photo.jpg --preset {folder / PRESET_FILE}",
-        f"redepth refine photo.jpg --set depth_model.checkpoint={folder / CHECKPOINT}",
+        f"redepth refine photo.jpg --preset PRESET --set depth_model.checkpoint={folder / CHECKPOINT}",
     ]
     return f"<pre>{pages.text(chr(10).join(lines))}</pre>"
 

@@ -84,6 +84,7 @@ def adapt(
     folder = Path(out)
     _check_places(folder, [*found, *kept])
     _check_apart(found, kept)
+    photo_files.split(found, resolved.adapt, seed)  # finds that there are too few
     processes = Processes.start(device)
     _check_batch(resolved, processes)
     components.build(resolved, processes.device)  # finds what is missing
@@ -96,8 +97,10 @@ def adapt(
         deadline,
         max_pixels,
     )
-    call.on_event = on_event if processes.rank == 0 else lambda event: None
-    return call.run(found, kept, vram, fresh)
+    call.on_event = on_event if processes.first else lambda event: None
+    result = call.run(found, kept, vram, fresh)
+    processes.close()
+    return result
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -181,7 +184,7 @@ class _Call:
         material = self.refine(training, held_out, kept)
         model = load_depth_model(self.preset, self.processes.device)
         trained = self.train(material, model, vram)
-        if self.processes.rank == 0:
+        if self.processes.first:
             done = self.write(job, material, model, trained)
         self.processes.wait()
         return done or _stored_result(self.folder)
@@ -194,7 +197,7 @@ class _Call:
         The first process does, and the others read it.
         """
         path = self.folder / ADAPT_FILE
-        if self.processes.rank == 0:
+        if self.processes.first:
             checked = _checked_before(path)
             usable = self.check([*found, *keep], checked)
             job = Job(
@@ -246,11 +249,12 @@ class _Call:
         distils = self.preset.adapt.method == "distil"
         wanted = [*held_out, *(training if distils else [])]
         failures = self.make_targets(wanted) if wanted else {}
-        self.processes.wait()
+        for others in self.processes.gathered(failures):
+            failures |= others
         rows = stored_targets(wanted, self.preset, self.refined, seed=self.seed) if wanted else {}
         for photo in wanted:
             if photo.name not in rows:
-                self.leave_out(photo.name, failures.get(photo.name, "could not be refined"), failed=True)
+                self.leave_out(photo.name, failures.get(photo.name, "its refinement is gone"), failed=True)
         chosen = _trusted(rows, held_out, "held-out photos") if held_out else []
         learned = _trusted(rows, training, "photos") if distils else training
         for name, row in rows.items():

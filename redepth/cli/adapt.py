@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -56,17 +57,22 @@ def adapt(
     ] = False,
 ) -> None:
     """Adapt the depth model to many photos without labels; the same command continues a killed run."""
+    from redepth.adaptation.record import REFINED
     from redepth.adaptation.run import adapt as run
+    from redepth.io import remove_leftovers
     from redepth.runtime.work import use_threads
 
     if not is_first():
         console.set_quiet(True)
+        logging.getLogger("redepth").setLevel(logging.ERROR)
     paths, rejected = find_photos(photos)
     resolved = options.resolved_preset(preset, overrides or [])
     use_threads(threads)
     stages: set[str] = set()
     lock = results_folder(folder) if is_first() else nullcontext()
     with lock, _kept(folder), progress.stages() as show:
+        if is_first() and refined is None:
+            remove_leftovers(folder / REFINED)
 
         def on_event(event: Event) -> None:
             stages.add(event.stage)

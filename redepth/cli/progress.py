@@ -169,29 +169,6 @@ def resumable_tasks(folder: Path, total: int) -> Iterator[OnDone]:
         raise typer.Exit(signals.exit_code()) from None
 
 
-def adaptations() -> Callable[[str, Event], None]:
-    """Show the adaptations of several models, which may run in other processes: a line for each tenth."""
-    return _show_nothing if console.is_quiet() else _AdaptationLines()
-
-
-def _show_nothing(name: str, event: Event) -> None:
-    """Print nothing."""
-
-
-class _AdaptationLines:
-    """Prints a line at the first step of a stage, and whenever another tenth of its steps is done."""
-
-    def __init__(self) -> None:
-        self._printed: dict[tuple[str, str], int] = {}
-
-    def __call__(self, name: str, event: Event) -> None:
-        tenth = LINES * event.done // event.total if event.total else 0
-        if tenth <= self._printed.get((name, event.stage), -1):
-            return
-        self._printed[name, event.stage] = tenth
-        _line(f"{event.done}/{event.total}: {name}, {event.stage}: {event.text}")
-
-
 def _photo(done: Any) -> str:
     """Describe a photo that has ended."""
     return f"{done.item.path.name}{' failed' if done.result is None else ''}"
@@ -295,10 +272,34 @@ def _stage_bars() -> Iterator[OnEvent]:
         yield on_event
 
 
-class _StageLines:
-    """Prints a line for each photo that is refined; of other stages one at every tenth."""
+def adaptations() -> Callable[[str, Event], None]:
+    """Show the stages of several adaptations by name; they may run in other processes, so it is picklable."""
+    return _complain_of_failures_in if console.is_quiet() else _AdaptationLines()
+
+
+def _complain_of_failures_in(name: str, event: Event) -> None:
+    _complain_of_failures(event)
+
+
+class _AdaptationLines:
+    """Prints the lines of each adaptation after its name."""
 
     def __init__(self) -> None:
+        self._lines: dict[str, _StageLines] = {}
+
+    def __call__(self, name: str, event: Event) -> None:
+        self._lines.setdefault(name, _StageLines(f"{name}: "))(event)
+
+
+class _StageLines:
+    """Prints a line for each photo that is refined; of other stages one at every tenth.
+
+    Args:
+        title: before each line.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self._title = title
         self._stage = ""
         self._printed = -1
         self._time = _TimeLeft()
@@ -315,7 +316,7 @@ class _StageLines:
             return
         self._printed = tenth
         text = f": {event.text}" if event.text else ""
-        _line(f"{event.stage} {event.done}/{event.total}{text}{left}")
+        _line(f"{self._title}{event.stage} {event.done}/{event.total}{text}{left}")
 
 
 class _TimeLeft:

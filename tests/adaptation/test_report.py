@@ -93,19 +93,23 @@ def test_names_are_text(tmp_path: Path) -> None:
 def test_losses_are_read_from_the_log_with_their_parts(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     assert read_losses(tmp_path) == {}
+    both = {"learn": {"total": 3.0, "distil": 2.0, "drift": 1.0}, "keep": {"total": 0.5}}
+    unknown = {"learn": {"total": 2.0, "distil": None, "drift": 0.1}, "keep": {"total": 0.5}}
     rows: list[dict[str, Any]] = [
-        {"step": 1, "loss": 3.5, "losses": {"learn": {"total": 3.0, "distil": 2.0}, "keep": {"total": 0.5}}},
+        {"step": 1, "loss": 3.5, "losses": both},
         {"step": 1, "distance": 8.0},
-        {"step": 2, "loss": 2.5, "losses": {"learn": {"total": 2.0, "distil": None}, "keep": {"total": 0.5}}},
+        {"step": 2, "loss": 2.5, "losses": unknown},
     ]
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_losses(tmp_path) == {
         "loss": [(1, 3.5), (2, 2.5)],
         "learn": [(1, 3.0), (2, 2.0)],
         "learn: distil": [(1, 2.0)],
+        "learn: drift": [(1, 1.0), (2, 0.1)],
         "keep": [(1, 0.5), (2, 0.5)],
     }
-    log.write_text(json.dumps({"step": 1, "loss": 3.0, "losses": {"learn": {"total": 3.0}}}) + "\n")
+    # One lesson with one part is the loss itself.
+    log.write_text(json.dumps({"step": 1, "loss": 3.0, "losses": {"learn": {"total": 3.0, "distil": 3.0}}}))
     assert read_losses(tmp_path) == {"loss": [(1, 3.0)]}
 
 

@@ -277,10 +277,25 @@ def test_damaged_photos_are_named_before_any_work_and_the_others_used(made: Made
 
 
 def test_what_cannot_be_trusted_is_left_out_with_the_reason(made: Made, tmp_path: Path) -> None:
-    # All members agree: nothing of `least`; one signature is above 0 on some photo.
-    strict = ("adapt.trust.flagged=false", "diagnostics.thresholds.over_smoothing=-1")
+    rows = stored_targets(run.photo_files.find(made.photos), smoke(), made.refined, seed=SEED)
+    found = {name: row.diagnostics["over_smoothing"]["value"] for name, row in rows.items()}
+    worst = max(found, key=lambda name: found[name])
+    # A threshold that the worst one alone is above; another one needs no new refinement.
+    low, high = sorted(found.values())[-2:]
+    strict = ("adapt.trust.flagged=false", "diagnostics.thresholds.hallucinated_edges=1")
+    threshold = f"diagnostics.thresholds.over_smoothing={(low + high) / 2}"
+    events: list[Event] = []
+    result = made.adapt(tmp_path / "out", *strict, threshold, "adapt.steps=1", on_event=events.append)
+    assert list(result.left_out) == [worst]
+    assert f"{high:.2g}, above {(low + high) / 2:.2g}" in result.left_out[worst]
+    assert result.failed == []
+    assert result.training + len(result.held_out) == 4
+    assert not [event for event in events if event.stage == "refine"]
+    html = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert worst in html.partition("Left out</h2>")[2]
+    nothing = ("adapt.trust.flagged=false", "diagnostics.thresholds.hallucinated_edges=0")
     with pytest.raises(InputError, match=r"none of \d refined .* can be trusted"):
-        made.adapt(tmp_path, *strict)
+        made.adapt(tmp_path / "none", *nothing)
 
 
 @pytest.mark.usefixtures("never_trains")

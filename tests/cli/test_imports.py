@@ -60,6 +60,7 @@ def test_a_component_is_listed_and_shown(before: bool, glow: Path) -> None:
         ("bench",),
         ("experiment", "prior"),
         ("compare", "x"),
+        ("adapt", "x"),
         ("list",),
         ("show",),
         ("doctor",),

@@ -50,7 +50,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
 
 
 @pytest.mark.usefixtures("never_loads")
-@pytest.mark.parametrize("command", ["refine", "bench", "experiment", "compare"])
+@pytest.mark.parametrize("command", ["refine", "bench", "experiment", "compare", "adapt"])
 @pytest.mark.parametrize("where", ["file", "/proc/redepth", "read-only"])
 def test_every_command_tries_its_folder_before_any_work(
     where: str, command: str, tmp_path: Path, real_photos: dict[str, Path]
@@ -64,6 +64,7 @@ def test_every_command_tries_its_folder_before_any_work(
         "compare": (real_photos["coins"], "--vary", "renderer.name=ggx,lambert"),
         "bench": ("synthetic", "--limit", "1"),
         "experiment": ("renderer", "--images", "1", "--arm", "lambert"),
+        "adapt": (real_photos["coins"], real_photos["moon"]),
     }
     one_line(call(command, *what[command], *SMOKE, "--out", tmp_path / where), f"--out {tmp_path / where}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "read-only"]
@@ -155,6 +156,7 @@ def test_two_runs_into_one_folder_do_not_mix(tmp_path: Path, real_photos: dict[s
             ("refine", real_photos["coins"], *SMOKE),
             ("bench", "synthetic", "--limit", "1", "--preset", "smoke"),
             ("experiment", "prior", "--preset", "smoke", "--size", "32", "--images", "1"),
+            ("adapt", real_photos["coins"], real_photos["moon"], *SMOKE),
         ):
             done = call(*command, "--out", tmp_path)
             assert done.code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from redepth.adaptation.record import Event
 from redepth.cli import console, progress
 from redepth.cli.terminal import TerminalConsole
 from redepth.optim.outcome import StepReport
@@ -133,6 +135,30 @@ def test_quiet_shows_nothing_and_an_error_all_the_same(log: io.StringIO, tmp_pat
         console.set_quiet(False)
     assert on_step is None
     assert lines(log) == ["warning: shown"]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_adaptations_side_by_side_have_their_own_lines(log: io.StringIO, quiet: bool) -> None:
+    console.set_quiet(quiet)
+    try:
+        show = pickle.loads(pickle.dumps(progress.adaptations()))  # it goes to other processes
+        for step in range(1, 21):
+            for name in ("distil", "score"):
+                show(name, Event("train", step, 20, f"loss {1 / step:.2f}"))
+        show("score", Event("refine", 1, 2, "a.png: is damaged", failed=True))
+    finally:
+        console.set_quiet(False)
+    printed = lines(log)
+    assert printed.pop() == "error: a.png: is damaged"
+    if quiet:
+        assert printed == []
+    else:
+        assert printed[:3] == [
+            "distil: train 1/20: loss 1.00",
+            "score: train 1/20: loss 1.00",
+            "distil: train 2/20: loss 0.50",
+        ]
+        assert len(printed) == 2 * (progress.LINES + 1)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
