@@ -61,7 +61,7 @@ def _front_matter(start: Start) -> str:
     if start.of_transformers:
         head["library_name"] = "transformers"
     if start.on_hub:
-        head["base_model"] = start.checkpoint
+        head |= {"base_model": start.checkpoint, "base_model_relation": "finetune"}
     if start.licence == UNKNOWN_LICENCE:
         head |= {"license": "other", "license_name": "unknown"}
     else:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redepth import checkpoints, depth_models, io
+from safetensors import SafetensorError
+
+from redepth import checkpoints, io
 from redepth.checkpoints.guard import read_object
-from redepth.config import Preset
 from redepth.contracts import Adaptable, DepthModel
 from redepth.depth_models.backbone import PREPROCESSOR, Backbone, Preprocessing
 from redepth.depth_models.catalog import APACHE, CATALOG, RAIL
 from redepth.depth_models.depth_anything import SCALE_KEY
-from redepth.errors import ConfigError, WeightsError
+from redepth.errors import OutputError, WeightsError
 from redepth.io.markup import parse_yaml
 
 CARD = "README.md"
@@ -52,21 +53,6 @@ class Start:
     def on_hub(self) -> bool:
         """Whether it is a repository of the hub."""
         return self.commit is not None
-
-
-def check_adaptable(preset: Preset) -> None:
-    """Find a depth model that cannot be trained, before any weights are read.
-
-    Raises:
-        ConfigError: it has no network that can be trained and saved.
-    """
-    name = preset.depth_model.name
-    component = depth_models.REGISTRY.get(name)
-    if not all(hasattr(component, ability) for ability in ("network", "save_checkpoint")):
-        raise ConfigError(
-            f"depth_model.name {name}: this depth model cannot be adapted: it has no network that can be "
-            "trained and saved; choose another one, such as depth-anything or dpt"
-        )
 
 
 def start_of(model: DepthModel) -> Start:
@@ -126,6 +112,16 @@ def write_checkpoint(model: DepthModel, start: Start, card: str, folder: Path) -
         OutputError: it cannot be written.
     """
     assert isinstance(model, Adaptable)
+    io.require_room(folder, sum(p.numel() * p.element_size() for p in model.network().parameters()))
+    try:
+        _write(model, start, card, folder)
+    except OutputError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder}: cannot be written: {error}; the same command tries again") from error
+
+
+def _write(model: Adaptable, start: Start, card: str, folder: Path) -> None:
     with io.replaced_folder(folder, FILES, RECORD) as new:
         model.save_checkpoint(new)
         # The library of the weights lets nobody but their owner read them.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redepth import components, io
+from redepth import components, depth_models, io
 from redepth.adaptation import photos as photo_files
-from redepth.adaptation.checkpoint import check_adaptable
+from redepth.adaptation.learned import check_adaptable
 from redepth.adaptation.methods import Material, lessons_of, load_depth_model, validation_of
 from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.processes import Processes
@@ -31,8 +31,9 @@ from redepth.adaptation.targets import TargetRow, make_targets, require_trusted,
 from redepth.adaptation.training import Trained, TrainingReport, train
 from redepth.config import Overrides, Preset, load_preset, merged_overrides
 from redepth.config.units import seconds
-from redepth.errors import ConfigError, InputError, RedepthError, cut
+from redepth.errors import ConfigError, InputError, RedepthError, cut, one_line
 from redepth.optim.limits import Deadline
+from redepth.registry import require
 from redepth.runtime.executors import Done
 from redepth.runtime.resume import Identity, Task, claim, load_identity, read_record
 
@@ -79,7 +80,7 @@ def adapt(
     """
     deadline = _deadline(budget)
     resolved = _resolved(preset, overrides, vram)
-    check_adaptable(resolved)
+    _check_learnable(resolved)
     found, kept = photo_files.find(photos), photo_files.find(keep) if keep else []
     folder = Path(out)
     _check_places(folder, [*found, *kept])
@@ -125,6 +126,13 @@ def _resolved(
             return components.resolve(preset)
         preset = preset.model_dump()
     return components.resolve(load_preset(preset, changes))
+
+
+def _check_learnable(preset: Preset) -> None:
+    """Find what hinders the training, before any weights are read."""
+    check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
+    if preset.adapt.learns == "low-rank":
+        require("peft", "adapt")
 
 
 def _check_places(out: Path, photos: Sequence[PhotoFile]) -> None:
@@ -229,8 +237,8 @@ class _Call:
             problem = ""
             try:
                 photo_files.check([photo], self.max_pixels)
-            except InputError as error:
-                problem = str(error)
+            except Exception as error:  # such as MemoryError
+                problem = one_line(error)
                 damaged.add(photo.sha256)
                 self.leave_out(photo.name, problem, failed=True)
             self.on_event(Event("check", done, len(left), problem or photo.name, bool(problem)))

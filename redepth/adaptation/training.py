@@ -138,6 +138,8 @@ def train(
         if not lesson.photos:
             raise InputError(f"no photo is left for '{lesson.name}': give more photos")
     meter = _meter(vram, processes.device)
+    if processes.device.type == "cuda" and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats(processes.device)
     with meter.limited() if meter else nullcontext(), _advice(vram):
         return _Training(
             model,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redepth import depth_models, priors, renderers
-from redepth.adaptation.checkpoint import check_adaptable
+from redepth.adaptation.learned import check_adaptable
 from redepth.checkpoints import EMBEDDED
 from redepth.components import captioner_of, resolve
 from redepth.config import Preset, load_preset
@@ -206,7 +206,7 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
         raise ConfigError(f"needs more photos of the same kind, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
     if arm.adapt is not None:
-        check_adaptable(preset)
+        check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
     _check_runnable(preset)
     return ArmRun(
         preset=preset,

@@ -59,6 +59,7 @@ def test_the_metadata_is_that_of_the_hub() -> None:
     head = front_matter(model_card(job(), adapted(), HUB, 7.0))
     assert head == {
         "base_model": "depth-anything/Depth-Anything-V2-Small-hf",
+        "base_model_relation": "finetune",
         "library_name": "transformers",
         "license": "apache-2.0",
         "pipeline_tag": "depth-estimation",

@@ -316,7 +316,7 @@ def test_bad_input_is_refused_before_any_work(made: Made, tmp_path: Path) -> Non
         (ConfigError, "adapt.method", {"overrides": ["adapt.method=magic"]}),
         (
             ConfigError,
-            "precomputed: this depth model cannot be adapted",
+            r"Precomputed cannot be adapted: .* \(.*depth-anything, ",
             {
                 "overrides": [
                     "depth_model.name=precomputed",

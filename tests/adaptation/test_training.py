@@ -18,6 +18,7 @@ from redepth.adaptation import state
 from redepth.adaptation.learned import Average, Learned
 from redepth.adaptation.lessons import TOTAL, Lesson, LoadedPhoto, Place, Predictor, Validation
 from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.processes import Processes
 from redepth.adaptation.training import TrainingReport, rate_factor
 from redepth.config.adaptation import Adapt
 from redepth.errors import ConfigError, InputError, RedepthError
@@ -320,3 +321,28 @@ def test_the_global_generator_is_left_alone(photos: list[PhotoFile], tmp_path: P
     before = torch.random.get_rng_state()
     run(tmp_path, photos, learns="low-rank")
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("learns", ["low-rank", "all"])
+def test_it_trains_and_goes_on_on_a_device(
+    learns: str, photos: list[PhotoFile], device: torch.device, tmp_path: Path
+) -> None:
+    """The losses of the first steps are those of a CPU; later ones differ by rounding."""
+    options: dict[str, Any] = {"learns": learns, "precision": "float32", "learning_rate": 1e-5}
+
+    def end(report: TrainingReport) -> None:
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    where = {"processes": Processes(device)}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "there", photos, model=tiny_depth_model(device), on_report=end, **where, **options)
+    model, trained = run(tmp_path / "there", photos, model=tiny_depth_model(device), **where, **options)
+    run(tmp_path / "here", photos, **options)
+    assert trained.finished
+    assert {p.device.type for p in model.network().parameters()} == {device.type}
+    here, there = (state.read_log(tmp_path / name) for name in ("here", "there"))
+    assert [row["step"] for row in here] == [row["step"] for row in there]
+    for expected, found in zip(here, there, strict=True):
+        if "loss" in expected:
+            assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)

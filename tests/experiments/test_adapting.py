@@ -100,6 +100,19 @@ def test_other_data_has_no_photos_to_adapt_to() -> None:
     assert "needs more photos of the same kind" in study.skipped["distil"]
 
 
+def test_a_depth_model_that_cannot_be_trained_has_the_reference_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "map.npy", np.ones((48, 48), np.float32))
+    given = (
+        "depth_model.name=precomputed",
+        f"depth_model.path={tmp_path / 'map.npy'}",
+        "depth_model.predicts=depth",
+        "optim.parameterization=depth",
+    )
+    study = make(*given)
+    assert list(study.arms) == ["per photo"]
+    assert "cannot be" in study.skipped["distil"]
+
+
 # --- the photos -----------------------------------------------------------------------------------
 
 
