@@ -25,7 +25,7 @@ from redepth.data.scenes.glide import glide
 
 def main(
     preset: Annotated[str, typer.Option(help="Name or YAML file.")] = "embedded",
-    frames: Annotated[int, typer.Option(help="Length of the clip.", min=2, max=30)] = 8,
+    frames: Annotated[int, typer.Option(help="Length of the clip; as many as fit its size.", min=2)] = 8,
     size: Annotated[int, typer.Option(help="Side of its pictures in pixels.", min=64)] = 96,
     seed: Annotated[int, typer.Option(help="Seed of the scene and of the refinement.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("out/clip"),

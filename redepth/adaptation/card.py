@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from redepth.adaptation.checkpoint import UNKNOWN_LICENCE, Start
+from redepth.adaptation.checkpoint import START_KEY, UNKNOWN_LICENCE, Start
 from redepth.adaptation.record import Adapted, Job
 from redepth.config import preset_names
 from redepth.config.units import duration
@@ -27,6 +29,12 @@ _LEARNS = {
 }
 
 
+_OTHER_SIZE = (
+    "The start had no `preprocessor_config.json`, so redepth wrote one. transformers may choose another "
+    "size for a photo than redepth does, and its prediction then differs a little."
+)
+
+
 def model_card(job: Job, result: Adapted, start: Start, scale: float | str | None) -> str:
     """Return the card as Markdown, with the metadata of the Hugging Face hub in front.
 
@@ -45,7 +53,7 @@ def model_card(job: Job, result: Adapted, start: Start, scale: float | str | Non
         f"## Use\n\n{_use(job, start, scale)}",
         f"## Measured\n\n{_measured(result)}",
         f"## Photos\n\n{_photos(job, result)}",
-        f"## Settings\n\nSeed {job.seed}. The preset:\n\n```yaml\n{job.preset.to_yaml().strip()}\n```",
+        f"## Settings\n\nSeed {job.seed}. The preset:\n\n```yaml\n{_settings(job).strip()}\n```",
         f"## Versions\n\n{_versions(job.identity.versions)}",
     ]
     return "\n\n".join(section.strip() for section in sections) + "\n"
@@ -66,7 +74,26 @@ def _front_matter(start: Start) -> str:
         head |= {"license": "other", "license_name": "unknown"}
     else:
         head["license"] = start.licence
+    if start.checkpoint:
+        head[START_KEY] = {"checkpoint": start.checkpoint}
+    if start.commit:
+        head[START_KEY]["commit"] = start.commit
     return f"---\n{dump_yaml(head)}---"
+
+
+def _settings(job: Job) -> str:
+    """Return the preset as YAML. Of a path on this machine the last part is left: a card is published."""
+    return dump_yaml(_without_paths(job.preset.model_dump(mode="json")))
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_paths(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(part) for part in value]
+    if isinstance(value, str) and (os.path.isabs(value) or os.path.isdir(value)):
+        return Path(value).name
+    return value
 
 
 def _title(start: Start) -> str:
@@ -114,6 +141,8 @@ def _use(job: Job, start: Start, scale: float | str | None) -> str:
             'depth = pipeline("depth-estimation", model="FOLDER")("photo.jpg")["predicted_depth"]',
             "```",
         ]
+        if start.preprocessor is None:
+            lines += ["", _OTHER_SIZE]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ FILES = ("config.json", "model.safetensors", PREPROCESSOR, CARD)
 RECORD = "model.safetensors"
 """The file that makes a checkpoint complete."""
 
+START_KEY = "redepth_start"
+"""The entry of the card's metadata that names the first start, so that further adaptations name it, too."""
+
 UNKNOWN_LICENCE = "unknown"
 _ON_HUB = {RAIL: "openrail++", "Apple AMLR (research only)": "apple-amlr"}
 """Licences of the catalog that the hub has other names for."""
@@ -34,7 +38,8 @@ class Start:
     """The checkpoint that an adaptation starts from.
 
     Attributes:
-        checkpoint: hub id, folder or ``embedded:NAME``.
+        checkpoint: hub id, ``embedded:NAME``, or the name of a folder without its path. Of a model that was
+            adapted before, it is what the first adaptation started from.
         revision: that was asked for.
         commit: on the hub; None elsewhere.
         licence: of its weights, as the hub names licences, or `UNKNOWN_LICENCE`.
@@ -64,8 +69,14 @@ def start_of(model: DepthModel) -> Start:
         return Start("", revision, commit)
     source = checkpoints.Source(checkpoint, commit or revision, commit)
     of_transformers = bool(getattr(model, "library_class", ""))
-    preprocessor = _json(source, PREPROCESSOR)
-    return Start(checkpoint, revision, commit, licence_of(source), preprocessor, of_transformers)
+    licence, preprocessor = licence_of(source), _json(source, PREPROCESSOR)
+    if os.path.isdir(checkpoint):
+        first = _front_matter(source).get(START_KEY)
+        first = first if isinstance(first, dict) else {}
+        # Cards are published: they name no path of this machine.
+        checkpoint = str(first.get("checkpoint") or Path(checkpoint).resolve().name)
+        revision, commit = None, first.get("commit")
+    return Start(checkpoint, revision, commit, licence, preprocessor, of_transformers)
 
 
 def licence_of(source: checkpoints.Source) -> str:
@@ -83,13 +94,22 @@ def licence_of(source: checkpoints.Source) -> str:
 
 
 def _licence_of_card(source: checkpoints.Source) -> str:
-    folder = source.path()
-    try:
-        head = io.read_text(folder / CARD).split("---\n")[1]
-        licence = parse_yaml(head).get("license")
-    except Exception:  # there is no card, or it is not as the hub's are: the licence stays unknown
+    head = _front_matter(source)
+    licence = head.get("license")
+    if not isinstance(licence, str) or not licence:
         return UNKNOWN_LICENCE
-    return licence if isinstance(licence, str) and licence else UNKNOWN_LICENCE
+    # As the card of an adapted model says that it is not known.
+    unknown = licence == "other" and head.get("license_name") == UNKNOWN_LICENCE
+    return UNKNOWN_LICENCE if unknown else licence
+
+
+def _front_matter(source: checkpoints.Source) -> dict[str, Any]:
+    """Return the metadata of a checkpoint's card; empty if it has none as the hub's are."""
+    try:
+        head = parse_yaml(io.read_text(source.path() / CARD).split("---\n")[1])
+    except Exception:
+        return {}
+    return head if isinstance(head, dict) else {}
 
 
 def _json(source: checkpoints.Source, name: str) -> dict[str, Any] | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from redepth import depth_models, io, renderers
+from redepth import depth_models, io, priors, renderers
 from redepth.adaptation.distilling import Distil, Keep
 from redepth.adaptation.lessons import Lesson, PhotoLoss, Validation
 from redepth.adaptation.losses import RelativeDepth, drift, relative_depth_in
 from redepth.adaptation.photos import PhotoFile
-from redepth.adaptation.scoring import Score
+from redepth.adaptation.processes import Processes
+from redepth.adaptation.prompts import prompts_of
+from redepth.adaptation.scoring import Score, check_prior
 from redepth.adaptation.targets import Target, TargetRow, load_target
 from redepth.adaptation.validation import distance
 from redepth.config import Preset
@@ -36,6 +38,7 @@ class Material:
         refined: folder of the refinements.
         rows: refinements of the held-out photos, and for ``distil`` of the training photos, by name.
         max_pixels: photos with more pixels are refused.
+        prompts: of the training photos, by name, where the method needs them (`captioned`).
     """
 
     preset: Preset
@@ -45,9 +48,10 @@ class Material:
     refined: Path
     rows: Mapping[str, TargetRow]
     max_pixels: int = io.MAX_PIXELS
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
     def target(self, photo: PhotoFile) -> Target:
-        """Return the refinement of a photo, on the CPU. Raises InputError if its file is gone."""
+        """Return the refinement of a photo, on the CPU. Raises InputError if its file is gone or replaced."""
         return load_target(self.refined, self.rows[photo.name], self.preset.adapt.trust.tolerance)
 
 
@@ -78,6 +82,33 @@ def validation_of(material: Material, model: DepthModel) -> Validation | None:
     return Validation(files, lambda raw, photo: photo_distance(model, raw, material.target(photo)))
 
 
+def check_method(preset: Preset) -> None:
+    """Raise ConfigError if the method cannot use the preset's prior; no weights are read."""
+    if preset.adapt.method == "score":
+        check_prior(priors.REGISTRY.build(preset.prior.name, preset.prior.options))
+
+
+def captioned(material: Material, processes: Processes) -> tuple[Material, dict[str, str]]:
+    """Return material with prompts, if its method needs some, and why photos are left out, by name.
+
+    Each process captions its share of the training photos. Those without a prompt are left out.
+
+    Raises:
+        WeightsError: the captioner's weights cannot be loaded.
+    """
+    if material.preset.adapt.method != "score":
+        return material, {}
+    mine = processes.mine(material.training)
+    found = prompts_of(mine, material.preset, str(processes.device), material.max_pixels)
+    prompts: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    for captions, failed in processes.gathered(found):
+        prompts |= {name: caption.text for name, caption in captions.items()}
+        failures |= failed
+    usable = [photo for photo in material.training if photo.name in prompts]
+    return replace(material, training=usable, prompts=prompts), failures
+
+
 def lessons_of(material: Material, model: DepthModel, device: torch.device) -> list[Lesson]:
     """Return what the method of a preset learns from its photos, and the photos to keep.
 
@@ -105,10 +136,7 @@ def lessons_of(material: Material, model: DepthModel, device: torch.device) -> l
 
 
 def _score(material: Material, pipeline: Pipeline) -> Score:
-    anchor = material.preset.adapt.anchor
-    photos = material.training
-    captions = pipeline.captions([photo.path for photo in photos], max_pixels=material.max_pixels)
-    prompts = {photo.name: caption.text for photo, caption in zip(photos, captions, strict=True)}
+    anchor, prompts = material.preset.adapt.anchor, material.prompts
     return Score(
         pipeline.refiner,
         lambda photo: prompts[photo.name],

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from redepth import io
 from redepth.config.adaptation import Adapt
 from redepth.errors import InputError
-from redepth.photo_inputs import decode
+from redepth.photo_inputs import DecodedPhoto, decode
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +63,27 @@ def _free_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def check(
-    photos: Sequence[PhotoFile],
-    max_pixels: int = io.MAX_PIXELS,
-    on_done: Callable[[int], object] = lambda done: None,
-) -> None:
+def decoded(photo: PhotoFile, max_pixels: int = io.MAX_PIXELS) -> DecodedPhoto:
+    """Read a photo. Raises InputError: it cannot be used, or its file was replaced."""
+    pixels = decode(photo.path, max_pixels)
+    # After it was read: what was replaced before or meanwhile is found.
+    if io.sha256_of(photo.path) != photo.sha256:
+        raise InputError(
+            f"{photo.path}: changed since the run began; put the former photo back and start the command "
+            "again, or start it with --fresh"
+        )
+    return pixels
+
+
+def check(photos: Sequence[PhotoFile], max_pixels: int = io.MAX_PIXELS) -> None:
     """Decode each photo once, before any work. Raises InputError for the first that cannot be used."""
-    for done, photo in enumerate(photos, start=1):
-        decode(photo.path, max_pixels)
-        on_done(done)
+    for photo in photos:
+        decoded(photo, max_pixels)
+
+
+def by_content(photos: Iterable[PhotoFile]) -> tuple[PhotoFile, ...]:
+    """Return photos in an order that depends neither on their names nor on how they were given."""
+    return tuple(sorted(photos, key=lambda photo: photo.sha256))
 
 
 def split(photos: Sequence[PhotoFile], settings: Adapt, seed: int) -> tuple[list[PhotoFile], list[PhotoFile]]:

@@ -13,6 +13,8 @@ Layout of its folder::
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +32,13 @@ PRESET_FILE, REPORT_FILE, SUMMARY_FILE = "preset.yaml", "report.html", "summary.
 NOT_COMPARED: dict[str, Any] = {
     "name": True,
     "description": True,
-    "optim": {"performance"},
+    "optim": {"performance", "members_per_batch", "vram"},
     "output": True,
     "diagnostics": {"calibrated_for"},
     "adapt": {"loaders"},
     "clip": True,
 }
-"""The settings of a preset that decide no number of an adaptation."""
+"""The settings of a preset that decide no number of an adaptation, besides its rounding."""
 
 Stage = Literal["check", "refine", "train", "write"]
 """The stages of an adaptation, in order."""
@@ -102,6 +104,7 @@ class Adapted(BaseModel):
     """The result of an adaptation (``summary.json``).
 
     Attributes:
+        job: `job_sha256` of what was adapted, and how.
         folder: of the adaptation.
         steps: that were taken.
         chosen: the step whose averaged weights are the result; 0 is the starting model itself.
@@ -114,14 +117,19 @@ class Adapted(BaseModel):
         failed: names of those that could not be read or refined.
         keep: number of photos on which the model was kept as it is.
         learned: number of learned weights, and of all.
-        seconds: stage -> seconds, over all calls that the adaptation took.
+        seconds: ``refine``: of the optimisation of the photos that are used, also by calls that this one
+            shares them with; ``train``: of the training, over all calls that it took.
+        peak_memory: most bytes of GPU memory in the last call's training; None on other devices.
         predict_seconds: of one prediction by the adapted model; median over photos.
         refine_seconds: of one refinement; median over the photos that were refined.
+        scale: ``depth_model.scale`` of the model.
         files: of the checkpoint, with their hashes.
+        report: the same of the report.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    job: str = ""
     folder: Path
     steps: int
     chosen: int
@@ -135,9 +143,12 @@ class Adapted(BaseModel):
     keep: int = 0
     learned: tuple[int, int] = (0, 0)
     seconds: dict[str, float] = {}
+    peak_memory: int | None = None
     predict_seconds: float | None = None
     refine_seconds: float | None = None
+    scale: float | str | None = None
     files: dict[str, dict[str, int | str]] = {}
+    report: dict[str, dict[str, int | str]] = {}
 
     @property
     def checkpoint(self) -> Path:
@@ -157,7 +168,7 @@ class Adapted(BaseModel):
 
 def differences(a: Job, b: Job) -> Iterator[str]:
     """Yield in words how two adaptations differ; nothing where the second one may continue the first."""
-    before, now = (job.preset.model_dump(mode="json", exclude=NOT_COMPARED) for job in (a, b))
+    before, now = map(_compared, (a, b))
     if before != now:
         yield first_difference(before, now)
     if a.seed != b.seed:
@@ -167,3 +178,19 @@ def differences(a: Job, b: Job) -> Iterator[str]:
             common = len(set(old.values()) & set(new.values()))
             yield f"{len(old)} {what} were used, it is {len(new)} now, of which {common} are the same"
     yield from a.identity.changes(b.identity)
+
+
+def job_sha256(job: Job) -> str:
+    """Return a hash that two jobs share if there are no `differences` between them."""
+    photos = [sorted(hashes.values()) for hashes in (job.photos, job.keep)]
+    content = {
+        "preset": _compared(job),
+        "seed": job.seed,
+        "photos": photos,
+        "identity": job.identity.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _compared(job: Job) -> dict[str, Any]:
+    return job.preset.model_dump(mode="json", exclude=NOT_COMPARED)

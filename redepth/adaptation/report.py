@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from shlex import join
 
 from redepth import io
 from redepth.adaptation.lessons import TOTAL
@@ -42,6 +43,9 @@ class HeldOut:
 
 
 Curve = list[tuple[int, float]]
+
+_SECONDS = {"refine": "optimisation of the photos used", "train": "training"}
+"""What the stages of `Adapted.seconds` took their time for."""
 
 
 def write_report(job: Job, result: Adapted, losses: Mapping[str, Curve], held_out: Sequence[HeldOut]) -> None:
@@ -114,10 +118,10 @@ def _headline(result: Adapted) -> str:
 
 
 def _usage(result: Adapted) -> str:
-    folder = result.folder
+    command, folder = ("redepth", "refine", "photo.jpg", "--preset"), io.as_text(result.folder)
     lines = [
-        f"redepth refine photo.jpg --preset {folder / PRESET_FILE}",
-        f"redepth refine photo.jpg --preset PRESET --set depth_model.checkpoint={folder / CHECKPOINT}",
+        join([*command, f"{folder}/{PRESET_FILE}"]),
+        join([*command, "PRESET", "--set", f"depth_model.checkpoint={folder}/{CHECKPOINT}"]),
     ]
     return f"<pre>{pages.text(chr(10).join(lines))}</pre>"
 
@@ -135,7 +139,9 @@ def _numbers(job: Job, result: Adapted) -> list[tuple[str, str]]:
         ("why it ended", result.stopped),
         ("step of the result", str(result.chosen)),
     ]
-    rows += [(f"time of stage {stage}", duration(seconds)) for stage, seconds in result.seconds.items()]
+    rows += [(f"time of the {_SECONDS[name]}", duration(value)) for name, value in result.seconds.items()]
+    if result.peak_memory is not None:
+        rows.append(("most GPU memory of the training", f"{result.peak_memory / 2**30:.1f} GiB"))
     return [*rows, *_times(result)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +16,22 @@ from redepth import io, viz
 from redepth.adaptation.card import model_card
 from redepth.adaptation.checkpoint import FILES, start_of, write_checkpoint
 from redepth.adaptation.methods import Material, photo_distance, relative_depth_of
-from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.photos import PhotoFile, decoded
 from redepth.adaptation.pictures import SIDE, held_out_pictures
 from redepth.adaptation.record import (
     PRESET_FILE,
+    REPORT_FILE,
     SUMMARY_FILE,
     TRAINING,
     Adapted,
     Job,
     Validated,
+    job_sha256,
 )
 from redepth.adaptation.report import HeldOut, read_losses, write_report
 from redepth.adaptation.training import Trained
 from redepth.config import Component, Preset
 from redepth.contracts import DepthModel
-from redepth.photo_inputs import decode
 
 TIMED = 8
 """Most photos whose prediction is timed, where none is held out."""
@@ -66,7 +67,9 @@ def write_result(
         OutputError: a file cannot be written.
     """
     held_out, predict_seconds = _predictions(material, model, on_done)
+    start, scale = start_of(model), getattr(model, "scale", None)
     result = Adapted(
+        job=job_sha256(job),
         folder=folder,
         steps=trained.steps,
         chosen=trained.chosen,
@@ -80,15 +83,36 @@ def write_result(
         keep=len(material.keep),
         learned=trained.learned,
         seconds=_seconds(material, trained),
+        peak_memory=trained.peak_memory,
         predict_seconds=predict_seconds,
         refine_seconds=_median([row.seconds for row in material.rows.values()]),
+        scale=scale,
     )
-    start, scale = start_of(model), getattr(model, "scale", None)
     write_checkpoint(model, start, model_card(job, result, start, scale), result.checkpoint)
     result = result.model_copy(update={"files": io.manifest(result.checkpoint / name for name in FILES)})
-    io.save_text(folder / PRESET_FILE, adapted_preset(job.preset, result.checkpoint, scale).to_yaml())
-    write_report(job, result, read_losses(folder / TRAINING), held_out)
-    io.save_json(folder / SUMMARY_FILE, result.model_dump(mode="json"))
+    write_preset(job, result)
+    return write_pages(job, result, held_out)
+
+
+def write_preset(job: Job, result: Adapted) -> None:
+    """Write ``preset.yaml`` unless it is there as it must be, such as after the folder was moved."""
+    path = result.folder / PRESET_FILE
+    text = adapted_preset(job.preset, result.checkpoint, result.scale).to_yaml()
+    if not path.is_file() or path.read_bytes() != text.encode():
+        io.save_text(path, text)
+
+
+def write_pages(job: Job, result: Adapted, held_out: Sequence[HeldOut] = ()) -> Adapted:
+    """Write ``report.html``, and then ``summary.json``, which holds its hash; return the result with it.
+
+    Args:
+        job: what was adapted, and how.
+        result: of the adaptation.
+        held_out: the photos that are shown.
+    """
+    write_report(job, result, read_losses(result.folder / TRAINING), held_out)
+    result = result.model_copy(update={"report": io.manifest([result.folder / REPORT_FILE])})
+    io.save_json(result.folder / SUMMARY_FILE, result.model_dump(mode="json"))
     return result
 
 
@@ -129,17 +153,17 @@ def _predictions(
     photos = list(material.held_out or material.training[:TIMED])
     shown, times = [], []
     for number, photo in enumerate(photos, 1):
-        decoded = decode(photo.path, material.max_pixels)
+        picture = decoded(photo, material.max_pixels)
         device = next(iter(model.decoder_parameters().values())).device
-        pixels = torch.from_numpy(decoded.values).permute(2, 0, 1)[None].to(device)
+        pixels = torch.from_numpy(picture.values).permute(2, 0, 1)[None].to(device)
         if number == 1:
             predict(model, pixels)  # the first one of a process is slower
         began = time.perf_counter()
         raw = predict(model, pixels)
         times.append(time.perf_counter() - began)
         if material.held_out:
-            height, width = decoded.size
-            small = viz.reduced_photo(decoded.pixels, viz.reduction(height, width, 2 * SIDE))
+            height, width = picture.size
+            small = viz.reduced_photo(picture.pixels, viz.reduction(height, width, 2 * SIDE))
             shown.append(_held_out(material, model, photo, small, raw))
         on_done(number, len(photos))
     return shown, _median(times)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,14 @@ from typing import Any
 from redepth import components, depth_models, io
 from redepth.adaptation import photos as photo_files
 from redepth.adaptation.learned import check_adaptable
-from redepth.adaptation.methods import Material, lessons_of, load_depth_model, validation_of
+from redepth.adaptation.methods import (
+    Material,
+    captioned,
+    check_method,
+    lessons_of,
+    load_depth_model,
+    validation_of,
+)
 from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.processes import Processes
 from redepth.adaptation.record import (
@@ -25,8 +35,10 @@ from redepth.adaptation.record import (
     Job,
     OnEvent,
     differences,
+    job_sha256,
 )
-from redepth.adaptation.result import write_result
+from redepth.adaptation.result import write_pages, write_preset, write_result
+from redepth.adaptation.state import STATE_FILE
 from redepth.adaptation.targets import TargetRow, make_targets, require_trusted, stored_targets
 from redepth.adaptation.training import Trained, TrainingReport, train
 from redepth.config import Overrides, Preset, load_preset, merged_overrides
@@ -35,15 +47,30 @@ from redepth.errors import ConfigError, InputError, RedepthError, cut, one_line
 from redepth.optim.limits import Deadline
 from redepth.registry import require
 from redepth.runtime.executors import Done
+from redepth.runtime.output import results_folder
 from redepth.runtime.resume import Identity, Task, claim, load_identity, read_record
+
+FEW = 4
+"""Fewer held-out photos than these say little about when to stop."""
+
+FEW_HELD_OUT = "only %d held-out photos decide when to stop: give more photos, or a larger adapt.held_out"
+
+HELD_OUT_CURE = (
+    "; or hold out other photos by another --seed, or more by adapt.held_out, or none by adapt.held_out=0"
+)
+
+log = logging.getLogger(__name__)
+
+Photos = str | Path | Sequence[str | Path]
+"""Files, folders or patterns."""
 
 
 def adapt(
-    photos: Sequence[str | Path],
+    photos: Photos,
     preset: str | Path | Mapping[str, Any] | Preset,
     out: str | Path,
     *,
-    keep: Sequence[str | Path] = (),
+    keep: Photos = (),
     refined: str | Path | None = None,
     overrides: Overrides = (),
     seed: int = 0,
@@ -59,7 +86,7 @@ def adapt(
     The same call continues an adaptation that was ended; a finished one is returned as it is.
 
     Args:
-        photos: files, folders or patterns.
+        photos: one or several files, folders or patterns.
         preset: name, YAML file, mapping or `Preset`; its section ``adapt`` says how.
         out: folder of the result: ``checkpoint/``, ``report.html`` and `record.Adapted` as ``summary.json``.
         keep: photos on which the model shall stay as it is: files, folders or patterns.
@@ -68,7 +95,7 @@ def adapt(
         seed: the same seed gives the same result.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         budget: limit of the time of this call, such as ``30m``; the result is then the best so far, and a
-            further call continues.
+            further call continues. Before the training there is no result: ConfigError.
         vram: limit of the GPU memory, such as ``8GB``.
         max_pixels: refuse photos with more pixels.
         fresh: forget the training that the folder holds. Refined photos are kept as far as they still hold.
@@ -81,9 +108,12 @@ def adapt(
     deadline = _deadline(budget)
     resolved = _resolved(preset, overrides, vram)
     _check_learnable(resolved)
-    found, kept = photo_files.find(photos), photo_files.find(keep) if keep else []
+    found, kept = photo_files.find(_listed(photos)), photo_files.find(_listed(keep)) if keep else []
     folder = Path(out)
     _check_places(folder, [*found, *kept])
+    _check_start(folder, resolved)
+    _check_refined(folder, refined)
+    _check_keep(kept, resolved)
     _check_apart(found, kept)
     photo_files.split(found, resolved.adapt, seed)  # finds that there are too few
     processes = Processes.start(device)
@@ -99,12 +129,19 @@ def adapt(
         max_pixels,
     )
     call.on_event = on_event if processes.first else lambda event: None
-    result = call.run(found, kept, vram, fresh)
+    with results_folder(folder) if processes.first else nullcontext():
+        if processes.first and refined is None:
+            io.remove_leftovers(call.refined)
+        result = call.run(found, kept, vram, fresh)
     processes.close()
     return result
 
 
 # --- options --------------------------------------------------------------------------------------
+
+
+def _listed(photos: Photos) -> Sequence[str | Path]:
+    return [photos] if isinstance(photos, str | Path) else photos
 
 
 def _deadline(budget: str | None) -> Deadline:
@@ -131,18 +168,58 @@ def _resolved(
 def _check_learnable(preset: Preset) -> None:
     """Find what hinders the training, before any weights are read."""
     check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
+    check_method(preset)
     if preset.adapt.learns == "low-rank":
         require("peft", "adapt")
 
 
 def _check_places(out: Path, photos: Sequence[PhotoFile]) -> None:
     """Refuse a folder of results that holds photos: the next call would find pictures of the result."""
-    results = Path(io.as_text(out)).resolve()
     for photo in photos:
-        if results in photo.path.resolve().parents:
+        if _is_in(photo.path, out):
             raise InputError(
                 f"{photo.path}: this photo is inside the folder of the results; choose another --out"
             )
+
+
+def _check_start(out: Path, preset: Preset) -> None:
+    """Refuse a start that the result would replace."""
+    start = preset.depth_model.options.get("checkpoint")
+    if isinstance(start, str) and os.path.isdir(start) and _is_in(Path(start), out):
+        raise ConfigError(
+            f"depth_model.checkpoint {start} is inside the folder of the results, which would replace it; "
+            "choose another --out"
+        )
+
+
+def _check_refined(out: Path, refined: str | Path | None) -> None:
+    """Refuse a folder of refined photos that holds that of the results, or that cannot be written to."""
+    if refined is None:
+        return
+    folder = Path(refined)
+    if _is_in(out, folder):
+        raise ConfigError(
+            f"--refined {folder} is the folder of the results, or around it; choose another one"
+        )
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
+        raise ConfigError(f"--refined {folder}: {there} is no folder; choose another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--refined {folder}: {there} cannot be written to; choose another one")
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder or inside it."""
+    place, around = (Path(io.as_text(each)).resolve() for each in (path, folder))
+    return around in (place, *place.parents)
+
+
+def _check_keep(kept: Sequence[PhotoFile], preset: Preset) -> None:
+    if kept and not preset.adapt.anchor.keep_weight:
+        raise ConfigError(
+            "adapt.anchor.keep_weight=0 keeps the model as it is on no photo: set it above 0, or leave out "
+            "--keep"
+        )
 
 
 def _check_apart(photos: Sequence[PhotoFile], keep: Sequence[PhotoFile]) -> None:
@@ -184,8 +261,8 @@ class _Call:
 
     def run(self, found: list[PhotoFile], kept: list[PhotoFile], vram: str | None, fresh: bool) -> Adapted:
         job = self.claim(found, kept, fresh)
-        if (done := finished_result(self.folder)) is not None:
-            return done
+        if (done := finished_result(self.folder, job)) is not None:
+            return self.repaired(job, done)
         usable = [photo for photo in found if photo.name in job.photos]
         kept = [photo for photo in kept if photo.name in job.keep]
         training, held_out = photo_files.split(usable, self.preset.adapt, self.seed)
@@ -207,7 +284,7 @@ class _Call:
         path = self.folder / ADAPT_FILE
         if self.processes.first:
             checked = _checked_before(path)
-            usable = self.check([*found, *keep], checked)
+            usable = self.check(found, keep, checked)
             job = Job(
                 preset=self.preset,
                 seed=self.seed,
@@ -217,9 +294,10 @@ class _Call:
             )
             if not job.photos:
                 raise InputError("no photo can be used; look at the errors above")
-            claim(path, job, differences, ADAPT_KIND, fresh=fresh)
-            if fresh:
+            # The old result goes first: a kill leaves none beside a job that it is not of.
+            if fresh and (path.is_file() or not any(self.folder.glob("images/*/*"))):
                 _forget(self.folder)
+            claim(path, job, differences, ADAPT_KIND, fresh=fresh)
             (self.folder / TRAINING).mkdir(exist_ok=True)
         self.processes.wait()
         return load_identity(path, Job, ADAPT_KIND)
@@ -229,8 +307,19 @@ class _Call:
         files = components.named_files(self.preset)
         return Identity.of(files, components.component_versions(self.preset))
 
-    def check(self, photos: Sequence[PhotoFile], checked: set[str]) -> list[PhotoFile]:
+    def repaired(self, job: Job, done: Adapted) -> Adapted:
+        """Write those small files of a finished result again that are missing or damaged."""
+        if self.processes.first:
+            write_preset(job, done)
+            if io.damage(self.folder, done.report):
+                return write_pages(job, done)
+        return done
+
+    def check(
+        self, found: Sequence[PhotoFile], keep: Sequence[PhotoFile], checked: set[str]
+    ) -> list[PhotoFile]:
         """Decode all photos, except those with these hashes; return those that can be used."""
+        photos = [*found, *keep]
         left = [photo for photo in photos if photo.sha256 not in checked]
         damaged = set()
         for done, photo in enumerate(left, 1):
@@ -240,7 +329,9 @@ class _Call:
             except Exception as error:  # such as MemoryError
                 problem = one_line(error)
                 damaged.add(photo.sha256)
-                self.leave_out(photo.name, problem, failed=True)
+                # A photo to keep may have the name of one that is learned from.
+                name = photo.name if photo in found else f"{photo.name} (--keep)"
+                self.leave_out(name, problem, failed=True)
             self.on_event(Event("check", done, len(left), problem or photo.name, bool(problem)))
         return [photo for photo in photos if photo.sha256 not in damaged]
 
@@ -255,27 +346,67 @@ class _Call:
     def refine(self, training: list[PhotoFile], held_out: list[PhotoFile], keep: list[PhotoFile]) -> Material:
         """Refine what the method needs, and leave out what cannot be trusted."""
         distils = self.preset.adapt.method == "distil"
-        wanted = [*held_out, *(training if distils else [])]
-        failures = self.make_targets(wanted) if wanted else {}
+        mine = self.processes.mine
+        total = len(mine(held_out)) + (len(mine(training)) if distils else 0)
+        rows: dict[str, TargetRow] = {}
+        # First those that decide: where they cannot be used, no other photo is refined for nothing.
+        if held_out:
+            rows = self.trusted_rows(held_out, "held-out photos", HELD_OUT_CURE, 0, total)
+            decide = [photo for photo in held_out if photo.name in rows]
+            if len(decide) < FEW and self.processes.first:
+                log.warning(FEW_HELD_OUT, len(decide))
+            held_out, before = decide, len(mine(held_out))
+        else:
+            before = 0
+        if distils:
+            rows |= self.trusted_rows(training, "photos", "", before, total)
+            training = [photo for photo in training if photo.name in rows]
+        material = Material(self.preset, training, held_out, keep, self.refined, rows, self.max_pixels)
+        material, failures = captioned(material, self.processes)
+        for name, why in failures.items():
+            self.leave_out(name, why, failed=True)
+        return material
+
+    def trusted_rows(
+        self, wanted: Sequence[PhotoFile], what: str, cure: str, before: int, total: int
+    ) -> dict[str, TargetRow]:
+        """Refine photos, and return the rows of those that can be trusted.
+
+        Args:
+            wanted: the photos.
+            what: they are, for messages.
+            cure: what else helps if none can be used.
+            before: number of photos that this process has refined already.
+            total: number of all that it refines.
+
+        Raises:
+            InputError: no photo could be refined, or none can be trusted.
+        """
+        failures = self.make_targets(wanted, before, total)
         for others in self.processes.gathered(failures):
             failures |= others
-        rows = stored_targets(wanted, self.preset, self.refined, seed=self.seed) if wanted else {}
+        rows = stored_targets(wanted, self.preset, self.refined, seed=self.seed)
         for photo in wanted:
             if photo.name not in rows:
                 self.leave_out(photo.name, failures.get(photo.name, "its refinement is gone"), failed=True)
-        chosen = _trusted(rows, held_out, "held-out photos") if held_out else []
-        learned = _trusted(rows, training, "photos") if distils else training
+        if not rows:
+            first = wanted[0].name
+            raise InputError(
+                f"none of {len(wanted)} {what} could be refined; {first}: {self.left_out[first]}"
+            )
         for name, row in rows.items():
             if not row.trusted:
                 self.leave_out(name, "; ".join(row.reasons))
-        used = {photo.name for photo in (*chosen, *learned)}
-        rows = {name: row for name, row in rows.items() if name in used}
-        return Material(self.preset, learned, chosen, keep, self.refined, rows, self.max_pixels)
+        try:
+            return require_trusted(rows, what)
+        except InputError as error:
+            raise InputError(f"{error}{cure}") from None
 
-    def make_targets(self, wanted: Sequence[PhotoFile]) -> dict[str, str]:
+    def make_targets(self, wanted: Sequence[PhotoFile], before: int, total: int) -> dict[str, str]:
         """Refine this process's share of the photos; return why some failed, by name."""
 
-        def on_done(done: Done[Task, TargetRow], ended: int, total: int) -> None:
+        def on_done(done: Done[Task, TargetRow], ended: int, _: int) -> None:
+            ended += before
             name = done.item[1]
             text = name if done.result is None else f"{name} changed by {100 * done.result.change:.1f} %"
             failed = done.result is None
@@ -334,14 +465,20 @@ class _Call:
         )
 
 
-def finished_result(folder: Path) -> Adapted | None:
-    """Return the result in a folder, None if it is not finished or its checkpoint was changed."""
+def finished_result(folder: Path, job: Job) -> Adapted | None:
+    """Return the result of a job in a folder, None if it is not finished or has to be written again.
+
+    A report needs the photos' refinements: it alone is a reason to write all again only while the training
+    can be continued, that is, at once.
+    """
     try:
         result = _stored_result(folder)
     except InputError:
         return None
-    whole = result.finished and not io.damage(result.checkpoint, result.files)
-    return result if whole else None
+    if not result.finished or result.job != job_sha256(job) or io.damage(result.checkpoint, result.files):
+        return None
+    goes_on = (folder / TRAINING / STATE_FILE).is_file()
+    return None if goes_on and io.damage(folder, result.report) else result
 
 
 def _stored_result(folder: Path) -> Adapted:
@@ -360,16 +497,14 @@ def _checked_before(path: Path) -> set[str]:
 
 
 def _forget(folder: Path) -> None:
-    """Remove the training in a folder; the checkpoint stays until the next one replaces it."""
+    """Remove the training in a folder; the checkpoint stays until the next one replaces it.
+
+    A folder in it is not the training's, and stays.
+    """
     (folder / SUMMARY_FILE).unlink(missing_ok=True)
     for path in (folder / TRAINING).glob("*"):
-        path.unlink()
-
-
-def _trusted(rows: Mapping[str, TargetRow], photos: Sequence[PhotoFile], what: str) -> list[PhotoFile]:
-    of_these = {photo.name: rows[photo.name] for photo in photos if photo.name in rows}
-    trusted = require_trusted(of_these, what)
-    return [photo for photo in photos if photo.name in trusted]
+        if not path.is_dir():
+            path.unlink()
 
 
 def _out_of_time(deadline: Deadline, so_far: str) -> RedepthError:

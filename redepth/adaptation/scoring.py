@@ -10,6 +10,7 @@ from torch import Tensor
 
 from redepth.adaptation.lessons import TOTAL, LoadedPhoto, Place, Predictor
 from redepth.adaptation.photos import PhotoFile
+from redepth.contracts import Prior
 from redepth.errors import ConfigError
 from redepth.optim.draws import draw_step
 from redepth.optim.refiner import Refiner
@@ -31,6 +32,15 @@ class _Prediction:
         return self.output
 
 
+def check_prior(prior: Prior) -> None:
+    """Raise ConfigError if a prior learns while it scores (``vsd``), which is a matter of one photo."""
+    if isinstance(prior, DiffusionPrior) and prior.learns:
+        raise ConfigError(
+            "adapt.method=score cannot use prior.score=vsd, whose adapters learn one photo: set "
+            "prior.score=sds, or adapt.method=distil"
+        )
+
+
 class Score:
     r"""A `lessons.PhotoLoss`: what `Refiner.step` gives for the trained model's prediction of a photo.
 
@@ -46,7 +56,7 @@ class Score:
         anchor_weight: w.
 
     Raises:
-        ConfigError: the prior learns while it scores (``vsd``), which is a matter of one photo.
+        ConfigError: as `check_prior`.
     """
 
     def __init__(
@@ -56,11 +66,7 @@ class Score:
         anchor: Callable[[Tensor, Tensor], Tensor] | None = None,
         anchor_weight: float = 1.0,
     ) -> None:
-        if isinstance(refiner.prior, DiffusionPrior) and refiner.prior.learns:
-            raise ConfigError(
-                "adapt.method=score cannot use prior.score=vsd, whose adapters learn one photo: set "
-                "prior.score=sds, or adapt.method=distil"
-            )
+        check_prior(refiner.prior)
         self._refiner, self._prompt = refiner, prompt
         self._anchor, self._weight = (anchor if anchor_weight else None), anchor_weight
 

@@ -27,6 +27,7 @@ class StateRecord(BaseModel):
 
     Attributes:
         identity: what decides the numbers of the training.
+        names: SHA-256 of each photo -> its name, for messages.
         step: number of steps that are done.
         chosen: step of the best validation.
         distances: step -> mean distance of each validation.
@@ -38,6 +39,7 @@ class StateRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     identity: dict[str, Any]
+    names: dict[str, str] = {}
     step: int = 0
     chosen: int = 0
     distances: dict[int, float] = {}
@@ -70,9 +72,14 @@ def save_state(folder: Path, record: StateRecord, tensors: Mapping[str, Mapping[
 
 
 def load_state(
-    folder: Path, identity: Mapping[str, Any]
+    folder: Path, identity: Mapping[str, Any], names: Mapping[str, str] | None = None
 ) -> tuple[StateRecord, dict[str, dict[str, Tensor]]] | None:
     """Read the state that `save_state` wrote, on the CPU; None if there is none.
+
+    Args:
+        folder: of the training.
+        identity: of the training that is to go on.
+        names: SHA-256 of its photos -> name, for messages.
 
     Raises:
         ConfigError: it is of a training with another identity.
@@ -95,9 +102,26 @@ def load_state(
     # As it is stored: tuples are lists there.
     now = json.loads(io.json_text(identity))
     if record.identity != now:
-        changed = first_difference(record.identity, now)
+        changed = _other_photos(record, now, names or {}) or first_difference(record.identity, now)
         raise ConfigError(f"{folder} holds another training ({changed}): {FRESH}")
     return record, tensors
+
+
+def _other_photos(record: StateRecord, now: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return in words which photos differ; empty where other things do."""
+    used, wanted = (_photos_of(identity) for identity in (record.identity, now))
+    named = {**names, **record.names}
+    new, gone = (
+        ", ".join(sorted(named.get(sha256, sha256[:8]) for sha256 in some))
+        for some in (wanted - used, used - wanted)
+    )
+    parts = [new and f"{new} did not belong to it", gone and f"it has {gone}, which cannot be used now"]
+    return "; ".join(part for part in parts if part)
+
+
+def _photos_of(identity: Mapping[str, Any]) -> set[str]:
+    lessons = identity.get("lessons", {}).values()
+    return {*identity.get("held_out", ()), *(sha for lesson in lessons for sha in lesson["photos"])}
 
 
 def optimizer_tensors(

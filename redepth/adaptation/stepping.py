@@ -23,7 +23,7 @@ Losses = dict[int, dict[str, float]]
 
 @dataclass(frozen=True)
 class Taken:
-    """A step that was taken.
+    """What is known of a step.
 
     Attributes:
         losses: of the photos of this process.
@@ -76,11 +76,11 @@ class Step:
         self._learned, self._optimizer, self._lessons = learned, optimizer, lessons
         self._settings, self._seed, self._processes = settings, seed, processes
 
-    def take(self, step: int, rate: float, photos: Iterator[LoadedPhoto]) -> Taken:
-        """Take a step with a learning rate, on the next photos of this process.
+    def gradient(self, step: int, photos: Iterator[LoadedPhoto]) -> Taken:
+        """Compute a step's gradient on the next photos of this process; the weights stay as they are.
 
         Raises:
-            RedepthError: a loss or the gradient is not finite; the weights are unchanged.
+            RedepthError: a loss or the gradient is not finite.
         """
         self._optimizer.zero_grad(set_to_none=True)
         losses: Losses = {}
@@ -94,10 +94,13 @@ class Step:
         norm = float(torch.nn.utils.clip_grad_norm_(weights, self._settings.clip_norm))
         if not math.isfinite(norm):
             raise _not_finite(step, f"the gradient of {', '.join(names)}", self._settings)
+        return Taken(losses, norm)
+
+    def change(self, rate: float) -> None:
+        """Change the weights by the gradient, with a learning rate."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.step()
-        return Taken(losses, norm)
 
     def _learn(self, step: int, slot: Slot, photo: LoadedPhoto) -> dict[str, float]:
         """Add a photo's share of the gradient, and return its losses."""

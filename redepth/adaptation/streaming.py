@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from redepth import io
 from redepth.adaptation.lessons import Lesson, LoadedPhoto, purpose_generator
-from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.photos import PhotoFile, decoded
 from redepth.errors import InputError, one_line
-from redepth.photo_inputs import decode
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def stream(
         max_pixels: refuse photos with more pixels.
 
     Raises:
-        InputError: a photo cannot be read any more.
+        InputError: a photo cannot be read any more, or its file was replaced.
     """
     loader = DataLoader(
         _Photos([lesson.photos for lesson in lessons], max_pixels),
@@ -133,8 +132,12 @@ def _unchanged(photo: Any) -> Any:
 
 
 def load(photo: PhotoFile, max_pixels: int = io.MAX_PIXELS) -> LoadedPhoto:
-    """Read a photo, in 8 bits where this loses nothing: a quarter of the memory. Raises InputError."""
-    values = np.ascontiguousarray(decode(photo.path, max_pixels).values.transpose(2, 0, 1))
+    """Read a photo, in 8 bits where this loses nothing: a quarter of the memory.
+
+    Raises:
+        InputError: it cannot be read, or its file has another content than at the start.
+    """
+    values = np.ascontiguousarray(decoded(photo, max_pixels).values.transpose(2, 0, 1))
     bits = io.to_uint8(values.reshape(-1, values.shape[-1])).reshape(values.shape)
     exact = bool(np.array_equal(bits.astype(np.float32) / np.float32(255), values))
     return LoadedPhoto(photo, torch.from_numpy(bits if exact else values))

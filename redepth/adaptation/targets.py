@@ -8,7 +8,8 @@ are read: other settings of `adapt.trust` or of the diagnostics need no new refi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,20 +20,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from redepth import components, io
-from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.photos import PhotoFile, decoded
+from redepth.adaptation.prompts import prompts_of
 from redepth.config import Preset
 from redepth.config.hashing import preset_sha256
-from redepth.errors import InputError
+from redepth.errors import ConfigError, InputError
 from redepth.io.arrays import read_numpy
 from redepth.metrics.diagnostics import Measured
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.ops.statistics import deviation_weight
 from redepth.optim.outcome import Outcome
-from redepth.pipeline import Pipeline, captions_or_errors
+from redepth.pipeline import Pipeline
 from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
-from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
+from redepth.runtime.lock import locked
 from redepth.runtime.resume import (
     Identity,
     Task,
@@ -89,6 +91,7 @@ class TargetRow(BaseModel):
         unit: as `Target.unit`.
         camera: as `Target.camera`.
         seconds: of the optimisation.
+        files: the file of the maps, with its hash.
         flagged: failure signatures above their thresholds, name -> value; decided when the row is read.
         reasons: why the photo is not learned from, in words; decided when the row is read.
     """
@@ -107,6 +110,7 @@ class TargetRow(BaseModel):
     unit: float
     camera: Camera
     seconds: float
+    files: dict[str, dict[str, int | str]]
     flagged: dict[str, float] = Field(default_factory=dict, exclude=True)
     reasons: list[str] = Field(default_factory=list, exclude=True)
 
@@ -149,6 +153,7 @@ def make_targets(
         on_done: called after each refinement.
 
     Raises:
+        ConfigError: another process refines photos into the folder.
         WeightsError: weights are missing.
         KeyboardInterrupt: after Ctrl-C; finished rows are kept.
     """
@@ -157,12 +162,14 @@ def make_targets(
     identify = partial(_identify, mine, preset, seed)
     finished = done_rows(folder, mine, TargetRow, identify)
     left = {task: photo for task, photo in mine.items() if task not in finished}
-    prompts, failures = _prompts(left, preset, device, max_pixels)
-    ready = {task: photo for task, photo in left.items() if task in prompts}
-    make = partial(_Worker, preset, folder, device, seed, max_pixels, ready, prompts)
-    failures |= run_tasks(make, list(ready), finished, Resources(), on_done)
+    # One of the processes that share the photos holds the lock for all.
+    with _writing(folder) if left and first == 0 else nullcontext():
+        prompts, failures = prompts_of([*left.values()], preset, device, max_pixels)
+        ready = {task: photo for task, photo in left.items() if photo.name in prompts}
+        make = partial(_Worker, preset, folder, device, seed, max_pixels, ready, prompts)
+        failed = run_tasks(make, list(ready), finished, Resources(), on_done)
     rows = {task: finished[task] for task in mine if task in finished}
-    return _judged(rows, folder, preset), {name: why for (_, name), why in failures.items()}
+    return _judged(rows, folder, preset), failures | {name: why for (_, name), why in failed.items()}
 
 
 def stored_targets(
@@ -183,7 +190,8 @@ def load_target(folder: Path, row: TargetRow, tolerance: float | None = None) ->
         tolerance: `Trust.tolerance`; without one that of the row.
 
     Raises:
-        InputError: they are missing or damaged.
+        InputError: they are missing, damaged, or not those of the row: another adaptation with other photos
+            of the same names may have replaced them.
     """
     initial, refined, deviation = _read(folder, row)
     trust = deviation_weight(initial, deviation, row.tolerance if tolerance is None else tolerance)
@@ -223,20 +231,26 @@ def photo_seed(seed: int, sha256: str) -> int:
 def _identify(photos: Mapping[Task, PhotoFile], preset: Preset, seed: int, task: Task) -> Identity:
     """Return what the refinement of a photo depends on."""
     photo = photos[task]
-    inputs = {"the photo": photo.sha256, "the preset": preset_sha256(preset), "the seed": str(seed)}
+    # How much memory may be used decides how maps are computed, not what they are.
+    optim = preset.optim.model_copy(update={"vram": None, "members_per_batch": "auto"})
+    settings = preset_sha256(preset.model_copy(update={"optim": optim}))
+    inputs = {"the photo": photo.sha256, "the preset": settings, "the seed": str(seed)}
     files = components.named_files(preset, photo.path)
     return Identity.of(files, components.component_versions(preset), **inputs)
 
 
-def _prompts(
-    photos: Mapping[Task, PhotoFile], preset: Preset, device: str, max_pixels: int
-) -> tuple[dict[Task, Prompt], dict[Task, str]]:
-    """Return the prompts of all photos, and why some have none; the captioner is loaded once."""
-    captioner = components.captioner_of(preset, choose_device(device)) if photos else None
-    outcomes = captions_or_errors(captioner, [photo.path for photo in photos.values()], max_pixels)
-    pairs = list(zip(photos, outcomes, strict=True))
-    prompts = {task: outcome for task, outcome in pairs if isinstance(outcome, Prompt)}
-    return prompts, {task: outcome for task, outcome in pairs if isinstance(outcome, str)}
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder. Raises ConfigError: another process does, or it cannot be made."""
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder, "--refined"))
+        except OSError as error:
+            raise ConfigError(
+                f"--refined {folder}: cannot be written to ({io.reason(error)}); choose another one"
+            ) from None
+        yield
 
 
 class _Worker:
@@ -250,7 +264,7 @@ class _Worker:
         seed: int,
         max_pixels: int,
         photos: Mapping[Task, PhotoFile],
-        prompts: Mapping[Task, Prompt],
+        prompts: Mapping[str, Prompt],
     ) -> None:
         self.folder, self.seed, self.max_pixels = folder, seed, max_pixels
         self.photos, self.prompts = photos, prompts
@@ -260,21 +274,19 @@ class _Worker:
 
     def __call__(self, task: Task) -> TargetRow:
         photo = self.photos[task]
-        if io.sha256_of(photo.path) != photo.sha256:
-            raise InputError(f"{photo.path}: changed since the run began; start the command again")
         refinement = self.pipeline.refine(
-            photo.path,
-            prompt=self.prompts[task],
+            decoded(photo, self.max_pixels),
+            prompt=self.prompts[photo.name],
             seed=photo_seed(self.seed, photo.sha256),
             max_pixels=self.max_pixels,
         )
         refinement.outcome.check_whole()
         outcome = refinement.outcome
         maps = (outcome.initial, outcome.refined, deviation_of(outcome))
-        row = _row(photo, refinement, maps[2])
         path = begin_row(self.folder, task)
         file = path.with_suffix(".npz")
         io.save_npz(file, {name: m[0, 0].float().numpy() for name, m in zip(MAPS, maps, strict=True)})
+        row = _row(photo, refinement, maps[2], file)
         finish_row(path, row.model_dump(mode="json"), self.identities[task], [file])
         return row
 
@@ -289,7 +301,7 @@ def deviation_of(outcome: Outcome) -> Tensor:
     return torch.cat(alone).std(dim=0, correction=0, keepdim=True)
 
 
-def _row(photo: PhotoFile, refinement: Refinement, deviation: Tensor) -> TargetRow:
+def _row(photo: PhotoFile, refinement: Refinement, deviation: Tensor, file: Path) -> TargetRow:
     outcome, tolerance = refinement.outcome, refinement.preset.adapt.trust.tolerance
     trust = deviation_weight(outcome.initial, deviation, tolerance)
     return TargetRow(
@@ -305,12 +317,19 @@ def _row(photo: PhotoFile, refinement: Refinement, deviation: Tensor) -> TargetR
         unit=outcome.unit,
         camera=outcome.camera,
         seconds=outcome.seconds,
+        files=io.manifest([file]),
     )
 
 
 def _read(folder: Path, row: TargetRow) -> tuple[Tensor, Tensor, Tensor]:
     """Return initial and refined output and the members' deviation, (1,1,H,W) each."""
     path = row_path(folder, (VARIANT, row.name)).with_suffix(".npz")
+    if damage := io.damage(path.parent, row.files):
+        raise InputError(
+            f"{path.parent}: the refinement of {row.name} is not the one of this adaptation ({damage}): "
+            "start the command again, with a --refined of its own if another adaptation refines other photos "
+            "of the same names there"
+        )
     initial, refined, deviation = (torch.tensor(read_numpy(path, [name]))[None, None] for name in MAPS)
     if not initial.shape == refined.shape == deviation.shape:
         raise InputError(f"{path}: its maps differ in size; delete it, and start the command again")

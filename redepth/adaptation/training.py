@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from redepth import io
 from redepth.adaptation.learned import Average, Learned, Trainee, check_adaptable, chosen_precision
 from redepth.adaptation.lessons import TOTAL, Lesson, LoadedPhoto, Validation
-from redepth.adaptation.photos import PhotoFile
+from redepth.adaptation.photos import PhotoFile, by_content
 from redepth.adaptation.processes import Processes
 from redepth.adaptation.state import (
     StateRecord,
@@ -107,9 +107,10 @@ def train(
 
     The result is the exponential moving average of the weights at the step of the best validation, or at the
     last step without held-out photos. The starting model counts as step 0. ``folder`` gets
-    ``state.safetensors`` at each validation and at the end, and ``log.jsonl``, a line per step and per
-    validation. Called again with the same arguments, a training that was ended at any moment continues; on a
-    CPU its weights are those of one that was not ended, to the bit.
+    ``state.safetensors`` at each validation, at Ctrl-C and at the end, and ``log.jsonl``, a line per step and
+    per validation. Called again with the same arguments, a training that was ended at any moment continues;
+    on a CPU its weights are those of one that was not ended, to the bit. The names of the photos, and the
+    order in which they are given, change nothing.
 
     The model is in eval mode throughout: no dropout, and batch norms keep their statistics.
 
@@ -130,10 +131,14 @@ def train(
         ConfigError: the model cannot be trained, the folder holds another training, or a step needs more
             than ``vram``.
         RedepthError: a loss or a gradient is not finite; the last state remains.
-        InputError: a photo cannot be read any more.
+        InputError: a photo cannot be read any more, or its file was replaced.
+        KeyboardInterrupt: after Ctrl-C; the state of the last step is saved.
     """
     check_adaptable(model)
     processes = processes or Processes(next(iter(model.encoder_parameters().values())).device)
+    lessons = [replace(lesson, photos=by_content(lesson.photos)) for lesson in lessons]
+    if validation:
+        validation = replace(validation, photos=by_content(validation.photos))
     for lesson in lessons:
         if not lesson.photos:
             raise InputError(f"no photo is left for '{lesson.name}': give more photos")
@@ -184,11 +189,14 @@ class _Training:
         self.best = self.learned.values()
         held_out = self.validation.photos if self.validation else ()
         identity = _identity(settings, seed, lessons, held_out, processes.device)
-        self.record = StateRecord(identity=identity)
+        files = [photo for lesson in lessons for photo in lesson.photos] + [*held_out]
+        self.record = StateRecord(identity=identity, names={photo.sha256: photo.name for photo in files})
         self._restore()
         self.log = TrainingLog(folder, self.record.step, processes.first)
         self.began, self.first_step, self.before = time.perf_counter(), self.record.step, self.record.seconds
         self.time_is_up = ""
+        self.whole = True
+        """Whether the weights are those after `record.step`, and all of that step is in the record."""
 
     def run(self) -> Trained:
         """Take the steps that are left, and give the model the result."""
@@ -222,17 +230,29 @@ class _Training:
             loaders=settings.loaders,
             max_pixels=self.max_pixels,
         )
-        with closing(photos):
+        with closing(photos), self._saved_at_interrupt():
             for step in left:
                 self._advance(step, photos)
                 if self.record.stopped or self.time_is_up:
                     return
 
+    @contextmanager
+    def _saved_at_interrupt(self) -> Iterator[None]:
+        """Save the last step at Ctrl-C, except while the weights change or are validated."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.whole and self.record.step:
+                self._save()
+            raise
+
     def _advance(self, step: int, photos: Iterator[LoadedPhoto]) -> None:
         """Take a step, and validate where it is time for it."""
         record, settings = self.record, self.settings
         rate = settings.learning_rate * rate_factor(step, settings.warm_up, settings.steps)
-        taken = self.step.take(step, rate, photos)
+        taken = self.step.gradient(step, photos)
+        self.whole = False
+        self.step.change(rate)
         self.average.update()
         shares = self.processes.gathered((taken.losses, self.deadline()))
         # The clocks of the processes may differ: that of the first counts.
@@ -247,6 +267,7 @@ class _Training:
         if due:
             self._validate()
             self._decide(last)
+        self.whole = True
         if due or self.time_is_up:
             self._save()
         self._report(total)
@@ -308,7 +329,7 @@ class _Training:
 
     def _restore(self) -> None:
         """Continue from the state in the folder, if there is one."""
-        stored = load_state(self.folder, self.record.identity)
+        stored = load_state(self.folder, self.record.identity, self.record.names)
         if stored is None:
             return
         self.record, groups = stored

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from redepth.adaptation.losses import RelativeDepth, relative_depth_in
-from redepth.adaptation.photos import PhotoFile
-from redepth.adaptation.targets import Target, TargetRow, load_target
-from redepth.contracts import DepthModel
+from redepth.adaptation.losses import RelativeDepth
+from redepth.adaptation.targets import Target
 
 SMALLEST = 0.01
 """Relative depth below this share of the refined depth's mean counts as this: its logarithm has no bound."""
@@ -58,25 +54,3 @@ def distance(raw: Tensor, target: Target, relative_depth: RelativeDepth, *, metr
     centre = 0.0 if metric else (weight * d).sum()
     # About the centre, because the difference of two means loses small values.
     return 100 * math.sqrt(float((weight * (d - centre).square()).sum()))
-
-
-class RefinedDistance:
-    """A `lessons.Validation`'s distance: `distance` to the stored refinement of a held-out photo.
-
-    Args:
-        model: the depth model, for the constants of its relative depth.
-        folder: of the refinements.
-        rows: name of a photo -> its row, for all held-out photos.
-        tolerance: `Trust.tolerance`.
-    """
-
-    def __init__(
-        self, model: DepthModel, folder: Path, rows: Mapping[str, TargetRow], tolerance: float
-    ) -> None:
-        self._model, self._folder, self._rows, self._tolerance = model, folder, dict(rows), tolerance
-
-    def __call__(self, raw: Tensor, photo: PhotoFile) -> float:
-        """Return the distance in percent. Raises InputError if the refinement is gone."""
-        target = load_target(self._folder, self._rows[photo.name], self._tolerance).to(raw.device)
-        relative_depth = relative_depth_in(self._model, target.unit)
-        return distance(raw, target, relative_depth, metric=self._model.invariance == "metric")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,6 @@ from rich.text import Text
 
 from redepth.cli import console, options, progress
 from redepth.cli.inputs import find_photos
-from redepth.cli.output import results_folder
 from redepth.runtime import signals
 
 # Imports of torch, for types alone.
@@ -43,7 +43,10 @@ def adapt(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Time limit, such as 30m or 8h: the result is then the best so far."),
+        typer.Option(
+            help="Time limit, such as 30m or 8h: the result is then the best so far. If it ends before the "
+            "training, there is none, and the exit code is 2."
+        ),
     ] = None,
     vram: Annotated[str | None, typer.Option(help="Limit of GPU memory, such as 8GB.")] = None,
     seed: options.Seed = 0,
@@ -57,9 +60,7 @@ def adapt(
     ] = False,
 ) -> None:
     """Adapt the depth model to many photos without labels; the same command continues a killed run."""
-    from redepth.adaptation.record import REFINED
     from redepth.adaptation.run import adapt as run
-    from redepth.io import remove_leftovers
     from redepth.runtime.work import use_threads
 
     if not is_first():
@@ -69,10 +70,7 @@ def adapt(
     resolved = options.resolved_preset(preset, overrides or [])
     use_threads(threads)
     stages: set[str] = set()
-    lock = results_folder(folder) if is_first() else nullcontext()
-    with lock, _kept(folder), progress.stages() as show:
-        if is_first() and refined is None:
-            remove_leftovers(folder / REFINED)
+    with _kept(folder), progress.stages() as show:
 
         def on_event(event: Event) -> None:
             stages.add(event.stage)
@@ -92,8 +90,10 @@ def adapt(
             fresh=fresh,
             on_event=on_event,
         )
-    if is_first():
-        _print_result(result, already="write" not in stages)
+    # torchrun ends all processes when one fails: the first one alone does, after it has told why.
+    if not is_first():
+        return
+    _print_result(result, already="write" not in stages)
     failed = len(result.failed) + rejected
     if failed:
         console.complain(f"{failed} photos could not be used: repair them, and start again with --fresh")
@@ -135,5 +135,5 @@ def _print_result(result: Adapted, *, already: bool) -> None:
     console.note(
         Text(f"checkpoint: {result.checkpoint}"),
         Text(f"report: {result.folder / REPORT_FILE}"),
-        Text(f"use it: redepth refine PHOTO --preset {result.folder / PRESET_FILE}"),
+        Text(f"use it: redepth refine PHOTO --preset {quote(str(result.folder / PRESET_FILE))}"),
     )

@@ -13,10 +13,10 @@ import typer.core
 from rich.text import Text
 
 from redepth.cli import completion, console, options, progress
-from redepth.cli.output import results_folder
 from redepth.cli.tables import Table
 from redepth.errors import ConfigError, OutputError, cut
 from redepth.literals import BenchCamera
+from redepth.runtime.output import results_folder
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:

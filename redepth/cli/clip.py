@@ -161,6 +161,8 @@ def settings_of(
         return shared
     if motion == "still":
         return replace(shared, motion="still", motion_name="still")
+    if not os.path.exists(motion) and not Path(motion).suffix:
+        raise ConfigError(f"--motion {motion}: is neither flow nor still, and no file of poses")
     return replace(shared, motion_name="poses", motion_file=Path(motion))
 
 
@@ -193,6 +195,11 @@ class ClipRequest:
         """Raise ConfigError for options that contradict each other."""
         if self.settings.motion_file is not None and len(self.paths) > 1:
             raise ConfigError(f"--motion FILE belongs to one clip, {len(self.paths)} were given")
+        if self.settings.motion_file is not None and self._camera(self.paths[0]) is None:
+            raise ConfigError(
+                "--motion FILE needs the camera, because poses move its rays: give --fov or --intrinsics, or "
+                "--camera orthographic"
+            )
         if self.options.fps is not None and not all(os.path.isdir(path) for path in self.paths):
             raise ConfigError("--fps is for folders with --sequence: a video has the times of its frames")
         for path in self.paths:
@@ -286,7 +293,7 @@ def _task(request: ClipRequest, path: Path, folder: Path) -> ClipTask:
 
 
 def _poses(path: Path, frames: ClipFrames) -> CameraMotion:
-    """Return the camera's motion: a file has a pose for each chosen frame, or for each frame of the clip."""
+    """Return the camera's motion: a file has a pose for each frame of the clip, or for each chosen one."""
     from redepth import io
     from redepth.clips.flow import CameraMotion
 
@@ -294,6 +301,11 @@ def _poses(path: Path, frames: ClipFrames) -> CameraMotion:
     count = len(poses.matrices)
     if count == len(frames):
         return CameraMotion(list(poses.matrices), poses.scale)
+    if frames.chosen.whole:
+        raise InputError(
+            f"{path}: holds {count} poses, and the clip has {len(frames)} frames; give a pose for each, or "
+            "choose frames with --frames"
+        )
     if count > frames.indices[-1]:
         return CameraMotion([poses.matrices[index] for index in frames.indices], poses.scale)
     raise InputError(
@@ -314,11 +326,14 @@ def _refine(tasks: Sequence[ClipTask], request: ClipRequest, results: _Results) 
         keep_freed_memory()
     for task in tasks:
         path, total = task.frames.path, len(task.frames)
-        if request.fresh:
-            task.store.clear()
-        if done := len(task.store.done()):
-            console.note(Text(f"{path}: {done} of {total} frames are done already; it goes on after them"))
         try:
+            task.check_room(pipeline)
+            if request.fresh:
+                task.store.clear()
+            if done := len(task.store.done()):
+                console.note(
+                    Text(f"{path}: {done} of {total} frames are done already; it goes on after them")
+                )
             with progress.clip_frames(total) as on_frame:
                 refined = refine_clip_into(task, pipeline, on_frame)
         except (RedepthError, MemoryError) as error:

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from redepth.cli import completion, console, options, progress
 from redepth.cli.inputs import TruthReader, find_photos, prompt_overrides
-from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, RedepthError, one_line
 from redepth.literals import Predicts
+from redepth.runtime.output import results_folder
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from redepth.cli import console, options, progress
-from redepth.cli.output import results_folder
+from redepth.runtime.output import results_folder
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from rich.text import Text
 
 from redepth.cli import clip, console, options, photo_options, progress
 from redepth.cli.inputs import TruthReader, find_photos, prompt_overrides
-from redepth.cli.output import results_folder
 from redepth.cli.tables import Table
 from redepth.errors import ConfigError
 from redepth.literals import CaptionerChoice, MapKind, Predicts
 from redepth.runtime import signals
+from redepth.runtime.output import results_folder
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ class Chain:
     Attributes:
         image: (1,3,H,W) the picture, sRGB, at the size of the maps.
         prediction: of the depth model as it is, in its own scale.
+        adjustment: (2,) float64, the scale and shift that bring it to the scale of the clip.
         reference: mean of the predictions of the last frames, in the scale of the clip.
         answer: refined, in the scale of the clip.
         count: frames that showed each pixel, this one included.
@@ -35,6 +36,7 @@ class Chain:
 
     image: Tensor
     prediction: Tensor
+    adjustment: Tensor
     reference: Tensor
     answer: Tensor
     count: Tensor
@@ -56,6 +58,7 @@ class Chain:
         return cls(
             image=image,
             prediction=outcome.initial,
+            adjustment=_adjustment(1.0, 0.0),
             reference=outcome.initial,
             answer=outcome.refined,
             count=torch.ones_like(outcome.initial),
@@ -75,27 +78,51 @@ class Chain:
             least_share=clip.least_share,
         )
 
-    def next(self, image: Tensor, outcome: Outcome, track: Track) -> tuple[Chain, FrameFlicker]:
-        """Return the chain with one more frame, and the flicker between both frames."""
-        tie = outcome.tie
+    def next(self, image: Tensor, outcome: Outcome, track: Track) -> Chain:
+        """Return the chain with one more frame."""
+        tie, plan = outcome.tie, self.start.plan
         assert tie is not None
-        prediction = (outcome.initial - tie.shift) / tie.scale
+        assert plan is not None
+        # Where memory ran out, the frames that follow must not run out of it again.
+        plan = replace(plan, members_per_batch=outcome.members_per_batch)
         carried = track.carry(self.reference)
-        chain = Chain(
+        return Chain(
             image=image,
-            prediction=prediction,
+            prediction=tie.prediction,
+            adjustment=_adjustment(tie.scale, tie.shift),
             reference=carried + tie.share * (outcome.initial - carried),
             answer=outcome.refined,
             count=self._counted(track) + 1,
             unit=self.unit,
-            start=replace(self.start, learned=outcome.learned),
+            start=replace(self.start, learned=outcome.learned, plan=plan),
             prompt=self.prompt,
         )
-        before, after = (
-            flicker(now, track.carry(last), track.valid)
-            for now, last in ((prediction, self.prediction), (outcome.refined, self.answer))
+
+    def flicker(self, outcome: Outcome, track: Track, measured: Tensor) -> FrameFlicker | None:
+        """Return the flicker from the chain's last frame to the next one; None without a measured pixel.
+
+        Args:
+            outcome: of the next frame.
+            track: to it.
+            measured: (1,1,H,W) bool, where both pictures match along the track.
+        """
+        tie = outcome.tie
+        assert tie is not None
+        if not bool(measured.any()):
+            return None
+        scale, shift = self.adjustment.tolist()
+        # A camera that comes nearer changes lengths, which only maps in the scale of the clip have.
+        aligned = track.carry(scale * self.prediction + shift)
+        return FrameFlicker(
+            initial=flicker(tie.prediction, (aligned - shift) / scale, measured),
+            refined=flicker(outcome.refined, track.carry(self.answer), measured),
+            aligned=flicker(outcome.initial, aligned, measured),
+            share=float(measured.float().mean()),
         )
-        return chain, FrameFlicker(before, after)
 
     def _counted(self, track: Track) -> Tensor:
         return torch.where(track.valid, warp(self.count, track.back), 0.0)
+
+
+def _adjustment(scale: float, shift: float) -> Tensor:
+    return torch.tensor([scale, shift], dtype=torch.float64)

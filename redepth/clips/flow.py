@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from redepth.clips.lengths import Lengths, fit_length
 from redepth.errors import ConfigError, InputError
+from redepth.io.poses import check_pose
 from redepth.ops.camera import Camera
 from redepth.ops.filters import gaussian_blur, resample
 from redepth.ops.warp import consistent, reproject, warp, within
@@ -29,6 +32,11 @@ MISMATCH, BLUR = 0.7, 0.02
 
 SMALLEST = 32
 """The flow needs a side of so many pixels at least."""
+
+STILL_SEEN = 0.5
+"""Share of a frame that an earlier one shows, below which a length is no longer looked for from there."""
+
+log = logging.getLogger(__name__)
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -56,10 +64,20 @@ class CameraMotion:
             metres for a metric depth model.
         scale: length of one unit of relative depth in units of the poses; None: it is found in the pictures.
             Not for metric models.
+
+    Raises:
+        InputError: a pose is no rotation and translation.
+        ConfigError: the scale is not above 0.
     """
 
     poses: Sequence[ArrayLike]
     scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError(f"the scale of camera motion must be a number above 0, got {self.scale}")
+        for index, pose in enumerate(self.poses):
+            check_pose(f"pose {index}", np.asarray(pose, np.float64))
 
 
 Motion = Literal["flow", "still"] | GivenFlow | CameraMotion
@@ -189,17 +207,28 @@ class KnownFlow:
         return Track(back, valid & within(back))
 
 
+@dataclass(frozen=True, eq=False)
+class _Earlier:
+    """A frame from which the length of relative depth is looked for."""
+
+    index: int
+    image: Tensor
+    answer: Tensor
+
+
 class KnownCamera:
     """The motion that the camera's poses give each point of the last frame's surface."""
 
     def __init__(self, given: CameraMotion, camera: Camera, lengths: Lengths) -> None:
         if camera.spherical:
             raise ConfigError("known camera motion needs a pinhole or an orthographic camera")
-        self._poses = [_pose(index, pose) for index, pose in enumerate(given.poses)]
+        self._poses = [torch.as_tensor(np.asarray(pose, np.float64)) for pose in given.poses]
         if lengths.metric and given.scale is not None:
             raise ConfigError("the scale of camera motion is for relative depth; this model's is metric")
         self._camera, self._lengths = camera, lengths
         self._known = lengths.metric or given.scale is not None
+        self._earlier: _Earlier | None = None
+        self._warned = False
         if given.scale is not None:
             self._lengths = lengths.of(given.scale)
 
@@ -222,20 +251,28 @@ class KnownCamera:
         motion = torch.linalg.inv(self._poses[index]) @ self._poses[index - 1]
         camera = self._camera.of_picture(*image.shape[-2:])
         if not self._known:
-            self._lengths = fit_length(self._lengths, last, image, answer, camera, motion)
-            self._known = bool(motion[:3, 3].any())
+            self._fit(index, last, image, answer, camera)
         seen = reproject(self._lengths.depth(answer), camera, motion)
         return Track(seen.back, seen.valid, seen.change, self._lengths)
 
+    def _fit(self, index: int, last: Tensor, image: Tensor, answer: Tensor, camera: Camera) -> None:
+        """Look for the length of a unit of relative depth, until the way from an earlier frame is enough.
 
-def _pose(index: int, pose: ArrayLike) -> Tensor:
-    matrix = torch.as_tensor(pose, dtype=torch.float64)
-    if matrix.shape != (4, 4) or not bool(torch.isfinite(matrix).all()):
-        raise InputError(f"the pose of frame {index} must be a finite (4, 4) matrix")
-    turn = matrix[:3, :3]
-    if not torch.allclose(turn @ turn.T, torch.eye(3, dtype=turn.dtype), atol=1e-3):
-        raise InputError(f"the pose of frame {index} is no rotation and translation")
-    return matrix
+        Meanwhile the best length so far holds: it explains the pictures as well as any.
+        """
+        earlier = self._earlier or _Earlier(index - 1, last, answer)
+        motion = torch.linalg.inv(self._poses[index]) @ self._poses[earlier.index]
+        fit = fit_length(self._lengths, earlier.image, image, earlier.answer, camera, motion)
+        self._lengths, self._known = fit.lengths, fit.found
+        lost = fit.ended or fit.seen < STILL_SEEN
+        self._earlier = None if fit.found or lost else earlier
+        if lost and not fit.found and not self._warned:
+            self._warned = True
+            log.warning(
+                "frame %d: pictures and poses give no length of a unit of relative depth, so the motion may "
+                "be wrong; check the poses, or give the length as scale",
+                index,
+            )
 
 
 def mismatch(track: Track, last: Tensor, image: Tensor) -> float:

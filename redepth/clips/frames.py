@@ -118,13 +118,13 @@ def _open_folder(
     warn: Callable[[str], object],
 ) -> ClipFrames:
     found = io.find_sequence(path, warn=warn)
-    indices = [index for index in range(len(found)) if index in chosen and not chosen.ended(index)]
+    indices = [index for index in range(len(found)) if index in chosen]
     if not indices:
         raise InputError(f"{path}: has {len(found)} frames and no frame {chosen.start}; see --frames")
     if len(indices) > max_frames:
         raise InputError(
             f"{path}: has more than {max_frames} frames; take some of them with "
-            f"--frames {chosen.start}:{indices[max_frames]}, or raise the limit with --max-frames"
+            f"--frames {chosen.until(indices[max_frames])}, or raise the limit with --max-frames"
         )
     photos = tuple(found[index] for index in indices)
     return ClipFrames(

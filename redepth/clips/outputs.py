@@ -37,6 +37,10 @@ COMPARISON_VIDEO = "side-by-side.mp4"
 FRAMES = "frames"
 UNFINISHED = "unfinished"
 
+_LARGEST_HALF = 60_000.0
+"""Largest value of float16, a little less; its precision is 0.05 % down to a billionth of that."""
+_SMALLEST_UNIT = 1e-30
+
 _FRAME = re.compile(r"\d{6,}")
 _KEPT = re.compile(r"\d{6,}\.(json|npz|safetensors)|(\.redepth-.*)")
 """Files in the folder of an unfinished run."""
@@ -262,7 +266,7 @@ class ClipFolder:
         finally:
             written = (self.frame(result.index) / exports.RECORD).is_file()
             if written:
-                io.save_npz(self._kept(result.index, "npz"), shown_maps(result.refinement))
+                io.save_npz(self._kept(result.index, "npz"), _small(shown_maps(result.refinement)))
                 io.save_json(self._kept(result.index, "json"), row.model_dump())
                 self._forget_states(result.index)
         return row
@@ -276,7 +280,7 @@ class ClipFolder:
     def shown(self, index: int) -> dict[str, NDArray[np.float32]]:
         """Return the disparity before and after of a frame that is done, at network size."""
         with np.load(self._kept(index, "npz"), allow_pickle=False) as stored:
-            return {name: stored[name] for name in ("initial", "refined")}
+            return {name: stored[name] * stored[f"{name}_unit"] for name in ("initial", "refined")}
 
     def finish(self, source: str, rows: Sequence[FrameRow], more: Mapping[str, Any]) -> None:
         """Write the record of the finished clip, and remove what an unfinished run needs."""
@@ -296,12 +300,26 @@ class ClipFolder:
         return {"clip": {"source": source}, "settings": dict(self.made_from.settings), "identity": identity}
 
 
+def room_of_shown(height: int, width: int) -> int:
+    """Return how many bytes the small maps of a frame take that an unfinished run keeps."""
+    return 2 * np.dtype(np.float16).itemsize * height * width
+
+
 def shown_maps(refinement: Refinement) -> dict[str, NDArray[np.float32]]:
     """Return the disparity before and after at network size, (h, w), near is large."""
     outcome = refinement.outcome
     maps = {"initial": outcome.initial, "refined": outcome.refined}
     raw = {name: values[0, 0].float().cpu().numpy() for name, values in maps.items()}
     return raw if refinement.predicts == "disparity" else {name: inverted(v) for name, v in raw.items()}
+
+
+def _small(maps: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """Return maps in half the bytes, each with its unit; the colours of a video are coarser than float16."""
+    stored: dict[str, NDArray[Any]] = {}
+    for name, values in maps.items():
+        unit = np.float32(max(float(np.abs(values).max()), _SMALLEST_UNIT * _LARGEST_HALF) / _LARGEST_HALF)
+        stored |= {name: (values / unit).astype(np.float16), f"{name}_unit": np.asarray(unit)}
+    return stored
 
 
 def _name(index: int) -> str:

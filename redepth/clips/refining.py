@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from redepth import components, exports, io
 from redepth.clips.flow import Motion
 from redepth.clips.frames import ClipFrames
@@ -17,16 +19,19 @@ from redepth.clips.outputs import (
     ClipFolder,
     FrameRow,
     MadeFrom,
+    room_of_shown,
     summary_of,
 )
 from redepth.clips.run import run_clip
-from redepth.clips.saved import load_state, save_state
+from redepth.clips.saved import load_state, room_of_maps, save_state
 from redepth.clips.state import ClipSummary
-from redepth.clips.videos import colours_of, write_comparison, write_disparity
+from redepth.clips.videos import colours_of, room_of_videos, write_comparison, write_disparity
 from redepth.config import Preset
-from redepth.errors import PartlyWrittenError
+from redepth.errors import PartlyWrittenError, RedepthError
+from redepth.optim.parameterizations import bytes_of_member
 from redepth.photo_inputs import CameraInput, PhotoInputs, choose_camera
 from redepth.pipeline import Pipeline
+from redepth.registry import require
 from redepth.runtime.resume import Identity
 
 OnFrame = Callable[[FrameRow, int, int], None]
@@ -136,14 +141,39 @@ class ClipTask:
 
         Raises:
             InputError: the camera cannot be read or does not fit, or a result would replace an input.
-            OutputError: the disk has no room for the results.
+            MissingDependencyError: a package is missing.
+            OutputError: the disk has no room for the results alone.
         """
+        self._check_packages()
         self.store.check(self.frames.path, self.settings.files)
-        height, width = self.frames.size
-        io.require_room(
-            self.folder, len(self.frames) * exports.room(self.settings.preset.output, height, width)
-        )
+        io.require_room(self.folder, self._room())
         choose_camera(self.settings.camera, next(self.frames.read()), self.settings.camera_origin)
+
+    def check_room(self, pipeline: Pipeline) -> None:
+        """Raise OutputError unless the disk has room for the results and for what an unfinished run keeps.
+
+        Args:
+            pipeline: loaded; its model decides the size of what is kept.
+        """
+        refiner = pipeline.refiner
+        height, width = refiner.depth_model.prepare(torch.zeros(1, 3, *self.frames.size)).shape[-2:]
+        weights = refiner.optim.members * bytes_of_member(refiner.optim.parameterization, refiner.depth_model)
+        # The state before the last one goes after the last one is written.
+        states = 2 * (room_of_maps(height, width) + weights)
+        io.require_room(self.folder, self._room() + len(self.frames) * room_of_shown(height, width) + states)
+
+    def _room(self) -> int:
+        """Return how many bytes the frames and the videos take at most."""
+        height, width = self.frames.size
+        frame = exports.room(self.settings.preset.output, height, width) + room_of_videos(height, width)
+        return len(self.frames) * frame
+
+    def _check_packages(self) -> None:
+        """Raise MissingDependencyError if the motion, the chosen files or the videos need what is missing."""
+        if self.settings.motion == "flow":
+            require("cv2", "video")
+        exports.check_packages(self.settings.preset.output)
+        io.check_video_writer(self.folder / COMPARISON_VIDEO)
 
 
 def refine_clip_into(task: ClipTask, pipeline: Pipeline, on_frame: OnFrame) -> RefinedClip:
@@ -159,6 +189,7 @@ def refine_clip_into(task: ClipTask, pipeline: Pipeline, on_frame: OnFrame) -> R
     Raises:
         InputError: a frame can no longer be read.
         OutputError: a result cannot be written.
+        RedepthError: a frame cannot be refined to its end; the message names it and the reason.
     """
     result = RefinedClip(task.folder, task.store.done())
     result.resumed = len(result.rows)
@@ -190,9 +221,11 @@ def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: O
         resume=load_state(store.state(start - 1), pipeline.device) if start else None,
     )
     for done in run:
-        if done.refinement.partial:
-            # It has not taken all of its steps: the next call takes them.
-            raise KeyboardInterrupt
+        # A frame that has not taken all of its steps is left to the next call.
+        try:
+            done.refinement.outcome.check_whole()
+        except RedepthError as error:
+            raise RedepthError(f"{frames.labels[done.index]}: {error}") from error
         state = run.state
         assert state is not None
         save_state(store.state(done.index), state)

@@ -26,7 +26,9 @@ from redepth.clips.flow import (
     Tracker,
     mismatch,
 )
+from redepth.clips.frames import open_clip
 from redepth.clips.lengths import Lengths
+from redepth.clips.matching import ENOUGH, matching
 from redepth.clips.saved import ClipState
 from redepth.clips.state import ClipSummary, FrameResult, Link
 from redepth.config import DEFAULT_PRESET, Overrides, Preset
@@ -76,7 +78,9 @@ class ClipRun(Iterator[FrameResult]):
         self._motion, self._prompt, self._seed = motion, prompt, seed
         self._on_step, self._progress = on_step, progress
         self._max_pixels, self._camera = max_pixels, camera
+        self._frozen: Camera | None = None
         self._index = 0
+        self._warned = False
         self._size: tuple[int, int] | None = None
         self._chain: Chain | None = None
         # A missing package is found before the first frame has taken minutes.
@@ -107,11 +111,20 @@ class ClipRun(Iterator[FrameResult]):
         if self._chain is None:
             return None
         motion = self._tracker.known if isinstance(self._tracker, KnownCamera) else None
-        return ClipState(self._index, self._chain, motion)
+        return ClipState(self._index, self._chain, motion, self._frozen)
+
+    def _freeze_camera(self, camera: Camera) -> None:
+        """Take the first frame's camera for all: one estimated or read anew would be another each time."""
+        name = self._camera.camera if isinstance(self._camera, ChosenCamera) else self._camera
+        if isinstance(name, str) and name != "orthographic":
+            self._frozen = camera
+            self._camera = ChosenCamera(camera, "depth model" if name == "model" else name)
 
     def _resume(self, state: ClipState) -> None:
         """Go on after the frames of a former run. Raises InputError for another motion."""
         self._index, self._chain = state.frames, state.chain
+        if state.camera is not None:
+            self._freeze_camera(state.camera)
         if isinstance(self._motion, CameraMotion):
             if state.motion is None:
                 raise InputError("the former run of the clip had no camera motion: start it anew")
@@ -133,11 +146,29 @@ class ClipRun(Iterator[FrameResult]):
             return self._start(index, photo, reason, seen)
         data = chain.previous(track, self._clip)
         refinement = self._refined(index, photo, chain.prompt, chain.start, [data])
-        self._chain, change = chain.next(image, refinement.outcome, track)
+        measured = matching(track, chain.image, image)
+        self._check_motion(index, float(measured.sum() / track.valid.sum()))
+        change = chain.flicker(refinement.outcome, track, measured)
+        self._chain = chain.next(image, refinement.outcome, track)
         tie = refinement.outcome.tie
         assert tie is not None
         link = Link(True, "", seen, tie.scale, tie.shift, max(refinement.outcome.steps_done))
         return FrameResult(index, refinement, link, change)
+
+    def _check_motion(self, index: int, share: float) -> None:
+        """Warn once if the pictures do not match along the motion."""
+        if share >= ENOUGH or self._warned:
+            return
+        self._warned = True
+        fast = "the clip may be too fast, or its light may change"
+        advice = fast if self._motion == "flow" else "use motion flow"
+        log.warning(
+            "frame %d: only %.0f%% of the pixels match the last frame along the motion, so the motion may be "
+            "wrong, and depth that is tied along it, too; the flicker figure leaves the others out; %s",
+            index,
+            100 * share,
+            advice,
+        )
 
     def _start(self, index: int, photo: DecodedPhoto, reason: str, seen: float = 0.0) -> FrameResult:
         """Refine a frame as a photo is."""
@@ -148,6 +179,7 @@ class ClipRun(Iterator[FrameResult]):
             prompt = self._pipeline.captions([photo], max_pixels=self._max_pixels)[0].text
         refinement = self._refined(index, photo, prompt, WarmStart(), [])
         outcome = refinement.outcome
+        self._freeze_camera(outcome.camera)
         image = _at_size(photo, outcome.initial)
         if isinstance(self._motion, CameraMotion):
             self._tracker = KnownCamera(self._motion, outcome.camera, self._lengths(outcome))
@@ -243,7 +275,7 @@ def run_clip(
 
 
 def refine_clip(
-    frames: Iterable[Photo],
+    frames: str | Path | Iterable[Photo],
     preset: str | Path | Mapping[str, Any] | Preset = DEFAULT_PRESET,
     *,
     motion: Motion = "flow",
@@ -259,7 +291,8 @@ def refine_clip(
     """Refine the depth of a clip; results come one by one, while frames are read.
 
     Args:
-        frames: the pictures in their order, each as `refine` takes a photo, all of one size.
+        frames: the pictures in their order, each as `refine` takes a photo, all of one size; or the path of a
+            video or of a folder of numbered photos.
         preset: name, YAML file, mapping or `Preset`.
         motion: how the last frame's pixels are found again: ``flow`` (optical flow; needs the extra
             ``video``), ``still`` (the camera and the scene stand still), `GivenFlow`, or `CameraMotion`.
@@ -271,7 +304,7 @@ def refine_clip(
         on_step: called after each step of each frame with a `StepReport`.
         progress: True shows a progress bar per frame.
         max_pixels: refuse larger pictures.
-        camera: of all frames.
+        camera: of all frames; ``model`` and ``exif`` take that of the first frame.
 
     Raises:
         RedepthError: before the first frame for what can be checked then; else from the iterator, after the
@@ -282,6 +315,8 @@ def refine_clip(
     )
     if camera is not None and not isinstance(camera, str):
         components.check_camera(resolved, camera)
+    if isinstance(frames, str | Path):
+        frames = open_clip(Path(frames), max_pixels=max_pixels, warn=log.warning).read()
     pipeline = Pipeline(guided(resolved, temporal=True), device=device)
     return run_clip(
         pipeline,

@@ -20,7 +20,7 @@ from redepth.ops.camera import Camera
 from redepth.optim.plan import Plan
 from redepth.optim.warm import WarmStart
 
-_MAPS = ("image", "prediction", "reference", "answer", "count")
+_MAPS = ("image", "prediction", "adjustment", "reference", "answer", "count")
 _LEARNED = "learned."
 _PLAN = ("members", "steps", "members_per_batch", "early_stop")
 
@@ -33,11 +33,18 @@ class ClipState:
         frames: number of frames that are done.
         chain: of the last one.
         motion: None unless the camera's poses are given.
+        camera: of the first frame, if all frames take it and it was estimated or read from the photo.
     """
 
     frames: int
     chain: Chain
     motion: KnownMotion | None = None
+    camera: Camera | None = None
+
+
+def room_of_maps(height: int, width: int) -> int:
+    """Return how many bytes the maps of a state take: float32, three channels of the picture."""
+    return 4 * (3 + len(_MAPS) - 1) * height * width
 
 
 def save_state(path: Path, state: ClipState) -> None:
@@ -60,6 +67,7 @@ def save_state(path: Path, state: ClipState) -> None:
         "rates": chain.start.rates,
         "plan": None if plan is None else {name: getattr(plan, name) for name in _PLAN},
         "motion": None,
+        "camera": None if state.camera is None else asdict(state.camera),
     }
     if motion is not None:
         content["motion"] = asdict(motion)
@@ -107,11 +115,20 @@ def _state(content: Mapping[str, Any], tensors: Mapping[str, Tensor], device: to
             content["rates"],
         ),
     )
-    return ClipState(content["frames"], chain, None if motion is None else _motion(motion))
+    return ClipState(
+        content["frames"],
+        chain,
+        None if motion is None else _motion(motion),
+        None if content["camera"] is None else _camera(content["camera"]),
+    )
 
 
 def _motion(content: Mapping[str, Any]) -> KnownMotion:
-    camera = dict(content["camera"])
+    return KnownMotion(_camera(content["camera"]), Lengths(**content["lengths"]), content["fitted"])
+
+
+def _camera(content: Mapping[str, Any]) -> Camera:
+    camera = dict(content)
     if camera["intrinsics"] is not None:
         camera["intrinsics"] = tuple(camera["intrinsics"])
-    return KnownMotion(Camera(**camera), Lengths(**content["lengths"]), content["fitted"])
+    return Camera(**camera)

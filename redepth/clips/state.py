@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redepth.refinement import Refinement
@@ -33,13 +33,19 @@ class Link:
 class FrameFlicker:
     """The change from the last frame to this one that motion does not explain (`metrics.flicker.flicker`).
 
+    It is measured along the motion by which the results are tied, where both pictures match along it.
+
     Attributes:
         initial: of the depth model's predictions as they are.
         refined: of the results.
+        aligned: of the predictions in the scale of the clip: what scale and shift alone bring.
+        share: of the frame's pixels that it is measured over, in (0, 1].
     """
 
     initial: float
     refined: float
+    aligned: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class FrameResult:
         index: 0-based.
         refinement: as of a photo. Its maps of all frames of a chain share one scale and shift.
         link: to the last frame.
-        flicker: from the last frame to this one; None where a chain starts.
+        flicker: from the last frame to this one; None where a chain starts, or no pixel matches.
     """
 
     index: int
@@ -67,9 +73,12 @@ class ClipSummary:
         frames: number of them.
         starts: indices of the frames that start a chain; the first one is 0, every other one follows a cut.
         steps: of each member, frame by frame.
-        flicker_initial: mean over the tied frames; None without any.
+        flicker_initial: mean over the measured frames; None without any.
         flicker_refined: likewise.
         seconds: of the optimisations of all frames.
+        measured: number of frames whose flicker is measured.
+        flicker_aligned: mean over them, of the predictions in the scale of the clip.
+        measured_share: mean share of the pixels that flicker is measured over.
     """
 
     frames: int = 0
@@ -78,20 +87,29 @@ class ClipSummary:
     flicker_initial: float | None = None
     flicker_refined: float | None = None
     seconds: float = 0.0
+    measured: int = 0
+    flicker_aligned: float | None = None
+    measured_share: float | None = None
 
     def with_frame(self, result: FrameResult) -> ClipSummary:
         """Return the figures with those of one more frame."""
-        tied = self.frames - len(self.starts)
-        change = result.flicker
-        initial = None if change is None else change.initial
-        refined = None if change is None else change.refined
-        return ClipSummary(
+        summary = replace(
+            self,
             frames=self.frames + 1,
             starts=self.starts if result.link.tied else (*self.starts, result.index),
             steps=(*self.steps, result.link.steps),
-            flicker_initial=_mean(self.flicker_initial, tied, initial),
-            flicker_refined=_mean(self.flicker_refined, tied, refined),
             seconds=self.seconds + result.refinement.outcome.seconds,
+        )
+        change = result.flicker
+        if change is None:
+            return summary
+        return replace(
+            summary,
+            measured=self.measured + 1,
+            flicker_initial=_mean(self.flicker_initial, self.measured, change.initial),
+            flicker_refined=_mean(self.flicker_refined, self.measured, change.refined),
+            flicker_aligned=_mean(self.flicker_aligned, self.measured, change.aligned),
+            measured_share=_mean(self.measured_share, self.measured, change.share),
         )
 
     def record(self) -> dict[str, Any]:
@@ -105,8 +123,6 @@ class ClipSummary:
         }
 
 
-def _mean(mean: float | None, count: int, value: float | None) -> float | None:
+def _mean(mean: float | None, count: int, value: float) -> float:
     """Return the mean of so many values with one more."""
-    if mean is None or value is None:
-        return mean if value is None else value
-    return mean + (value - mean) / (count + 1)
+    return value if mean is None else mean + (value - mean) / (count + 1)

@@ -18,7 +18,17 @@ LONGEST_SIDE = 1920
 _SAMPLES = 2_000_000
 """Values of all maps together from which the colours' range is taken, at most about that many."""
 
+_BYTES_PER_PIXEL = 0.25
+"""Of the videos; an assumption on the safe side, not a limit of H.264."""
+
 Shown = Callable[[int], Mapping[str, NDArray[np.float32]]]
+
+
+def room_of_videos(height: int, width: int) -> int:
+    """Return how many bytes a frame takes at most, about, in both videos."""
+    factor = viz.reduction(height, width)
+    # The comparison has three pictures, with margins and words about a fourth.
+    return round(_BYTES_PER_PIXEL * height * width * (1 + 4 / factor**2))
 
 
 def colours_of(shown: Shown, frames: int) -> tuple[float, float]:

@@ -71,6 +71,7 @@ class Previous:
         share: (1,1,H,W) k, which `prepared` computes, like the next two.
         adjustment: of this frame; None for metric outputs.
         spread: standard deviation of the answer.
+        prediction: (1,1,H,W) of this frame, as the model gives it, in the photo's unit; `prepared` keeps it.
     """
 
     answer: Tensor
@@ -82,6 +83,7 @@ class Previous:
     share: Tensor | None = None
     adjustment: Adjustment | None = None
     spread: float = 1.0
+    prediction: Tensor | None = None
 
     def prepared(self, frame: Frame) -> Self:
         """Return the maps at network size and in the photo's unit, with all that is computed of them."""
@@ -108,6 +110,7 @@ class Previous:
             share=own,
             adjustment=adjustment,
             spread=spread or 1.0,
+            prediction=initial,
         )
 
     def _noise(self, count: Tensor) -> float:

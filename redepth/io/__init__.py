@@ -40,7 +40,7 @@ from redepth.io.video import (
     is_video,
     read_video,
 )
-from redepth.io.video_writing import VideoWriter, video_writer
+from redepth.io.video_writing import VideoWriter, check_video_writer, video_writer
 from redepth.io.write import (
     atomic_path,
     json_line,
@@ -82,6 +82,7 @@ __all__ = [
     "check_pixels",
     "check_size",
     "check_video",
+    "check_video_writer",
     "companions",
     "damage",
     "damaged",

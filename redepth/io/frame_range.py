@@ -34,7 +34,18 @@ class FrameRange:
         return f"{self.start}:{'' if self.stop is None else self.stop}:{self.step}"
 
     def __contains__(self, index: object) -> bool:
-        return isinstance(index, int) and index >= self.start and (index - self.start) % self.step == 0
+        if not isinstance(index, int) or index < self.start or self.ended(index):
+            return False
+        return (index - self.start) % self.step == 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether every frame is taken."""
+        return self == ALL_FRAMES
+
+    def until(self, stop: int) -> str:
+        """Return in the option's words the same frames before another ``stop``."""
+        return f"{self.start}:{stop}" + (f":{self.step}" if self.step > 1 else "")
 
     def ended(self, index: int) -> bool:
         """Return whether neither this frame nor a later one is taken."""

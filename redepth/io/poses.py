@@ -51,7 +51,8 @@ def load_poses(path: StrPath) -> Poses:
         raise InputError(f"{path}: poses must be (N, 4, 4) or (N, 3, 4), got {values.shape}")
     matrices = np.broadcast_to(np.eye(4), (len(values), 4, 4)).copy()
     matrices[:, : values.shape[1]] = values
-    _check(path, matrices)
+    for index, matrix in enumerate(matrices):
+        check_pose(f"{path}: pose {index}", matrix)
     return Poses(matrices, scale)
 
 
@@ -70,15 +71,15 @@ def _json(path: Path) -> tuple[NDArray[np.float64], float | None]:
     return poses, None if scale is None else float(scale)
 
 
-def _check(path: Path, matrices: NDArray[np.float64]) -> None:
-    """Raise InputError for matrices that are no rigid motion."""
-    for index, matrix in enumerate(matrices):
-        if not np.isfinite(matrix).all():
-            raise InputError(f"{path}: pose {index} has a value that is not finite")
-        rotation = matrix[:3, :3]
-        turned = np.abs(rotation @ rotation.T - np.eye(3)).max() > _TURN or np.linalg.det(rotation) < 0
-        if turned or np.abs(matrix[3] - (0, 0, 0, 1)).max() > _TURN:
-            raise InputError(
-                f"{path}: pose {index} is no rotation and translation; give matrices from camera to world, "
-                "without scale"
-            )
+def check_pose(what: str, matrix: NDArray[np.float64]) -> None:
+    """Raise InputError, which begins with what it is, for a matrix that is no (4, 4) rigid motion."""
+    if matrix.shape != (4, 4):
+        raise InputError(f"{what} must be (4, 4), got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{what} has a value that is not finite")
+    rotation = matrix[:3, :3]
+    turned = np.abs(rotation @ rotation.T - np.eye(3)).max() > _TURN or np.linalg.det(rotation) < 0
+    if turned or np.abs(matrix[3] - (0, 0, 0, 1)).max() > _TURN:
+        raise InputError(
+            f"{what} is no rotation and translation; give matrices from camera to world, without scale"
+        )

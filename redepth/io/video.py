@@ -41,6 +41,9 @@ MAX_DECODED = 1_000_000
 DEFAULT_RATE = 25.0
 """Frames per second where the file names none."""
 
+PYAV = ((17, 1), (19, 0))
+"""The first version of PyAV that works, and the first one that does not any more."""
+
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,ogg,asf,flv"
 _DECODERS = (
     *("h264", "hevc", "av1", "libdav1d", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg4", "mpeg2video"),
@@ -59,7 +62,7 @@ class VideoFrame:
         index: of the frame in the file, from 0.
         seconds: its time since the first frame of the file.
         pixels: (H, W, 3) sRGB, upright, with square pixels: uint8, or float32 in [0, 1] of a video with more
-            than 8 bits.
+            than 8 bits, or in the colours of HDR or BT.2020.
     """
 
     index: int
@@ -139,7 +142,7 @@ def check_video(
         if len(indices) == max_frames:
             raise InputError(
                 f"{path}: has more than {max_frames} frames; take some of them with "
-                f"--frames {chosen.start}:{decoded.index}, or raise the limit with --max-frames"
+                f"--frames {chosen.until(decoded.index)}, or raise the limit with --max-frames"
             )
         first = first or decoded
         indices.append(decoded.index)
@@ -172,7 +175,7 @@ def import_av(path: Path) -> Any:
     """Return PyAV.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: it is not installed, or has a version with other names.
     """
     try:
         import av
@@ -180,6 +183,13 @@ def import_av(path: Path) -> Any:
         raise MissingDependencyError(
             f'{path}: videos need the package av (PyAV); run: pip install "redepth[video]"'
         ) from None
+    version = tuple(int(part) for part in av.__version__.split(".")[:2])
+    if not PYAV[0] <= version < PYAV[1]:
+        (first, minor), (end, _) = PYAV
+        raise MissingDependencyError(
+            f"{path}: videos need PyAV {first}.{minor} or later, below {end}, and {av.__version__} is "
+            'installed; run: pip install "redepth[video]"'
+        )
     return av
 
 
@@ -322,8 +332,7 @@ def _broken(path: Path, index: int, chosen: FrameRange, error: BaseException) ->
         return InputError(f"{path}: damaged or truncated ({_why(error)}); copy or download it again")
     return InputError(
         f"{path}: damaged or truncated at frame {index} ({_why(error)}); copy or download it again, or take "
-        f"the frames before it with --frames {chosen.start}:{index}"
-        + (f":{chosen.step}" if chosen.step > 1 else "")
+        f"the frames before it with --frames {chosen.until(index)}"
     )
 
 

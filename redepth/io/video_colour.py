@@ -45,17 +45,20 @@ def to_srgb(frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8] | N
         height: of the result.
 
     Returns:
-        (height, width, 3): uint8, or float32 in [0, 1] of a frame with more than 8 bits.
+        (height, width, 3): uint8, or float32 in [0, 1] of a frame with more than 8 bits, or in colours that
+        are not sRGB's.
     """
-    deep = max((part.bits for part in frame.format.components), default=8) > 8
+    hdr = int(frame.color_trc) in (_PQ, _HLG)
+    wide = int(frame.color_primaries) == _BT2020_PRIMARIES
+    deep = hdr or wide or max((part.bits for part in frame.format.components), default=8) > 8
     rgb = _converted(frame, width, height, "rgb48le" if deep else "rgb24")
     if not deep:
         return rgb
     values = rgb.astype(np.float32)
     values /= 65535.0
-    if int(frame.color_trc) in (_PQ, _HLG):
+    if hdr:
         return _encoded(_in_bt709(_linear_hdr(values, int(frame.color_trc))))
-    if int(frame.color_primaries) == _BT2020_PRIMARIES:
+    if wide:
         return _encoded(_in_bt709(_decoded(values)))
     return values
 

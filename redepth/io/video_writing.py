@@ -76,6 +76,25 @@ class VideoWriter:
             self._container.mux(self._stream.encode(None))
 
 
+def check_video_writer(path: StrPath) -> str:
+    """Return FFmpeg's name of the encoder that videos are written with.
+
+    Args:
+        path: of the video, for the error.
+
+    Raises:
+        MissingDependencyError: PyAV is not installed, or has no encoder of H.264.
+    """
+    path = Path(path)
+    import_av(path)
+    codec = next((name for name in ("libx264", "libopenh264", "h264") if _encodes(name)), None)
+    if codec is None:
+        raise MissingDependencyError(
+            f"{path}: this PyAV has no encoder of H.264; run: pip install --force-reinstall av"
+        )
+    return codec
+
+
 @contextmanager
 def video_writer(path: StrPath, rate: float) -> Iterator[VideoWriter]:
     """Write a video: H.264, yuv420p, BT.709, its index at the front, so that it plays while it is loaded.
@@ -87,16 +106,12 @@ def video_writer(path: StrPath, rate: float) -> Iterator[VideoWriter]:
         rate: frames per second that the file names; each frame has its own time.
 
     Raises:
-        MissingDependencyError: PyAV is not installed, or has no encoder of H.264.
+        MissingDependencyError: as by `check_video_writer`.
         OutputError: the file cannot be written.
     """
     path = Path(path)
     av = import_av(path)
-    codec = next((name for name in ("libx264", "libopenh264", "h264") if _encodes(name)), None)
-    if codec is None:
-        raise MissingDependencyError(
-            f'{path}: this PyAV has no encoder of H.264; run: pip install --force-reinstall "av>=13"'
-        )
+    codec = check_video_writer(path)
     with atomic_path(path) as temporary, _opened(temporary) as file:
         try:
             with av.open(

@@ -336,11 +336,13 @@ def _tie(problem: Problem, solver: Solver) -> Tie | None:
     previous = problem.previous
     if previous is None or previous.share is None:
         return None
+    assert previous.prediction is not None
     answer = previous.answer.cpu()
     return Tie(
         answer=answer * problem.unit,
         depth=solver.relative_depth(answer, 0.0),
         share=previous.share.cpu(),
+        prediction=previous.prediction.cpu() * problem.unit,
         scale=1.0 if previous.adjustment is None else previous.adjustment.scale,
         shift=0.0 if previous.adjustment is None else previous.adjustment.shift * problem.unit,
     )

@@ -87,6 +87,7 @@ class Tie:
         answer: (1,1,H,W) the last frame's answer, carried to this frame, in the unit of `Outcome.refined`.
         depth: (1,1,H,W) its relative depth.
         share: (1,1,H,W) in (0, 1], of the frame's own answer; 1 where the last frame does not show the same.
+        prediction: (1,1,H,W) D, the frozen model's raw output as it is, before ``scale`` and ``shift``.
         scale: a of ``a D + b``, which brought the frame's raw outputs to the scale of the clip.
         shift: b of it.
     """
@@ -94,6 +95,7 @@ class Tie:
     answer: Tensor
     depth: Tensor
     share: Tensor
+    prediction: Tensor
     scale: float = 1.0
     shift: float = 0.0
 
@@ -105,7 +107,7 @@ class Outcome:
     Attributes:
         predicts: what the raw outputs are.
         invariance: whether they are known up to scale and shift, or metric.
-        initial: (1,1,H,W) the frozen model's raw output.
+        initial: (1,1,H,W) the frozen model's raw output; of a tied frame in the scale of the clip.
         members: (M,1,H,W) refined raw outputs.
         initial_depth: (1,1,H,W) relative depth of ``initial``.
         member_depths: (M,1,H,W) relative depth of each member, with its learned scale offset.
@@ -253,8 +255,13 @@ def _tied(own: Tensor, last: Tensor, tie: Tie) -> Tensor:
 
 
 def _closed_tie(tie: Tie, margin: float) -> Tie:
-    answer, depth, share = (panorama.close(values, margin) for values in (tie.answer, tie.depth, tie.share))
-    return replace(tie, answer=answer, depth=depth, share=share)
+    return replace(
+        tie,
+        answer=panorama.close(tie.answer, margin),
+        depth=panorama.close(tie.depth, margin),
+        share=panorama.close(tie.share, margin),
+        prediction=panorama.close(tie.prediction, margin),
+    )
 
 
 def closed(outcome: Outcome) -> Outcome:

@@ -43,6 +43,14 @@ def check_supported(name: str, model: DepthModel | type[DepthModel]) -> None:
         )
 
 
+def bytes_of_member(name: str, model: DepthModel) -> int:
+    """Return how many bytes the network's weights take that one member learns."""
+    learns = PARAMETERIZATIONS[name]
+    sources = {"decoder": model.decoder_parameters, "encoder": model.encoder_parameters}
+    weights = [weight for group, source in sources.items() if group in learns for weight in source().values()]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
 def correction_grids(height: int, width: int) -> list[tuple[int, int]]:
     """Return the (rows, columns) of the correction grids of a map, coarse to fine, square cells.
 

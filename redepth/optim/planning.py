@@ -75,7 +75,7 @@ def run_within_limits(
         on_step: called after each step of the run, not of the trials.
         draws: recorded draws to replay.
         given: the camera and the data of the photo.
-        start: the warm start; its plan, if it has one, replaces the limits, within which it was made.
+        start: the warm start; its plan, if it has one, needs no trials. The limits hold for it, too.
         clock: reads the time.
         meter: of the memory; by default that of the refiner's GPU.
 
@@ -85,7 +85,7 @@ def run_within_limits(
     """
     optim = refiner.optim
     made = None if start is None else start.plan
-    if made is not None or (optim.budget is None and optim.vram is None):
+    if optim.budget is None and optim.vram is None:
         return refiner.run(
             photo,
             prompt=prompt,
@@ -101,8 +101,10 @@ def run_within_limits(
         meter = CudaMeter(refiner.device, memory(optim.vram))
     deadline = Deadline.start(optim.budget, clock)
     with nullcontext() if meter is None else meter.limited():
-        plan = choose_plan(refiner, photo, deadline, meter, prompt=prompt, seed=seed, given=given)
-        log.info("%s", plan)
+        plan = made
+        if plan is None:
+            plan = choose_plan(refiner, photo, deadline, meter, prompt=prompt, seed=seed, given=given)
+            log.info("%s", plan)
         outcome = refiner.run(
             photo,
             prompt=prompt,

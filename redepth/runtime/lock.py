@@ -18,16 +18,20 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which exists. The system releases it however this process ends.
+def locked(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Hold the lock of a folder. The system releases it however this process ends.
 
     On a file system without locks nothing is locked; that is logged.
+
+    Args:
+        folder: which exists.
+        option: that names the folder, for the message.
 
     Raises:
         ConfigError: another process holds it.
     """
     path = folder / LOCK
-    descriptor = _acquire(path)
+    descriptor = _acquire(path, option)
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
@@ -39,15 +43,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path, option: str) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not _lock(descriptor):
                 holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
                 raise ConfigError(
-                    f"--out {path.parent}: {holder} is writing there; wait until it ends, or choose another "
-                    "--out"
+                    f"{option} {path.parent}: {holder} is writing there; wait until it ends, or choose "
+                    f"another {option}"
                 )
             if _is_file(descriptor, path):
                 return descriptor

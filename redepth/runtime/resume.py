@@ -160,7 +160,10 @@ def load_identity(path: Path, kind: type[M], what: str) -> M:
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path.parent} is not the folder of a {what}: {path.name}: {reason}") from None
+        article = "an" if what[0] in "aeiou" else "a"
+        raise InputError(
+            f"{path.parent} is not the folder of {article} {what}: {path.name}: {reason}"
+        ) from None
 
 
 def row_path(folder: Path, task: Task) -> Path:

@@ -63,16 +63,18 @@ def test_the_metadata_is_that_of_the_hub() -> None:
         "library_name": "transformers",
         "license": "apache-2.0",
         "pipeline_tag": "depth-estimation",
+        "redepth_start": {"checkpoint": HUB.checkpoint, "commit": "c" * 40},
         "tags": ["depth-estimation", "redepth"],
     }
 
 
 def test_a_start_without_hub_and_licence_claims_neither() -> None:
-    card = model_card(job(), adapted(), Start("/models/mine", licence=UNKNOWN_LICENCE), "auto")
+    card = model_card(job(), adapted(), Start("mine", licence=UNKNOWN_LICENCE), "auto")
     assert front_matter(card) == {
         "license": "other",
         "license_name": "unknown",
         "pipeline_tag": "depth-estimation",
+        "redepth_start": {"checkpoint": "mine"},
         "tags": ["depth-estimation", "redepth"],
     }
     assert "is not known to redepth" in card
@@ -114,6 +116,20 @@ def test_photos_are_hashes_and_no_names() -> None:
     assert f"`{hash_of_hashes(work.photos)}`" in card
     assert f"`{hash_of_hashes(work.keep)}`" in card
     assert "On 2 other photos it was trained to stay as it was" in card
+
+
+def test_no_path_of_this_machine_is_published(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    start = f"depth_model.checkpoint={tmp_path / 'mine'}"
+    card = model_card(job(3, 0, start), adapted(), Start("mine"), 7.0)
+    assert str(tmp_path) not in card
+    assert "checkpoint: mine\n" in card.partition("```yaml\n")[2]
+
+
+def test_where_redepth_wrote_the_preprocessing_the_card_says_so() -> None:
+    assert "had no `preprocessor_config.json`" in model_card(job(), adapted(), HUB, 7.0)
+    own = Start(HUB.checkpoint, None, "c" * 40, "apache-2.0", {"size": 518}, True)
+    assert "preprocessor_config.json" not in model_card(job(), adapted(), own, 7.0)
 
 
 def test_of_many_photos_only_the_hash_of_all_is_given() -> None:

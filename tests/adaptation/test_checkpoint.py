@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from redepth.adaptation.card import model_card
 from redepth.adaptation.checkpoint import (
     CARD,
     FILES,
@@ -24,6 +25,7 @@ from redepth.checkpoints import Source
 from redepth.depth_models.backbone import PREPROCESSOR, Preprocessing
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import OutputError
+from tests.adaptation.test_card import adapted, job
 from tests.support.helpers import CPU, GOLDEN, photo, seeded
 
 TINY = str(GOLDEN / "tiny-random-depth-anything")
@@ -91,6 +93,21 @@ def test_the_preprocessing_of_the_start_is_kept_word_for_word(tmp_path: Path) ->
         0.5,
         0.6,
     )
+
+
+def test_a_further_adaptation_names_the_first_start(tmp_path: Path) -> None:
+    model = changed(longer_side=70)
+    first = start_of(model)
+    write_checkpoint(model, first, model_card(job(), adapted(), first, 7.0), tmp_path / "one")
+    second = start_of(DepthAnything(checkpoint=str(tmp_path / "one"), longer_side=70).load(CPU))
+    assert (second.checkpoint, second.licence, second.on_hub) == (EMBEDDED, "apache-2.0", False)
+    hub = Start("owner/model", None, "c" * 40, "cc-by-nc-4.0", None, True)
+    write_checkpoint(model, hub, model_card(job(), adapted(), hub, 7.0), tmp_path / "two")
+    third = start_of(DepthAnything(checkpoint=str(tmp_path / "two"), longer_side=70).load(CPU))
+    assert (third.checkpoint, third.commit, third.licence) == ("owner/model", "c" * 40, "cc-by-nc-4.0")
+    # A folder that redepth did not write is known by its name alone.
+    other = Path(shutil.copytree(TINY, tmp_path / "mine"))
+    assert start_of(DepthAnything(checkpoint=str(other), longer_side=70).load(CPU)).checkpoint == "mine"
 
 
 @pytest.mark.parametrize("rule", ["minimal", "stretch"])
@@ -162,6 +179,8 @@ def test_the_licence_of_a_folder_is_that_of_its_card(tmp_path: Path) -> None:
     assert licence_of(Source(str(tmp_path))) == UNKNOWN_LICENCE
     (tmp_path / CARD).write_text("---\nlicense: cc-by-nc-4.0\ntags: [a]\n---\n# x\n")
     assert licence_of(Source(str(tmp_path))) == "cc-by-nc-4.0"
+    (tmp_path / CARD).write_text("---\nlicense: other\nlicense_name: unknown\n---\n# x\n")
+    assert licence_of(Source(str(tmp_path))) == UNKNOWN_LICENCE
     for text in ("# no front matter\n", "---\nlicense: [1, 2]\n---\n", "---\n: :\n---\n", "---\n"):
         (tmp_path / CARD).write_text(text)
         assert licence_of(Source(str(tmp_path))) == UNKNOWN_LICENCE

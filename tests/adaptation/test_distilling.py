@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from redepth import io
 from redepth.adaptation.distilling import Distil, Keep
 from redepth.adaptation.lessons import LoadedPhoto, Place
 from redepth.adaptation.losses import distil_loss, drift, keep_loss, relative_depth_in
+from redepth.adaptation.methods import Material, validation_of
 from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.targets import Target, TargetRow, load_target, make_targets
-from redepth.adaptation.validation import RefinedDistance, distance
+from redepth.adaptation.validation import distance
 from redepth.components import resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import DepthModel
@@ -73,6 +75,13 @@ class Stored:
     @property
     def model(self) -> DepthModel:
         return Pipeline(self.preset, device="cpu").refiner.depth_model
+
+    def distance(self, model: DepthModel) -> Callable[[Tensor, PhotoFile], float]:
+        """The distance of the validation on the photos."""
+        files = [photo.file for photo in self.photos]
+        validation = validation_of(Material(self.preset, [], files, [], self.folder, self.rows), model)
+        assert validation is not None
+        return validation.distance
 
 
 def loaded(path: Path) -> LoadedPhoto:
@@ -145,7 +154,7 @@ def test_learning_leads_to_the_refinements_of_all_photos(stored: Stored) -> None
     model = stored.model
     learner, settings = Learner(model), stored.preset.adapt
     loss = Distil(model, stored.folder, stored.rows, settings)
-    far = RefinedDistance(model, stored.folder, stored.rows, settings.trust.tolerance)
+    far = stored.distance(model)
 
     def distances() -> list[float]:
         with torch.no_grad():
@@ -162,8 +171,8 @@ def test_learning_leads_to_the_refinements_of_all_photos(stored: Stored) -> None
 
 
 def test_a_held_out_photo_is_compared_with_its_own_refinement(stored: Stored) -> None:
-    model, tolerance = stored.model, stored.preset.adapt.trust.tolerance
-    far = RefinedDistance(model, stored.folder, stored.rows, tolerance)
+    model = stored.model
+    far = stored.distance(model)
     for photo in stored.photos:
         target = load_target(stored.folder, stored.rows[photo.name])
         relative_depth = relative_depth_in(model, target.unit)
@@ -172,7 +181,7 @@ def test_a_held_out_photo_is_compared_with_its_own_refinement(stored: Stored) ->
     # In metres the scale counts; the constants are those of the model.
     metric = copy.copy(model)
     metric.invariance, metric.predicts = "metric", "depth"
-    scaled = RefinedDistance(metric, stored.folder, stored.rows, tolerance)
+    scaled = stored.distance(metric)
     target = load_target(stored.folder, stored.rows["a.png"])
     assert scaled(1.1 * target.refined, stored.photos[0].file) == pytest.approx(9.531, abs=0.01)
 
@@ -218,7 +227,7 @@ def test_the_camera_and_the_unit_of_a_kept_photo(stored: Stored) -> None:
 def test_a_refinement_that_is_gone_is_an_error_of_the_input(stored: Stored, tmp_path: Path) -> None:
     model = stored.model
     loss = Distil(model, tmp_path, stored.rows, stored.preset.adapt)
-    with pytest.raises(InputError, match=r"a\.png\.npz"):
+    with pytest.raises(InputError, match=r"refinement of a\.png .*a\.png\.npz is missing"):
         loss(Learner(model), stored.photos[0], PLACE)
 
 

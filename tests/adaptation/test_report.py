@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import re
+import shlex
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,19 @@ def test_the_numbers_are_those_of_the_result(tmp_path: Path) -> None:
         left_out={"blurred": "geometry collapse: 0.9, above 0.71"},
         seconds={"refine": 120.0, "train": 300.0},
         keep=4,
+        peak_memory=3 * 2**29,
     )
     rows = dict(re.findall(r"<tr><td[^>]*>([^<]*)</td><td[^>]*>([^<]*)</td></tr>", html))
     assert rows["photos learned from"] == "2"
     assert rows["photos held out"] == "1"
     assert rows["photos left out"] == "1"
     assert rows["photos to keep"] == "4"
-    assert rows["steps"] == "75 of 400"
+    assert rows["steps"] == f"75 of {job().preset.adapt.steps}"
     assert rows["step of the result"] == "50"
     assert rows["learned"] == "all: 1,000 of 4,000 numbers"
-    assert rows["time of stage refine"] == "2 min 00 s"
+    assert rows["time of the optimisation of the photos used"] == "2 min 00 s"
+    assert rows["time of the training"] == "5 min 00 s"
+    assert rows["most GPU memory of the training"] == "1.5 GiB"
     assert (rows["one prediction"], rows["one refinement"]) == ("21 ms", "42.0 s")
     assert rows["refinement over prediction"] == f"{42 / 0.0213:.0f} times"
     assert rows["blurred"] == "geometry collapse: 0.9, above 0.71"
@@ -79,6 +84,15 @@ def test_without_validation_or_gain_it_says_so(tmp_path: Path) -> None:
     assert "the result is the starting model" in html
     html = page(tmp_path, (), steps=0, chosen=0, validations=[])
     assert "No step was taken" in html
+
+
+def test_on_a_cpu_no_memory_is_claimed_and_commands_are_quoted(tmp_path: Path) -> None:
+    (tmp_path / "two words").mkdir()
+    html = page(tmp_path / "two words")
+    assert "GPU memory" not in html
+    lines = unescape(html.partition("<pre>")[2].partition("</pre>")[0]).splitlines()
+    assert shlex.split(lines[0])[-1] == f"{tmp_path}/two words/preset.yaml"
+    assert shlex.split(lines[1])[-1] == f"depth_model.checkpoint={tmp_path}/two words/checkpoint"
 
 
 def test_names_are_text(tmp_path: Path) -> None:

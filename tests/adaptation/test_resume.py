@@ -7,14 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from redepth.adaptation import state
+from redepth.adaptation.lessons import LoadedPhoto, Place, Predictor, Validation
+from redepth.adaptation.photos import PhotoFile
 from redepth.adaptation.training import TrainingReport
-from tests.support.trainings import run, same, some_photos, weights
+from tests.support.trainings import GreyDistance, LikeGrey, lessons_of, run, same, some_photos, weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +77,61 @@ def test_what_ends_it_between_two_steps_changes_nothing(learns: str, after: int,
         tmp_path / "ended", photos, learns=learns, on_report=lambda report: steps.append(report.step)
     )
     assert steps == [4, 5, 6]
+    assert same(weights(resumed), weights(whole))
+    assert trained.distances == expected.distances
+    assert same(tensors_in(tmp_path / "ended"), tensors_in(tmp_path / "whole"))
+    assert state.read_log(tmp_path / "ended") == state.read_log(tmp_path / "whole")
+
+
+@dataclass
+class Interruption:
+    """Interrupts a training in or after its fifth step, or in the change and validation of an earlier one."""
+
+    when: str
+    changes: int = 0
+
+    def on_report(self, report: TrainingReport) -> None:
+        if self.when == "report" and report.step == 5:
+            raise KeyboardInterrupt
+
+    def on_change(self, *_: Any) -> None:
+        self.changes += 1
+        if self.when == "change" and self.changes == 5:
+            raise KeyboardInterrupt
+
+    def loss(self, model: Predictor, photo: LoadedPhoto, place: Place) -> Mapping[str, torch.Tensor]:
+        if self.when == "gradient" and (place.step, place.slot) == (4, 2):
+            raise KeyboardInterrupt
+        return LikeGrey(0.3)(model, photo, place)
+
+    def distance(self, raw: torch.Tensor, photo: PhotoFile) -> float:
+        if self.when == "validation" and self.changes == 6:
+            raise KeyboardInterrupt
+        return GreyDistance()(raw, photo)
+
+
+@pytest.mark.parametrize(("when", "step"), [("gradient", 4), ("report", 5), ("change", 3), ("validation", 3)])
+def test_an_interrupt_loses_no_step_that_is_done(when: str, step: int, tmp_path: Path) -> None:
+    """While weights change or are validated, the state is that of the last validation."""
+    photos = some_photos(tmp_path / "photos")
+    whole, expected = run(tmp_path / "whole", photos)
+    interruption = Interruption(when)
+    first, second = lessons_of(photos, 4)
+    hook = register_optimizer_step_post_hook(interruption.on_change)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(
+                tmp_path / "ended",
+                photos,
+                lessons=[replace(first, loss=interruption.loss), second],
+                validation=Validation(tuple(photos[:2]), interruption.distance),
+                on_report=interruption.on_report,
+            )
+    finally:
+        hook.remove()
+    reports: list[int] = []
+    resumed, trained = run(tmp_path / "ended", photos, on_report=lambda report: reports.append(report.step))
+    assert reports == list(range(step + 1, 7))
     assert same(weights(resumed), weights(whole))
     assert trained.distances == expected.distances
     assert same(tensors_in(tmp_path / "ended"), tensors_in(tmp_path / "whole"))

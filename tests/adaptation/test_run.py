@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 import redepth
 from redepth import io
-from redepth.adaptation import run
+from redepth.adaptation import run, targets
 from redepth.adaptation.losses import relative_depth_in
-from redepth.adaptation.record import Adapted, Event, Job, differences
+from redepth.adaptation.record import Adapted, Event, Job, differences, job_sha256
 from redepth.adaptation.targets import load_target, stored_targets
 from redepth.adaptation.validation import distance
 from redepth.components import resolve
@@ -27,6 +27,7 @@ from redepth.errors import ConfigError, InputError, WeightsError
 from redepth.optim.limits import Deadline
 from redepth.photo_inputs import decode
 from redepth.pipeline import Pipeline
+from redepth.runtime.lock import locked
 from redepth.runtime.resume import load_identity
 from tests.support.adaptations import SETTINGS, write_photos
 from tests.support.helpers import CPU
@@ -194,10 +195,15 @@ def test_other_settings_are_an_error_with_the_difference(
 
 def test_what_changes_no_number_is_no_difference(made: Made) -> None:
     job = load_identity(made.result.folder / "adapt.json", Job, "adaptation")
-    other = smoke("adapt.loaders=2", "output.write=all", "optim.performance.channels_last=false")
-    assert list(differences(job, job.model_copy(update={"preset": other}))) == []
-    renamed = {f"other-{name}": value for name, value in job.photos.items()}
-    assert list(differences(job, job.model_copy(update={"photos": renamed}))) == []
+    other = smoke("adapt.loaders=2", "output.write=all", "optim.vram=8GB", "optim.members_per_batch=1")
+    renamed = {f"other-{name}": value for name, value in reversed(job.photos.items())}
+    for same_job in ({"preset": other}, {"photos": renamed}):
+        assert list(differences(job, job.model_copy(update=same_job))) == []
+        assert job_sha256(job.model_copy(update=same_job)) == job_sha256(job)
+    # A limit of time may end a refinement earlier.
+    limited = job.model_copy(update={"preset": smoke("optim.budget=1h")})
+    assert list(differences(job, limited)) == ["optim.budget None was used, it is 1h now"]
+    assert job_sha256(limited) != job_sha256(job)
     less = dict(list(job.photos.items())[1:])
     (words,) = differences(job, job.model_copy(update={"photos": less}))
     assert words == "5 photos were used, it is 4 now, of which 4 are the same"
@@ -217,8 +223,8 @@ def test_one_that_was_ended_continues_to_the_same_weights(made: Made, tmp_path: 
     assert not (tmp_path / "summary.json").exists()
     events: list[Event] = []
     again = made.adapt(tmp_path, on_event=events.append)
-    # From the last validation on, and no photo is refined again.
-    assert [e.done for e in events if e.stage == "train"] == [5, 6]
+    # From the last step on, and no photo is refined again.
+    assert [e.done for e in events if e.stage == "train"] == [6]
     assert not [e for e in events if e.stage in ("check", "refine")]
     assert same(weights(again), made.weights)
     assert again.validations == made.result.validations
@@ -234,11 +240,63 @@ def test_fresh_trains_again_and_keeps_refinements_that_hold(made: Made, tmp_path
     assert not [e for e in events if e.stage == "refine"]
 
 
-def test_a_damaged_checkpoint_is_written_again_from_the_state(made: Made, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("never_trains")
+def test_fresh_that_is_killed_leaves_no_old_result_as_the_new_one(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(shutil.copytree(made.result.folder, tmp_path / "out"))
-    (folder / "checkpoint" / "model.safetensors").write_bytes(b"")
-    result = made.adapt(folder)
+    (folder / "training" / "mine").mkdir()
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    # Before the new job is written, all of the old one's training is gone.
+    monkeypatch.setattr(run, "claim", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made.adapt(folder, "adapt.steps=2", fresh=True)
+    assert not (folder / "summary.json").exists()
+    assert [path.name for path in (folder / "training").iterdir()] == ["mine"]
+    # And a result is that of its own job alone.
+    job = load_identity(made.result.folder / "adapt.json", Job, "adaptation")
+    assert run.finished_result(made.result.folder, job) == made.result
+    other = job.model_copy(update={"preset": smoke("adapt.steps=2")})
+    assert run.finished_result(made.result.folder, other) is None
+
+
+@pytest.mark.parametrize("damaged", ["checkpoint/model.safetensors", "report.html"])
+def test_a_damaged_result_is_written_again_from_the_state(damaged: str, made: Made, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made.result.folder, tmp_path / "out"))
+    (folder / damaged).write_bytes(b"")
+    events: list[Event] = []
+    result = made.adapt(folder, on_event=events.append)
+    assert {event.stage for event in events} == {"write"}
     assert same(weights(result), made.weights)
+    assert (folder / "report.html").read_text(encoding="utf-8").count("data:image/jpeg") == 2 * 7
+
+
+@pytest.mark.usefixtures("never_trains")
+def test_without_the_state_the_report_is_written_from_the_numbers(made: Made, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made.result.folder, tmp_path / "out"))
+    shutil.rmtree(folder / "training")
+    (folder / "report.html").unlink()
+    result = made.adapt(folder)
+    assert f"to {result.after:.2f} %" in (folder / "report.html").read_text(encoding="utf-8")
+    assert result == made.adapt(folder)
+    assert not io.damage(folder, result.report)
+
+
+@pytest.mark.usefixtures("never_trains")
+@pytest.mark.parametrize("change", ["moved", "missing", "damaged"])
+def test_the_preset_names_the_checkpoint_where_it_is(change: str, made: Made, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made.result.folder, tmp_path / "moved"))
+    if change == "missing":
+        (folder / "preset.yaml").unlink()
+    if change == "damaged":
+        (folder / "preset.yaml").write_bytes(b"\xff")
+    made.adapt(folder)
+    options = load_preset(folder / "preset.yaml").depth_model.options
+    assert options["checkpoint"] == str(folder / "checkpoint")
+    assert options["scale"] == 7.0
 
 
 @pytest.mark.slow
@@ -300,11 +358,69 @@ def test_what_cannot_be_trusted_is_left_out_with_the_reason(made: Made, tmp_path
         made.adapt(tmp_path / "none", *nothing)
 
 
+def test_a_photo_to_keep_and_one_to_learn_from_may_share_a_name(made: Made, tmp_path: Path) -> None:
+    files = []
+    for folder in ("learn", "keep"):
+        files.append(tmp_path / folder / "broken.png")
+        files[-1].parent.mkdir()
+        files[-1].write_bytes(b"\x89PNG" + folder.encode())
+    learned, kept = files
+    options: dict[str, Any] = {"refined": made.refined, "seed": SEED, "device": "cpu"}
+    photos = [learned, *made.photos]
+    result = redepth.adapt(photos, smoke("adapt.steps=1"), tmp_path / "out", keep=str(kept), **options)
+    assert result.failed == ["broken", "broken (--keep)"]
+    assert {name: why.partition(":")[0] for name, why in result.left_out.items()} == {
+        "broken": str(learned),
+        "broken (--keep)": str(kept),
+    }
+
+
+def test_held_out_photos_are_refined_and_judged_first(
+    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    events: list[Event] = []
+    options: dict[str, Any] = {"refined": tmp_path / "refined", "on_event": events.append}
+    nothing = ("adapt.trust.flagged=false", "diagnostics.thresholds.hallucinated_edges=0")
+    with pytest.raises(InputError, match="none of 2 refined held-out photos can be trusted") as error:
+        made.adapt(tmp_path / "out", *nothing, **options)
+    assert "adapt.held_out=0" in str(error.value)
+    assert [(e.done, e.total) for e in events if e.stage == "refine"] == [(1, 5), (2, 5)]
+    assert caplog.messages == []
+
+
+def test_few_held_out_photos_are_a_warning(
+    made: Made, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made.adapt(tmp_path / "out", "adapt.steps=1")
+    assert "only 2 held-out photos decide when to stop: give more photos" in caplog.text
+
+
+def test_where_no_photo_can_be_refined_the_error_says_why(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the disk melted")
+
+    monkeypatch.setattr(targets.Pipeline, "refine", fails)
+    with pytest.raises(
+        InputError, match=r"none of 2 held-out photos could be refined; photo-.*the disk melted"
+    ):
+        made.adapt(tmp_path / "out", refined=tmp_path / "refined")
+
+
+def test_a_folder_has_one_adaptation_at_a_time(made: Made, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ConfigError, match="is writing there"):
+        made.adapt(tmp_path)
+
+
 @pytest.mark.usefixtures("never_trains")
 def test_bad_input_is_refused_before_any_work(made: Made, tmp_path: Path) -> None:
     photos, out = made.photos, tmp_path / "out"
     (tmp_path / "empty").mkdir()
     inside = write_photo(out / "sub" / "a.png")
+    other = write_photo(tmp_path / "other.png", 9)
+    (tmp_path / "file").touch()
+    (out / "start").mkdir()
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
         (InputError, "holds no photo", {"photos": [tmp_path / "empty"]}),
         (InputError, "no photo given", {"photos": []}),
@@ -313,6 +429,20 @@ def test_bad_input_is_refused_before_any_work(made: Made, tmp_path: Path) -> Non
         (InputError, "inside the folder of the results", {"photos": [*photos, inside]}),
         (InputError, "inside the folder of the results", {"keep": [inside]}),
         (InputError, "cannot learn from this photo and stay as it is", {"keep": photos[:1]}),
+        (
+            ConfigError,
+            "keep_weight=0 keeps the model as it is on no photo",
+            {"keep": other, "overrides": ["adapt.anchor.keep_weight=0"]},
+        ),
+        (ConfigError, "--refined .*file.* is no folder", {"refined": tmp_path / "file"}),
+        (ConfigError, "--refined .*file.* is no folder", {"refined": tmp_path / "file" / "sub"}),
+        (ConfigError, "is the folder of the results, or around it", {"refined": out}),
+        (ConfigError, "is the folder of the results, or around it", {"refined": tmp_path}),
+        (
+            ConfigError,
+            "depth_model.checkpoint .* is inside the folder of the results",
+            {"overrides": [f"depth_model.checkpoint={out / 'start'}"]},
+        ),
         (ConfigError, "the time limit 'soon'", {"budget": "soon"}),
         (ConfigError, "optim.vram", {"vram": "much"}),
         (ConfigError, "adapt.method", {"overrides": ["adapt.method=magic"]}),

@@ -30,10 +30,11 @@ from redepth.adaptation.targets import (
 )
 from redepth.components import resolve
 from redepth.config import Preset, load_preset
-from redepth.errors import InputError
+from redepth.errors import ConfigError, InputError
 from redepth.ops.statistics import agreement_weight
 from redepth.optim.outcome import Outcome
 from redepth.pipeline import Pipeline
+from redepth.runtime.lock import LOCK, locked
 from tests.support.helpers import seeded
 from tests.support.small_photos import write_photo
 
@@ -337,5 +338,33 @@ def test_without_any_trusted_photo_the_error_says_why_and_what_to_do(made: Made)
 
 def test_maps_that_are_gone_are_an_error_of_the_input(made: Made, copied: Path) -> None:
     (copied / "images" / "refined" / "a.png.npz").unlink()
-    with pytest.raises(InputError, match=r"a\.png\.npz"):
+    with pytest.raises(InputError, match=r"refinement of a\.png .*a\.png\.npz is missing"):
         load_target(copied, made.rows["a.png"])
+
+
+def test_maps_that_another_adaptation_wrote_are_refused(made: Made, copied: Path, tmp_path: Path) -> None:
+    """Two adaptations share a folder, and their photos have the same names."""
+    other = file_of(write_photo(tmp_path / "other" / "a.png", 7))
+    assert again(copied, [other], preset()) == ["a.png"]
+    with pytest.raises(InputError, match=r"a\.png\.npz was changed\).* --refined of its own"):
+        load_target(copied, made.rows["a.png"])
+    stored = stored_targets([made.photos[2]], preset(), copied, seed=SEED)["c.png"]
+    assert stored == made.rows["c.png"]
+    load_target(copied, stored)
+
+
+def test_one_process_at_a_time_refines_into_a_folder(made: Made, copied: Path) -> None:
+    good = [made.photos[0], made.photos[2]]
+    with locked(copied):
+        # Those whose photos are refined only read.
+        assert again(copied, good, preset()) == []
+        with pytest.raises(ConfigError, match=r"^--refined .* is writing there; wait until it ends"):
+            again(copied, good, preset("optim.steps=2"))
+    assert again(copied, good[:1], preset("optim.steps=2")) == ["a.png"]
+    assert not (copied / LOCK).exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"--refined .*cannot be written to"):
+        again(tmp_path / "file" / "sub", made.photos, preset())

@@ -24,6 +24,7 @@ from redepth.config.adaptation import Adapt
 from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.optim.limits import Deadline
 from tests.support.helpers import relative_error, tiny_depth_model
+from tests.support.small_photos import write_photo
 from tests.support.trainings import GreyDistance, LikeGrey, run, same, some_photos, weights
 
 
@@ -315,6 +316,50 @@ def test_a_photo_that_is_gone_names_its_file(tmp_path: Path) -> None:
     photos[0].path.unlink()
     with pytest.raises(InputError, match=r"photo0.png: no such file"):
         run(tmp_path / "out", photos, validation=None)
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_photo_that_is_replaced_meanwhile_ends_the_training(held_out: bool, tmp_path: Path) -> None:
+    photos = some_photos(tmp_path / "photos", 4)
+
+    def replace_it(report: TrainingReport) -> None:
+        if report.step == 1:
+            write_photo(photos[0].path, 9)
+
+    validation = Validation(tuple(photos[:1]), GreyDistance()) if held_out else None
+    lessons = one_lesson(photos[1:] if held_out else photos)
+    with pytest.raises(InputError, match=r"photo0\.png: changed since the run began"):
+        run(tmp_path / "out", photos, lessons=lessons, validation=validation, on_report=replace_it)
+
+
+def one_lesson(photos: list[PhotoFile]) -> list[Lesson]:
+    return [Lesson("learn", tuple(photos), 4, LikeGrey(0.3))]
+
+
+def test_order_and_names_of_the_photos_change_nothing(photos: list[PhotoFile], tmp_path: Path) -> None:
+    def end(report: TrainingReport) -> None:
+        if report.step == 4:
+            raise KeyboardInterrupt
+
+    def train(folder: Path, given: list[PhotoFile], **options: Any) -> Any:
+        validation = Validation(tuple(given), GreyDistance())
+        return run(folder, given, lessons=one_lesson(given), validation=validation, **options)
+
+    renamed = [replace(photo, name=f"other {photo.name}") for photo in photos[::-1]]
+    whole, expected = train(tmp_path / "whole", photos)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "ended", photos, on_report=end)
+    went_on, trained = train(tmp_path / "ended", renamed)
+    assert same(weights(went_on), weights(whole))
+    assert trained.distances == expected.distances
+
+
+def test_the_photos_that_make_it_another_training_are_named(photos: list[PhotoFile], tmp_path: Path) -> None:
+    run(tmp_path, photos, lessons=one_lesson(photos[1:]), validation=None)
+    with pytest.raises(ConfigError, match=r"another training \(photo0 did not belong to it\): .*--fresh"):
+        run(tmp_path, photos, lessons=one_lesson(photos), validation=None)
+    with pytest.raises(ConfigError, match=r"\(it has photo1, photo2, which cannot be used now\)"):
+        run(tmp_path, photos, lessons=one_lesson(photos[3:]), validation=None)
 
 
 def test_the_global_generator_is_left_alone(photos: list[PhotoFile], tmp_path: Path) -> None:

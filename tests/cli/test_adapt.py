@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from redepth import io
-from redepth.adaptation import training
+from redepth.adaptation import run, training
 from redepth.adaptation.record import Adapted
+from redepth.optim.limits import Deadline
 from redepth.runtime.resume import load_identity
 from tests.support.adaptations import SETTINGS, write_photos
 from tests.support.command import ENVIRONMENT, Finished, call, one_line
@@ -88,7 +90,8 @@ def test_the_result_is_used_by_refine(made: Made, tmp_path: Path) -> None:
 
 def test_a_finished_one_says_so_and_does_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.out.rglob("*") if "checkpoint" in str(path)}
-    monkeypatch.setattr(training, "train", None)
+    monkeypatch.setattr(run, "make_targets", None)
+    monkeypatch.setattr(run, "train", None)
     done = call(*made.command(made.out))
     assert (done.code, done.err) == (0, "")
     assert f"{made.out} is finished already" in done.out
@@ -153,6 +156,17 @@ def test_damaged_photos_are_named_and_the_exit_code_says_so(made: Made, tmp_path
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
+def test_a_limit_that_ends_before_the_training_gives_no_result(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_deadline", lambda text: Deadline(text, lambda: 9.0, 0.0))
+    command = ("adapt", made.photos, *OPTIONS, "--refined", tmp_path / "refined", "--out", tmp_path / "out")
+    done = call(*command, "--budget", "3s")
+    assert done.code == 2
+    assert "1 of 5 photos are refined, and nothing is trained" in done.complaints[-1]
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
 @pytest.mark.usefixtures("never_loads")
 def test_bad_options_are_one_line_before_any_work(made: Made, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
@@ -170,6 +184,23 @@ def test_bad_options_are_one_line_before_any_work(made: Made, tmp_path: Path) ->
     done = call("adapt", made.photos, "--preset", "smoke", "--out", made.photos)
     one_line(done, "inside the folder of the results")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_one_alone_reports_a_damaged_photo(made: Made, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    shutil.copytree(made.photos, tmp_path / "photos")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"\x89PNG")
+    _, _, *options = made.command(tmp_path / "out", "--set", "adapt.steps=2")
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = [*start, "-m", "redepth", "adapt", str(tmp_path / "photos"), *map(str, options)]
+    done = subprocess.run(arguments, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    # torchrun's own code; that of the first process is in its report.
+    assert done.returncode == 1
+    assert done.stderr.count("1 photos could not be used") == 1
+    assert done.stdout.count("3 photos learned from, 2 held out, 1 left out") == 1
+    assert len(re.findall(r"exitcode  : 2", done.stderr)) == 1
+    assert (tmp_path / "out" / "summary.json").is_file()
 
 
 @pytest.mark.slow

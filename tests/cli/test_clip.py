@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,10 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from redepth import io
 from redepth.clips import outputs
+from redepth.errors import OutputError
+from redepth.registry import Entry
+from redepth.renderers import REGISTRY as RENDERERS
+from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.command import ENVIRONMENT, SMOKE, Finished, call, one_line, record
 from tests.support.small_photos import write_photo
 from tests.support.videos import pictures, write_sound, write_video
@@ -197,7 +203,9 @@ def test_a_bad_clip_does_not_keep_the_others_from_being_refined(video: Path, tmp
         (("--max-frames", "2"), ("more than 2 frames",)),
         (("--max-pixels", "100"), ("--max-pixels 3072",)),
         (("--intrinsics", "40,40,32,24"), ("",)),
-        (("--motion", "none.npy"), ("none.npy: no such file",)),
+        (("--motion", "none.npy", "--fov", "60"), ("none.npy: no such file",)),
+        (("--motion", "stil"), ("--motion stil: is neither flow nor still",)),
+        (("--motion", "none.npy"), ("needs the camera", "--fov or --intrinsics, or --camera orthographic")),
     ],
 )
 def test_what_does_not_go_with_a_clip_is_refused(
@@ -249,6 +257,85 @@ def test_poses_of_the_clip_or_of_the_chosen_frames(video: Path, tmp_path: Path) 
     command = ("refine", video, *QUICK, "--fov", "60", "--frames", "0:3", "--motion", poses)
     done = call(*command, "--out", tmp_path / "out")
     one_line(done, "poses.npy: holds 2 poses", "3 chosen frames, the last one number 2")
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_whole_clip_has_as_many_poses_as_frames(count: int, video: Path, tmp_path: Path) -> None:
+    poses = tmp_path / "poses.npy"
+    np.save(poses, np.broadcast_to(np.eye(4), (count, 4, 4)))
+    done = call("refine", video, *QUICK, "--fov", "60", "--motion", poses, "--out", tmp_path / "out")
+    one_line(done, f"poses.npy: holds {count} poses, and the clip has 4 frames")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("package", ["cv2", "av", "kornia"])
+def test_a_missing_package_is_found_before_results_go(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photo(tmp_path / "shot" / "1.png", size=(48, 64))
+    command = ("refine", tmp_path / "shot", "--sequence", *STILL, "--out", tmp_path / "out")
+    assert call(*command).code == 0
+    before = tree(tmp_path / "out")
+    again = (
+        [word for word in command if word not in ("--motion", "still")] if package == "cv2" else [*command]
+    )
+    again += ["-s", "output.upsample=guided"] if package == "kornia" else []
+    monkeypatch.setitem(sys.modules, package, None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else find_spec(name, *rest)
+    )
+    done = call(*again, "--seed", "1", "--fresh")
+    assert done.code == 2
+    assert "redepth[" in done.err
+    assert "loading" not in done.err
+    assert tree(tmp_path / "out") == before
+
+
+def test_the_disk_needs_room_for_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each member's weights are part of it; the results of an earlier run stay."""
+    write_photo(tmp_path / "shot" / "1.png", size=(48, 64))
+    command = ("refine", tmp_path / "shot", "--sequence", *STILL, "--out", tmp_path / "out")
+    command = (*command, "-s", "optim.parameterization=decoder")
+    assert call(*command).code == 0
+    before = tree(tmp_path / "out")
+    asked: list[int] = []
+    monkeypatch.setattr(io, "require_room", lambda folder, size: asked.append(size))
+    assert call(*command, "--seed", "1").code == 0
+    assert call(*command, "-s", "optim.members=3").code == 0
+    results, one, _, three = asked
+    assert results < one < three
+    assert (three - one) % 4 == 0
+
+    def full(folder: Path, size: int) -> None:
+        if size > one:
+            raise OutputError("the disk is full")
+
+    monkeypatch.setattr(io, "require_room", full)
+    assert call(*command, "-s", "optim.members=4", "--fresh").code == 2
+    assert tree(tmp_path / "out") == before
+
+
+def test_a_frame_that_is_not_finite_is_an_error(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not kept, and the message names it; the frames before it stay."""
+    calls = []
+
+    class Breaking(BlinnPhong):
+        def __call__(self, *args: Any) -> torch.Tensor:
+            calls.append(1)
+            return super().__call__(*args) * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setitem(RENDERERS._entries, "breaking", Entry("breaking", Breaking))
+    settings = ("-s", "renderer.name=breaking", "-s", "clip.steps=1", "--frames", ":3")
+    done = call("refine", video, *STILL, *settings, "--out", tmp_path)
+    assert done.code == 2, done.err
+    assert "walk.mp4: frame 1: " in done.err
+    assert "not finite at step 2" in done.err
+    assert "interrupted" not in done.err
+    assert "frames/000001/run.json" in tree(tmp_path / "walk")
+    assert "frames/000002/run.json" not in tree(tmp_path / "walk")
 
 
 # --- runs that end early --------------------------------------------------------------------------

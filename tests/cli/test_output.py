@@ -14,10 +14,10 @@ import pytest
 
 from redepth import io
 from redepth.bench import run as bench_run
-from redepth.cli.output import results_folder
 from redepth.errors import ConfigError, OutputError
 from redepth.pipeline import Pipeline
 from redepth.runtime.lock import locked
+from redepth.runtime.output import results_folder
 from tests.support.command import SMOKE, call, one_line
 
 STEP = ("-s", "optim.steps=1")

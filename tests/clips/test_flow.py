@@ -20,7 +20,7 @@ from redepth.clips.flow import (
     Track,
     mismatch,
 )
-from redepth.clips.lengths import Lengths, fit_length
+from redepth.clips.lengths import MIDDLE, REACH, Lengths, fit_length
 from redepth.data.scenes.glide import Glide, glide
 from redepth.errors import ConfigError, InputError
 from redepth.ops.camera import ORTHOGRAPHIC, SPHERICAL, Camera
@@ -123,25 +123,71 @@ def test_a_camera_that_comes_nearer_changes_the_depth(clip: Glide) -> None:
     torch.testing.assert_close(inner, torch.full_like(inner, raw(torch.tensor(0.9)).item()))
 
 
+SLOPE_CAMERA, SLOPE_LENGTH = Camera(field_of_view=60.0), 3.0
+SLOPE = torch.linspace(1.0, 2.0, 64).view(1, 1, -1, 1).expand(1, 1, 64, 96).contiguous()
+
+
+def slope(moved: float, plain: bool = False) -> Tensor:
+    """Draw a textured slope from a camera that moved sideways."""
+    texture = torch.zeros(200) if plain else torch.rand(200, generator=seeded(8))
+    points = point_map(SLOPE_LENGTH * SLOPE, SLOPE_CAMERA)
+    places = ((points[:, :1] + moved) * 12 + 100).clamp(0, 198)
+    low = places.floor().long()
+    share = places - low
+    return ((1 - share) * texture[low] + share * texture[low + 1]).expand(1, 3, -1, -1).contiguous()
+
+
+def sideways(moved: float) -> Tensor:
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[0, 3] = moved
+    return pose
+
+
 def test_the_length_of_relative_depth_is_found_in_the_pictures() -> None:
     """Two pictures of a textured slope, from a camera that moved sideways: the parallax has a scale."""
-    camera, height, width, length = Camera(field_of_view=60.0), 64, 96, 3.0
-    texture = torch.rand(1, 1, 1, 200, generator=seeded(8))
-    depth = torch.linspace(1.0, 2.0, height).view(1, 1, -1, 1).expand(1, 1, height, width).contiguous()
+    first, second = slope(0.0), slope(0.25)
+    fit = fit_length(LENGTHS, first, second, raw(SLOPE), SLOPE_CAMERA, sideways(-0.25))
+    assert fit.found
+    assert fit.lengths.length == pytest.approx(SLOPE_LENGTH, rel=0.05)
+    still = fit_length(LENGTHS, first, first, raw(SLOPE), SLOPE_CAMERA, torch.eye(4))
+    assert not still.found
+    assert still.lengths.length == 1
 
-    def picture(moved: float) -> Tensor:
-        points = point_map(length * depth, camera)
-        places = ((points[:, :1] + moved) * 12 + 100).clamp(0, 198)
-        low = places.floor().long()
-        share = places - low
-        line = texture.flatten()
-        return ((1 - share) * line[low] + share * line[low + 1]).expand(1, 3, -1, -1).contiguous()
 
-    motion = torch.eye(4, dtype=torch.float64)
-    motion[0, 3] = -0.25
-    found = fit_length(LENGTHS, picture(0.0), picture(0.25), raw(depth), camera, motion)
-    assert found.length == pytest.approx(length, rel=0.05)
-    assert fit_length(LENGTHS, picture(0), picture(0), raw(depth), camera, torch.eye(4)).length == 1
+def test_plain_pictures_give_no_length() -> None:
+    plain = slope(0, plain=True)
+    assert not fit_length(LENGTHS, plain, plain, raw(SLOPE), SLOPE_CAMERA, sideways(-0.25)).found
+
+
+def test_poses_that_do_not_fit_the_pictures_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The pictures show a way to the right, and the poses one to the left."""
+    poses = [sideways(0.0).numpy(), sideways(-0.25).numpy()]
+    tracker = KnownCamera(CameraMotion(poses), SLOPE_CAMERA, LENGTHS)
+    tracker.track(1, slope(0.0), slope(0.25), raw(SLOPE))
+    assert not tracker.known.fitted
+
+
+def test_the_length_waits_for_a_way_that_shows_it() -> None:
+    """A camera at rest, whose poses are noisy, and then walks in steps that are too small to see."""
+    ways = [0.0, 0.0, 0.02, 0.06, 0.12, 0.18, 0.24]
+    poses = [sideways(way + 1e-4 * (-1) ** index).numpy() for index, way in enumerate(ways)]
+    tracker = KnownCamera(CameraMotion(poses), SLOPE_CAMERA, LENGTHS)
+    found = []
+    for index in range(1, len(ways)):
+        tracker.track(index, slope(ways[index - 1]), slope(ways[index]), raw(SLOPE))
+        found.append(tracker.known.fitted)
+    assert found[0] is False
+    assert found[-1] is True
+    assert tracker.known.lengths.length == pytest.approx(SLOPE_LENGTH, rel=0.15)
+
+
+def test_a_far_scene_of_a_slow_camera_is_within_the_grid() -> None:
+    """The camera moves by a 400th of the distance: the former grid ended at 230."""
+    way = SLOPE_LENGTH / 400
+    assert MIDDLE * REACH > 2000
+    fit = fit_length(LENGTHS, slope(0.0), slope(way), raw(SLOPE), SLOPE_CAMERA, sideways(-way))
+    assert not fit.ended
+    assert fit.lengths.length > 1
 
 
 @pytest.mark.parametrize("predicts", ["disparity", "depth"])
@@ -158,7 +204,7 @@ def test_poses_are_checked(clip: Glide) -> None:
     def made(poses: Any, camera: Camera = ORTHOGRAPHIC, scale: float | None = 1.0) -> KnownCamera:
         return KnownCamera(CameraMotion(poses, scale), camera, LENGTHS)
 
-    with pytest.raises(InputError, match="pose of frame 1 must be a finite"):
+    with pytest.raises(InputError, match=r"pose 1 must be \(4, 4\)"):
         made([np.eye(4), np.eye(3)])
     with pytest.raises(InputError, match="no rotation"):
         made([2 * np.eye(4)])
@@ -166,6 +212,11 @@ def test_poses_are_checked(clip: Glide) -> None:
         made([np.eye(4)], SPHERICAL)
     with pytest.raises(InputError, match="frame 1 has no pose: 1 were given"):
         track(made([np.eye(4)]), clip)
+    with pytest.raises(InputError, match="no rotation"):
+        CameraMotion([np.diag([1.0, 1, -1, 1])])
+    for scale in (-1.0, 0.0, float("nan")):
+        with pytest.raises(ConfigError, match="must be a number above 0"):
+            CameraMotion([np.eye(4)], scale)
     metric = Lengths("depth", True, 7.0, 0.1)
     with pytest.raises(ConfigError, match="model's is metric"):
         KnownCamera(CameraMotion([np.eye(4)], 2.0), ORTHOGRAPHIC, metric)

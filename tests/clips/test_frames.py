@@ -74,6 +74,8 @@ def test_limits_of_a_folder(tmp_path: Path) -> None:
     assert lines == [f"{folder}: frames are missing: 3; the clip goes on over the gap"]
     with pytest.raises(InputError, match=r"more than 2 frames; take some of them with --frames 0:2"):
         open_clip(folder, max_frames=2)
+    with pytest.raises(InputError, match=r"take some of them with --frames 0:2:2, or"):
+        open_clip(folder, io.parse_frame_range("::2"), max_frames=1)
     with pytest.raises(InputError, match="has 3 frames and no frame 3"):
         open_clip(folder, io.parse_frame_range("3:"))
     with pytest.raises(InputError, match="--max-pixels"):

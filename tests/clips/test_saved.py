@@ -27,6 +27,7 @@ def state() -> ClipState:
     chain = Chain(
         image=torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(1)),
         prediction=prediction,
+        adjustment=torch.tensor([1.5, -0.1], dtype=torch.float64),
         reference=prediction,
         answer=prediction + 1,
         count=torch.ones(1, 1, 4, 5),
@@ -36,16 +37,16 @@ def state() -> ClipState:
     )
     lengths = Lengths("disparity", False, 0.7, 0.1, unit=3.0, length=1 / 3)
     camera = Camera(intrinsics=(1.1, 1.2, 0.5, 0.4))
-    return ClipState(7, chain, KnownMotion(camera, lengths, True))
+    return ClipState(7, chain, KnownMotion(camera, lengths, True), Camera(field_of_view=50.0))
 
 
 def test_a_state_is_read_to_the_bit(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
-    for stored in (state(), replace(state(), motion=None)):
+    for stored in (state(), replace(state(), motion=None, camera=None)):
         save_state(path, stored)
         read = load_state(path, CPU)
         assert (read.frames, read.chain.unit, read.chain.prompt) == (7, 0.1 + 0.2, "a 'coin'\nñ")
-        for name in ("image", "prediction", "reference", "answer", "count"):
+        for name in ("image", "prediction", "adjustment", "reference", "answer", "count"):
             assert torch.equal(getattr(read.chain, name), getattr(stored.chain, name))
         assert read.chain.start.plan == stored.chain.start.plan
         assert read.chain.start.rates == 1 / 3
@@ -54,6 +55,7 @@ def test_a_state_is_read_to_the_bit(tmp_path: Path) -> None:
         assert list(read.chain.start.learned) == list(stored.chain.start.learned)
         for name, values in stored.chain.start.learned.items():
             assert torch.equal(read.chain.start.learned[name], values)
+        assert read.camera == stored.camera
         if stored.motion is None:
             assert read.motion is None
         else:

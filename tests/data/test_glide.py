@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from redepth.data.scenes.glide import Glide, glide
+from redepth.data.scenes.glide import Glide, glide, longest
 from redepth.errors import ConfigError
 from redepth.ops.camera import ORTHOGRAPHIC
 from redepth.ops.warp import reproject, warp, within
@@ -66,5 +66,11 @@ def test_a_seed_gives_the_same_clip_and_another_one_another() -> None:
 def test_what_cannot_be_drawn() -> None:
     with pytest.raises(ConfigError, match="in-domain, relief and shapes"):
         clip(split="sky")
-    with pytest.raises(ConfigError, match="fewer or slower"):
+    with pytest.raises(ConfigError, match=r"pixels: take [0-9]+, or a larger size"):
         clip(frames=100)
+
+
+@pytest.mark.parametrize("size", [64, 80, 97])
+def test_as_many_frames_fit_as_is_said(size: int) -> None:
+    for seed in range(2):
+        assert len(glide(longest(size), "relief", seeded(seed), size=size).image) == longest(size)

@@ -28,6 +28,25 @@ def test_the_last_number_gives_the_order(tmp_path: Path) -> None:
     assert found(folder) == (["take2_8.png", "take2_9.png", "take2_10.png", "take2_011.jpg"], [])
 
 
+def test_decimal_numbers_are_ordered_as_such(tmp_path: Path) -> None:
+    """Times in seconds, as TUM RGB-D names its photos."""
+    names = ["1305031102.875363.png", "1305031102.911185.png", "1305031103.043227.png"]
+    assert found(folder_of(tmp_path, *reversed(names))) == (names, [])
+
+
+def test_all_numbers_decide_the_order(tmp_path: Path) -> None:
+    names = ["20240101_235959.png", "20240102_000004.png"]
+    order, (warning,) = found(folder_of(tmp_path, *names))
+    assert order == names
+    assert "the first number that differs decides, and not the last one" in warning
+
+
+def test_an_order_that_could_be_another_is_said(tmp_path: Path) -> None:
+    order, (warning,) = found(folder_of(tmp_path, "r2.9.png", "r2.10.png"))
+    assert order == ["r2.10.png", "r2.9.png"]
+    assert "r2.10.png comes before r2.9.png, because a number with a point is taken as a decimal" in warning
+
+
 def test_missing_numbers_are_named(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, *(f"{number}.png" for number in (1, 2, 4, 5, 9)))
     names, warnings = found(folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,22 @@ def test_an_hdr_stream_is_brought_to_srgb() -> None:
     assert video_colour.to_srgb(frame, 32, 32)[16, 16] == pytest.approx([0.75, 0.75, 0.75], abs=0.01)
 
 
+def test_eight_bits_of_bt2020_are_brought_to_srgb() -> None:
+    """The same as in more bits, up to the rounding of 8 bits."""
+    import av
+
+    frame = av.VideoFrame(32, 32, "yuv420p")
+    for plane, value in zip(frame.planes, (120, 100, 90), strict=True):
+        plane.update(np.full(plane.buffer_size, value, np.uint8).tobytes())
+    frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = 1, 9, 9, 1
+    wide = video_colour.to_srgb(frame, 32, 32)[16, 16]
+    frame.color_primaries = 1
+    plain = video_colour.to_srgb(frame, 32, 32)[16, 16].astype(np.float32) / 255
+    expected = video_colour._encoded(video_colour._in_bt709(video_colour._decoded(plain[None, None])))[0, 0]
+    np.testing.assert_allclose(wide, expected, atol=0.02)
+    assert abs(wide - plain).max() > 0.05
+
+
 # Display matrices (a, b, c, d) of mp4, and how the stored picture is turned, in quarter turns anticlockwise.
 @pytest.mark.parametrize(("matrix", "turns"), [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
 def test_the_rotation_of_the_file_is_applied(
@@ -160,6 +177,17 @@ def test_chosen_frames(chosen: str, expected: list[int], tmp_path: Path) -> None
     assert list(facts.indices) == expected
     # The time of a frame does not depend on the choice.
     assert facts.seconds == pytest.approx([index / 25 for index in expected])
+
+
+def test_frames_that_are_taken() -> None:
+    chosen = io.parse_frame_range("2:9:3")
+    assert [index for index in range(20) if index in chosen] == [2, 5, 8]
+
+
+def test_the_advice_keeps_the_step(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4")
+    with pytest.raises(InputError, match=r"take some of them with --frames 1:5:2, or"):
+        io.check_video(path, io.parse_frame_range("1::2"), max_frames=2)
 
 
 @pytest.mark.parametrize("text", ["", "3", "a:b", "-1:4", "4:4", "5:2", "::0", "1:2:3:4", "1.5:3"])
@@ -280,6 +308,26 @@ def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         io.video_writer(tmp_path / "out.mp4", 25),
     ):
         pass
+
+
+@pytest.mark.parametrize("version", ["13.1.0", "17.0.1", "19.0.0"])
+def test_another_version_of_pyav_is_named(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av
+
+    path = write_video(tmp_path / "clip.mp4")
+    monkeypatch.setattr(av, "__version__", version)
+    with pytest.raises(
+        MissingDependencyError, match=rf"17\.1 or later, below 19, and {version} is installed"
+    ):
+        io.check_video(path)
+
+
+def test_the_extra_asks_for_the_versions_that_work() -> None:
+    (first, minor), (end, _) = video.PYAV
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.findall(r'"av([<>=].*?)"', project) == [f">={first}.{minor},<{end}"] * 2
 
 
 # --- writing --------------------------------------------------------------------------------------

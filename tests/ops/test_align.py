@@ -106,3 +106,17 @@ def test_errors_in_both_find_the_slope_that_least_squares_makes_too_small() -> N
     exact = errors_in_both(true, 2 * true - 1, everywhere, 7.0)
     assert [float(value) for value in exact] == pytest.approx([2, -1])
     assert float(errors_in_both(p, -p, everywhere)[0]) == 1
+
+
+def test_errors_in_both_in_closed_form() -> None:
+    """With equal errors it is the main axis, here the diagonal; else Deming's root."""
+    p, t = torch.tensor([0.0, 1, 2, 3]), torch.tensor([0.0, 2, 1, 3])
+    everywhere = torch.ones(4, dtype=torch.bool)
+    assert [float(v) for v in errors_in_both(p, t, everywhere)] == pytest.approx([1, 0])
+    # Variances 5/4 and covariance 1: a = (e + sqrt(e^2 + 4 r)) / 2 with e = (1 - r) 5 / 4.
+    for ratio in (0.25, 4.0):
+        excess = 1.25 * (1 - ratio)
+        expected = (excess + (excess**2 + 4 * ratio) ** 0.5) / 2
+        scale, shift = errors_in_both(p, t, everywhere, ratio)
+        assert float(scale) == pytest.approx(expected)
+        assert float(shift) == pytest.approx(1.5 * (1 - expected))

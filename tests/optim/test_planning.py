@@ -18,6 +18,7 @@ from redepth.optim.outcome import Outcome, StepReport
 from redepth.optim.plan import Plan, Trial
 from redepth.optim.planning import affordable, batch_within, choose_plan, run_within_limits
 from redepth.optim.refiner import Refiner
+from redepth.optim.warm import WarmStart
 from tests.support.helpers import TargetPrior, make_refiner, photo
 
 GB = 10**9
@@ -379,3 +380,20 @@ def test_a_time_limit_keeps_its_notation(written: str, expected: str | None) -> 
 def test_a_limit_in_another_unit_is_an_error(override: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load_preset("smoke", [override])
+
+
+def test_the_plan_of_a_clip_needs_no_trials_and_is_within_the_limits() -> None:
+    start = WarmStart(None, Plan(2, 50, 2))
+    prior = Costly()
+    refiner = make_refiner(prior, budget="10s", members=2, steps=50)
+    began = prior.now
+    outcome = run_within_limits(refiner, photo(), clock=prior.clock, start=start)
+    assert outcome.fit is not None
+    assert outcome.fit.trials == ()
+    assert outcome.fit.cut
+    assert prior.now - began < 13
+    meter = Meter(6 * GB)
+    hungry = Hungry(meter)
+    limited = make_refiner(hungry, vram="6GB", members=2, steps=2)
+    # The prior asserts that the meter is active.
+    assert run_within_limits(limited, photo(), clock=hungry.clock, meter=meter, start=start).steps_done

@@ -44,6 +44,15 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_message_names_the_option(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path),
+        pytest.raises(ConfigError, match=r"^--refined .* another --refined"),
+        locked(tmp_path, "--refined"),
+    ):
+        pass
+
+
 def test_a_lock_is_for_one_folder_and_one_time(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with (

@@ -71,7 +71,10 @@ def glide(
     centres, angles = _way(frames, speed, math.radians(turn), generator)
     reach = 2 * math.ceil(float(centres.abs().max()) + 0.2 * size * float(angles.abs().max())) + 8
     if reach > size // 2:
-        raise ConfigError(f"{frames} frames of {speed:g} pixels go beyond the relief: take fewer or slower")
+        raise ConfigError(
+            f"{frames} frames of {speed:g} pixels go beyond a relief of {size} pixels: "
+            f"take {longest(size, speed, turn)}, or a larger size"
+        )
     canvas = Canvas(1, FINE * (size + reach), FINE * (size + reach), generator, dtype=torch.float64)
     height = (
         shifted_relief(canvas, FAMILIES[split], 1.0) if split in FAMILIES else relief.narrow_relief(canvas)
@@ -92,6 +95,12 @@ def glide(
         back=_back(places, centres, angles).float(),
         poses=_poses(centres * 2 / (size - 1), angles),
     )
+
+
+def longest(size: int, speed: float = 1.3, turn: float = 0.4) -> int:
+    """Return a number of frames that fit whatever way the camera takes; arguments as of `glide`."""
+    share = 0.5 * speed + 0.2 * size * 0.5 * math.radians(turn)
+    return 1 + max(0, math.floor((size // 2 - 8) // 2 / share))
 
 
 def _way(frames: int, speed: float, turn: float, generator: Generator) -> tuple[Tensor, Tensor]:
