@@ -47,6 +47,7 @@ FIGURES = {
     "relief": "plot.png",
     "ensemble": "plot.png",
     "cost": "plot.png",
+    "adapt": "plot.png",
 }
 """Study -> the picture of it that the page shows, as `redepth experiment` names it."""
 

@@ -42,6 +42,7 @@ STUDIES: dict[str, str] = {
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
     "--set prior.view=whole --set optim.blend_scale=0.1",
+    "adapt": "adapt --images 48",
 }
 """Name -> arguments of `redepth experiment`."""
 

@@ -26,8 +26,9 @@ from benchmarks.accuracy.studies import (
     tuning_arguments,
 )
 from redepth.config.hashing import preset_sha256
+from redepth.experiments.adapt_arms import PER_PHOTO
 from redepth.experiments.study import Study
-from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, percent, summarize, table
+from redepth.experiments.summary import METRIC, NORMALS, RESAMPLES_SEED, Cell, percent, summarize, table
 from redepth.metrics import bootstrap_interval, paired_difference
 from training.loop import json_lines
 from training.train_embedded import FINETUNED_NAME, NORMALS_NAME, PRIOR_NAMES
@@ -50,6 +51,7 @@ def with_tables(text: str) -> str:
     """Put each table between its marks: ``<!-- study: NAME -->`` or ``<!-- tuning -->``, ``<!-- end -->``."""
     contents: dict[str, str] = {f"study: {name}": study_section(name) for name in STUDIES}
     contents |= {"tuning": tuning_table(), "labels": labels_table(), "compute": compute_table()}
+    contents["adapted"] = adapted_table(stored_cells("adapt"))
 
     def section(mark: re.Match[str]) -> str:
         return f"<!-- {mark[1]} -->\n\n{contents[mark[1]]}\n\n<!-- end -->"
@@ -62,6 +64,11 @@ def grid_of(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def stored_cells(name: str) -> list[Cell]:
+    """Return the statistics of a stored study."""
+    return summarize(stored_study(EXPERIMENTS / name), stored_rows(EXPERIMENTS / name))
 
 
 # --- the studies ----------------------------------------------------------------------------------
@@ -102,6 +109,33 @@ def tuning_table() -> str:
             outdated.append(f"`{name}`")
     grid = grid_of(["name", "scenes", "images", "change, 95 %", "wins"], rows)
     return f"{grid}\n\nMeasured with another preset: {', '.join(outdated)}." if outdated else grid
+
+
+# --- adapted models -------------------------------------------------------------------------------
+
+
+def adapted_table(cells: Sequence[Cell]) -> str:
+    """Return a row for each kind of photos: refinement photo by photo beside a model that is adapted once."""
+    kinds = dict.fromkeys(cell.scenes for cell in cells if cell.adapted_to == cell.scenes)
+    rows = [adapted_row(kind, {cell.arm: cell for cell in cells if cell.scenes == kind}) for kind in kinds]
+    headings = ["scenes", "per photo", "adapted: distil", "share of the gain", "in-domain", "adapted: score"]
+    return grid_of([*headings, "distil, then per photo", "s a photo: per photo, adapted", "adaptation"], rows)
+
+
+def adapted_row(kind: str, arms: Mapping[str, Cell]) -> list[str]:
+    """Return one row of that table; ``arms`` are the cells on these scenes by arm."""
+    reference, distil = arms[PER_PHOTO], arms["distil"]
+    changes = [percent(arms[name].change, arms[name].images) for name in ("score", "distil + per photo")]
+    return [
+        kind,
+        percent(reference.change, reference.images),
+        percent(distil.change, distil.images),
+        f"{100 * distil.change.change / reference.change.change:.0f} %",
+        percent(distil.besides, distil.images),
+        *changes,
+        f"{reference.seconds:.1f}, {distil.seconds:.2g}",
+        f"{(distil.adapt_seconds or 0) / 60:.0f} min",
+    ]
 
 
 # --- the comparison with labels -------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from redepth.config.hashing import preset_sha256
 from redepth.experiments.planning import plan
 from redepth.experiments.run import ArmResult, run_study
 from redepth.experiments.study import EVALUATION_SEED, TUNING_SEED, Study
+from redepth.experiments.summary import Cell
+from redepth.metrics import Interval
 from redepth.runtime.executors import Resources
 
 
@@ -99,6 +102,54 @@ def test_a_study_of_adapted_models_with_other_settings_of_their_adaptation_is_ma
     assert tables.preset_note(former, options) == note
     other = former.model_copy(update={"experiment": "prior"})
     assert tables.preset_note(other, ["prior"]) == f"Preset hash `{today}`."
+
+
+def test_the_table_of_adapted_models_has_a_row_for_each_kind_of_photos() -> None:
+    change = Interval(-7.0, -9.0, -5.0)
+    cells = [
+        adapted_cell("per photo", "", "relief", change=Interval(-14.0, -16.0, -12.0), seconds=6.4),
+        adapted_cell("per photo", "", "in-domain"),
+        adapted_cell("distil", "relief", "relief", change=change, besides=Interval(0.5, -1.0, 2.0)),
+        adapted_cell("distil", "relief", "in-domain"),
+        adapted_cell("score", "relief", "relief", change=Interval(-4.0, -6.0, -2.0)),
+        adapted_cell("distil + per photo", "relief", "relief", change=Interval(-15.0, -17.0, -13.0)),
+    ]
+    *_, row = tables.adapted_table(cells).splitlines()
+    assert [text.strip() for text in row.strip("|").split("|")] == [
+        "relief",
+        "-14.0 % (-16.0 to -12.0)",
+        "-7.0 % (-9.0 to -5.0)",
+        "50 %",
+        "+0.5 % (-1.0 to +2.0)",
+        "-4.0 % (-6.0 to -2.0)",
+        "-15.0 % (-17.0 to -13.0)",
+        "6.4, 0.012",
+        "20 min",
+    ]
+    assert len(tables.adapted_table(cells).splitlines()) == 3
+
+
+def adapted_cell(arm: str, adapted_to: str, split: str, **changes: Any) -> Cell:
+    values: dict[str, Any] = {
+        "strength": None,
+        "images": 64,
+        "before": 3.0,
+        "after": 3.0,
+        "change": Interval(0.0, 0.0, 0.0),
+        "against": None,
+        "wins": 0.5,
+        "normals_before": None,
+        "normals_after": None,
+        "draws": 1,
+        "spread": None,
+        "collapse": None,
+        "edges": None,
+        "flagged": 0.0,
+        "seconds": 0.012,
+        "memory_mib": None,
+        "adapt_seconds": 1200.0 if adapted_to else None,
+    }
+    return Cell(arm=arm, adapted_to=adapted_to, split=split, **values | changes)
 
 
 def test_tuning_with_another_preset_is_marked_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
