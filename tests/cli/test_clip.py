@@ -391,7 +391,7 @@ def test_the_same_command_goes_on(
 
 
 def test_a_clip_of_known_motion_goes_on(video: Path, tmp_path: Path) -> None:
-    """The length of the poses' unit is looked for anew where it was not found yet, with nearly the same maps."""
+    """A length that was not found yet is looked for anew, and the maps are nearly the same."""
     poses = np.broadcast_to(np.eye(4), (4, 4, 4)).copy()
     poses[:, 0, 3] = 0.05 * np.arange(4)
     np.save(tmp_path / "poses.npy", poses)
