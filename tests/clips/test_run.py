@@ -212,7 +212,9 @@ def test_a_missing_package_is_found_before_the_first_frame(monkeypatch: pytest.M
 
 
 def test_a_summary_of_nothing() -> None:
-    assert ClipSummary().record()["flicker"] == {"initial": None, "refined": None}
+    flicker = ClipSummary().record()["flicker"]
+    unknown = dict.fromkeys(("initial", "aligned", "refined", "share"))
+    assert flicker == {**unknown, "frames": 0}
 
 
 @pytest.mark.slow
