@@ -17,6 +17,7 @@ ALLOWED = {
     "redepth/checkpoints/weights/relief-depth/model.safetensors": 4_000_000,
     "redepth/checkpoints/weights/relief-relighting-prior/unet/*.safetensors": 12_000_000,
     "benchmarks/checkpoints/*/unet/*.safetensors": 12_000_000,
+    "benchmarks/results/accuracy/experiments/adapt/rows.jsonl": 3_000_000,
     "docs/pictures/demo.png": 2_000_000,
     "docs/pictures/gravel.png": 3_000_000,
     "docs/pictures/path-traced.png": 2_000_000,
