@@ -212,10 +212,10 @@ def test_a_run_that_is_ended_within_an_adaptation_goes_on_to_the_same_numbers(
     assert [(row["arm"], row["adapted_to"], row["split"]) for row in rows] == [
         ("per photo", "", "relief"),
         ("per photo", "", "in-domain"),
-        ("distil, 16 photos", "relief", "relief"),
-        ("distil, 16 photos", "relief", "in-domain"),
         ("score", "relief", "relief"),
         ("score", "relief", "in-domain"),
+        ("distil, 16 photos", "relief", "relief"),
+        ("distil, 16 photos", "relief", "in-domain"),
     ]
     assert rows[0]["before"] == rows[2]["before"] == rows[4]["before"]
     assert len({row["after"]["silog"] for row in rows}) == len(rows)
