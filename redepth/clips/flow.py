@@ -84,6 +84,21 @@ Motion = Literal["flow", "still"] | GivenFlow | CameraMotion
 
 
 @dataclass(frozen=True, eq=False)
+class Earlier:
+    """A frame from which the length of relative depth is looked for.
+
+    Attributes:
+        index: in the clip.
+        image: (1,3,h,w) its picture.
+        answer: (1,1,h,w) its refined raw output.
+    """
+
+    index: int
+    image: Tensor
+    answer: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class KnownMotion:
     """What is known of a chain whose camera's poses are given.
 
@@ -91,11 +106,15 @@ class KnownMotion:
         camera: of the clip.
         lengths: from raw outputs to the units of the poses.
         fitted: whether the length of a unit of relative depth is given, or was found already.
+        earlier: the frame from which it is looked for; None if it is not, or from the last one.
+        warned: whether a warning said already that it is not found.
     """
 
     camera: Camera
     lengths: Lengths
     fitted: bool
+    earlier: Earlier | None = None
+    warned: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,15 +226,6 @@ class KnownFlow:
         return Track(back, valid & within(back))
 
 
-@dataclass(frozen=True, eq=False)
-class _Earlier:
-    """A frame from which the length of relative depth is looked for."""
-
-    index: int
-    image: Tensor
-    answer: Tensor
-
-
 class KnownCamera:
     """The motion that the camera's poses give each point of the last frame's surface."""
 
@@ -227,7 +237,7 @@ class KnownCamera:
             raise ConfigError("the scale of camera motion is for relative depth; this model's is metric")
         self._camera, self._lengths = camera, lengths
         self._known = lengths.metric or given.scale is not None
-        self._earlier: _Earlier | None = None
+        self._earlier: Earlier | None = None
         self._warned = False
         if given.scale is not None:
             self._lengths = lengths.of(given.scale)
@@ -237,12 +247,13 @@ class KnownCamera:
         """Return the tracker of a former run."""
         tracker = cls(given, known.camera, known.lengths)
         tracker._lengths, tracker._known = known.lengths, known.fitted
+        tracker._earlier, tracker._warned = known.earlier, known.warned
         return tracker
 
     @property
     def known(self) -> KnownMotion:
         """What is known of the chain so far."""
-        return KnownMotion(self._camera, self._lengths, self._known)
+        return KnownMotion(self._camera, self._lengths, self._known, self._earlier, self._warned)
 
     def track(self, index: int, last: Tensor, image: Tensor, answer: Tensor) -> Track:
         """Return the track of a frame. Raises InputError for a missing pose."""
@@ -260,7 +271,7 @@ class KnownCamera:
 
         Meanwhile the best length so far holds: it explains the pictures as well as any.
         """
-        earlier = self._earlier or _Earlier(index - 1, last, answer)
+        earlier = self._earlier or Earlier(index - 1, last, answer)
         motion = torch.linalg.inv(self._poses[index]) @ self._poses[earlier.index]
         fit = fit_length(self._lengths, earlier.image, image, earlier.answer, camera, motion)
         self._lengths, self._known = fit.lengths, fit.found

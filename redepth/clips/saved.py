@@ -13,7 +13,7 @@ from torch import Tensor
 
 from redepth import io
 from redepth.clips.chain import Chain
-from redepth.clips.flow import KnownMotion
+from redepth.clips.flow import Earlier, KnownMotion
 from redepth.clips.lengths import Lengths
 from redepth.errors import InputError
 from redepth.ops.camera import Camera
@@ -22,6 +22,7 @@ from redepth.optim.warm import WarmStart
 
 _MAPS = ("image", "prediction", "adjustment", "reference", "answer", "count")
 _LEARNED = "learned."
+_EARLIER = "earlier."
 _PLAN = ("members", "steps", "members_per_batch", "early_stop")
 
 
@@ -70,7 +71,15 @@ def save_state(path: Path, state: ClipState) -> None:
         "camera": None if state.camera is None else asdict(state.camera),
     }
     if motion is not None:
-        content["motion"] = asdict(motion)
+        content["motion"] = {
+            "camera": asdict(motion.camera),
+            "lengths": asdict(motion.lengths),
+            "fitted": motion.fitted,
+            "warned": motion.warned,
+            "earlier": None if motion.earlier is None else motion.earlier.index,
+        }
+        if motion.earlier is not None:
+            tensors |= {f"{_EARLIER}image": motion.earlier.image, f"{_EARLIER}answer": motion.earlier.answer}
     # Each of its own memory, which the format asks for.
     whole = {name: values.detach().cpu().contiguous().clone() for name, values in tensors.items()}
     with io.atomic_path(path) as temporary:
@@ -118,13 +127,21 @@ def _state(content: Mapping[str, Any], tensors: Mapping[str, Tensor], device: to
     return ClipState(
         content["frames"],
         chain,
-        None if motion is None else _motion(motion),
+        None if motion is None else _motion(motion, tensors),
         None if content["camera"] is None else _camera(content["camera"]),
     )
 
 
-def _motion(content: Mapping[str, Any]) -> KnownMotion:
-    return KnownMotion(_camera(content["camera"]), Lengths(**content["lengths"]), content["fitted"])
+def _motion(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> KnownMotion:
+    index = content["earlier"]
+    maps = [tensors[f"{_EARLIER}{name}"] for name in ("image", "answer")] if index is not None else []
+    return KnownMotion(
+        _camera(content["camera"]),
+        Lengths(**content["lengths"]),
+        content["fitted"],
+        Earlier(index, *maps) if maps else None,
+        content["warned"],
+    )
 
 
 def _camera(content: Mapping[str, Any]) -> Camera:
