@@ -29,7 +29,7 @@ from torch import Tensor
 
 from redepth import io
 from redepth.clips.flow import Motion
-from redepth.clips.run import run_clip
+from redepth.clips.run import ClipRun
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.data.datasets import Sample
@@ -95,7 +95,7 @@ def apart(pipeline: Pipeline, clip: Glide) -> tuple[list[Tensor], list[Tensor], 
 
 def together(pipeline: Pipeline, clip: Glide, motion: Motion = "flow") -> tuple[list[Tensor], dict[str, Any]]:
     """Refine the frames as a clip; return the results and what they cost."""
-    run = run_clip(pipeline, frames_of(clip), motion=motion, prompt="")
+    run = ClipRun(pipeline, frames_of(clip), motion=motion, prompt="")
     maps = [result.refinement.outcome.refined for result in run]
     summary = run.summary
     cost = {

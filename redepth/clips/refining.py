@@ -22,7 +22,7 @@ from redepth.clips.outputs import (
     room_of_shown,
     summary_of,
 )
-from redepth.clips.run import run_clip
+from redepth.clips.run import ClipRun
 from redepth.clips.saved import load_state, room_of_maps, save_state
 from redepth.clips.state import ClipSummary
 from redepth.clips.videos import colours_of, room_of_videos, write_comparison, write_disparity
@@ -210,7 +210,7 @@ def _refine(task: ClipTask, pipeline: Pipeline, result: RefinedClip, on_frame: O
     if not start:
         store.begin(io.as_text(frames.path.resolve()))
     camera = choose_camera(settings.camera, next(frames.read()), settings.camera_origin)
-    run = run_clip(
+    run = ClipRun(
         pipeline,
         frames.read(start),
         motion=settings.motion,

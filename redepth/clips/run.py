@@ -54,8 +54,23 @@ Photo = str | Path | ArrayLike | DecodedPhoto
 class ClipRun(Iterator[FrameResult]):
     """The frames of a clip as they are done; of the frames before, it holds the last one alone.
 
+    Args:
+        pipeline: of a preset with the objective ``temporal`` (`pipeline.guided`), which ties frames.
+        frames: of the clip.
+        motion: between the frames.
+        prompt: of the prior.
+        seed: of the run.
+        on_step: called after each step.
+        progress: shown per frame.
+        max_pixels: of a frame.
+        camera: of all frames.
+        resume: state of a former run (`state`, `clips.saved`): ``frames`` are those after it.
+
     Attributes:
         summary: the figures of the frames so far; of the whole clip once the iteration has ended.
+
+    Raises:
+        RedepthError: as `refine_clip`.
     """
 
     def __init__(
@@ -230,50 +245,6 @@ def _at_size(photo: DecodedPhoto, like: Tensor) -> Tensor:
     return resample(pixels.float(), *like.shape[-2:]).clamp(0, 1)
 
 
-def run_clip(
-    pipeline: Pipeline,
-    frames: Iterable[Photo],
-    *,
-    motion: Motion = "flow",
-    prompt: str | None = None,
-    seed: int = 0,
-    on_step: OnStep | None = None,
-    progress: Progress = False,
-    max_pixels: int = io.MAX_PIXELS,
-    camera: Camera | CameraName | ChosenCamera | None = None,
-    resume: ClipState | None = None,
-) -> ClipRun:
-    """Refine a clip with a pipeline that is loaded; the other arguments are those of `refine_clip`.
-
-    Args:
-        pipeline: of a preset with the objective ``temporal`` (`pipeline.guided`), which ties frames.
-        frames: of the clip.
-        motion: between the frames.
-        prompt: of the prior.
-        seed: of the run.
-        on_step: called after each step.
-        progress: shown per frame.
-        max_pixels: of a frame.
-        camera: of all frames.
-        resume: state of a former run (`ClipRun.state`, `clips.saved`): ``frames`` are those after it.
-
-    Raises:
-        RedepthError: as `refine_clip`.
-    """
-    return ClipRun(
-        pipeline,
-        frames,
-        motion=motion,
-        prompt=prompt,
-        seed=seed,
-        on_step=on_step,
-        progress=progress,
-        max_pixels=max_pixels,
-        camera=camera,
-        resume=resume,
-    )
-
-
 def refine_clip(
     frames: str | Path | Iterable[Photo],
     preset: str | Path | Mapping[str, Any] | Preset = DEFAULT_PRESET,
@@ -318,7 +289,7 @@ def refine_clip(
     if isinstance(frames, str | Path):
         frames = open_clip(Path(frames), max_pixels=max_pixels, warn=log.warning).read()
     pipeline = Pipeline(guided(resolved, temporal=True), device=device)
-    return run_clip(
+    return ClipRun(
         pipeline,
         frames,
         motion=motion,
