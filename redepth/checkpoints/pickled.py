@@ -16,14 +16,14 @@ from redepth.checkpoints.messages import reason
 from redepth.errors import WeightsError, cut
 
 PICKLE_LIMIT = 16 * 2**20
-"""Most bytes of an archive that are no weights: its pickle, which names the tensors and holds the settings."""
+"""Most bytes of an archive that are no weights: its pickle names the tensors and holds the settings."""
 
 _WEIGHTS = "/data/"
 """The folder of an archive that holds the numbers of its tensors."""
 
 
 def read_pickled(path: Path) -> dict[str, Any]:
-    """Return the dictionary of tensors and settings in a ``model.pt``; its tensors stay in the file until used.
+    """Return the dictionary of tensors and settings in a ``model.pt``.
 
     Raises:
         WeightsError: the file is damaged, too large for what it says, or holds anything else.
@@ -32,7 +32,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
 
     _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of the reader: a dozen types, with one meaning for the user
         raise WeightsError(
             f"'{path}' holds more than tensors and settings, or is damaged ({cut(reason(error), 200)}): "

@@ -52,7 +52,7 @@ class _Decoder(nn.Module):
 
 
 def camera_of(factor: Tensor) -> Camera | None:
-    """Return the camera of a photo whose W / f is ``factor`` (1,...); None for an estimate that no lens has."""
+    """Return the camera of a photo whose W / f is ``factor``, one number; None if no lens has it."""
     degrees = 2 * math.degrees(math.atan(0.5 * float(factor.flatten()[0])))
     return Camera(field_of_view=degrees) if NARROWEST <= degrees <= WIDEST else None
 

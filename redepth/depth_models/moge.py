@@ -30,12 +30,13 @@ from redepth.ops.geometry import ResizeRule
 log = logging.getLogger(__name__)
 
 PACKAGE = "moge"
-INSTALL = 'pip install "redepth[moge]" && pip install --no-deps dlr-moge dlr-utils3d'
+INSTALL = 'pip install "redepth[moge]" && pip install --no-deps dlr-moge && pip install --no-deps dlr-utils3d'
 """The package declares a web app and more; its networks need only the extra's packages and utils3d."""
 
 INSTALL_3 = (
-    'pip install "redepth[moge]" && pip install --no-deps git+https://github.com/microsoft/MoGe.git dlr-utils3d '
-    "&& pip install --no-build-isolation git+https://github.com/JeffreyXiang/FlexGEMM.git"
+    'pip install "redepth[moge]" && pip install --no-deps dlr-utils3d '
+    '&& pip install --no-deps "moge @ git+https://github.com/microsoft/MoGe.git" '
+    '&& pip install --no-build-isolation "flex-gemm @ git+https://github.com/JeffreyXiang/FlexGEMM.git"'
 )
 """No registry has MoGe-3's correction, nor the sparse convolutions that it needs."""
 
@@ -80,7 +81,7 @@ class MoGe(Backbone):
     optional_files: ClassVar[tuple[str, ...]] = ()
 
     checkpoint: str = "Ruicheng/moge-2-vitl-normal"
-    resize_rule: ResizeRule | None = None  # type: ignore[assignment]
+    resize_rule: ResizeRule | None = None
     resolution_level: Annotated[int, Field(ge=0, le=9)] = 9
     refine_steps: Annotated[int, Field(ge=0, le=10)] = 0
     predicts: Predicts = field(init=False, default="depth")
@@ -121,7 +122,8 @@ class MoGe(Backbone):
         if source.holds(WEIGHTS):
             config = source.json(CONFIG)
             self.inspect(config)
-            settings, weights = config.get("model_config"), source.tensors(WEIGHTS)
+            settings: Any = config.get("model_config")
+            weights: Any = source.tensors(WEIGHTS)
         else:
             content = checkpoints.read_pickled(source.file(PUBLISHED))
             settings, weights = content.get("model_config"), content.get("model")
@@ -203,7 +205,7 @@ class MoGe(Backbone):
         return self._predicted
 
     def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
-        """Run the encoder on (B,3,H,W) sRGB [0,1]; ``parameters`` replace its own, but not in the constants."""
+        """Run the encoder on (B,3,H,W) sRGB [0,1]; ``parameters`` never change the constants."""
         features = super().encode(image, parameters)
         known = self._recovered
         if parameters is None or known is None or known[0] is not image:
@@ -216,7 +218,9 @@ class MoGe(Backbone):
         height, width = image.shape[-2:]
         tokens = (height // PATCH) * (width // PATCH)
         steps = {"refine_steps": self.refine_steps} if self._version == 3 else {}
-        output = self._model(image, num_tokens=tokens, **steps)
+        with warnings.catch_warnings():  # the package warns of its own autocast on a CPU
+            warnings.simplefilter("ignore")
+            output = self._model(image, num_tokens=tokens, **steps)
         points, mask = output["points"].float(), output.get("mask")
         valid = None if mask is None else mask > getattr(self._model, "mask_threshold", 0.5)
         # In units of half the diagonal, as the package has it; f in widths is this by 2 span.
@@ -269,7 +273,7 @@ def _fill(model: nn.Module, weights: Mapping[str, Any], checkpoint: str) -> None
     wrong = [k for k, v in own.items() if getattr(weights.get(k), "shape", None) != v.shape]
     if wrong:
         raise WeightsError(
-            f"'{checkpoint}': {len(wrong)} of its weights are missing or of another shape, such as {wrong[0]}: "
-            "the checkpoint is damaged or of another kind"
+            f"'{checkpoint}': {len(wrong)} of its weights are missing or of another shape, such as "
+            f"{wrong[0]}: the checkpoint is damaged or of another kind"
         )
     model.load_state_dict({name: weights[name] for name in own})

@@ -15,7 +15,7 @@ PATCH = 14
 """Side of a patch of DINOv2 in pixels."""
 
 NEAREST = 1e-4
-"""Least depth in the unit of the point map, in place of points that the optimisation moves behind the camera."""
+"""Least depth, in the unit of the point map, of points that the optimisation moves behind the camera."""
 
 Plane = Callable[..., Tensor]
 """The package's ``normalized_view_plane_uv``: (height, width, 2) coordinates on a plane of diagonal 2."""
@@ -41,6 +41,8 @@ class FirstEncoder(nn.Module):
         super().__init__()
         self.backbone = model.backbone
         self.layers = model.intermediate_layers
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", model.image_mean, persistent=False)
         self.register_buffer("std", model.image_std, persistent=False)
 

@@ -463,9 +463,7 @@ FAMILIES = {
         {"longer_side": 56},
         "depth",
     ),
-    "moge-2": Family(
-        "moge-2", moge, moge_depth, PLAIN, 56, (42, 56), {"longer_side": 56}, "depth", "metric"
-    ),
+    "moge-2": Family("moge-2", moge, moge_depth, PLAIN, 56, (42, 56), {"longer_side": 56}, "depth", "metric"),
     "moge-1": Family(
         "moge-1", partial(moge, 1), moge_depth, PLAIN, 56, (42, 56), {"longer_side": 56}, "depth"
     ),
