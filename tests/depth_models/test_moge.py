@@ -23,6 +23,7 @@ from redepth.ops.camera import ORTHOGRAPHIC, Camera
 from redepth.optim.parameterizations import Parameterization
 from tests.depth_models.test_backbones import needs_moge
 from tests.support import tiny_depth_models as tiny
+from tests.support.command import call
 from tests.support.helpers import photo, relative_error
 
 EXACT = {"apply_mask": False, "use_fp16": False}
@@ -372,6 +373,22 @@ def test_without_a_package_the_message_is_the_whole_command(
         'pip install "redepth[moge]" && pip install --no-deps dlr-moge && pip install --no-deps dlr-utils3d'
     )
     assert str(error.value) == f"{missing} is needed for MoGe: {command}"
+
+
+def test_without_the_package_each_is_listed_with_its_licence_and_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "moge" else find(name))
+    done = call("list", "depth-models")
+    assert done.code == 0, done
+    rows = {line.split()[0]: line.split() for line in done.out.splitlines() if line.startswith("moge-")}
+    assert len({name for name in rows if not name.endswith(":")}) == 7
+    for name, words in rows.items():
+        if not name.endswith(":"):
+            assert words[1:3] == ["install", "Apache-2.0" if name == "moge-1" else "MIT"]
+    for command in ('"redepth[moge]"', "--no-deps dlr-moge", "--no-deps dlr-utils3d"):
+        assert f"  pip install {command}\n" in done.out
 
 
 def test_moge_3_names_what_its_correction_needs(monkeypatch: pytest.MonkeyPatch) -> None:
