@@ -269,11 +269,12 @@ def _is_installed(module: str) -> bool:
 
 def _fill(model: nn.Module, weights: Mapping[str, Any], checkpoint: str) -> None:
     """Load weights, all of them. Raises WeightsError if some are missing or of another shape."""
-    own = model.state_dict()
+    # Masked training alone uses that token.
+    own = {k: v for k, v in model.state_dict().items() if k in weights or not k.endswith(".mask_token")}
     wrong = [k for k, v in own.items() if getattr(weights.get(k), "shape", None) != v.shape]
     if wrong:
         raise WeightsError(
             f"'{checkpoint}': {len(wrong)} of its weights are missing or of another shape, such as "
             f"{wrong[0]}: the checkpoint is damaged or of another kind"
         )
-    model.load_state_dict({name: weights[name] for name in own})
+    model.load_state_dict({name: weights[name] for name in own}, strict=False)

@@ -347,6 +347,16 @@ def test_each_thing_that_is_wrong_with_a_checkpoint_is_one_line(tmp_path: Path) 
 
 
 @needs_moge
+def test_the_token_of_masked_training_may_be_missing(tmp_path: Path) -> None:
+    folder, image = stored(tmp_path), photo(42, 56)
+    expected = depth(load(folder, longer_side=56), image)
+    content = torch.load(folder / "model.pt", weights_only=True)
+    del content["model"]["encoder.backbone.mask_token"]
+    torch.save(content, folder / "model.pt")
+    assert torch.equal(depth(load(folder, longer_side=56), image), expected)
+
+
+@needs_moge
 def test_a_checkpoint_of_another_family_says_so(tmp_path: Path) -> None:
     model = load(stored(tmp_path / "a"))
     model.save_checkpoint(tmp_path / "b")
