@@ -72,6 +72,12 @@ def _metric(scene: str, scale: str, licence: str, millions: float) -> Published:
     return Published(name, _DA, what, METRES, checkpoint, licence, millions)
 
 
+def _any_view(scale: str, checkpoint: str, licence: str, millions: float) -> Published:
+    name, target = f"depth-anything-3-{scale}", "depth_anything_3:DepthAnything3AnyView"
+    what = f"Depth Anything 3 {scale.title()}, which estimates the field of view too"
+    return Published(name, target, what, DEPTH, f"depth-anything/{checkpoint}", licence, millions)
+
+
 def _midas(name: str, encoder: str, licence: str, millions: float) -> Published:
     what = f"MiDaS 3.x, {encoder}"
     return Published(f"dpt-{name}", _DPT, what, DISPARITY, f"Intel/dpt-{name}", licence, millions)
@@ -108,6 +114,19 @@ CATALOG = (
         APACHE,
         350,
     ),
+    Published(
+        "depth-anything-3-metric",
+        "depth_anything_3:DepthAnything3Metric",
+        "Depth Anything 3 Metric Large (package depth-anything-3)",
+        "depth, in metres if the camera is given",
+        "depth-anything/DA3METRIC-LARGE",
+        APACHE,
+        334.2,
+    ),
+    _any_view("small", "DA3-SMALL", APACHE, 34.3),
+    _any_view("base", "DA3-BASE", APACHE, 135.4),
+    _any_view("large", "DA3-LARGE-1.1", NC, 410.9),
+    _any_view("giant", "DA3-GIANT-1.1", NC, 1355.7),
     Published(
         "dpt", _DPT, "MiDaS 3.x (transformers); default ViT-L", DISPARITY, "Intel/dpt-large", APACHE, 344
     ),

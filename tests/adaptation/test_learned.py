@@ -25,7 +25,7 @@ needs_da3 = pytest.mark.skipif(
     any(importlib.util.find_spec(n) is None for n in ("depth_anything_3", "einops", "omegaconf", "addict")),
     reason='needs pip install "redepth[da3]" && pip install --no-deps depth-anything-3',
 )
-ALL = [pytest.param(n, marks=needs_da3) if n == "depth-anything-3" else n for n in FAMILIES]
+ALL = [pytest.param(n, marks=needs_da3) if n.startswith("depth-anything-3") else n for n in FAMILIES]
 
 
 def made(name: str, folder: Path) -> Any:

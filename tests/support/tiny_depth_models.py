@@ -225,25 +225,39 @@ def depth_pro(focal: bool = True) -> nn.Module:
 
 
 class DA3(nn.Module):
-    """The package's backbone and head, as its DepthAnything3Net holds them, at a few channels."""
+    """The package's parts, as its DepthAnything3Net holds them, at a few channels: mono or any-view."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "da3mono-large") -> None:
         super().__init__()
-        from depth_anything_3.model.dinov2.dinov2 import DinoV2
-        from depth_anything_3.model.dpt import DPT
+        from depth_anything_3.cfg import create_object
 
+        self.name = name
         with small_da3(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.backbone = DinoV2(**self.net())
-            self.head = DPT(**self.dpt())
+            for part, options in self.graph().items():
+                self.add_module("backbone" if part == "net" else part, create_object(options))
 
-    @staticmethod
-    def net() -> dict[str, Any]:
-        return {"name": "vits", "out_layers": [0, 1, 2, 3], "cat_token": False}
+    def graph(self) -> dict[str, Any]:
+        """The configuration of the network, in the package's words."""
+        net = {"name": "vits", "out_layers": [0, 1, 2, 3], "cat_token": False}
+        head = {"dim_in": 24, "output_dim": 1, "features": 16, "out_channels": [8, 12, 16, 24]}
+        if self.name in ("da3mono-large", "da3metric-large"):
+            return {"net": part("dinov2.dinov2", "DinoV2", **net), "head": part("dpt", "DPT", **head)}
+        later = {"alt_start": 1, "qknorm_start": 1, "rope_start": 1, "cat_token": True}
+        return {
+            "net": part("dinov2.dinov2", "DinoV2", **net | later),
+            "head": part("dualdpt", "DualDPT", **head | {"dim_in": 48, "output_dim": 2}),
+            "cam_enc": part("cam_enc", "CameraEnc", dim_out=24, trunk_depth=1, num_heads=2),
+            "cam_dec": part("cam_dec", "CameraDec", dim_in=48),
+        }
 
-    @staticmethod
-    def dpt() -> dict[str, Any]:
-        return {"dim_in": 24, "output_dim": 1, "features": 16, "out_channels": [8, 12, 16, 24]}
+
+def part(module: str, item: str, /, **options: Any) -> dict[str, Any]:
+    """A part of a network, as the package's configurations describe it."""
+    return {
+        "__object__": {"path": f"depth_anything_3.model.{module}", "name": item, "args": "as_params"},
+        **options,
+    }
 
 
 @contextmanager
@@ -257,19 +271,27 @@ def small_da3() -> Iterator[None]:
         yield
 
 
-def da3() -> nn.Module:
+def da3(name: str = "da3mono-large") -> nn.Module:
     """One whose depth, an exponential, keeps in bounds, and that sees no sky, which the package fills in."""
-    model = lively(DA3())
+    model = lively(DA3(name))
     with torch.no_grad():
         model.get_parameter("head.scratch.output_conv2.2.weight").mul_(0.1)
-    return biased(model, "head.scratch.sky_output_conv2.2.bias", -1e3)
+        if name == "da3-small":
+            model.get_parameter("cam_dec.fc_fov.0.weight").mul_(0.05)
+            model.get_parameter("cam_dec.fc_fov.0.bias").copy_(torch.tensor([0.8, 1.1]))
+    return model if name == "da3-small" else biased(model, "head.scratch.sky_output_conv2.2.bias", -1e3)
 
 
-def da3_forward(model: Any, pixels: Tensor) -> Tensor:
+def da3_outputs(model: Any, pixels: Tensor) -> Any:
     """What the package's own network makes of one view."""
     from depth_anything_3.model.da3 import DepthAnything3Net
 
-    return DepthAnything3Net(model.backbone, model.head).eval()(pixels[:, None]).depth
+    parts = dict(model.named_children())
+    return DepthAnything3Net(parts.pop("backbone"), **parts).eval()(pixels[:, None])
+
+
+def da3_forward(model: Any, pixels: Tensor) -> Tensor:
+    return da3_outputs(model, pixels).depth
 
 
 def predicted(model: Any, pixels: Tensor) -> Tensor:
@@ -358,6 +380,26 @@ FAMILIES = {
         {"longer_side": 56},
         "depth",
     ),
+    "depth-anything-3-metric": Family(
+        "depth-anything-3-metric",
+        partial(da3, "da3metric-large"),
+        da3_forward,
+        IMAGENET,
+        56,
+        (42, 56),
+        {"longer_side": 56},
+        "depth",
+    ),
+    "depth-anything-3-any-view": Family(
+        "depth-anything-3-small",
+        partial(da3, "da3-small"),
+        da3_forward,
+        IMAGENET,
+        56,
+        (42, 56),
+        {"longer_side": 56},
+        "depth",
+    ),
 }
 
 
@@ -370,10 +412,10 @@ def save(model: nn.Module, folder: Path) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     save_file(
-        {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors"
+        {f"model.{k}": v.contiguous().clone() for k, v in model.state_dict().items()},
+        folder / "model.safetensors",
     )
-    graph = {"net": {"__object__": {}, **model.net()}, "head": {"__object__": {}, **model.dpt()}}
-    (folder / "config.json").write_text(json.dumps({"model_name": "da3mono-large", "config": graph}))
+    (folder / "config.json").write_text(json.dumps({"model_name": model.name, "config": model.graph()}))
     return folder
 
 
@@ -404,7 +446,7 @@ def marigold(folder: Path) -> Path:
 
 def load(component: str, device: torch.device = CPU, **options: Any) -> Any:
     """Build a registered depth model as a preset would, and load it."""
-    with small_da3() if component == "depth-anything-3-mono" else nullcontext():
+    with small_da3() if component.startswith("depth-anything-3") else nullcontext():
         return REGISTRY.build(component, options).load(device)
 
 
