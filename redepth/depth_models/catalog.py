@@ -53,6 +53,7 @@ class Published:
 _DA, _DPT = "depth_anything:DepthAnything", "dpt:DPT"
 _ZOE, _GLPN = "zoedepth:ZoeDepth", "glpn:GLPN"
 _PROMPT, _MARIGOLD = "prompt_depth_anything:PromptDepthAnything", "marigold:Marigold"
+_LOTUS = "lotus:Lotus"
 
 
 def _v1(scale: str, millions: float) -> Published:
@@ -211,6 +212,33 @@ CATALOG = (
         "Marigold LCM v1.0, for few steps",
         DEPTH,
         "prs-eth/marigold-depth-lcm-v1-0",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "e2e-ft",
+        "one_step:E2EFT",
+        "Marigold fine-tuned end to end, in one step without noise (diffusers)",
+        DEPTH,
+        "GonzaloMG/marigold-e2e-ft-depth",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "lotus",
+        _LOTUS,
+        "Lotus G v2.1, generative, in one step (diffusers)",
+        DISPARITY,
+        "jingheya/lotus-depth-g-v2-1-disparity",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "lotus-d",
+        _LOTUS,
+        "Lotus D v2.0, discriminative, in one step without noise",
+        DISPARITY,
+        "jingheya/lotus-depth-d-v2-0-disparity",
         APACHE,
         1290,
     ),

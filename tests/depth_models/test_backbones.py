@@ -27,7 +27,7 @@ from redepth.optim.refiner import Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import CPU, TargetPrior, photo, relative_error, seeded
-from tests.support.tiny_depth_models import FAMILIES, Family
+from tests.support.tiny_depth_models import FAMILIES, ONE_STEP, Family
 
 DA3_PACKAGES = ("depth_anything_3", "einops", "omegaconf", "addict")
 needs_da3 = pytest.mark.skipif(
@@ -41,7 +41,7 @@ def marked(names: list[str]) -> list[Any]:
 
 
 SPLIT_FAMILIES = marked(list(FAMILIES))
-LOOPS = ("glpn", "zoedepth-two-heads", "depth-anything-3-any-view")
+LOOPS = ("glpn", "zoedepth-two-heads", "depth-anything-3-any-view", *ONE_STEP)
 OTHERS = {
     "depth-anything-3": ("da3-small", "is da3-small, not a monocular one (DA3MONO)"),
     "depth-anything-3-metric": ("da3mono-large", "is da3mono-large, not a metric one (DA3METRIC)"),
@@ -304,7 +304,7 @@ def complaint(name: str, folder: Path | str, component: str | None = None) -> st
     return message
 
 
-@pytest.mark.parametrize("name", SPLIT_FAMILIES)
+@pytest.mark.parametrize("name", marked([n for n in FAMILIES if n not in ONE_STEP]))
 def test_each_thing_that_is_wrong_with_a_checkpoint_is_one_line(
     name: str, made: Callable[[str], Made], tmp_path: Path
 ) -> None:

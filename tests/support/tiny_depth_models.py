@@ -294,6 +294,96 @@ def da3_forward(model: Any, pixels: Tensor) -> Tensor:
     return da3_outputs(model, pixels).depth
 
 
+class OneStepParts(nn.Module):
+    """UNet, VAE, text encoder and scheduler of a few channels, as a diffusers pipeline holds them.
+
+    Args:
+        channels: that go into the UNet: two latents, or one.
+        task: whether the UNet takes a task, as that of Lotus does.
+    """
+
+    def __init__(self, channels: int, task: bool) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        source = GOLDEN / "tiny-random-sd"
+        known = json.loads((source / "unet" / "config.json").read_text()) | {"in_channels": channels}
+        if task:
+            known |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.unet = UNet2DConditionModel.from_config(known)
+        self.vae = AutoencoderKL.from_pretrained(source / "vae", low_cpu_mem_usage=False)
+        self.text_encoder = CLIPTextModel.from_pretrained(source / "text_encoder")
+        self.tokenizer = CLIPTokenizer.from_pretrained(source / "tokenizer")
+        # That of Marigold: it predicts v, and its last step is one of noise alone.
+        self.scheduler = DDIMScheduler.from_pretrained(
+            source / "scheduler", prediction_type="v_prediction", rescale_betas_zero_snr=True
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the folder as published, under the name of a pipeline that it was trained with."""
+        for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            getattr(self, name).save_pretrained(folder / name)
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+
+
+def one_step(channels: int, task: bool) -> nn.Module:
+    """One whose map depends on its input, and is not clipped where the tests look."""
+    parts = OneStepParts(channels, task)
+    lively(parts.unet)
+    lively(parts.vae, gain=1.0)
+    return parts.eval()
+
+
+def empty_prompt(parts: Any, padding: Any) -> Tensor:
+    tokens = parts.tokenizer("", padding=padding, max_length=parts.tokenizer.model_max_length)
+    return parts.text_encoder(torch.tensor([tokens.input_ids]))[0]
+
+
+def e2e_forward(parts: Any, pixels: Tensor) -> Tensor:
+    """By the pipeline of diffusers with one step, trailing spacing and zeros, and the repository's ending."""
+    from diffusers import DDIMScheduler, MarigoldDepthPipeline
+
+    scheduler = DDIMScheduler.from_config(
+        parts.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    pipeline = MarigoldDepthPipeline(
+        parts.unet, parts.vae, scheduler, parts.text_encoder, parts.tokenizer, prediction_type="depth"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    height, width = pixels.shape[-2:]
+    scale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    return (
+        0.1
+        + pipeline(
+            (pixels + 1) / 2,
+            num_inference_steps=1,
+            processing_resolution=0,
+            latents=torch.zeros(1, 4, height // scale, width // scale),
+            output_type="pt",
+        ).prediction
+    )
+
+
+def lotus_forward(parts: Any, pixels: Tensor) -> Tensor:
+    """As the authors' pipelines do it, but for the mean of the picture's latent in place of a sample."""
+    latents = parts.vae.encode(pixels).latent_dist.mode() * parts.vae.config.scaling_factor
+    if parts.unet.config.in_channels == 8:
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        latents = torch.cat([latents, noise], dim=1)
+    task = torch.tensor([[1.0, 0.0]])
+    clean = parts.unet(
+        latents,
+        torch.tensor(999),
+        encoder_hidden_states=empty_prompt(parts, "max_length"),
+        class_labels=torch.cat([torch.sin(task), torch.cos(task)], dim=-1),
+    ).sample
+    picture = parts.vae.decode(clean / parts.vae.config.scaling_factor).sample
+    return (picture / 2 + 0.5).clamp(0, 1).mean(dim=1, keepdim=True)
+
+
 def predicted(model: Any, pixels: Tensor) -> Tensor:
     return model(pixels).predicted_depth[:, None]
 
@@ -401,12 +491,41 @@ FAMILIES = {
         "depth",
     ),
 }
+ONE_STEP = {
+    "e2e-ft": Family(
+        "e2e-ft", partial(one_step, 8, False), e2e_forward, HALF, 64, (48, 64), {"longer_side": 64}, "depth"
+    ),
+    "lotus": Family(
+        "lotus",
+        partial(one_step, 8, True),
+        lotus_forward,
+        HALF,
+        64,
+        (48, 64),
+        {"longer_side": 64, "output": "disparity"},
+    ),
+    "lotus-d": Family(
+        "lotus-d",
+        partial(one_step, 4, True),
+        lotus_forward,
+        HALF,
+        64,
+        (48, 64),
+        {"longer_side": 64, "output": "disparity"},
+    ),
+}
+"""Those whose checkpoint is a folder of diffusers."""
+
+FAMILIES |= ONE_STEP
 
 
 def save(model: nn.Module, folder: Path) -> Path:
     """Write a checkpoint as its library's authors publish it."""
     from safetensors.torch import save_file
 
+    if isinstance(model, OneStepParts):
+        model.save(folder)
+        return folder
     if not isinstance(model, DA3):
         model.save_pretrained(folder)
         return folder
