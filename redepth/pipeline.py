@@ -49,6 +49,9 @@ from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
 
+MARIGOLD = "marigold"
+"""In place of a file of normals: a diffusion model estimates them."""
+
 
 class Pipeline:
     """The components of a preset, loaded once.
@@ -81,6 +84,7 @@ class Pipeline:
         loaded = built.load(self.device)
         self.preset = loaded.preset
         self._captioner = loaded.captioner
+        self._normals = loaded.normals
         self.refiner = Refiner(
             loaded.depth_model,
             loaded.renderer,
@@ -140,6 +144,7 @@ class Pipeline:
             data = [*data, plane_data(planes, decoded, max_pixels)]
         if ground_truth is not None:
             ground_truth.check(*decoded.size)
+        self._check_normals(chosen.camera, data)
         model = self._model_of(decoded, depth)
         pixels = decoded.values
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -147,6 +152,7 @@ class Pipeline:
             (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
+        data, estimated = self._with_normals(pixels, data, seed)
         # The depth model may read files of the photo, such as its map.
         with io.pixel_limit(max_pixels):
             outcome = run_with_progress(
@@ -175,13 +181,30 @@ class Pipeline:
             device=str(self.device),
             source=None if decoded.source is None else io.as_text(decoded.source.resolve()),
             # Described anew: the prior's precision may have changed during the run.
-            components=self.components | {"prior": self.refiner.prior.describe()},
+            components=self.components | estimated | {"prior": self.refiner.prior.describe()},
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
             holes=holes,
             camera_origin=chosen.origin,
             metric_fit=_metric_fit(outcome, data),
         )
+
+    def _check_normals(self, camera: Camera | str | None, data: Sequence[PhotoData]) -> None:
+        spherical = isinstance(camera, Camera) and camera.spherical
+        if spherical and self._normals is not None and not _has_normals(data):
+            raise InputError(
+                "panorama: the normals of marigold are those of a flat picture; give a map, or leave out the "
+                "objective normals"
+            )
+
+    def _with_normals(
+        self, pixels: NDArray[np.float32], data: Sequence[PhotoData], seed: int
+    ) -> tuple[Sequence[PhotoData], dict[str, Any]]:
+        """Add the estimated normals where the preset wants some and none are given; and their record."""
+        if self._normals is None or _has_normals(data):
+            return data, {}
+        normals = self._normals.estimate(_as_tensor(pixels), seed, self.device)
+        return [*data, normals], {"normals": self._normals.describe()}
 
     def _model_of(self, photo: DecodedPhoto, depth: ArrayLike | None) -> DepthModel:
         """Return the depth model, after it was told which photo comes next, and its map."""
@@ -273,7 +296,8 @@ def refine(
         anchors: known points, which give metres: a file (`io.load_known_points`), a COLMAP folder, a sparse
             map (H, W) in metres, or rows of x, y, metres and, optionally, sigma.
         guide: whether they also pull on the surface, by the objective ``anchors``.
-        normals: (H, W, 3) or a file (`io.load_normals`); adds the objective ``normals``.
+        normals: (H, W, 3) or a file (`io.load_normals`); or ``marigold``: a diffusion model estimates them.
+            It adds the objective ``normals``.
         normals_frame: their frame: ``redepth``, ``opencv`` or ``opengl``.
         planes: (H, W) integers or a file (`io.load_labels`), 0 for no plane, every other value one plane;
             adds the objective ``planes``.
@@ -292,6 +316,10 @@ def refine(
     of_prompt = [] if prompt is None else ["prompt.captioner=none"]
     if anchors is not None:
         anchors = anchor_data(anchors, decoded, max_pixels)
+    estimated = isinstance(normals, str) and normals == MARIGOLD
+    if estimated:
+        check_estimate(normals_frame)
+        normals = None
     if normals is not None:
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
     if planes is not None:
@@ -304,6 +332,7 @@ def refine(
         guide=guide,
         normals=normals is not None,
         planes=planes is not None,
+        estimated_normals=estimated,
     )
     pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
@@ -332,6 +361,12 @@ def _with_panorama(
     return SPHERICAL if panorama else camera
 
 
+def check_estimate(frame: NormalsFrame) -> None:
+    """Raise ConfigError if a frame is given with normals that a model estimates: it is known."""
+    if frame != "redepth":
+        raise ConfigError(f"the normals of {MARIGOLD} are in redepth's frame: leave out the frame {frame}")
+
+
 def guided(
     preset: Preset,
     *,
@@ -340,6 +375,7 @@ def guided(
     normals: bool = False,
     planes: bool = False,
     temporal: bool = False,
+    estimated_normals: bool = False,
 ) -> Preset:
     """Return a resolved preset with the objectives of what is given; it may set their weights itself.
 
@@ -350,16 +386,24 @@ def guided(
         normals: whether normals are given.
         planes: whether planes are given.
         temporal: whether frames of a clip follow one another.
+        estimated_normals: whether a diffusion model estimates the normals.
 
     Raises:
         ConfigError: points shall guide, and none are given.
     """
     if guide and not anchors:
         raise ConfigError("no known points to guide: add --anchors FILE (anchors= in Python)")
-    wanted = {"anchors": guide, "normals": normals, "planes": planes, "temporal": temporal}
+    oriented = normals or estimated_normals
+    wanted = {"anchors": guide, "normals": oriented, "planes": planes, "temporal": temporal}
     added = [name for name, given in wanted.items() if given and name not in preset.optim.objectives]
     overrides = [f"optim.objectives.{name}.weight={GUIDE_WEIGHTS[name]:g}" for name in added]
-    return components.resolve(preset_with(preset, overrides)) if added else preset
+    if estimated_normals:
+        overrides.append(f"optim.objectives.normals.source={MARIGOLD}")
+    return components.resolve(preset_with(preset, overrides)) if overrides else preset
+
+
+def _has_normals(data: Sequence[PhotoData]) -> bool:
+    return any(isinstance(record, NormalMap) for record in data)
 
 
 def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:

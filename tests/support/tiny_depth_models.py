@@ -539,8 +539,19 @@ def save(model: nn.Module, folder: Path) -> Path:
 
 
 def marigold(folder: Path) -> Path:
-    """Save a Marigold pipeline of a few channels, its text encoder and VAE those of the recorded tiny SD."""
-    from diffusers import AutoencoderKL, DDIMScheduler, MarigoldDepthPipeline, UNet2DConditionModel
+    """Save a Marigold pipeline for depth of a few channels."""
+    return _marigold("MarigoldDepthPipeline", folder, prediction_type="depth")
+
+
+def marigold_normals(folder: Path) -> Path:
+    """Save a Marigold pipeline for normals of a few channels, which face the viewer, as published ones do."""
+    return _marigold("MarigoldNormalsPipeline", folder, use_full_z_range=False)
+
+
+def _marigold(name: str, folder: Path, **options: Any) -> Path:
+    """Save a pipeline whose text encoder and VAE are those of the recorded tiny SD."""
+    import diffusers
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     source = GOLDEN / "tiny-random-sd"
@@ -549,15 +560,15 @@ def marigold(folder: Path) -> Path:
         torch.manual_seed(0)
         unet = UNet2DConditionModel.from_config(known | {"in_channels": 8})
     quick = {"low_cpu_mem_usage": False}
-    pipeline = MarigoldDepthPipeline(
+    pipeline = getattr(diffusers, name)(
         unet=unet,
         vae=AutoencoderKL.from_pretrained(source / "vae", **quick),
         scheduler=DDIMScheduler.from_pretrained(source / "scheduler"),
         text_encoder=CLIPTextModel.from_pretrained(source / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(source / "tokenizer"),
-        prediction_type="depth",
         default_denoising_steps=2,
         default_processing_resolution=64,
+        **options,
     )
     pipeline.save_pretrained(folder)
     return folder
