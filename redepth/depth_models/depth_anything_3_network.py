@@ -91,7 +91,7 @@ class _LeftOut(nn.Module):
 
 
 def without_rays(head: Any) -> None:
-    """Leave the map of rays out of a ``DualDPT``: it takes most of the time, and no depth depends on it."""
+    """Leave the map of rays out of a ``DualDPT``: it takes half of the time, and no depth depends on it."""
     scratch = head.scratch
     features = scratch.output_conv1.in_channels
     for level in range(1, 5):

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import redepth
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.contracts import PredictsCamera
@@ -213,3 +215,38 @@ def test_parts_that_the_depth_does_not_need_are_not_loaded_but_kept_in_a_saved_c
     before, after = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "saved"))
     assert set(after) == set(before) == {f"model.{k}" for k in library.state_dict()}
     assert len([k for k in before if not torch.equal(before[k], after[k])]) == 1
+
+
+@needs_da3
+def test_a_runs_camera_decides_whether_its_result_is_in_metres(tmp_path: Path) -> None:
+    """Half the tangent is twice the focal length, and twice the depth; without a camera no metres."""
+    folder = tiny.save(tiny.da3("da3metric-large"), tmp_path / "metric")
+    chosen = ["depth_model.name=depth-anything-3-metric", f"depth_model.checkpoint={folder}"]
+    overrides = [*chosen, "depth_model.longer_side=56", "optim.steps=1", "optim.members=1"]
+    pixels = photo(45, 60)[0].permute(1, 2, 0).numpy()
+
+    def refined(camera: Camera | None) -> redepth.Refinement:
+        with tiny.small_da3():
+            return redepth.refine(pixels, "smoke", overrides=overrides, device="cpu", camera=camera)
+
+    wide, narrow = (refined(Camera(field_of_view=2 * math.degrees(math.atan(t)))) for t in (0.8, 0.4))
+    assert wide.invariance == narrow.invariance == "metric"
+    assert narrow.initial == pytest.approx(2 * wide.initial, rel=1e-4)
+    assert narrow.depth_m is not None
+    unknown = refined(None)
+    assert unknown.depth_m is None
+    assert unknown.record()["output"]["meaning"].startswith("affine-invariant depth")
+
+
+@needs_da3
+def test_the_estimated_camera_is_used_and_recorded(tmp_path: Path) -> None:
+    folder = tiny.save(tiny.da3("da3-small"), tmp_path / "small")
+    chosen = ["depth_model.name=depth-anything-3-small", f"depth_model.checkpoint={folder}"]
+    overrides = [*chosen, "depth_model.longer_side=56", "optim.steps=1", "optim.members=1"]
+    pixels = photo(45, 60)[0].permute(1, 2, 0).numpy()
+    with tiny.small_da3():
+        result = redepth.refine(pixels, "smoke", overrides=overrides, device="cpu", camera="model")
+    record = result.record()["camera"]
+    assert (record["kind"], record["from"]) == ("pinhole", "depth model")
+    # The angles before the last bias of the tiny network are near 0.8 and 1.1 radians.
+    assert 30 < record["fov"]["vertical"] < 60 < record["fov"]["horizontal"] < 80
