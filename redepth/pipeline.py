@@ -20,6 +20,7 @@ from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Overrides, Preset, load_preset, merged_overrides
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
+from redepth.depth_models.marigold_normals import MARIGOLD, check_frame
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError, InputError, MissingDependencyError, WeightsError, cut, one_line
 from redepth.ground_truth import GroundTruth
@@ -48,9 +49,6 @@ from redepth.refinement import Refinement
 from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
-
-MARIGOLD = "marigold"
-"""In place of a file of normals: a diffusion model estimates them."""
 
 
 class Pipeline:
@@ -144,7 +142,9 @@ class Pipeline:
             data = [*data, plane_data(planes, decoded, max_pixels)]
         if ground_truth is not None:
             ground_truth.check(*decoded.size)
-        self._check_normals(chosen.camera, data)
+        wanted = None if any(isinstance(record, NormalMap) for record in data) else self._normals
+        if wanted is not None:
+            wanted.check_camera(chosen.camera)
         model = self._model_of(decoded, depth)
         pixels = decoded.values
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -152,7 +152,8 @@ class Pipeline:
             (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
-        data, estimated = self._with_normals(pixels, data, seed)
+        if wanted is not None:
+            data = [*data, wanted.estimate(_as_tensor(pixels), seed, self.device)]
         # The depth model may read files of the photo, such as its map.
         with io.pixel_limit(max_pixels):
             outcome = run_with_progress(
@@ -181,30 +182,17 @@ class Pipeline:
             device=str(self.device),
             source=None if decoded.source is None else io.as_text(decoded.source.resolve()),
             # Described anew: the prior's precision may have changed during the run.
-            components=self.components | estimated | {"prior": self.refiner.prior.describe()},
+            components={
+                **self.components,
+                "prior": self.refiner.prior.describe(),
+                "normals": None if wanted is None else wanted.describe(),
+            },
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
             holes=holes,
             camera_origin=chosen.origin,
             metric_fit=_metric_fit(outcome, data),
         )
-
-    def _check_normals(self, camera: Camera | str | None, data: Sequence[PhotoData]) -> None:
-        spherical = isinstance(camera, Camera) and camera.spherical
-        if spherical and self._normals is not None and not _has_normals(data):
-            raise InputError(
-                "panorama: the normals of marigold are those of a flat picture; give a map, or leave out the "
-                "objective normals"
-            )
-
-    def _with_normals(
-        self, pixels: NDArray[np.float32], data: Sequence[PhotoData], seed: int
-    ) -> tuple[Sequence[PhotoData], dict[str, Any]]:
-        """Add the estimated normals where the preset wants some and none are given; and their record."""
-        if self._normals is None or _has_normals(data):
-            return data, {}
-        normals = self._normals.estimate(_as_tensor(pixels), seed, self.device)
-        return [*data, normals], {"normals": self._normals.describe()}
 
     def _model_of(self, photo: DecodedPhoto, depth: ArrayLike | None) -> DepthModel:
         """Return the depth model, after it was told which photo comes next, and its map."""
@@ -318,7 +306,7 @@ def refine(
         anchors = anchor_data(anchors, decoded, max_pixels)
     estimated = isinstance(normals, str) and normals == MARIGOLD
     if estimated:
-        check_estimate(normals_frame)
+        check_frame(normals_frame)
         normals = None
     if normals is not None:
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
@@ -361,12 +349,6 @@ def _with_panorama(
     return SPHERICAL if panorama else camera
 
 
-def check_estimate(frame: NormalsFrame) -> None:
-    """Raise ConfigError if a frame is given with normals that a model estimates: it is known."""
-    if frame != "redepth":
-        raise ConfigError(f"the normals of {MARIGOLD} are in redepth's frame: leave out the frame {frame}")
-
-
 def guided(
     preset: Preset,
     *,
@@ -400,10 +382,6 @@ def guided(
     if estimated_normals:
         overrides.append(f"optim.objectives.normals.source={MARIGOLD}")
     return components.resolve(preset_with(preset, overrides)) if overrides else preset
-
-
-def _has_normals(data: Sequence[PhotoData]) -> bool:
-    return any(isinstance(record, NormalMap) for record in data)
 
 
 def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:

@@ -178,7 +178,7 @@ def estimates_normals(normals: Path | None, frame: NormalsFrame) -> bool:
     Raises:
         ConfigError: a file or folder has that name, or a frame is given, which the model knows.
     """
-    from redepth.pipeline import MARIGOLD, check_estimate
+    from redepth.depth_models.marigold_normals import MARIGOLD, check_frame
 
     if normals is None or str(normals) != MARIGOLD:
         return False
@@ -187,7 +187,7 @@ def estimates_normals(normals: Path | None, frame: NormalsFrame) -> bool:
             f"--normals {MARIGOLD} is the model, and here is a file or folder of that name: give its whole "
             f"path, or set optim.objectives.normals.source={MARIGOLD}"
         )
-    check_estimate(frame)
+    check_frame(frame)
     return True
 
 

@@ -10,10 +10,15 @@ from torch import Tensor
 
 from redepth import checkpoints
 from redepth.depth_models.marigold import FILES
-from redepth.errors import WeightsError
+from redepth.errors import ConfigError, InputError, WeightsError
 from redepth.guidance import NormalMap
+from redepth.literals import NormalsFrame
+from redepth.ops.camera import Camera
 
 PIPELINE = "MarigoldNormalsPipeline"
+
+MARIGOLD = "marigold"
+"""In place of a file of normals: the model estimates them."""
 
 
 @dataclass
@@ -69,6 +74,14 @@ class MarigoldNormals:
             part.eval().requires_grad_(False)
         self._pipeline, self._commit = pipeline, source.commit
 
+    def check_camera(self, camera: Camera | str | None) -> None:
+        """Raise InputError for a panorama: the estimate is one of a flat picture."""
+        if isinstance(camera, Camera) and camera.spherical:
+            raise InputError(
+                "panorama: the normals of marigold are those of a flat picture; give a map, or leave out the "
+                "objective normals"
+            )
+
     def estimate(self, photo: Tensor, seed: int, device: torch.device) -> NormalMap:
         """Return the normals of a photo (1,3,H,W) sRGB [0,1], at the size of the estimate, on the CPU.
 
@@ -94,10 +107,16 @@ class MarigoldNormals:
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision and settings for the run record."""
         return {
-            "source": "marigold",
+            "source": MARIGOLD,
             "checkpoint": self.checkpoint,
             "revision": self.revision,
             "commit": self._commit,
             "steps": self.steps or self._pipeline.config.default_denoising_steps,
             "ensemble": self.ensemble,
         }
+
+
+def check_frame(frame: NormalsFrame) -> None:
+    """Raise ConfigError if a frame is given with normals that the model estimates: it is known."""
+    if frame != "redepth":
+        raise ConfigError(f"the normals of {MARIGOLD} are in redepth's frame: leave out the frame {frame}")
