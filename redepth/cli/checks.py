@@ -52,7 +52,7 @@ EXTRAS = (
     Extra("h5py", "bench", "benchmarks: NYU Depth V2"),
     Extra("skimage", "bench", "benchmarks: the scene motorcycle"),
     Extra("ray", "ray", "several machines (--ray)"),
-    Extra("einops", "da3", "the depth model depth-anything-3-mono"),
+    Extra("einops", "da3", "the depth models depth-anything-3-*"),
     Extra("scipy", "moge", "the depth models moge-1, moge-2 and moge-3"),
     Extra("peft", "vsd", "the score vsd"),
     Extra("triton", "triton", "faster kernels on a GPU", needs="gpu"),
