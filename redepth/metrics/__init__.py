@@ -13,7 +13,7 @@ from redepth.metrics.bootstrap import Interval, bootstrap_interval, paired_diffe
 from redepth.metrics.boundaries import EDGE_RATIOS, boundary_metrics, has_edges
 from redepth.metrics.depth import depth_means, depth_metrics, metrics_of, pooled
 from redepth.metrics.evaluation import Evaluation, evaluate
-from redepth.metrics.left_out import LARGE_SHARE, LeftOut, clip_warnings, known_map
+from redepth.metrics.left_out import LARGE_SHARE, LeftOut, clip_warnings, known_map, runaway_warnings
 from redepth.metrics.no_hits import beyond_gap, stored_no_hits
 from redepth.metrics.normals import NORMAL_ANGLES, normal_metrics
 
@@ -41,6 +41,7 @@ __all__ = [
     "normal_metrics",
     "paired_difference",
     "pooled",
+    "runaway_warnings",
     "stored_no_hits",
     "win_rate",
 ]

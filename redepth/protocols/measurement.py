@@ -27,9 +27,10 @@ from redepth.metrics import (
     metrics_of,
     normal_metrics,
     pooled,
+    runaway_warnings,
 )
 from redepth.ops.geometry import normals_from_depth, resize
-from redepth.protocols.schema import EvaluationProtocol
+from redepth.protocols.schema import EvaluationProtocol, Range
 from redepth.protocols.truth import in_range, in_region, known_truth, sample_label
 
 _AFFINE = {
@@ -56,7 +57,8 @@ class ImageMetrics:
         width: of the picture that was measured.
         unit: of ``rmse`` and ``sq_rel``.
         left_out: what of the ground truth was not measured and why, as `redepth.metrics.LeftOut` counts it.
-        warnings: a line for each large loss among them, and for many clipped depths.
+        warnings: a line for each large loss among them, for many clipped depths, and for depths near infinity
+            that decide ``abs_rel``.
     """
 
     image: str
@@ -175,7 +177,11 @@ def measure(
         width=truth.shape[1],
         unit=sample.unit,
         left_out=known.left_out.record(),
-        warnings=[*known.left_out.warnings(), *clip_warnings(float(aligned.clipped))],
+        warnings=[
+            *known.left_out.warnings(),
+            *clip_warnings(float(aligned.clipped)),
+            *runaway_warnings(aligned.depth, truth, mask),
+        ],
     )
     return Measurement(row, aligned.depth, truth, mask)
 
@@ -201,15 +207,15 @@ def _aligned(
     predicts: Predicts,
     name: str,
 ) -> Aligned:
-    clip_to_range = protocol.alignment.clip == "range"
+    limits = protocol.range if protocol.alignment.clip == "range" else Range()
     return align(
         prediction,
         truth,
         mask,
         method,
         predicts=predicts,
-        near=protocol.range.near if clip_to_range else None,
-        far=protocol.range.far if clip_to_range else None,
+        near=limits.near,
+        far="truth" if protocol.alignment.clip == "moge-clamp" else limits.far,
         trim=protocol.alignment.trim,
         names=[name],
     )

@@ -80,10 +80,11 @@ class Region(_Record):
     """The part of the picture that is measured: rows [top, bottom), columns [left, right).
 
     Attributes:
-        unit: ``pixels``, or ``fraction`` of height and width, rounded down to pixels.
+        unit: ``pixels``, or ``fraction`` of height and width, rounded down to pixels, or
+            ``fraction-nearest``, rounded to the nearest pixel.
     """
 
-    unit: Literal["pixels", "fraction"]
+    unit: Literal["pixels", "fraction", "fraction-nearest"]
     top: Annotated[float, Field(ge=0)]
     bottom: Positive
     left: Annotated[float, Field(ge=0)]
@@ -98,13 +99,14 @@ class Alignment(_Record):
         depth: method for a model that predicts depth.
         trim: share of outliers that each least-squares fit may leave out.
         clip: ``range`` clips aligned depth to the range; ``non-positive`` replaces only values that are not
-            positive or infinite.
+            positive or infinite; ``moge-clamp`` clips to the greatest measured ground truth of the image: an
+            aligned disparity is at least its inverse.
     """
 
     disparity: Method
     depth: Method
     trim: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Literal["range", "non-positive"] = "range"
+    clip: Literal["range", "non-positive", "moge-clamp"] = "range"
 
 
 class EvaluationProtocol(_Record):
