@@ -163,7 +163,8 @@ class EvaluationProtocol(_Record):
             size = f"at {self.resolution.width} x {self.resolution.height}"
         else:
             size = f"at the {'truth' if self.resolution == 'truth' else 'network'}'s size"
-        return f"protocol {self.name}: aligned by {' or '.join(methods)}, {size}"
+        clamped = ", clamped" if self.alignment.clip == "moge-clamp" else ""
+        return f"protocol {self.name}: aligned by {' or '.join(methods)}{clamped}, {size}"
 
     def summary(self) -> dict[str, Any]:
         """Return what a record says of the protocol beside its numbers."""

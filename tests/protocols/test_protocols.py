@@ -740,3 +740,9 @@ def test_data_sets_and_protocols_are_listed() -> None:
     listed = call("list", "protocols")
     for name in protocol_names():
         assert name in listed.out
+
+
+def test_a_protocols_line_says_whether_it_clamps() -> None:
+    found = "aligned by affine-disparity or affine-depth"
+    assert load_protocol("eth3d").line == f"protocol eth3d: {found}, at the truth's size"
+    assert load_protocol("eth3d-clamp").line == f"protocol eth3d-clamp: {found}, clamped, at the truth's size"
