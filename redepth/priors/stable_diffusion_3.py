@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.priors.distillation import StepInputs
-from redepth.priors.latent import LatentDiffusion, TextEmbeddings
+from redepth.priors.latent import LatentDiffusion
 from redepth.priors.schedule import TIMESTEPS
-from redepth.priors.text import TextPart
+from redepth.priors.text import TextEmbeddings, TextPart
 
 T5_TOKENS = 256
 
