@@ -16,10 +16,10 @@ from redepth import checkpoints
 from redepth.contracts import Condition
 from redepth.errors import WeightsError
 from redepth.priors.distillation import StepInputs
-from redepth.priors.latent import TextEmbeddings
 from redepth.priors.light import light_direction
 from redepth.priors.scores import Branch, GuidanceBase
 from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.priors.text import TextEmbeddings
 
 LIGHTS = ("from the front", "from the left", "from the right", "from the top", "from the bottom")
 """Sides that the light comes from, seen from the camera, in the order of `light_index`."""

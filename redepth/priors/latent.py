@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,19 +9,20 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor
 from typing_extensions import Self
 
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
-from redepth.errors import WeightsError, brief
+from redepth.errors import WeightsError
 from redepth.literals import MAX_SEED
 from redepth.priors import cache
 from redepth.priors.distillation import DiffusionPrior, StepInputs
+from redepth.priors.latent_spaces import LatentSpace, TinySpace
+from redepth.priors.pictures import fit_square, scale_gradient
 from redepth.priors.scores import Branch
-from redepth.priors.text import TextEncoders, TextPart, misfit
+from redepth.priors.text import TextEmbeddings, TextEncoders, TextPart, joined, misfit
 from redepth.runtime.fusion import Branches, set_attention
 from redepth.runtime.networks import execute
 
@@ -40,12 +40,6 @@ PIPELINES = {
     "StableDiffusion3Pipeline": "stable-diffusion-3",
 }
 """Pipelines of diffusers, and the prior that reads their checkpoints."""
-
-LATENT_SCALE = 8
-"""Pixels along a side of a latent; the same in all these families."""
-
-TextEmbeddings = dict[str, Tensor]
-"""The text conditions of a denoiser: ``embedding`` (N, tokens, C), in some families ``pooled`` (N, P)."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -103,6 +97,12 @@ class LatentDiffusion(DiffusionPrior):
     """The class of the denoiser in diffusers, and its folder."""
     tiny_vae: ClassVar[str]
     """Hub id of the family's `AutoencoderTiny`."""
+    space: ClassVar[type[LatentSpace]] = LatentSpace
+    """The kind of latents of the family's own VAE."""
+    half: ClassVar[torch.dtype] = torch.float16
+    """The precision of ``dtype: auto`` on CUDA: that of the published weights."""
+    text_widths: ClassVar[tuple[str, ...]] = ("joint_attention_dim", "cross_attention_dim")
+    """Entries of the denoiser's configuration; the first one that is there is the embedding's width."""
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Changes to the checkpoint's configuration for a denoiser of random weights."""
 
@@ -203,16 +203,23 @@ class LatentDiffusion(DiffusionPrior):
         return found
 
     def _load_vae(self, device: torch.device) -> Any:
-        from diffusers import AutoencoderKL, AutoencoderTiny
+        import diffusers
 
-        cls = AutoencoderTiny if self.vae == "tiny" else AutoencoderKL
+        space = TinySpace if self.vae == "tiny" else self.space
+        cls = getattr(diffusers, space.vae_class)
         own = self._vae_source is self._source
         vae = self._model(cls, "vae") if own else self._vae_source.model(cls, None)
-        _check_scale(vae.config, self.checkpoint)
+        self._space = space(vae, self.checkpoint)
         self._vae_dtype = self.vae_precision(vae.config)
-        # The score needs the VAE's encoder alone.
-        del vae.decoder
+        # The score needs the VAE's encoder alone; some count the decoder's layers.
+        vae.decoder = torch.nn.Identity()
         return _frozen(vae, device, self._vae_dtype)
+
+    def precision(self, device: torch.device) -> torch.dtype:
+        """Return the dtype of the frozen model on a device."""
+        if self.dtype == "auto" and device.type == "cuda":
+            return self.half
+        return super().precision(device)
 
     def vae_precision(self, config: Mapping[str, Any]) -> torch.dtype:
         """Return the dtype that the VAE runs in."""
@@ -223,7 +230,7 @@ class LatentDiffusion(DiffusionPrior):
         return int(self._denoiser.config.in_channels)
 
     def _check_channels(self) -> None:
-        reads, makes = self.denoiser_channels(), self._vae.config.latent_channels
+        reads, makes = self.denoiser_channels(), self._space.channels
         if reads != makes:
             raise WeightsError(
                 f"'{self.checkpoint}': its denoiser reads {reads} channels and the VAE makes {makes}: take a "
@@ -247,10 +254,8 @@ class LatentDiffusion(DiffusionPrior):
         tensors = {"photo": image}
         try:
             for branch, texts in self.texts(prompt).items():
-                rows = self._embeddings(texts)
-                tensors[branch] = torch.cat([row["embedding"] for row in rows])
-                if "pooled" in rows[0]:
-                    tensors[f"{branch}.pooled"] = torch.cat([row["pooled"] for row in rows])
+                for name, values in joined(self._embeddings(texts)).items():
+                    tensors[branch if name == "embedding" else f"{branch}.{name}"] = values
         finally:
             if self._encoders is not None:
                 self._encoders.release()
@@ -291,7 +296,15 @@ class LatentDiffusion(DiffusionPrior):
 
     def _misfit(self, row: TextEmbeddings) -> str:
         """Return why an embedding is none for this denoiser, or an empty string."""
-        return misfit(row, self.text_parts, self._denoiser.config, self._text_dtype)
+        config = self._denoiser.config
+        width = next((w for name in self.text_widths if isinstance(w := config.get(name), int)), None)
+        return misfit(row, self.text_conditions, width, self._text_dtype)
+
+    @property
+    def text_conditions(self) -> dict[str, int]:
+        """The names of the text conditions, each with its number of dimensions."""
+        pooled = any(part.encoder == "CLIPTextModelWithProjection" for part in self.text_parts)
+        return {"embedding": 3, "pooled": 2} if pooled else {"embedding": 3}
 
     def text_origin(self) -> tuple[str, ...]:
         """Return everything that an embedding depends on except its text."""
@@ -299,7 +312,7 @@ class LatentDiffusion(DiffusionPrior):
 
         files = [self._variant_of(name) for part in self.text_parts for name in part.files]
         source = self._source.identity(files)
-        kinds = [f"{part.encoder}{part.number}/{part.tokens}" for part in self.text_parts]
+        kinds = [part.identity for part in self.text_parts]
         return (self.family, *kinds, source, str(self._text_dtype), self._device.type, __version__)
 
     def embed_text(self, text: str) -> TextEmbeddings:
@@ -315,11 +328,9 @@ class LatentDiffusion(DiffusionPrior):
     # --- each step ----------------------------------------------------------------------------
 
     def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
-        """Draw posterior and diffusion noise, (batch, C, size/8, size/8)."""
-        side = self.size // LATENT_SCALE
-        shape = (batch, self._vae.config.latent_channels, side, side)
-        posterior = torch.randn(shape, generator=generator)
-        return {"posterior": posterior, "noise": torch.randn(shape, generator=generator)}
+        """Draw the posterior's and the diffusion's noise, (batch, C, H, W) of `LatentSpace`."""
+        shapes = {"posterior": self._space.posterior_shape(self.size), "noise": self._space.shape(self.size)}
+        return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
 
     def network(self) -> torch.nn.Module:
         """Return the denoiser."""
@@ -333,7 +344,12 @@ class LatentDiffusion(DiffusionPrior):
             how = replace(how, channels_last=False)
         set_attention(self._vae.encoder, how.explicit_attention)
         execute(self._denoiser, how, graph=True, branches=self._branches)
+        if any(weights.dim() == 5 for weights in self._vae.encoder.parameters()):
+            # The layout is one of pictures, not of videos.
+            how = replace(how, channels_last=False)
         execute(self._vae.encoder, how)
+        if not self._vae._supports_gradient_checkpointing:
+            return
         if self._how.checkpointing:
             self._vae.enable_gradient_checkpointing()
         else:
@@ -346,7 +362,7 @@ class LatentDiffusion(DiffusionPrior):
         self._vae_dtype = torch.float32
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
-        """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,size/8,size/8), float32."""
+        """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,H,W) of `LatentSpace`, float32."""
         # In half precision the gradient of a mean over the latents underflows inside the VAE, so it passes
         # through it multiplied by their number, and is divided again on the way out.
         scaled = self._vae_dtype == torch.float16 and self.reduction == "mean"
@@ -357,23 +373,13 @@ class LatentDiffusion(DiffusionPrior):
     def encode(self, pictures: Tensor, posterior_noise: Tensor | None) -> Tensor:
         """Fit, pad and encode pictures; without noise to the posterior's mode."""
         square = fit_square(pictures, self.size) * 2 - 1
-        encoded = self._vae.encode(square.to(self._vae_dtype))
-        config = self._vae.config
-        if self.vae == "tiny":
-            latents = encoded.latents.float()
-        else:
-            posterior = encoded.latent_dist
-            latents = posterior.mean.float()
-            if posterior_noise is not None:
-                latents = latents + posterior.std.float() * posterior_noise
-        return (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+        return self._space.encode(square.to(self._vae_dtype), posterior_noise)
 
     def predict(
         self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> dict[Branch, Tensor]:
         """Predict under the prompt of each branch, in one batch."""
-        parts = [self.branch_embeddings(branch, inputs, len(noisy)) for branch in branches]
-        texts = {name: torch.cat([part[name] for part in parts]).to(self._dtype) for name in parts[0]}
+        texts = self.joined_texts([self.branch_embeddings(b, inputs, len(noisy)) for b in branches])
         count = len(branches)
         with self._branches.of(count):
             out = self.denoise(
@@ -384,9 +390,13 @@ class LatentDiffusion(DiffusionPrior):
     def branch_embeddings(self, branch: Branch, inputs: StepInputs, rows: int) -> TextEmbeddings:
         """Return the text conditions of each row in a branch."""
         tensors = inputs.condition.tensors
-        names = {"embedding": branch, "pooled": f"{branch}.pooled"}
+        names = {"embedding": branch} | {name: f"{branch}.{name}" for name in ("pooled", "mask")}
         shared = {k: tensors[name] for k, name in names.items() if name in tensors}
         return {k: v.expand(rows, *v.shape[1:]) for k, v in shared.items()}
+
+    def joined_texts(self, parts: list[TextEmbeddings]) -> TextEmbeddings:
+        """Join the text conditions of all branches, in the denoiser's precision."""
+        return {k: v if k == "mask" else v.to(self._dtype) for k, v in joined(parts).items()}
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, revision, commit, VAE, precision, weights and rule for the run record."""
@@ -406,41 +416,3 @@ class LatentDiffusion(DiffusionPrior):
 def _frozen(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     # diffusers' own `to` warns of modules that have to stay in float32 even where, as here, there are none.
     return torch.nn.Module.to(model.eval().requires_grad_(False), device, dtype)
-
-
-def _check_scale(config: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise WeightsError unless a VAE's latents have a scale, and a shift if there is one."""
-    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
-    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in (scale, shift))
-    if not numbers or not scale:
-        raise WeightsError(
-            f"'{checkpoint}': its VAE's scaling_factor {brief(scale)} and shift_factor {brief(shift)} must "
-            "be numbers, the first one not 0"
-        )
-
-
-class _ScaleGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.factor, None
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Return x, whose gradient is multiplied by a factor on the way back."""
-    return x if factor == 1.0 else _ScaleGradient.apply(x, factor)
-
-
-def fit_square(picture: Tensor, size: int) -> Tensor:
-    """Scale (N,3,H,W) to fit a square (bilinear, corners aligned) and pad with 0, picture in the middle."""
-    height, width = picture.shape[-2:]
-    scale = size / max(height, width)
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    fitted = F.interpolate(picture, size=(h, w), mode="bilinear", align_corners=True)
-    top, left = (size - h) // 2, (size - w) // 2
-    return F.pad(fitted, (left, size - w - left, top, size - h - top))

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from redepth.priors.distillation import Precision, StepInputs
-from redepth.priors.latent import LatentDiffusion, TextEmbeddings
+from redepth.priors.distillation import StepInputs
+from redepth.priors.latent import LatentDiffusion
 from redepth.priors.schedule import TIMESTEPS
-from redepth.priors.text import TextPart
+from redepth.priors.text import TextEmbeddings, TextPart
 
 T5_TOKENS = 256
 
@@ -93,4 +93,5 @@ class StableDiffusion35(StableDiffusion3):
 
     checkpoint: str = "stabilityai/stable-diffusion-3.5-medium"
     t5: bool = True
-    dtype: Precision = "bfloat16"
+
+    half: ClassVar[torch.dtype] = torch.bfloat16
