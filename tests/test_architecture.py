@@ -248,6 +248,7 @@ def test_a_bare_install_imports_every_module() -> None:
     core = {"depth-anything", "dpt", "marigold", "precomputed"}
     core |= {"blinn-phong", "pixel-diffusion", "smoothness", "ic-light"}
     core |= {"stable-diffusion", "stable-diffusion-2.1", "stable-diffusion-xl", "stable-diffusion-3"}
+    core |= {"stable-diffusion-3.5"}
     assert core <= set(built)
 
 

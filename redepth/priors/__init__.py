@@ -26,7 +26,13 @@ REGISTRY.add(
 REGISTRY.add(
     "stable-diffusion-3",
     "redepth.priors.stable_diffusion_3:StableDiffusion3",
-    "latent flow matching, conditioned on a prompt through two or three text encoders: SD 3 and 3.5",
+    "latent flow matching, conditioned on a prompt through two or three text encoders: SD 3",
+    licence="Stability AI Community",
+)
+REGISTRY.add(
+    "stable-diffusion-3.5",
+    "redepth.priors.stable_diffusion_3:StableDiffusion35",
+    "the same with Stable Diffusion 3.5 medium or large, three text encoders, bfloat16",
     licence="Stability AI Community",
 )
 REGISTRY.add(

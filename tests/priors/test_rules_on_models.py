@@ -19,7 +19,7 @@ from redepth.priors.ic_light import ICLight
 from redepth.priors.latent import ARTEFACTS, NEGATIVE
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
-from redepth.priors.stable_diffusion_3 import StableDiffusion3
+from redepth.priors.stable_diffusion_3 import StableDiffusion3, StableDiffusion35
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.checkpoints import SD, tiny
@@ -40,6 +40,7 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "sd 2.1": (StableDiffusion21, {"checkpoint": tiny("sd21")}),
         "xl": (StableDiffusionXL, {"checkpoint": tiny("xl")}),
         "sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3")}),
+        "sd 3.5": (StableDiffusion35, {"checkpoint": tiny("sd35"), "dtype": "float32"}),
         "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
         "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
         "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
@@ -53,7 +54,7 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "random ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "weights": "random"}),
     }[kind]
     options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
-    return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
+    return cls(**{"score": score, **options, **FAST, **SHORT, **more}).load(device)
 
 
 def make_prior(kind: str, score: str, device: torch.device = CPU, **more: Any) -> Any:
@@ -76,6 +77,7 @@ FAMILIES = {
     "xl": ("sds", "csd", "vsd"),
     "sd 3": ("sds", "rfds", "ism", "sds-bridge", "vsd"),
     "sd 3, t5": ("rfds",),
+    "sd 3.5": ("rfds", "flow-sds"),
     "ic-light": ("sds", "csd", "dds"),
     "tiny vae": ("sds", "sdi"),
     "tiny vae, sd 3": ("rfds",),

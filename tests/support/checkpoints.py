@@ -179,7 +179,7 @@ def save_xl(folder: Path) -> None:
     save_index(folder, "StableDiffusionXLPipeline", force_zeros_for_empty_prompt=True)
 
 
-def save_sd3(folder: Path) -> None:
+def save_sd3(folder: Path, **changes: Any) -> None:
     """SD 3's form: a transformer, flow matching, three text encoders, latents of 16 channels."""
     from diffusers import SD3Transformer2DModel
 
@@ -196,10 +196,16 @@ def save_sd3(folder: Path) -> None:
         caption_projection_dim=16,
         pooled_projection_dim=32,
         pos_embed_max_size=16,
+        **changes,
     )
     seed_weights(transformer).save_pretrained(folder / "transformer")
     save_schedule(folder / "scheduler", "FlowMatchEulerDiscreteScheduler")
     save_index(folder, "StableDiffusion3Pipeline")
+
+
+def save_sd35(folder: Path) -> None:
+    """SD 3.5 medium's form: normalised queries and keys, a second attention in its first layers."""
+    save_sd3(folder, qk_norm="rms_norm", dual_attention_layers=(0,))
 
 
 def save_ic_light(folder: Path) -> None:
@@ -340,6 +346,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "sd21": save_sd21,
     "xl": save_xl,
     "sd3": save_sd3,
+    "sd35": save_sd35,
     "ic-light": save_ic_light,
     "tiny-vae": save_tiny_vae,
     "tiny-vae-16": lambda folder: save_tiny_vae(folder, 16),

@@ -220,7 +220,7 @@ def refiner_on(prior: Any = None, renderer: Any = None, **optim: Any) -> Refiner
     return refiner
 
 
-PRIORS = ["latent", "sd 2.1", "xl", "sd 3", "sd 3, t5", "ic-light", "tiny vae", "random"]
+PRIORS = ["latent", "sd 2.1", "xl", "sd 3", "sd 3.5", "sd 3, t5", "ic-light", "tiny vae", "random"]
 PIXEL_PRIORS = ["pixel", "pixel, unconditional", "ddpm"]
 
 
