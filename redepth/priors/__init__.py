@@ -36,6 +36,30 @@ REGISTRY.add(
     licence="Stability AI Community",
 )
 REGISTRY.add(
+    "flux2-klein",
+    "redepth.priors.flux2_klein:Flux2Klein",
+    "latent flow matching, conditioned on a prompt through a language model: FLUX.2 [klein] base",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "z-image",
+    "redepth.priors.z_image:ZImage",
+    "latent flow matching, conditioned on a prompt through a language model: Z-Image",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "qwen-image",
+    "redepth.priors.qwen_image:QwenImage",
+    "latent flow matching, conditioned on a prompt through a language model: Qwen-Image",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "qwen-image-edit",
+    "redepth.priors.qwen_image_edit:QwenImageEdit",
+    "the same, conditioned on the photo as well: Qwen-Image-Edit",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
     "ic-light",
     "redepth.priors.ic_light:ICLight",
     "re-lighting, conditioned on the photo's latents and the light in words: IC-Light on SD 1.5",

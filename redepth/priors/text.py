@@ -15,6 +15,9 @@ from redepth.errors import InputError
 Component = Callable[..., Any]
 """Loads one component of a pipeline: (loader, class, subfolder, options)."""
 
+Inputs = dict[str, Tensor]
+"""Inputs of a text encoder by name, one row: ``input_ids``, ``attention_mask`` and others."""
+
 TextEmbeddings = dict[str, Tensor]
 """The text conditions of a denoiser: ``embedding`` (N, tokens, C), in some families ``pooled`` (N, P) and
 ``mask`` (N, tokens), which is 0 at padding."""
@@ -29,6 +32,12 @@ TOKENIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Qwen2_5_VLForConditionalGeneration": ("Qwen2TokenizerFast", BPE),
 }
 """Class of a text encoder in transformers -> the class of its tokenizer, and the files of its vocabulary."""
+
+CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+"""Template of a chat with Qwen3: the published one, for one message of the user."""
+
+NO_THOUGHTS = "<think>\n\n</think>\n\n"
+"""The beginning of an answer without thoughts; a part of the same template."""
 
 
 @dataclass(frozen=True)
@@ -111,20 +120,24 @@ class TextEncoders:
             self._parts.append((part, reader, encoder))
 
     @torch.no_grad()
-    def read(self, text: str, device: torch.device, **more: Tensor) -> list[Reading]:
+    def read(
+        self, text: str, device: torch.device, add: Callable[[Inputs, Any], Inputs] | None = None
+    ) -> list[Reading]:
         """Return what each encoder makes of a text.
 
         Args:
             text: the prompt.
             device: that the encoders run on.
-            more: further inputs of the encoders.
+            add: completes the inputs of an encoder, (inputs, encoder's configuration).
 
         Raises:
             InputError: if one of them cannot read a text of this length.
         """
         readings = []
         for part, tokenizer, encoder in self._parts:
-            inputs = {**_tokens(part, tokenizer, text), **more}
+            inputs = _tokens(part, tokenizer, text)
+            if add is not None:
+                inputs = add(inputs, encoder.config)
             inputs = {name: values.to(device) for name, values in inputs.items()}
             mask = inputs["attention_mask"] if part.masked else inputs.pop("attention_mask")
             output = encoder.to(device)(**inputs, output_hidden_states=True)
@@ -139,7 +152,7 @@ class TextEncoders:
             encoder.to("cpu")
 
 
-def _tokens(part: TextPart, tokenizer: Any, text: str) -> dict[str, Tensor]:
+def _tokens(part: TextPart, tokenizer: Any, text: str) -> Inputs:
     """Return ``input_ids`` and ``attention_mask`` (1, tokens) of a text in its template."""
     limit = part.tokens or tokenizer.model_max_length
     # Not `format`: the text may hold braces.

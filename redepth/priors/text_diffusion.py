@@ -37,8 +37,15 @@ PIPELINES = {
     "StableDiffusionPipeline": "stable-diffusion",
     "StableDiffusionXLPipeline": "stable-diffusion-xl",
     "StableDiffusion3Pipeline": "stable-diffusion-3",
+    "Flux2KleinPipeline": "flux2-klein",
+    "ZImagePipeline": "z-image",
+    "QwenImagePipeline": "qwen-image",
+    "QwenImageEditPipeline": "qwen-image-edit",
 }
 """Pipelines of diffusers, and the prior that reads their checkpoints."""
+
+UNREAD = frozenset({"FluxPipeline", "Flux2Pipeline", "QwenImageEditPlusPipeline", "QwenImageLayeredPipeline"})
+"""Pipelines of the same model classes, which guide or prompt them in another way."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -90,6 +97,8 @@ class TextDiffusion(DiffusionPrior):
     """The precision of ``dtype: auto`` on CUDA: that of the published weights."""
     text_widths: ClassVar[tuple[str, ...]] = ("joint_attention_dim", "cross_attention_dim")
     """Entries of the denoiser's configuration; the first one that is there is the embedding's width."""
+    more_files: ClassVar[tuple[str, ...]] = ()
+    """Files of the checkpoint that are read besides the models, tokenizers and the scheduler."""
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Changes to the checkpoint's configuration for a denoiser of random weights."""
 
@@ -197,7 +206,8 @@ class TextDiffusion(DiffusionPrior):
     def files(self) -> list[str]:
         """Return the names of the checkpoint's files."""
         text = [name for part in self.text_parts for name in part.files]
-        names = [f"{self.denoiser[1]}/config.json", "scheduler/scheduler_config.json", *text]
+        small = f"{self.denoiser[1]}/config.json", "scheduler/scheduler_config.json"
+        names = [*small, *text, *self.more_files]
         if self.weights == "trained":
             names.append(f"{self.denoiser[1]}/diffusion_pytorch_model.safetensors")
         return names
@@ -221,6 +231,9 @@ class TextDiffusion(DiffusionPrior):
             return {}
         found = self._source.json("model_index.json")
         name = str(found.get("_class_name"))
+        if name in UNREAD:
+            own = next(pipeline for pipeline, family in PIPELINES.items() if family == self.family)
+            raise WeightsError(f"'{self.checkpoint}' is a {name}, which no prior reads: take a {own}")
         if (family := PIPELINES.get(name, self.family)) != self.family:
             raise WeightsError(f"'{self.checkpoint}' is a {name}: take prior.name={family}")
         return found
@@ -311,13 +324,17 @@ class TextDiffusion(DiffusionPrior):
 
     def embed_text(self, text: str) -> TextEmbeddings:
         """Embed a text by the text encoders, one row."""
+        return self.embed(self.text_encoders().read(text, self._device))
+
+    def text_encoders(self) -> TextEncoders:
+        """Return the text encoders, loaded when they are first needed."""
         if self._encoders is None:
 
             def model(cls: Any, subfolder: str) -> Any:
                 return self._model(cls, subfolder, dtype=self._text_dtype).eval().requires_grad_(False)
 
             self._encoders = TextEncoders(self.text_parts, self._source.load, model)
-        return self.embed(self._encoders.read(text, self._device))
+        return self._encoders
 
     # --- each step ----------------------------------------------------------------------------
 

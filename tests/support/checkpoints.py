@@ -363,7 +363,9 @@ def tiny(name: str) -> Path:
     """Return the folder of a tiny checkpoint, made at its first use; a test that changes it copies it."""
     folder = Path(_HOME.name) / name
     if not folder.is_dir():
-        MAKERS[name](folder)
+        from tests.support import flow_checkpoints
+
+        (MAKERS | flow_checkpoints.MAKERS)[name](folder)
     return folder
 
 
