@@ -253,9 +253,12 @@ def build(preset: Preset, device: torch.device) -> Components:
         for name, term in preset.optim.objectives.items()
     }
     captioner = captioner_of(preset, device)
-    for component in (depth_model, renderer, prior, *(term for _, term in weighted.values()), captioner):
+    parts = (depth_model, renderer, prior, *(term for _, term in weighted.values()), captioner)
+    # Before weights are looked for, which may ask the hub.
+    for component in parts:
         if isinstance(component, NeedsDevice):
             component.check_device(device)
+    for component in parts:
         if isinstance(component, HasNeeds):
             component.ensure_available()
     return Components(preset, depth_model, renderer, prior, weighted, captioner)

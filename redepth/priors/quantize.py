@@ -105,9 +105,9 @@ def stored(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     .. math:: w \approx 2^k q, \qquad k = \lceil \log_2 (\max |w| / 448) \rceil
 
-    A power of 2 multiplies without rounding, so that the error is that of float8 alone: at most 1 part in 16
-    of a weight, and 2^-18 of the largest in its row. Without a scale, weights below 2^-6 have fewer digits;
-    most of a large model's are.
+    A power of 2 multiplies without rounding (in float16 down to its smallest numbers), so that the error is
+    that of float8 alone: at most 1 part in 16 of a weight, and 2^-18 of the largest in its row. Without a
+    scale, weights below 2^-6 have fewer digits; most of a large model's are.
 
     Args:
         weight: (rows, ...).

@@ -16,7 +16,9 @@ from redepth.errors import ConfigError, MissingDependencyError, WeightsError
 from redepth.optim.outcome import Outcome
 from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.ic_light import ICLight
+from redepth.priors.pixart import PixArtSigma
 from redepth.priors.pixel_diffusion import PixelDiffusion
+from redepth.priors.prx import PRXPixel
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
 from redepth.priors.stable_diffusion_3 import StableDiffusion3, StableDiffusion35
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
@@ -41,6 +43,8 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "xl": (StableDiffusionXL, {"checkpoint": tiny("xl")}),
         "sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3")}),
         "sd 3.5": (StableDiffusion35, {"checkpoint": tiny("sd35")}),
+        "pixart": (PixArtSigma, {"checkpoint": tiny("pixart")}),
+        "prx-pixel": (PRXPixel, {"checkpoint": tiny("prx-pixel")}),
         "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
         "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
         "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
@@ -78,6 +82,8 @@ FAMILIES = {
     "sd 3": ("sds", "rfds", "ism", "sds-bridge", "vsd"),
     "sd 3, t5": ("rfds",),
     "sd 3.5": ("rfds", "flow-sds"),
+    "pixart": ("sds", "csd", "dds", "vsd"),
+    "prx-pixel": ("sds", "rfds", "flow-sds", "nfsd", "sdi", "vsd"),
     "ic-light": ("sds", "csd", "dds"),
     "tiny vae": ("sds", "sdi"),
     "tiny vae, sd 3": ("rfds",),
