@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.metadata
 import re
 import sys
 from typing import Any
@@ -41,9 +42,11 @@ def test_weights_come_back_with_the_error_of_float8(size: float, dtype: torch.dt
     found = widened(small, scale, dtype)
     assert found.dtype is dtype
     largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
-    assert bool(((found.float() - weight).abs() <= weight.abs() / 16 + largest * 2**-18).all())
+    least = 2**-25 if dtype is torch.float16 else 0.0
+    bound = weight.abs() / 16 + largest * 2**-18 + least
+    assert bool(((found.float() - weight).abs() <= bound).all())
     # Powers of 2 multiply without rounding: all dtypes give the same.
-    assert torch.equal(found.float(), small.float() * scale)
+    assert torch.allclose(found.float(), small.float() * scale, rtol=0, atol=least)
 
 
 def test_rows_are_scaled_and_small_weights_keep_their_digits() -> None:
@@ -220,14 +223,13 @@ def test_the_librarys_weights_become_no_graph_and_are_not_compiled() -> None:
 
 def test_the_options_of_the_library_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantize, "check_packages", lambda *_: None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.46.0")
     from diffusers import BitsAndBytesConfig
 
     assert quantize.loading_options("none", torch.float16, CUDA) == {}
     assert quantize.loading_options("fp8-storage", torch.float16, CUDA) == {}
-    try:
-        eight, four = (quantize.loading_options(f, torch.bfloat16, CUDA) for f in ("int8", "nf4"))  # type: ignore[arg-type]
-    except ImportError:  # the library looks for the package
-        pytest.skip("needs bitsandbytes")
+    eight = quantize.loading_options("int8", torch.bfloat16, CUDA)
+    four = quantize.loading_options("nf4", torch.bfloat16, CUDA)
     assert isinstance(eight["quantization_config"], BitsAndBytesConfig)
     assert eight["quantization_config"].load_in_8bit
     assert four["quantization_config"].bnb_4bit_quant_type == "nf4"
