@@ -141,7 +141,7 @@ def save_z_image(folder: Path) -> None:
         axes_dims=[4, 2, 2],
         axes_lens=[1024, 64, 64],
     )
-    seed_weights(transformer, scale=0.2).save_pretrained(folder / "transformer")
+    seed_weights(transformer, scale=0.1).save_pretrained(folder / "transformer")
     classes = {"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL"}
     save_parts(folder, "ZImagePipeline", "Qwen3ForCausalLM", classes)
 
