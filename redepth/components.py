@@ -20,7 +20,7 @@ from pydantic import AfterValidator
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.config.calibration import same_runs
-from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer, UsesCamera
+from redepth.contracts import DepthModel, HasNeeds, NeedsDevice, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
 from redepth.errors import ConfigError, RedepthError, brief, nearest
 from redepth.exports import check_packages
@@ -254,6 +254,8 @@ def build(preset: Preset, device: torch.device) -> Components:
     }
     captioner = captioner_of(preset, device)
     for component in (depth_model, renderer, prior, *(term for _, term in weighted.values()), captioner):
+        if isinstance(component, NeedsDevice):
+            component.check_device(device)
         if isinstance(component, HasNeeds):
             component.ensure_available()
     return Components(preset, depth_model, renderer, prior, weighted, captioner)

@@ -142,7 +142,7 @@ def store_in_fp8(network: nn.Module) -> None:
         weight, scale = stored(layer.weight)
         layer.weight = nn.Parameter(weight, requires_grad=False)
         layer.register_buffer("scale", scale, persistent=False)
-        layer.__class__ = _STORED[type(layer)]
+        layer.__class__ = _STORED[type(layer)]  # type: ignore[assignment]
 
 
 def widen(network: nn.Module) -> None:

@@ -211,8 +211,8 @@ def rfds(velocity: Tensor, path: Tensor) -> Tensor:
 
     Half the gradient of the squared distance between the predicted velocity and the one of the straight path
     from x to the noise; the model's Jacobian is left out. Source: Yang et al., arXiv 2406.03293, equation 8.
-    The same as the vector field distillation sampling of FlowDreamer (Li et al., arXiv 2408.05008) and as what
-    others call SDS with a velocity: the score `flow-sds` is this one.
+    FlowDreamer (Li et al., arXiv 2408.05008) calls the same gradient vector field distillation sampling, and
+    others SDS with a velocity: the score ``flow-sds`` is this one.
 
     For a model that predicts velocities, `sds` is 1 - sigma times this gradient, and `sds_x0` sigma times it.
 

@@ -17,13 +17,13 @@ from redepth.optim.outcome import Outcome
 from redepth.priors.distillation import DiffusionPrior, StepInputs
 from redepth.priors.flux2_klein import Flux2Klein
 from redepth.priors.ic_light import ICLight
-from redepth.priors.latent import ARTEFACTS, NEGATIVE
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.qwen_image import QwenImage
 from redepth.priors.qwen_image_edit import QwenImageEdit
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
 from redepth.priors.stable_diffusion_3 import StableDiffusion3, StableDiffusion35
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
+from redepth.priors.text_diffusion import ARTEFACTS, NEGATIVE
 from redepth.priors.z_image import ZImage
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.checkpoints import SD, tiny
@@ -44,7 +44,7 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "sd 2.1": (StableDiffusion21, {"checkpoint": tiny("sd21")}),
         "xl": (StableDiffusionXL, {"checkpoint": tiny("xl")}),
         "sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3")}),
-        "sd 3.5": (StableDiffusion35, {"checkpoint": tiny("sd35"), "dtype": "float32"}),
+        "sd 3.5": (StableDiffusion35, {"checkpoint": tiny("sd35")}),
         "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
         "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
         "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),

@@ -126,7 +126,7 @@ def test_sd3_is_told_and_predicts_what_the_pipeline_does(name: str, t5: bool) ->
     without = {} if t5 else {"text_encoder_3": None, "tokenizer_3": None}
     pipe = pipeline("StableDiffusion3Pipeline", name, **without)
     call, output = first_call(pipe, pipe.transformer, prompt="a tiger", num_inference_steps=2)
-    prior = sd3(t5=t5) if name == "sd3" else sd35(t5=t5, dtype="float32")
+    prior = sd3(t5=t5) if name == "sd3" else sd35(t5=t5)
     # The pipeline's first time is 1000, and t counts from 0.
     time = call["timestep"].tolist()
     assert time == [1000.0, 1000.0]
@@ -141,7 +141,9 @@ def test_sd3_is_told_and_predicts_what_the_pipeline_does(name: str, t5: bool) ->
 
 def test_sd35_has_its_defaults_and_its_own_layers() -> None:
     prior = sd35()
-    assert (prior.t5, prior.dtype, prior._denoiser.dtype) == (True, "bfloat16", torch.bfloat16)
+    assert StableDiffusion35().t5
+    assert prior.precision(torch.device("cuda")) is torch.bfloat16
+    assert prior.precision(CPU) is torch.float32
     assert [block.attn2 is not None for block in prior._denoiser.transformer_blocks] == [True, False]
     assert [part.encoder for part in prior.text_parts][2] == "T5EncoderModel"
 
