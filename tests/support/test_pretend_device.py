@@ -221,20 +221,23 @@ def refiner_on(prior: Any = None, renderer: Any = None, **optim: Any) -> Refiner
 
 
 PRIORS = ["latent", "sd 2.1", "xl", "sd 3", "sd 3.5", "sd 3, t5", "ic-light", "tiny vae", "random"]
+PRIORS += ["klein", "z-image", "qwen-image", "qwen-image-edit"]
 PIXEL_PRIORS = ["pixel", "pixel, unconditional", "ddpm"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*PRIORS, *PIXEL_PRIORS])
 def test_every_prior_takes_a_step_without_waiting(kind: str, gpu: PretendedGPU) -> None:
-    """In float16, to which ``dtype: auto`` resolves on a GPU."""
+    """In half precision, to which ``dtype: auto`` resolves on a GPU."""
     prior = make_prior(kind, "sds", GPU)
-    assert prior.describe()["dtype"] == "float16"
+    published_in_bfloat16 = {"sd 3.5", "klein", "z-image", "qwen-image", "qwen-image-edit"}
+    assert prior.describe()["dtype"] == ("bfloat16" if kind in published_in_bfloat16 else "float16")
     take_steps(gpu, refiner_on(prior))
 
 
 RULE_CASES = [("pixel", score) for score in PIXEL]
 RULE_CASES += [("latent", score) for score in LATENT if score not in PIXEL] + [("sd 3", "rfds")]
+RULE_CASES += [("klein", "rfds"), ("z-image", "nfsd"), ("qwen-image", "nfsd"), ("qwen-image-edit", "dds")]
 
 
 @pytest.mark.slow
