@@ -60,6 +60,18 @@ REGISTRY.add(
     licence="Apache-2.0",
 )
 REGISTRY.add(
+    "pixart-sigma",
+    "redepth.priors.pixart:PixArtSigma",
+    "latent, conditioned on a prompt through T5: PixArt-Sigma, which predicts noise",
+    licence="CreativeML OpenRAIL++-M",
+)
+REGISTRY.add(
+    "prx-pixel",
+    "redepth.priors.prx:PRXPixel",
+    "flow matching of pixels without a VAE, conditioned on a prompt through a language model: PRXPixel",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
     "ic-light",
     "redepth.priors.ic_light:ICLight",
     "re-lighting, conditioned on the photo's latents and the light in words: IC-Light on SD 1.5",

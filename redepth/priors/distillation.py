@@ -24,11 +24,12 @@ from redepth.runtime.networks import execute, release_graphs
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-TEXT_PRIORS = (
-    "stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, stable-diffusion-3, stable-diffusion-3.5, "
-    "ic-light"
+FLOW_PRIORS = (
+    "stable-diffusion-3, stable-diffusion-3.5, flux2-klein, z-image, qwen-image, qwen-image-edit, prx-pixel"
 )
-FLOW_PRIORS = "stable-diffusion-3, stable-diffusion-3.5"
+TEXT_PRIORS = (
+    f"stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, {FLOW_PRIORS}, pixart-sigma, ic-light"
+)
 
 
 @dataclass(frozen=True)

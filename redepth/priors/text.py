@@ -27,6 +27,7 @@ TOKENIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CLIPTextModel": ("CLIPTokenizer", BPE),
     "CLIPTextModelWithProjection": ("CLIPTokenizer", BPE),
     "T5EncoderModel": ("T5TokenizerFast", ("spiece.model",)),
+    "Qwen3VLTextModel": ("Qwen2TokenizerFast", BPE),
     "Qwen3Model": ("Qwen2TokenizerFast", BPE),
     "Qwen2_5_VLForConditionalGeneration": ("Qwen2TokenizerFast", BPE),
 }

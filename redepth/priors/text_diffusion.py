@@ -37,6 +37,9 @@ PIPELINES = {
     "StableDiffusionPipeline": "stable-diffusion",
     "StableDiffusionXLPipeline": "stable-diffusion-xl",
     "StableDiffusion3Pipeline": "stable-diffusion-3",
+    "PixArtSigmaPipeline": "pixart-sigma",
+    "PixArtAlphaPipeline": "pixart-sigma",
+    "PRXPixelPipeline": "prx-pixel",
     "Flux2KleinPipeline": "flux2-klein",
     "ZImagePipeline": "z-image",
     "QwenImagePipeline": "qwen-image",
@@ -44,7 +47,15 @@ PIPELINES = {
 }
 """Pipelines of diffusers, and the prior that reads their checkpoints."""
 
-UNREAD = frozenset({"FluxPipeline", "Flux2Pipeline", "QwenImageEditPlusPipeline", "QwenImageLayeredPipeline"})
+UNREAD = frozenset(
+    {
+        "FluxPipeline",
+        "Flux2Pipeline",
+        "QwenImageEditPlusPipeline",
+        "QwenImageLayeredPipeline",
+        "PRXPipeline",
+    }
+)
 """Pipelines of the same model classes, which guide or prompt them in another way."""
 
 
@@ -140,7 +151,7 @@ class TextDiffusion(DiffusionPrior):
     def ensure_available(self) -> None:
         """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""
         self.check_packages()
-        self._locate()
+        self.check_source(self._locate()[0])
 
     def load(self, device: torch.device) -> Self:
         """Load denoiser and schedule, frozen and in eval mode; text encoders when they are needed.
@@ -162,6 +173,7 @@ class TextDiffusion(DiffusionPrior):
         self._encoders: TextEncoders | None = None
         self._sources = self._locate()
         self._source = self._sources[0]
+        self.check_source(self._source)
         self._pipeline = self._read_pipeline()
         # The schedule comes first: it is small, and not every rule works with every one.
         self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
@@ -187,6 +199,9 @@ class TextDiffusion(DiffusionPrior):
         super().check_packages()
         quantize.check_packages(self.quantize)
 
+    def check_source(self, source: checkpoints.Source) -> None:
+        """Raise MissingDependencyError if the checkpoint is in a form that needs a missing package."""
+
     def check_device(self, device: torch.device) -> None:
         """Raise ConfigError if the device cannot run the quantised weights."""
         quantize.check_device(self.quantize, device)
@@ -194,9 +209,14 @@ class TextDiffusion(DiffusionPrior):
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
         """Return the denoiser on the CPU, or quantised on the device; one of random weights is in float32."""
         if self.weights == "random":
-            return self._source.random_model(cls, self.denoiser[1], self.random_seed, self.changes)
+            return self.denoiser_source.random_model(cls, self.denoiser[1], self.random_seed, self.changes)
         options = quantize.loading_options(self.quantize, dtype, self._device)
-        return self._model(cls, self.denoiser[1], torch_dtype=dtype, **options)
+        return self._model(cls, self.denoiser[1], self.denoiser_source, torch_dtype=dtype, **options)
+
+    @property
+    def denoiser_source(self) -> checkpoints.Source:
+        """The source of the denoiser."""
+        return self._source
 
     def _scheduler_class(self) -> Any:
         from diffusers import DDIMScheduler
@@ -244,11 +264,11 @@ class TextDiffusion(DiffusionPrior):
             return self.half
         return super().precision(device)
 
-    def _model(self, cls: Any, folder: str, **options: Any) -> Any:
-        """Load a model of the pipeline, in the chosen variant."""
+    def _model(self, cls: Any, folder: str, source: checkpoints.Source | None = None, **options: Any) -> Any:
+        """Load a model of the pipeline, or of another source, in the chosen variant."""
         if self.variant:
             options["variant"] = self.variant
-        return self._source.model(cls, folder, **options)
+        return (source or self._source).model(cls, folder, **options)
 
     # --- once per photo -----------------------------------------------------------------------
 

@@ -179,9 +179,37 @@ def save_qwen_image(folder: Path, pipeline: str = "QwenImagePipeline", **changes
     save_parts(folder, pipeline, "Qwen2_5_VLForConditionalGeneration", classes)
 
 
+def save_prx_pixel(folder: Path) -> None:
+    """PRXPixel's form: a transformer of pixels, the language model of Qwen3-VL."""
+    from diffusers import PRXTransformer2DModel
+    from transformers import Qwen3VLTextConfig, Qwen3VLTextModel
+
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    config = Qwen3VLTextConfig(**TEXT, **TOKEN_IDS, num_hidden_layers=2, head_dim=8, rope_parameters=rope)
+    seed_weights(Qwen3VLTextModel(config), scale=0.2).save_pretrained(folder / "text_encoder")
+    save_tokenizer(folder / "tokenizer")
+    transformer = PRXTransformer2DModel(
+        in_channels=3,
+        patch_size=16,
+        context_in_dim=16,
+        hidden_size=16,
+        mlp_ratio=2.0,
+        num_heads=2,
+        depth=2,
+        axes_dim=[4, 4],
+        bottleneck_size=12,
+        resolution_embeds=True,
+    )
+    seed_weights(transformer, scale=0.2).save_pretrained(folder / "transformer")
+    more = {"default_sample_size": 1024, "prompt_max_tokens": 256, "noise_scale": 2.0}
+    classes = {"transformer": "PRXTransformer2DModel"}
+    save_parts(folder, "PRXPixelPipeline", "Qwen3VLTextModel", classes, **more)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "klein": save_klein,
     "z-image": save_z_image,
     "qwen-image": save_qwen_image,
+    "prx-pixel": save_prx_pixel,
     "qwen-image-edit": lambda folder: save_qwen_image(folder, "QwenImageEditPipeline"),
 }
