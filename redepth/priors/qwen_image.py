@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,8 +25,8 @@ class QwenImage(FlowTransformer):
     """Qwen-Image checkpoints through diffusers: 16 channels of a video VAE in patches, normalised.
 
     The text is the last hidden states of the language model in Qwen2.5-VL, which is asked to describe the
-    picture; those of the system's 34 tokens are left out. In a batch of different lengths the shorter texts
-    are masked. The transformer's time is sigma. An empty prompt is a space, as in the published examples.
+    picture; those of the system's 34 tokens are left out. The transformer's time is sigma. An empty prompt is
+    a space, as in the published examples.
 
     The published sampler also scales the guided prediction to the length of the conditional one. Score rules
     take the predictions as they are.
@@ -67,13 +68,27 @@ class QwenImage(FlowTransformer):
         """Return the last hidden states after the system's part."""
         return {"embedding": outputs[0].hidden_states[-1][:, self.system_tokens :]}
 
+    def predict(
+        self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        """Predict under the prompt of each branch, in one batch for each length of a text.
+
+        A batch of different lengths would need a mask, with which attention is slower.
+        """
+        lengths: dict[int, list[Branch]] = {}
+        for branch in branches:
+            lengths.setdefault(inputs.condition.tensors[branch].shape[1], []).append(branch)
+        found: dict[Branch, Tensor] = {}
+        for alike in lengths.values():
+            found |= super().predict(noisy, timestep, inputs, alike)
+        return {branch: found[branch] for branch in branches}
+
     def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
         """Run the transformer."""
         pictures, side = self.pictures(noisy, inputs), noisy.shape[-1]
         out = self._denoiser(
             hidden_states=torch.cat([to_tokens(latents) for latents in pictures], dim=1),
             encoder_hidden_states=texts["embedding"],
-            encoder_hidden_states_mask=texts.get("mask"),
             timestep=self.sigma(timestep),
             img_shapes=[[(1, *latents.shape[2:]) for latents in pictures]] * len(noisy),
         ).sample

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.errors import InputError
@@ -194,15 +193,5 @@ def misfit(
 
 
 def joined(parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
-    """Join rows of text conditions; shorter texts are padded with zeros, and a mask tells which."""
-    lengths = [part["embedding"].shape[1] for part in parts]
-    longest = max(lengths)
-    if min(lengths) < longest:
-        parts = [_padded(part, longest - length) for part, length in zip(parts, lengths, strict=True)]
+    """Join rows of text conditions, of texts of one length."""
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _padded(part: TextEmbeddings, tokens: int) -> TextEmbeddings:
-    embedding = part["embedding"]
-    mask = part.get("mask", torch.ones(embedding.shape[:2], dtype=torch.bool, device=embedding.device))
-    return part | {"embedding": F.pad(embedding, (0, 0, 0, tokens)), "mask": F.pad(mask, (0, tokens))}

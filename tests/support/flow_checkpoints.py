@@ -141,7 +141,7 @@ def save_z_image(folder: Path) -> None:
         axes_dims=[4, 2, 2],
         axes_lens=[1024, 64, 64],
     )
-    seed_weights(transformer, scale=0.2).save_pretrained(folder / "transformer")
+    seed_weights(transformer, scale=0.1).save_pretrained(folder / "transformer")
     classes = {"transformer": "ZImageTransformer2DModel", "vae": "AutoencoderKL"}
     save_parts(folder, "ZImagePipeline", "Qwen3ForCausalLM", classes)
 
@@ -158,7 +158,12 @@ def save_qwen_image(folder: Path, pipeline: str = "QwenImagePipeline", **changes
         latents_mean=[0.5, -0.25, 0.0, 1.0],
         latents_std=[2.0, 0.5, 1.0, 1.5],
     )
-    seed_weights(vae).save_pretrained(folder / "vae")
+    seed_weights(vae)
+    for name, parameter in vae.named_parameters():
+        if name.endswith("gamma"):
+            # Scales of normalisations, which have other names here.
+            parameter.data += 1
+    vae.save_pretrained(folder / "vae")
     transformer = QwenImageTransformer2DModel(
         in_channels=16,
         out_channels=4,
