@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from redepth.priors.qwen_image_edit import QwenImageEdit, photo_inputs
 from redepth.priors.scores import RULES, guide
 from redepth.priors.z_image import ZImage
 from redepth.registry import options_schema
-from tests.support.checkpoints import copy_of, tiny, to_shards
+from tests.support.checkpoints import copy_of, tiny, to_cache, to_shards
 from tests.support.helpers import CPU, photo, relative_error, seeded
 
 BOUND = 1e-5
@@ -353,17 +354,60 @@ def test_random_weights_are_seeded_and_the_way_into_the_latents_is_the_trained_o
     assert first.describe()["weights"] == "random"
 
 
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
 @pytest.mark.parametrize("name", FAMILIES)
-def test_its_weights_may_be_in_shards(name: str, tmp_path: Path) -> None:
-    """As the published ones are, of the transformer and of the text encoder."""
+def test_its_weights_may_be_in_shards(
+    name: str, tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the published ones are, of the transformer and of the text encoder; in a folder and from the hub."""
     folder = copy_of(name, tmp_path)
     to_shards(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     to_shards(folder / "text_encoder" / "model.safetensors")
-    scores = [relit_score(loaded(name, where), photo(seed=1)).detach() for where in (None, folder)]
-    assert torch.equal(*scores)
+    to_cache(folder, hub_cache, "owner/shards")
+    scores = []
+    for number, where in enumerate((str(tiny(name)), str(folder), "owner/shards")):
+        monkeypatch.setenv("REDEPTH_CACHE", str(tmp_path / f"embeddings {number}"))
+        prior = FAMILIES[name](checkpoint=where, size=SIZE).load(CPU)
+        scores.append(relit_score(prior, photo(seed=1)).detach())
+    assert torch.equal(scores[0], scores[1])
+    assert torch.equal(scores[0], scores[2])
     next((folder / "transformer").glob("*-00002-of-00002.safetensors")).unlink()
     with pytest.raises(WeightsError, match=r"has no transformer/.*-00002-of-00002\.safetensors"):
         FAMILIES[name](checkpoint=str(folder)).ensure_available()
+
+
+def test_a_tokenizer_of_vocabulary_and_merges_is_whole(tmp_path: Path) -> None:
+    """Some published checkpoints have those in place of tokenizer.json."""
+    folder = copy_of("klein", tmp_path)
+    own = folder / "tokenizer"
+    whole = json.loads((own / "tokenizer.json").read_text())
+    (own / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (own / "merges.txt").write_text("#version: 0.2\n")
+    settings = json.loads((own / "tokenizer_config.json").read_text())
+    added = {str(token.pop("id")): token for token in whole["added_tokens"]}
+    (own / "tokenizer_config.json").write_text(json.dumps(settings | {"added_tokens_decoder": added}))
+    (own / "tokenizer.json").unlink()
+    found, expected = (loaded("klein", where).embed_text("a tiger") for where in (folder, None))
+    assert torch.equal(found["embedding"], expected["embedding"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_with_weights_in_float8_the_score_points_the_same_way(name: str) -> None:
+    def gradient(**options: Any) -> Tensor:
+        picture = photo(seed=1).requires_grad_()
+        relit_score(loaded(name, **options), picture).sum().backward()
+        return picture.grad.flatten()
+
+    stored, full = gradient(quantize="fp8-storage"), gradient()
+    assert not torch.equal(stored, full)
+    assert torch.cosine_similarity(stored, full, dim=0) > 0.9
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -13,9 +13,9 @@ from tests.support.checkpoints import save_schedule, save_vae, seed_weights
 from tests.support.helpers import seeded
 
 SPECIAL = (
+    "<|im_end|>",
     "<|endoftext|>",
     "<|im_start|>",
-    "<|im_end|>",
     "<|vision_start|>",
     "<|vision_end|>",
     "<|image_pad|>",
@@ -41,7 +41,7 @@ TEXT: dict[str, Any] = {
     "num_key_value_heads": 1,
     "max_position_embeddings": 4096,
 }
-TOKEN_IDS = {"bos_token_id": 256, "eos_token_id": 258, "pad_token_id": 256}
+TOKEN_IDS = {"bos_token_id": 257, "eos_token_id": 256, "pad_token_id": 257}
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -53,6 +53,7 @@ def save_tokenizer(folder: Path) -> None:
     tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<|im_end|>", model_max_length=4096)
     tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     tokenizer.add_tokens([AddedToken(name, normalized=False) for name in ("<think>", "</think>")])
+    assert tokenizer.convert_tokens_to_ids(list(SPECIAL)) == list(range(256, 256 + len(SPECIAL)))
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
 
