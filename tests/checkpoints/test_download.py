@@ -20,7 +20,7 @@ from redepth.checkpoints.cache import link_blob, repository_folder, snapshot
 from redepth.cli import console
 from redepth.errors import WeightsError
 from tests.support import hub_repositories as repos
-from tests.support.hub_repositories import BLIP2, DA3, DEPTH, SD, XL
+from tests.support.hub_repositories import BLIP2, DA3, DEPTH, QWEN_EDIT, SD, XL
 from tests.support.hub_server import COMMIT, Hub, Repository, serving
 from tests.support.loopback import RUN, UNET, cached, connect, environment, new_process, refine, source
 
@@ -66,6 +66,13 @@ def test_stable_diffusion_xl(online: Hub, home: Path, coins: Path, tmp_path: Pat
     folder = snapshot(XL, COMMIT)
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == expected
     assert taken <= expected
+
+
+def test_qwen_image_edit(online: Hub, coins: Path, tmp_path: Path) -> None:
+    """Weights in shards; of the processor only what pictures need."""
+    done = refine(coins, tmp_path, "-s", "prior.name=qwen-image-edit", "--prompt", "coins")
+    assert done.code == 0, done
+    assert online.downloaded() == {DEPTH: repos.DEPTH_FILES, QWEN_EDIT: repos.QWEN_EDIT_FILES}
 
 
 def test_depth_anything_3(online: Hub, coins: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from redepth.priors.z_image import ZImage
 from redepth.registry import options_schema
 from tests.support.checkpoints import copy_of, tiny, to_cache, to_shards
 from tests.support.helpers import CPU, photo, relative_error, seeded
+from tests.support.hub_repositories import as_vocabulary
 
 BOUND = 1e-5
 SIZE = 64
@@ -386,14 +386,7 @@ def test_its_weights_may_be_in_shards(
 def test_a_tokenizer_of_vocabulary_and_merges_is_whole(tmp_path: Path) -> None:
     """Some published checkpoints have those in place of tokenizer.json."""
     folder = copy_of("klein", tmp_path)
-    own = folder / "tokenizer"
-    whole = json.loads((own / "tokenizer.json").read_text())
-    (own / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
-    (own / "merges.txt").write_text("#version: 0.2\n")
-    settings = json.loads((own / "tokenizer_config.json").read_text())
-    added = {str(token.pop("id")): token for token in whole["added_tokens"]}
-    (own / "tokenizer_config.json").write_text(json.dumps(settings | {"added_tokens_decoder": added}))
-    (own / "tokenizer.json").unlink()
+    as_vocabulary(folder / "tokenizer")
     found, expected = (loaded("klein", where).embed_text("a tiger") for where in (folder, None))
     assert torch.equal(found["embedding"], expected["embedding"])
 

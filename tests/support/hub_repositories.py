@@ -20,6 +20,7 @@ SD = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 XL = "stabilityai/stable-diffusion-xl-base-1.0"
 BLIP2 = "Salesforce/blip2-opt-2.7b"
 DA3 = "depth-anything/DA3MONO-LARGE"
+QWEN_EDIT = "Qwen/Qwen-Image-Edit"
 
 _NOT_NEEDED = b"not needed"
 
@@ -133,12 +134,43 @@ def depth_anything_3(folder: Path) -> None:
     _add_needless(folder, ".gitattributes", "README.md")
 
 
+def qwen_image_edit(folder: Path) -> None:
+    """Transformer and text encoder in shards, no tokenizer.json, and a processor beside the tokenizer."""
+    copy_of("qwen-image-edit", folder.parent).rename(folder)
+    for weights in ("transformer/diffusion_pytorch_model", "text_encoder/model"):
+        to_shards(folder / f"{weights}.safetensors")
+    as_vocabulary(folder / "tokenizer")
+    settings = json.loads((folder / "processor" / "preprocessor_config.json").read_text())
+    settings |= {"image_processor_type": "Qwen2VLImageProcessorFast", "device": None, "crop_size": None}
+    settings |= {"min_pixels": 3136, "max_pixels": 12845056, "disable_grouping": None, "return_tensors": None}
+    (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = ("chat_template.jinja", "merges.txt", "tokenizer.json", "vocab.json")
+    processor = (*processor, "tokenizer_config.json", "video_preprocessor_config.json")
+    _add_needless(folder, ".gitattributes", "README.md", *(f"processor/{name}" for name in processor))
+
+
+def as_vocabulary(folder: Path) -> None:
+    """Write a tokenizer as transformers 4 did: vocabulary and merges, the other tokens in its settings."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["added_tokens_decoder"] = {str(token.pop("id")): token for token in whole["added_tokens"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     DEPTH: depth_anything,
     SD: stable_diffusion,
     XL: stable_diffusion_xl,
     BLIP2: blip2,
     DA3: depth_anything_3,
+    QWEN_EDIT: qwen_image_edit,
 }
 
 DEPTH_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
@@ -157,6 +189,26 @@ BLIP2_FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
+}
+QWEN_EDIT_FILES = {
+    "model_index.json",
+    "processor/preprocessor_config.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model-00002-of-00002.safetensors",
+    "text_encoder/model.safetensors.index.json",
+    "tokenizer/added_tokens.json",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors.index.json",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
 }
 
 
