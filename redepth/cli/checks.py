@@ -54,7 +54,7 @@ EXTRAS = (
     Extra("ray", "ray", "several machines (--ray)"),
     Extra("einops", "da3", "the depth model depth-anything-3-mono"),
     Extra("peft", "vsd", "the score vsd"),
-    Extra("sentencepiece", "t5", "the prior pixart-sigma: its text encoder's vocabulary"),
+    Extra("sentencepiece", "t5", "the prior pixart-sigma: its text encoder's vocabulary", apart=True),
     Extra("triton", "triton", "faster kernels on a GPU", needs="gpu"),
     Extra("bitsandbytes", "int8", "captions and priors in 8 or 4 bits, on a GPU", needs="gpu"),
     Extra("pytorch3d", "pytorch3d", "the renderer mesh", needs="cuda-build"),
