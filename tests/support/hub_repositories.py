@@ -21,6 +21,9 @@ XL = "stabilityai/stable-diffusion-xl-base-1.0"
 BLIP2 = "Salesforce/blip2-opt-2.7b"
 DA3 = "depth-anything/DA3MONO-LARGE"
 QWEN_EDIT = "Qwen/Qwen-Image-Edit"
+PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
+PIXART_512 = "PixArt-alpha/PixArt-Sigma-XL-2-512-MS"
+PRX = "Photoroom/prxpixel-t2i"
 
 _NOT_NEEDED = b"not needed"
 
@@ -149,6 +152,31 @@ def qwen_image_edit(folder: Path) -> None:
     _add_needless(folder, ".gitattributes", "README.md", *(f"processor/{name}" for name in processor))
 
 
+def pixart(folder: Path) -> None:
+    """T5 in shards, its vocabulary as ``spiece.model`` alone."""
+    copy_of("pixart", folder.parent).rename(folder)
+    to_shards(folder / "text_encoder" / "model.safetensors")
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"a vocabulary")
+    _add_needless(folder, ".gitattributes", "README.md", "asset/4K_image.jpg")
+
+
+def pixart_512(folder: Path) -> None:
+    """A transformer alone."""
+    whole = copy_of("pixart", folder.parent)
+    folder.mkdir()
+    (whole / "transformer").rename(folder / "transformer")
+    shutil.rmtree(whole)
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
+def prx_pixel(folder: Path) -> None:
+    """A transformer in shards, no VAE."""
+    copy_of("prx-pixel", folder.parent).rename(folder)
+    to_shards(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
 def as_vocabulary(folder: Path) -> None:
     """Write a tokenizer as transformers 4 did: vocabulary and merges, the other tokens in its settings."""
     whole = json.loads((folder / "tokenizer.json").read_text())
@@ -171,6 +199,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     BLIP2: blip2,
     DA3: depth_anything_3,
     QWEN_EDIT: qwen_image_edit,
+    PIXART: pixart,
+    PIXART_512: pixart_512,
+    PRX: prx_pixel,
 }
 
 DEPTH_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
@@ -209,6 +240,31 @@ QWEN_EDIT_FILES = {
     "transformer/diffusion_pytorch_model.safetensors.index.json",
     "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors",
+}
+TRANSFORMER_FILES = {"transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"}
+PIXART_FILES = {
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model-00002-of-00002.safetensors",
+    "text_encoder/model.safetensors.index.json",
+    "tokenizer/spiece.model",
+    "tokenizer/tokenizer_config.json",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+}
+PRX_FILES = {
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors.index.json",
 }
 
 
