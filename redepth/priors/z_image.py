@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,15 @@ class ZImage(FlowTransformer):
     def text_parts(self) -> tuple[TextPart, ...]:
         """Qwen3, in a chat."""
         return (TextPart("", "Qwen3Model", 512, CHAT, masked=True),)
+
+    def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
+        """Return the transformer on the CPU."""
+        transformer = super().load_denoiser(cls, dtype)
+        if self.weights == "random":
+            # Older releases of diffusers leave the memory of these as it is.
+            for token in (transformer.x_pad_token, transformer.cap_pad_token):
+                torch.nn.init.zeros_(token)
+        return transformer
 
     def embed(self, outputs: list[Reading]) -> TextEmbeddings:
         """Return the penultimate hidden states at the prompt's tokens."""
