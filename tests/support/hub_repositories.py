@@ -24,6 +24,7 @@ QWEN_EDIT = "Qwen/Qwen-Image-Edit"
 PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
 PIXART_512 = "PixArt-alpha/PixArt-Sigma-XL-2-512-MS"
 PRX = "Photoroom/prxpixel-t2i"
+MOGE = "Ruicheng/moge-2-vitl-normal"
 
 _NOT_NEEDED = b"not needed"
 
@@ -192,6 +193,13 @@ def as_vocabulary(folder: Path) -> None:
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
 
 
+def moge(folder: Path) -> None:
+    from tests.support import tiny_depth_models as tiny
+
+    tiny.save(tiny.moge(), folder)
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     DEPTH: depth_anything,
     SD: stable_diffusion,
@@ -202,10 +210,14 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     PIXART: pixart,
     PIXART_512: pixart_512,
     PRX: prx_pixel,
+    MOGE: moge,
 }
+PACKAGES = {DA3: "depth_anything_3", MOGE: "moge"}
+"""The packages without which a repository cannot be made."""
 
 DEPTH_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 DA3_FILES = {"config.json", "model.safetensors"}
+MOGE_FILES = {"model.pt"}
 BLIP2_FILES = {
     "added_tokens.json",
     "config.json",
