@@ -27,8 +27,8 @@ _USE = {
     "protocols": "redepth bench DATASET --protocol NAME",
 }
 """How a component of each family is chosen, in the order of the listing."""
-_NAMES_ALONE = ("depth-models", "datasets", "protocols")
-"""Families whose names say enough for the overview; there are dozens of them."""
+_NAMES_ALONE = ("priors", "depth-models", "datasets", "protocols")
+"""Families whose names say enough for the overview; there are a dozen of them or more."""
 
 
 def list_families(
