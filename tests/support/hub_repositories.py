@@ -21,6 +21,7 @@ XL = "stabilityai/stable-diffusion-xl-base-1.0"
 BLIP2 = "Salesforce/blip2-opt-2.7b"
 DA3 = "depth-anything/DA3MONO-LARGE"
 QWEN_EDIT = "Qwen/Qwen-Image-Edit"
+MOGE = "Ruicheng/moge-2-vitl-normal"
 
 _NOT_NEEDED = b"not needed"
 
@@ -164,6 +165,13 @@ def as_vocabulary(folder: Path) -> None:
     (folder / "special_tokens_map.json").write_text(json.dumps(special))
 
 
+def moge(folder: Path) -> None:
+    from tests.support import tiny_depth_models as tiny
+
+    tiny.save(tiny.moge(), folder)
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     DEPTH: depth_anything,
     SD: stable_diffusion,
@@ -171,10 +179,14 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     BLIP2: blip2,
     DA3: depth_anything_3,
     QWEN_EDIT: qwen_image_edit,
+    MOGE: moge,
 }
+PACKAGES = {DA3: "depth_anything_3", MOGE: "moge"}
+"""The packages without which a repository cannot be made."""
 
 DEPTH_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 DA3_FILES = {"config.json", "model.safetensors"}
+MOGE_FILES = {"model.pt"}
 BLIP2_FILES = {
     "added_tokens.json",
     "config.json",
