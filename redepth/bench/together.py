@@ -66,9 +66,7 @@ def _picture(protocol: EvaluationProtocol) -> str:
     return f"cropped to {crop.width} x {crop.height} ({crop.vertical}, {crop.horizontal})"
 
 
-def open_together(
-    protocols: Sequence[EvaluationProtocol], name: str, options: Mapping[str, Any]
-) -> Dataset:
+def open_together(protocols: Sequence[EvaluationProtocol], name: str, options: Mapping[str, Any]) -> Dataset:
     """Build a data set's reader with the options that any of the protocols fixes.
 
     Args:
