@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -20,16 +19,14 @@ from redepth.metrics import (
     Aligned,
     Method,
     align,
-    boundary_metrics,
     clip_warnings,
     depth_means,
-    has_edges,
     metrics_of,
-    normal_metrics,
     pooled,
     runaway_warnings,
 )
-from redepth.ops.geometry import normals_from_depth, resize
+from redepth.ops.geometry import resize
+from redepth.protocols.other_measures import Maps, nearest, other_metrics, other_warnings
 from redepth.protocols.schema import EvaluationProtocol, Range
 from redepth.protocols.truth import in_range, in_region, known_truth, sample_label
 
@@ -163,7 +160,7 @@ def measure(
     aligned = _aligned(protocol, prediction, truth, mask, method, predicts, name)
     means = depth_means(aligned.depth, truth, mask, names=[name])
     metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
-    metrics |= _boundaries_and_normals(protocol, sample, aligned.depth, truth, mask, name)
+    metrics |= other_metrics(protocol, sample, Maps(aligned.depth, truth, mask), name)
     row = ImageMetrics(
         image=sample.name,
         protocol=protocol.name,
@@ -181,6 +178,7 @@ def measure(
             *known.left_out.warnings(),
             *clip_warnings(float(aligned.clipped)),
             *runaway_warnings(aligned.depth, truth, mask),
+            *other_warnings(protocol, sample),
         ],
     )
     return Measurement(row, aligned.depth, truth, mask)
@@ -238,30 +236,7 @@ def _at_one_size(protocol: EvaluationProtocol, raw: Tensor, truth: Tensor) -> tu
         height, width = resolution.height, resolution.width
     corners = protocol.interpolation == "bilinear-corners"
     prediction = resize(raw[None, None], height, width, align_corners=corners)[0, 0]
-    return prediction, _nearest(truth, height, width)
-
-
-def _nearest(values: Tensor, height: int, width: int) -> Tensor:
-    """Sample (H, W) at another size; known and unknown depth must not be interpolated."""
-    if values.shape == (height, width):
-        return values
-    return F.interpolate(values[None, None], size=(height, width), mode="nearest")[0, 0]
-
-
-def _boundaries_and_normals(
-    protocol: EvaluationProtocol, sample: Sample, depth: Tensor, truth: Tensor, mask: Tensor, name: str
-) -> dict[str, Tensor]:
-    """Measure boundaries and normals if the protocol includes them and the image has them."""
-    metrics: dict[str, Tensor] = {}
-    if "boundaries" in protocol.measures and has_edges(truth, mask):
-        metrics |= boundary_metrics(depth, truth, mask, names=[name])
-    if "normals" in protocol.measures and sample.normals is not None and sample.camera is not None:
-        predicted = normals_from_depth(depth[None, None], sample.camera)[0]
-        true = torch.from_numpy(np.ascontiguousarray(sample.normals)).permute(2, 0, 1).double()
-        true = torch.stack([_nearest(part, *depth.shape) for part in true])
-        if bool((mask & torch.isfinite(true).all(0) & (true != 0).any(0)).any()):
-            metrics |= normal_metrics(predicted, true, mask, names=[name])
-    return metrics
+    return prediction, nearest(truth, height, width)
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

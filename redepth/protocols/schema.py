@@ -127,8 +127,8 @@ class EvaluationProtocol(_Record):
             truth at the prediction's size (nearest pixel), a size does both.
         interpolation: of a resized prediction, bilinear with or without aligned corners.
         silog_lambda: see `redepth.metrics.depth_metrics`.
-        measures: metrics besides those of depth: ``boundaries`` for dense ground truth, ``normals`` where the
-            data set has them.
+        measures: metrics besides those of depth: ``boundaries``, ``rel-normal`` and ``curvature`` for dense
+            ground truth, ``normals`` where the data set has them.
         averaging: over a data set, of the images' metrics or of all their pixels.
     """
 
@@ -145,7 +145,7 @@ class EvaluationProtocol(_Record):
     resolution: Literal["truth", "prediction"] | Size = "truth"
     interpolation: Literal["bilinear", "bilinear-corners"] = "bilinear-corners"
     silog_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
-    measures: tuple[Literal["boundaries", "normals"], ...] = ()
+    measures: tuple[Literal["boundaries", "normals", "rel-normal", "curvature"], ...] = ()
     averaging: Literal["image", "pixel"] = "image"
 
     @property
