@@ -112,6 +112,18 @@ def _measure(
     }
 
 
+def depth_model_of(preset: Preset) -> DepthModel:
+    """Build the depth model of a resolved preset; its weights are looked for and not loaded.
+
+    Raises:
+        WeightsError: its weights are missing and unreachable.
+    """
+    model: DepthModel = depth_models.REGISTRY.build(preset.depth_model.name, preset.depth_model.options)
+    if isinstance(model, HasNeeds):
+        model.ensure_available()
+    return model
+
+
 class Predictor:
     """The depth model of a preset alone, loaded once: neither renderer nor prior is built.
 
@@ -126,10 +138,7 @@ class Predictor:
     def __init__(self, preset: Preset, device: str = "auto") -> None:
         self.device = choose_device(device)
         self.fast = preset.optim.performance
-        model: DepthModel = depth_models.REGISTRY.build(preset.depth_model.name, preset.depth_model.options)
-        if isinstance(model, HasNeeds):
-            model.ensure_available()
-        self.model = model.load(self.device)
+        self.model = depth_model_of(preset).load(self.device)
 
     def predict(self, photo: Array, camera: Camera | None = None) -> Answer:
         """Predict one photo, (H, W, 3) sRGB in [0, 1]; a model whose metres need a camera is given it."""

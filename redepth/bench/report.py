@@ -27,7 +27,7 @@ _STYLE = """
 .compare{position:relative;line-height:0}.compare img+img{position:absolute;inset:0;
 clip-path:inset(0 0 0 var(--at,50%))}.compare::after{content:"";position:absolute;top:0;bottom:0;
 left:var(--at,50%);width:2px;background:#fff;box-shadow:0 0 2px #000}
-input[type=range]{width:100%;margin:.3rem 0 0}h4{font-size:.9rem;margin:.8rem 0 0}
+input[type=range]{width:100%;margin:.3rem 0 0}h3{margin-top:1.6rem}h4{font-size:.9rem;margin:.8rem 0 0}
 """
 
 _SCRIPT = """
@@ -54,8 +54,8 @@ def write_report(
         path: path of the page.
     """
     kind = "predictions, nothing refined" if run.initial_only else f"seed {run.seed}"
-    parts = [f"<h1>{pages.text(run.dataset)}: {len(run.images)} images</h1>"]
-    parts += [_protocol_lines(protocol, kind) for protocol in run.protocols]
+    parts = [f"<h1>{pages.text(run.dataset)}: {_images(len(run.images))}</h1>"]
+    parts += [_protocol_line(protocol, kind) for protocol in run.protocols]
     if line := preparations_line(run.protocols):
         parts.append(f"<p>{pages.text(line[:1].upper() + line[1:])}.</p>")
     parts += [f"<p>{pages.text(line)}</p>" for line in losses(results_of(run, rows))]
@@ -68,11 +68,11 @@ def write_report(
     io.save_text(path, page)
 
 
-def _protocol_lines(protocol: EvaluationProtocol, kind: str) -> str:
+def _protocol_line(protocol: EvaluationProtocol, kind: str) -> str:
+    line = protocol.line[:1].upper() + protocol.line[1:]
     return (
-        f'<p class="soft">protocol {pages.text(protocol.name)} version {protocol.version} '
-        f"({protocol.sha256[:12]}), {kind}. {pages.text(protocol.description)}</p>"
-        f'<p class="soft">All its figures: {pages.text(protocol.line)}.</p>'
+        f'<p class="soft">{pages.text(line)}. Version {protocol.version} ({protocol.sha256[:12]}), {kind}; '
+        f"{pages.text(protocol.description)}.</p>"
     )
 
 
@@ -104,12 +104,18 @@ def _preset(
             parts += [table, f"<h2>{heading}, {order} first</h2>", images]
     if several:
         first = pages.text(run.protocols[0].name)
-        parts.append(f"<h3>Pictures, {order} first by {first}</h3>")
+        parts.append(
+            f"<h3>Pictures, {order} first by {first}; errors in a range of colours for each protocol</h3>"
+        )
     by_name = {row.image: row for row in own}
     for result, shown in _best_and_worst_first(sorted(_under(run.protocols[0], own), key=_rank)):
         row = by_name[result.image]
         parts.append(_image(run, row, result, row_paths[(preset, row.image)], shown, folder))
     return parts
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _under(protocol: EvaluationProtocol, rows: Sequence[Row]) -> list[Result]:

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from redepth import io
+from redepth.bench.answers import depth_model_of
 from redepth.bench.identity import identities
 from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Row, Run
 from redepth.bench.report import write_report
 from redepth.bench.tables import results_of, write_tables
 from redepth.bench.together import preparations
 from redepth.bench.worker import Kept, Prompts, make_worker
-from redepth.components import captioner_of
+from redepth.components import build, captioner_of
 from redepth.config import Preset
 from redepth.data.datasets import Dataset, Sample
 from redepth.data.datasets.base import Array
@@ -57,13 +58,17 @@ def run_benchmark(
 
     Raises:
         ConfigError: the folder holds another run, with the differences.
+        WeightsError: weights that an image needs are missing and unreachable.
     """
-    claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     tasks = run.tasks()
+    if not (folder / RUN_FILE).is_file():  # a run that cannot start must not claim the folder
+        _check_weights(run, tasks, device, resources)
+    claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     identity = identities(run.reader().load, run.presets)
     with io.pixel_limit(max_pixels):
         finished = _with_all_protocols(run, done_rows(folder, tasks, Row, lambda task: identity(*task)))
         left = [task for task in tasks if task not in finished]
+        _check_weights(run, left, device, resources)
         prompts = _prompts(run, left, device)
     make = partial(make_worker, run, folder, device, Kept(keep_arrays, keep_views), max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
@@ -86,6 +91,17 @@ def _with_all_protocols(run: Run, rows: dict[Task, Row]) -> dict[Task, Row]:
         else:
             whole[task] = row
     return whole
+
+
+def _check_weights(run: Run, tasks: Sequence[Task], device: str, resources: Resources) -> None:
+    """Look for the weights of each preset that has work left, so that not every image fails for them."""
+    if resources.kind == "ray":  # whose machines may have weights that are not here
+        return
+    for name in dict.fromkeys(preset for preset, _ in tasks):
+        if run.initial_only:
+            depth_model_of(run.presets[name])
+        else:
+            build(run.presets[name], choose_device(device))
 
 
 def finished_rows(run: Run, folder: Path) -> list[Result]:
