@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.metrics.batch import ImagePair, known_depth, split_batch, stack_rows
-from redepth.metrics.surfaces import surfaces, thinned
+from redepth.metrics.surfaces import surfaces, thinned, unit
 from redepth.ops.camera import Camera
 
 _REACH = 2
@@ -80,12 +79,9 @@ def _bend(points: Tensor) -> Tensor:
     """Return c from points (3, h, w), without the margin that has none: (h - 4, w - 4)."""
     right, down = _across(points)
     # x right, y up, z away: this order faces the viewer.
-    normals = F.normalize(torch.linalg.cross(right, down, dim=0), dim=0)
+    normals = unit(torch.linalg.cross(right, down, dim=0))
     inner = points[:, 1:-1, 1:-1]
-    turns = [
-        (turn * F.normalize(step, dim=0)).sum(0)
-        for turn, step in zip(_across(normals), _across(inner), strict=True)
-    ]
+    turns = [(turn * unit(step)).sum(0) for turn, step in zip(_across(normals), _across(inner), strict=True)]
     return (turns[0] + turns[1]) / 2
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from redepth.metrics.batch import ImagePair, known_depth, split_batch, stack_rows
-from redepth.metrics.surfaces import Grid, surfaces, thinned
+from redepth.metrics.surfaces import SCALES, Grid, surfaces, thinned, unit
 from redepth.ops.camera import Camera
 
 PAIRS = 1_000_000
 """Pairs of pixels that are drawn at each scale."""
+
+PAIRS_OF_A_PIXEL = 64
+"""A small picture needs no more pairs than this for each of its pixels."""
 
 RADIUS, LEAST_RADIUS = 32, 3
 """Greatest distance of a pair in rows and in columns, divided by the scale; and its lower bound."""
@@ -29,7 +32,7 @@ def relative_normal_metrics(
     mask: Tensor | None = None,
     *,
     camera: Camera,
-    pairs: int = PAIRS,
+    pairs: int | None = None,
     names: Sequence[str] = (),
 ) -> dict[str, Tensor]:
     r"""Compare how much prediction and truth turn between the pixels of many pairs.
@@ -52,7 +55,7 @@ def relative_normal_metrics(
         truth: (H, W) or (..., H, W) depth.
         mask: same shapes, bool. Only pixels with known ground truth count; None is all of them.
         camera: of both maps.
-        pairs: drawn at each scale.
+        pairs: drawn at each scale; None is a million, or 64 for each pixel of a small picture.
         names: of the images, for messages.
 
     Returns:
@@ -66,14 +69,20 @@ def relative_normal_metrics(
     evalmde/metrics/rel_normal.py).
     """
     images = split_batch(prediction, truth, known_depth(truth), mask, names)
-    rows = [{"rel_normal": _relative_normals(image, camera, pairs)} for image in images]
+    rows = [{"rel_normal": _relative_normals(image, camera, _number(truth, pairs))} for image in images]
     return stack_rows(rows, prediction.shape[:-2])
 
 
-def has_pairs(truth: Tensor, mask: Tensor | None = None, *, pairs: int = PAIRS) -> bool:
+def has_pairs(truth: Tensor, mask: Tensor | None = None, *, pairs: int | None = None) -> bool:
     """Return whether one depth map (H, W) has a pair that `relative_normal_metrics` could measure."""
+    count = _number(truth, pairs)
     grids = thinned(known_depth(truth, mask))
-    return any(bool(_both(_triangles(grid.known), _pairs(grid, pairs)).any()) for grid in grids)
+    return any(bool(_both(_triangles(grid.known), _pairs(grid, count)).any()) for grid in grids)
+
+
+def _number(picture: Tensor, pairs: int | None) -> int:
+    height, width = picture.shape[-2:]
+    return min(PAIRS, PAIRS_OF_A_PIXEL * height * width) if pairs is None else pairs
 
 
 def _triangles(known: Tensor) -> Tensor:
@@ -98,11 +107,11 @@ def _relative_normals(image: ImagePair, camera: Camera, pairs: int) -> Tensor:
 
 def _turns(points: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Return the angles between the normals of pairs, and whether both exist, from points (3, h, w)."""
-    down = F.normalize(points[:, 2:, :-2] - points[:, :-2, :-2], dim=0)
-    right = F.normalize(points[:, :-2, 2:] - points[:, :-2, :-2], dim=0)
+    down = unit(points[:, 2:, :-2] - points[:, :-2, :-2])
+    right = unit(points[:, :-2, 2:] - points[:, :-2, :-2])
     cross = torch.linalg.cross(down, right, dim=0).flatten(1)
     sine = torch.linalg.vector_norm(cross, dim=0)
-    normals = F.normalize(cross, dim=0, eps=_PARALLEL)
+    normals = unit(cross)
     n, m = (normals[:, which] for which in pairs)
     # Exact for small angles too, where the arc cosine is not.
     opposite = torch.linalg.vector_norm(torch.linalg.cross(n, m, dim=0), dim=0)
@@ -118,6 +127,11 @@ def _pairs(grid: Grid, count: int) -> tuple[Tensor, Tensor]:
     """Return the triangles of ``count`` pairs as row * columns + column, drawn evenly by a Sobol sequence."""
     height, width = (side - 2 for side in grid.known.shape)
     radius = min(max(RADIUS // grid.scale, LEAST_RADIUS), max(height, width))
+    return _drawn(height, width, radius, count)
+
+
+@lru_cache(maxsize=len(SCALES))  # prediction after prediction has the same size; 16 MB each
+def _drawn(height: int, width: int, radius: int, count: int) -> tuple[Tensor, Tensor]:
     sequence = torch.quasirandom.SobolEngine(4)
     size = torch.tensor([height, width])
     spread = torch.tensor([height, width, 2 * radius, 2 * radius])
@@ -130,4 +144,4 @@ def _pairs(grid: Grid, count: int) -> tuple[Tensor, Tensor]:
         found = torch.cat([found, torch.stack([first[inside], second[inside]])], dim=1)
     row, column = found[:, :count].unbind(-1)
     flat = row * width + column
-    return flat[0], flat[1]
+    return flat[0].clone(), flat[1].clone()

@@ -67,3 +67,8 @@ def surfaces(image: ImagePair, camera: Camera) -> tuple[Tensor, Tensor]:
     depths = [torch.where(image.mask, depth, 1.0).double() for depth in (image.prediction, image.truth)]
     predicted, true = (point_map(depth[None, None], camera)[0] for depth in depths)
     return predicted, true
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors (C, ...) at length 1; a vector of 0 stays. Their length may be of any magnitude."""
+    return F.normalize(vectors, dim=0, eps=torch.finfo(vectors.dtype).tiny)

@@ -43,24 +43,29 @@ from tests.support.helpers import golden, seeded
 SHIPPED = {
     "co3d": (1, "2824327f0390"),
     "diode": (1, "62b74e6f8f4b"),
-    "diode-clamp": (1, "8adab54036ee"),
+    "diode-clamp": (1, "bba8e0a9ae59"),
     "eth3d": (1, "172ef32c4719"),
     "eth3d-72m": (1, "6f9d51a0cc70"),
     "eth3d-clamp": (1, "43384dfb72df"),
     "folder": (1, "0e4905f51669"),
+    "folder-clamp": (1, "4e37e3f9c05b"),
     "kitti-eigen": (1, "df35a510c2c3"),
     "kitti-eigen-garg": (1, "75ab14466790"),
     "kitti-eigen-garg-clamp": (1, "b876cc6767a0"),
     "kitti-garg": (1, "981241956345"),
     "middlebury-2014": (1, "faeea26d7618"),
+    "middlebury-2021": (1, "3b8c4f923634"),
     "motorcycle": (1, "ebf24700658f"),
+    "motorcycle-clamp": (1, "4cc766e7ea98"),
     "nyuv2-eigen": (1, "694c949c2e13"),
-    "nyuv2-eigen-clamp": (1, "3c505497c3ec"),
+    "nyuv2-eigen-clamp": (1, "0ebf604fa552"),
+    "nyuv2-filled": (1, "3f2fc76d6580"),
     "photo": (1, "4e10539138f7"),
     "redepth-paper": (1, "16185f549e44"),
     "sintel": (1, "992969733cc8"),
-    "sintel-clamp": (1, "6792eec97895"),
+    "sintel-clamp": (1, "31ab580af063"),
     "synthetic": (2, "0c15e2e74028"),
+    "synthetic-clamp": (1, "763342929834"),
 }
 PLAIN: dict[str, Any] = {
     "name": "plain",
@@ -161,10 +166,13 @@ CLAMPED = {
 
 
 @pytest.mark.parametrize(("name", "plain"), CLAMPED.items())
-def test_a_clamped_protocol_differs_in_the_clamp_alone(name: str, plain: str) -> None:
-    found = difference(load_protocol(name), load_protocol(plain))
+def test_a_clamped_protocol_measures_depth_as_its_plain_one_but_for_the_clamp(name: str, plain: str) -> None:
+    one, other = load_protocol(name), load_protocol(plain)
+    same_measures = one.model_copy(update={"measures": other.measures})
+    found = difference(same_measures, other)
     assert len(found) == 2
     assert found[1] == f"which aligned depths are clipped is moge-clamp in {name} and range in {plain}"
+    assert set(one.measures) - set(other.measures) <= {"boundaries", "rel-normal", "curvature"}
 
 
 def test_eth3d_says_that_a_pixel_ran_away_and_its_clamp_holds_it() -> None:
