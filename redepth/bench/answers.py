@@ -31,7 +31,7 @@ from redepth.optim.outcome import Outcome
 from redepth.optim.prediction import predict
 from redepth.protocols import EvaluationProtocol, Measurement, measure
 from redepth.refinement import Refinement, holes_at
-from redepth.runtime.device import choose_device, numerics
+from redepth.runtime.device import numerics
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ class Predictor:
 
     Args:
         preset: resolved.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        device: where it runs.
 
     Raises:
         WeightsError: its weights are missing and unreachable, or cannot be loaded.
     """
 
-    def __init__(self, preset: Preset, device: str = "auto") -> None:
-        self.device = choose_device(device)
+    def __init__(self, preset: Preset, device: torch.device) -> None:
+        self.device = device
         self.fast = preset.optim.performance
         self.model = depth_model_of(preset).load(self.device)
 

@@ -136,7 +136,7 @@ def _summary_table(table: Sequence[Summary], refined: bool) -> str:
     rows = []
     for s in table:
         change = f"{s.change:+.1f} %" if np.isfinite(s.change) else "-"
-        interval = f"{s.low:+.1f} to {s.high:+.1f} %" if np.isfinite(s.low) else "-"
+        interval = f"{s.low:+.1f} to {s.high:+.1f} %" if np.isfinite(s.low) and s.images > 1 else "-"
         wins = f"{100 * s.wins:.0f} %"
         values = (_number(s.initial), _number(s.refined))
         rows.append((s.metric, *values, change, interval, wins, str(s.images)))

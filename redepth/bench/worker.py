@@ -22,6 +22,7 @@ from redepth.exports.viewer import page_of
 from redepth.photo_inputs import ChosenCamera
 from redepth.pipeline import Pipeline
 from redepth.protocols import Measurement, prepare
+from redepth.runtime.device import choose_device
 from redepth.runtime.resume import Task, begin_row, finish_row
 
 PICTURE_WIDTH = 480
@@ -128,9 +129,12 @@ class _Worker:
     def _model(self, name: str) -> Pipeline | Predictor:
         if name not in self.models:
             preset = self.run.presets[name]
-            build = Predictor if self.run.initial_only else Pipeline
             # Only one preset is in memory: all images of a preset come before those of the next.
-            self.models = {name: build(preset, device=self.device)}
+            self.models = {}
+            if self.run.initial_only:
+                self.models[name] = Predictor(preset, choose_device(self.device))
+            else:
+                self.models[name] = Pipeline(preset, device=self.device)
         return self.models[name]
 
     def _write(self, row: Path, number: int, measured: _Measured) -> Iterator[Path]:
