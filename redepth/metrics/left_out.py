@@ -136,9 +136,9 @@ def runaway_warnings(depth: Tensor, truth: Tensor, mask: Tensor) -> list[str]:
     if lost <= LARGE_SHARE * total:
         return []
     return [
-        f"{int(far.sum())} of {p.numel()} measured pixels are aligned to more than {RUNAWAY:g} times the "
-        f"greatest ground truth (up to {float(p.max()):.3g}) and are {percent(lost, total)} of abs_rel: "
-        "use a protocol with a cap or with clip: moge-clamp"
+        f"depth that ran away decides abs_rel: {int(far.sum())} of {p.numel()} measured pixels are aligned "
+        f"to more than {RUNAWAY:g} times the greatest ground truth (up to {float(p.max()):.3g}) and are "
+        f"{percent(lost, total)} of it; use a protocol with a cap or with clip: moge-clamp"
     ]
 
 

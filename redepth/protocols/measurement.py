@@ -102,12 +102,14 @@ class Measurement:
         depth: (H, W) aligned and clipped depth.
         truth: (H, W) true depth, 0 where unknown.
         mask: (H, W) bool, the pixels that were measured.
+        cautions: those of the row's warnings that are about neither what is left out nor what is clipped.
     """
 
     row: ImageMetrics
     depth: Tensor
     truth: Tensor
     mask: Tensor
+    cautions: tuple[str, ...] = ()
 
 
 # --- one image ------------------------------------------------------------------------------------
@@ -161,6 +163,7 @@ def measure(
     means = depth_means(aligned.depth, truth, mask, names=[name])
     metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
     metrics |= other_metrics(protocol, sample, Maps(aligned.depth, truth, mask), name)
+    cautions = (*runaway_warnings(aligned.depth, truth, mask), *other_warnings(protocol, sample))
     row = ImageMetrics(
         image=sample.name,
         protocol=protocol.name,
@@ -174,14 +177,9 @@ def measure(
         width=truth.shape[1],
         unit=sample.unit,
         left_out=known.left_out.record(),
-        warnings=[
-            *known.left_out.warnings(),
-            *clip_warnings(float(aligned.clipped)),
-            *runaway_warnings(aligned.depth, truth, mask),
-            *other_warnings(protocol, sample),
-        ],
+        warnings=[*known.left_out.warnings(), *clip_warnings(float(aligned.clipped)), *cautions],
     )
-    return Measurement(row, aligned.depth, truth, mask)
+    return Measurement(row, aligned.depth, truth, mask, cautions)
 
 
 def _check_sample(protocol: EvaluationProtocol, sample: Sample, name: str) -> None:

@@ -184,6 +184,7 @@ def test_eth3d_says_that_a_pixel_ran_away_and_its_clamp_holds_it() -> None:
     assert row.metrics["abs_rel"] > 0.5
     assert row.clipped == 0
     assert "1 of 1200 measured pixels are aligned to more than 10 times" in row.warnings[0]
+    assert measure(load_protocol("eth3d"), raw, given).cautions == tuple(row.warnings)
     held = evaluate(load_protocol("eth3d-clamp"), raw, given)
     assert held.metrics["abs_rel"] < 0.01
     assert held.warnings == []
