@@ -278,7 +278,7 @@ class TextDiffusion(DiffusionPrior):
         """Embed the texts that the rule needs; the text encoders leave the device afterwards.
 
         Raises:
-            InputError: if a prompt is longer than a text encoder reads.
+            InputError: if a prompt is longer than a text encoder reads, or holds a token of its chats.
         """
         tensors = {"photo": image}
         try:
@@ -342,6 +342,9 @@ class TextDiffusion(DiffusionPrior):
         files = [self._variant_of(name) for part in self.text_parts for name in part.files]
         source = self._source.identity(files)
         kinds = [part.identity for part in self.text_parts]
+        # The weights of all variants are in one commit.
+        if self.variant:
+            kinds.append(f"variant={self.variant}")
         return (self.family, *kinds, source, str(self._text_dtype), self._device.type, __version__)
 
     def embed_text(self, text: str) -> TextEmbeddings:
