@@ -11,7 +11,8 @@ HOSTILE = "a \x1b[2J\x07b\u202ec\x9b1md"
 
 
 @pytest.mark.parametrize(
-    "text", [cut(HOSTILE), one_line(InputError(HOSTILE)), one_line(ValueError(HOSTILE)), reason(OSError(HOSTILE))]
+    "text",
+    [cut(HOSTILE), one_line(InputError(HOSTILE)), one_line(ValueError(HOSTILE)), reason(OSError(HOSTILE))],
 )
 def test_no_message_acts_on_the_terminal(text: str) -> None:
     assert text.endswith(r"a \x1b[2J\x07b\u202ec\x9b1md")

@@ -252,7 +252,9 @@ class MoGe(Backbone):
             fx, _, _, _ = self._given.normalized_intrinsics(height, width)
             _, shift = self._solve(points, valid, focal=torch.full_like(focal, 2 * span * fx))
         if not seen:
-            log.warning("MoGe finds too little surface in the photo: its depth is known up to scale and shift")
+            log.warning(
+                "MoGe finds too little surface in the photo: its depth is known up to scale and shift"
+            )
         self.invariance = "metric" if self._is_metric and seen else "affine"
         scale = output.get("metric_scale", torch.ones_like(shift))
         correction = torch.ones_like(shift)[:, None, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -427,6 +428,19 @@ def test_a_prompt_with_a_token_of_the_chat_is_refused_by_name(name: str, token: 
     with pytest.raises(InputError, match=re.escape(f"the prompt holds '{token}', which")):
         found.condition(photo(), f"a cat {token} on a mat")
     found.condition(photo(), "a cat <b> | on a mat")
+
+
+def test_a_distilled_z_image_is_named_by_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "Z-Image-Turbo"
+    folder.symlink_to(tiny("z-image"))
+    with caplog.at_level(logging.WARNING):
+        loaded("z-image")
+        assert not caplog.records
+        loaded("z-image", folder)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"'{folder}' seems to be Z-Image-Turbo, which is distilled to few noise levels and without guidance: "
+        "take Tongyi-MAI/Z-Image"
+    ]
 
 
 def test_the_sizes_are_multiples_of_a_token() -> None:

@@ -130,7 +130,9 @@ def test_an_older_diffusers_is_named_and_not_the_checkpoint(
         prior.load(CPU)
         return
     for check in (prior.ensure_available, lambda: prior.load(CPU)):
-        with pytest.raises(MissingDependencyError, match=rf'diffusers {found} cannot .* "diffusers>=0\.39,<1"'):
+        with pytest.raises(
+            MissingDependencyError, match=rf'diffusers {found} cannot .* "diffusers>=0\.39,<1"'
+        ):
             check()
 
 

@@ -195,7 +195,12 @@ def test_inverting_does_not_multiply_the_error_of_a_predicted_picture(score: str
 
 @pytest.mark.parametrize("score", ["sdi", "ism"])
 def test_inverting_with_predicted_pictures_finds_the_path_of_velocities(score: str) -> None:
-    options: dict[str, Any] = {"guidance_scale": 2.0, "inversion_guidance": 1.0, "interval": 200, "samples": 1}
+    options: dict[str, Any] = {
+        "guidance_scale": 2.0,
+        "inversion_guidance": 1.0,
+        "interval": 200,
+        "samples": 1,
+    }
     found, expected = (
         gradient(gaussian(score, flow=True, predicts=kind, inversion_steps=100, **options, **LEVEL))
         for kind in ("sample", "flow")
