@@ -51,7 +51,7 @@ INSTALL_3 = (
 PUBLISHED, CONFIG = "model.pt", "config.json"
 
 SAMPLES = (64, 64)
-"""The package finds focal length and shift on a grid of so many points of the photo, by their nearest pixels."""
+"""The package finds focal length and shift on so many points of the photo, by their nearest pixels."""
 
 LEAST_SAMPLES = 41
 """Fewest of these that decide a focal length, 1 %; from a handful the package finds any."""
@@ -74,9 +74,9 @@ class MoGe(Backbone):
     with the predicted metric scale m (1 for MoGe-1). f, b and m are found once per photo, from the frozen
     network, and are constants afterwards: only z is refined. The field of view of the photo's camera takes
     f's place where one is given (`next_camera`); as in the package its axis is taken to be centred. The
-    package solves for them on 64 x 64 samples of the photo. If the mask has fewer than 41 of them (1 %), the
-    shift stays unknown and 0, no camera is found, and the depth counts as affine. Outside the mask, in the sky
-    for example, depth is what the network says. Predicted normals are not used.
+    package solves for them on 64 x 64 samples of the photo. If the mask has fewer than 41 of them (1 %),
+    the shift stays unknown and 0, no camera is found, and the depth counts as affine. Outside the mask, in
+    the sky for example, depth is what the network says. Predicted normals are not used.
 
     MoGe-3 corrects its depth in some steps of a sparse network, which has no gradient: what they change,
     z_corrected / z, is another constant.

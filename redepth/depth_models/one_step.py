@@ -202,8 +202,8 @@ class E2EFT(OneStep):
         steps = index.get("default_denoising_steps")
         if isinstance(steps, int) and steps > 1:
             raise WeightsError(
-                f"'{self.checkpoint}' asks for {brief(steps)} steps, so that it is not fine-tuned for one: choose "
-                "depth_model.name=marigold; if it is, set default_denoising_steps to 1 in its model_index.json"
+                f"'{self.checkpoint}' asks for {brief(steps)} steps, so it is not fine-tuned for one: choose "
+                "depth_model.name=marigold; if it is, set default_denoising_steps=1 in its model_index.json"
             )
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:

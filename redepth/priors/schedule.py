@@ -15,7 +15,7 @@ Predicted = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 TIMESTEPS = 1000
 LEAST_SIGMA = 0.05
-"""Least noise level at which a predicted clean picture says what the noise is: for velocities and inversion."""
+"""Least noise level at which a predicted picture tells the noise: for velocities and inversion."""
 
 
 @dataclass(frozen=True)
