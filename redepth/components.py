@@ -165,9 +165,7 @@ def check_camera(preset: Preset, camera: Camera | Literal["model"] | None) -> No
             )
 
 
-def check_albedo(
-    preset: Preset, source: Path | None, height: int, width: int, photos: int = 1
-) -> None:
+def check_albedo(preset: Preset, source: Path | None, height: int, width: int, photos: int = 1) -> None:
     """Read the file of the albedo that a preset's renderer lights of a photo, if there is one, and check it.
 
     Args:

@@ -48,6 +48,7 @@ Export = Literal[
     "points",
     "mesh",
     "intrinsics",
+    "albedo",
 ]
 """What can be written of a result; docs/results_folder.md says what each file holds."""
 

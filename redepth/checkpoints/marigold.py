@@ -44,7 +44,9 @@ def load_marigold(checkpoint: str, revision: str | None, class_name: str) -> tup
         source = locate(checkpoint, revision, FILES)
         found = source.json("model_index.json").get("_class_name")
         if found != class_name:
-            raise WeightsError(f"'{checkpoint}' is a '{found}', not a {class_name}: choose another checkpoint")
+            raise WeightsError(
+                f"'{checkpoint}' is a '{found}', not a {class_name}: choose another checkpoint"
+            )
         import diffusers
 
         pipeline = source.load(getattr(diffusers, class_name), None, use_safetensors=True)

@@ -7,7 +7,14 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 from redepth.io.arrays import read_floats
 from redepth.io.colmap import load_colmap_points
 from redepth.io.colours import LINEAR_SUFFIXES, linear_of_array, load_linear
-from redepth.io.depth_map import check_aspect, check_size, load_depth_map, load_disparity_png, load_grey16, load_map
+from redepth.io.depth_map import (
+    check_aspect,
+    check_size,
+    load_depth_map,
+    load_disparity_png,
+    load_grey16,
+    load_map,
+)
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.exif import exif_focal_length
 from redepth.io.exr import save_exr

@@ -71,7 +71,7 @@ def linear_of_array(values: ArrayLike, path: Path = Path("albedo")) -> NDArray[n
     low, high = float(colours.min()), float(colours.max())
     if low < 0 or high > 1 + _TOLERANCE:
         raise InputError(
-            f"{path}: an albedo is the reflected share of light, from 0 to 1, and these values are from {low:g} "
+            f"{path}: an albedo is the reflected share of light, 0 to 1, and these values are from {low:g} "
             f"to {high:g}; scale them"
         )
     if colours.shape[2] == 1:

@@ -148,8 +148,8 @@ def check_aspect(path: Path, what: str, size: tuple[int, int], photo: tuple[int,
     ratio = (size[1] / size[0]) / (photo[1] / photo[0])
     if abs(math.log(ratio)) > math.log1p(ASPECT_TOLERANCE):
         raise InputError(
-            f"{path}: the {what} is {size[1]} x {size[0]}, the photo has the shape of {photo[1]} x {photo[0]}: "
-            f"give the {what} of this photo, uncropped and unrotated"
+            f"{path}: the {what} is {size[1]} x {size[0]}, the photo has the shape of {photo[1]} x "
+            f"{photo[0]}: give the {what} of this photo, uncropped and unrotated"
         )
 
 

@@ -131,7 +131,9 @@ def read_exr_colours(path: Path, *, max_pixels: int | None = None) -> NDArray[np
     if len(groups) != 1:
         names = shortened(str(sorted(channel.key for channel in channels)))
         problem = "several are colours" if groups else "none are red, green and blue"
-        raise InputError(f"{path}: holds the channels {names}, {problem}; name the layer of the albedo albedo")
+        raise InputError(
+            f"{path}: holds the channels {names}, {problem}; name the layer of the albedo albedo"
+        )
     arrays = _pixels(path, parts, groups[0])
     shown = [_displayed(path, *both) for both in zip(groups[0], arrays, strict=True)]
     return np.stack(shown, axis=-1).astype(np.float32)

@@ -95,8 +95,8 @@ class AlbedoSource:
             return
         if photos > 1 and not os.path.isdir(self._location):
             raise InputError(
-                f"{self._name}: an albedo belongs to one photo, {photos} were given; give a folder with a file "
-                "of each photo's name"
+                f"{self._name}: an albedo belongs to one photo, {photos} were given; give a folder with a "
+                "file of each photo's name"
             )
         self._read(self._file_of(photo), height, width)
 

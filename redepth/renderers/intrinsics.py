@@ -28,9 +28,9 @@ TARGET = "albedo"
 class MarigoldIntrinsics:
     """The albedo that a ``MarigoldIntrinsicsPipeline`` estimates.
 
-    The pipeline's own configuration says in which colours it predicts the albedo: sRGB, which is decoded here,
-    or linear. An albedo that it declares as known up to scale gets the mean luminance of the photo; else its
-    scale is kept. It is always in [0, 1].
+    The pipeline's own configuration says in which colours it predicts the albedo: sRGB, which is decoded
+    here, or linear. An albedo that it declares as known up to scale gets the mean luminance of the photo;
+    else its scale is kept. It is always in [0, 1].
 
     The pipeline waits on the CPU and is on the device while it estimates. Its noise is drawn from the seed
     alone. The last estimate is kept, because a run with a limit of time prepares its photo several times.
@@ -70,8 +70,8 @@ class MarigoldIntrinsics:
         space = properties.get(TARGET, {}).get("prediction_space", "srgb")
         if TARGET not in properties.get("target_names", ()) or space not in ("srgb", "linear"):
             raise WeightsError(
-                f"'{self.checkpoint}' predicts no albedo in sRGB or linear colours: choose another checkpoint, "
-                f"such as renderer.albedo_checkpoint={APPEARANCE}"
+                f"'{self.checkpoint}' predicts no albedo in sRGB or linear colours: choose another one, such "
+                f"as renderer.albedo_checkpoint={APPEARANCE}"
             )
         freeze(pipeline)
         self._pipeline, self._commit = pipeline, commit
