@@ -183,6 +183,12 @@ def check_albedo(preset: Preset, source: Path | None, height: int, width: int, p
         renderer.check_albedo(source, height, width, photos)
 
 
+def lit_albedo(preset: Preset) -> str:
+    """Return what a preset's renderer lights: an `AlbedoName`, or where files of albedos are."""
+    renderer = _built(renderers.REGISTRY, preset.renderer)
+    return renderer.albedo if isinstance(renderer, LightsAlbedo) else "photo"
+
+
 def with_current_names(preset: Preset) -> Preset:
     """Return the preset of a stored record with its components' options under their current names."""
     sections = {

@@ -99,7 +99,12 @@ class UsesCamera(Protocol):
 
 @runtime_checkable
 class LightsAlbedo(Protocol):
-    """A renderer that may light another albedo than the photo's colours, which it finds for each photo."""
+    """A renderer that may light another albedo than the photo's colours, which it finds for each photo.
+
+    ``albedo`` is the option that says which: an `AlbedoName`, or where files of albedos are.
+    """
+
+    albedo: str
 
     def load(self, device: torch.device) -> Self:
         """Load what estimates the albedo, if anything does. Raises WeightsError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,11 +13,9 @@ from torch import Tensor
 
 from redepth import io
 from redepth.errors import InputError
+from redepth.literals import AlbedoName
 from redepth.ops import color, panorama
 from redepth.renderers.intrinsics import MarigoldIntrinsics
-
-AlbedoName = Literal["photo", "grey", "marigold-intrinsics"]
-"""Sources of an albedo that are no file."""
 
 GIVEN_ARRAY = "<array>"
 """The source of albedos that are passed as arrays (`redepth.refine`'s ``albedo``)."""

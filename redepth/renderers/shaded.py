@@ -16,10 +16,11 @@ from typing_extensions import Self
 
 from redepth.contracts import Illumination, Material
 from redepth.errors import ConfigError
+from redepth.literals import AlbedoName
 from redepth.ops import geometry, shading
 from redepth.ops.camera import Camera
 from redepth.ops.shadows import soft_shadows
-from redepth.renderers.albedo import AlbedoName, AlbedoSource
+from redepth.renderers.albedo import AlbedoSource
 from redepth.renderers.intrinsics import APPEARANCE, MarigoldIntrinsics
 
 LightDistribution = Literal["paper", "cosine", "uniform"]
