@@ -91,8 +91,8 @@ def check_method(preset: Preset) -> None:
     check_prior(priors.REGISTRY.build(preset.prior.name, preset.prior.options))
     if (albedo := lit_albedo(preset)) not in ("photo", "grey"):
         raise ConfigError(
-            f"adapt.method=score prepares a photo anew at each step, too often for renderer.albedo={albedo}: set "
-            "renderer.albedo=photo or grey, or adapt.method=distil"
+            f"adapt.method=score prepares a photo anew at each step, too often for renderer.albedo={albedo}: "
+            "set renderer.albedo=photo or grey, or adapt.method=distil"
         )
 
 

@@ -39,7 +39,10 @@ class ShadedRenderer(ABC):
     .. math:: I = \mathrm{develop}\big(2^{e} (V \, c \, R(n, l, v, a) + k_a a)\big)
 
     with the model's reflected light R, the visibility V of the light (shadows), its colour c, the ambient
-    share k_a, exposure e and the albedo a: the photo's linear colours (the paper's), or what ``albedo`` says.
+    share k_a, exposure e and the albedo a. The paper takes the photo's linear colours for a, so the photo's
+    own light stays in the picture. An estimate or a file has only what the surface reflects; it is taken in
+    its own scale, so that the light of strength 1 gives the picture of that surface. A folder has one file per
+    photo, of the photo's name.
 
     Args:
         lights: L, the number of lights per image and step; their losses are averaged, which lowers the
@@ -61,9 +64,8 @@ class ShadedRenderer(ABC):
         camera: the camera that sees the surface: ``orthographic`` (the paper's) or ``pinhole``.
         field_of_view: horizontal, of the pinhole, in degrees; 55 if neither it nor intrinsics are given.
         intrinsics: fx, fy, cx, cy of the pinhole, in units of the picture's width (x) and height (y).
-        albedo: a, what is lit: ``photo`` (the paper's), whose own light stays in it; ``grey``, one grey;
-            ``marigold-intrinsics``, an estimate without the photo's light; or a file of an albedo, or a
-            folder with one per photo, of the photo's name: a picture (sRGB), or npy, pfm or exr (linear).
+        albedo: a, what is lit: ``photo`` (the paper's), ``grey``, ``marigold-intrinsics`` (an estimate), or a
+            file or folder of albedos: pictures (sRGB), or npy, pfm, exr (linear).
         grey: albedo of the grey surface, linear.
         albedo_checkpoint: hub id or local folder of a diffusers ``MarigoldIntrinsicsPipeline``.
         albedo_revision: commit, tag or branch of its hub repository.

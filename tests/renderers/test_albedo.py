@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,9 +296,11 @@ def test_the_refiner_lights_the_albedo_and_keeps_it(tmp_path: Path) -> None:
 
         outcomes[albedo] = refiner.run(srgb(), on_step=keep).albedo
     assert outcomes["photo"] is None
-    assert outcomes["grey"] is not None and bool((outcomes["grey"] == 0.5).all())
+    assert outcomes["grey"] is not None
+    assert bool((outcomes["grey"] == 0.5).all())
     found = outcomes[str(tmp_path / "cat.npy")]
-    assert found is not None and found.shape[-2:] == pictures["photo"].shape[-2:]
+    assert found is not None
+    assert found.shape[-2:] == pictures["photo"].shape[-2:]
     assert not torch.allclose(pictures["photo"], pictures[str(tmp_path / "cat.npy")], atol=0.01)
     assert not torch.allclose(pictures["photo"], pictures["grey"], atol=0.01)
 
@@ -388,9 +389,8 @@ def test_the_public_function_takes_each_source(tmp_path: Path, checkpoint: Path)
     assert records["estimate"]["steps"] == 2
     folder = found["file"].save(tmp_path / "out")
     written = io.load_photo(folder / "albedo.png")
-    known = color.linear_to_srgb(as_tensor(known_albedo()), 0.0)
     small = geometry.resize(as_tensor(known_albedo()), *written.shape[:2], antialias=True)
-    assert known.shape[1] == 3
     assert np.allclose(written, color.linear_to_srgb(small, 0.0)[0].permute(1, 2, 0).numpy(), atol=0.51 / 255)
-    assert "albedo" in replace(found["photo"]).save(tmp_path / "plain").joinpath("run.json").read_text()
+    found["photo"].save(tmp_path / "plain")
+    assert "the photo itself was re-lit" in (tmp_path / "plain" / "run.json").read_text()
     assert not (tmp_path / "plain" / "albedo.png").exists()
