@@ -41,8 +41,8 @@ class ShadedRenderer(ABC):
     with the model's reflected light R, the visibility V of the light (shadows), its colour c, the ambient
     share k_a, exposure e and the albedo a. The paper takes the photo's linear colours for a, so the photo's
     own light stays in the picture. An estimate or a file has only what the surface reflects; it is taken in
-    its own scale, so that the light of strength 1 gives the picture of that surface. A folder has one file per
-    photo, of the photo's name.
+    its own scale: light of strength 1 gives the picture of that surface. A folder has one file per photo, of
+    the photo's name.
 
     Args:
         lights: L, the number of lights per image and step; their losses are averaged, which lowers the

@@ -192,6 +192,28 @@ def test_the_seed_alone_decides_and_an_estimate_is_kept(checkpoint: Path) -> Non
     assert not torch.equal(estimate.albedo(1 - srgb(), 1 - srgb(), 3), kept)
 
 
+def test_the_pipeline_is_on_the_device_only_while_it_estimates(
+    checkpoint: Path, device: torch.device
+) -> None:
+    renderer = BlinnPhong(albedo="marigold-intrinsics", albedo_checkpoint=str(checkpoint)).load(device)
+    image = srgb().to(device)
+    found = renderer.find_albedo(srgb(), image, 0.0, 3)
+    assert found is not None
+    assert found.device == image.device
+    pipeline = renderer._albedo._intrinsics._pipeline
+    assert {p.device.type for part in (pipeline.unet, pipeline.vae) for p in part.parameters()} == {"cpu"}
+    picture = renderer(
+        surface().to(device), color.srgb_to_linear(image), renderer.draw(1, seeded()).to(device)
+    )
+    assert picture.device == image.device
+    if device.type == "cpu":
+        _, expected = prepared(
+            "blinn-phong", {"albedo": "marigold-intrinsics", "albedo_checkpoint": str(checkpoint)}, 3
+        )
+        assert expected is not None
+        assert torch.equal(found, expected)
+
+
 def test_a_checkpoint_without_an_albedo_is_refused(tmp_path: Path) -> None:
     properties = {"target_names": ["shading"], "shading": {"prediction_space": "linear"}}
     for folder in (save_intrinsics(tmp_path / "shading", properties), tmp_path / "nothing"):
