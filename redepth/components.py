@@ -22,6 +22,7 @@ from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.config.calibration import same_runs
 from redepth.contracts import DepthModel, HasNeeds, LightsAlbedo, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
+from redepth.depth_models.marigold_normals import MarigoldNormals
 from redepth.errors import ConfigError, RedepthError, brief, nearest
 from redepth.exports import check_packages
 from redepth.literals import FamilyName
@@ -160,8 +161,8 @@ def check_camera(preset: Preset, camera: Camera | Literal["model"] | None) -> No
         name = preset.depth_model.name
         if not hasattr(depth_models.REGISTRY.get(name), "predicted_camera"):
             raise ConfigError(
-                f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG "
-                "or --intrinsics (camera= in Python)"
+                f"camera model: the depth model {name} estimates no camera (depth-pro and moge-2 do); give "
+                "--fov DEG or --intrinsics (camera= in Python)"
             )
 
 
@@ -241,6 +242,7 @@ class Components:
         prior: on the device once it is loaded.
         objectives: name -> (weight, objective).
         captioner: writes prompts, loads itself when needed; None if the preset has none.
+        normals: estimates the normals of photos, on the CPU once it is loaded; None if the preset has none.
     """
 
     preset: Preset
@@ -249,6 +251,7 @@ class Components:
     prior: Prior
     objectives: dict[str, tuple[float, Objective]]
     captioner: Captioner | None
+    normals: MarigoldNormals | None = None
 
     def load(self, device: torch.device) -> Components:
         """Load the weights of the components, in place: one record serves one device.
@@ -258,6 +261,8 @@ class Components:
         """
         if isinstance(self.renderer, LightsAlbedo):
             self.renderer.load(device)
+        if self.normals is not None:
+            self.normals.load()
         return replace(self, depth_model=self.depth_model.load(device), prior=self.prior.load(device))
 
 
@@ -278,11 +283,21 @@ def build(preset: Preset, device: torch.device) -> Components:
         name: (term.weight, objectives.REGISTRY.build(name, term.options))
         for name, term in preset.optim.objectives.items()
     }
-    captioner = captioner_of(preset, device)
-    for component in (depth_model, renderer, prior, *(term for _, term in weighted.values()), captioner):
+    captioner, normals = captioner_of(preset, device), normals_of(preset)
+    terms = (term for _, term in weighted.values())
+    for component in (depth_model, renderer, prior, *terms, captioner, normals):
         if isinstance(component, HasNeeds):
             component.ensure_available()
-    return Components(preset, depth_model, renderer, prior, weighted, captioner)
+    return Components(preset, depth_model, renderer, prior, weighted, captioner, normals)
+
+
+def normals_of(preset: Preset) -> MarigoldNormals | None:
+    """Return what estimates the normals of a resolved preset, not loaded; None where it wants no estimate."""
+    term = preset.optim.objectives.get("normals")
+    if term is None or term.options.get("source") != "marigold":
+        return None
+    settings = ("checkpoint", "revision", "steps", "ensemble")
+    return MarigoldNormals(**{name: term.options[name] for name in settings})
 
 
 def captioner_of(preset: Preset, device: torch.device) -> Captioner | None:

@@ -234,7 +234,9 @@ class Refinement:
             lines += self.metric_fit.warnings
         if self.ground_truth is not None:
             lines += self.ground_truth.left_out.warnings()
-            lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))
+            evaluations = self.evaluations.values()
+            lines += clip_warnings(max(evaluation.clipped for evaluation in evaluations))
+            lines += dict.fromkeys(line for evaluation in evaluations for line in evaluation.cautions)
         return lines
 
     @property

@@ -26,13 +26,16 @@ FILES = (
 """The files of a pipeline's repository that are loaded."""
 
 
-def load_marigold(checkpoint: str, revision: str | None, class_name: str) -> tuple[Any, str | None]:
-    """Load one of Marigold's pipelines on the CPU.
+def load_marigold(
+    checkpoint: str, revision: str | None, class_name: str, advice: str = "choose another checkpoint"
+) -> tuple[Any, str | None]:
+    """Load one of Marigold's pipelines on the CPU, in float32, without gradients and progress bars.
 
     Args:
         checkpoint: hub id or local folder.
         revision: commit, tag or branch of the hub repository.
         class_name: of the pipeline in diffusers.
+        advice: what to do where the checkpoint is of another class.
 
     Returns:
         The pipeline, and the commit of the repository if it is from the hub.
@@ -44,12 +47,11 @@ def load_marigold(checkpoint: str, revision: str | None, class_name: str) -> tup
         source = locate(checkpoint, revision, FILES)
         found = source.json("model_index.json").get("_class_name")
         if found != class_name:
-            raise WeightsError(
-                f"'{checkpoint}' is a '{found}', not a {class_name}: choose another checkpoint"
-            )
+            raise WeightsError(f"'{checkpoint}' is a '{found}', not a {class_name}: {advice}")
         import diffusers
 
         pipeline = source.load(getattr(diffusers, class_name), None, use_safetensors=True)
+    freeze(pipeline)
     return pipeline, source.commit
 
 

@@ -52,7 +52,9 @@ class Published:
 
 _DA, _DPT = "depth_anything:DepthAnything", "dpt:DPT"
 _ZOE, _GLPN = "zoedepth:ZoeDepth", "glpn:GLPN"
+_MOGE = "moge:MoGe"
 _PROMPT, _MARIGOLD = "prompt_depth_anything:PromptDepthAnything", "marigold:Marigold"
+_LOTUS = "lotus:Lotus"
 
 
 def _v1(scale: str, millions: float) -> Published:
@@ -72,9 +74,21 @@ def _metric(scene: str, scale: str, licence: str, millions: float) -> Published:
     return Published(name, _DA, what, METRES, checkpoint, licence, millions)
 
 
+def _any_view(scale: str, checkpoint: str, licence: str, millions: float) -> Published:
+    name, target = f"depth-anything-3-{scale}", "depth_anything_3:DepthAnything3AnyView"
+    what = f"Depth Anything 3 {scale.title()}, which estimates the field of view too"
+    return Published(name, target, what, DEPTH, f"depth-anything/{checkpoint}", licence, millions)
+
+
 def _midas(name: str, encoder: str, licence: str, millions: float) -> Published:
     what = f"MiDaS 3.x, {encoder}"
     return Published(f"dpt-{name}", _DPT, what, DISPARITY, f"Intel/dpt-{name}", licence, millions)
+
+
+def _moge(name: str, what: str, predicts: str, checkpoint: str, licence: str, millions: float) -> Published:
+    options = {"refine_steps": 3} if name.startswith("moge-3") else {}
+    target = f"Ruicheng/{checkpoint}"
+    return Published(name, _MOGE, f"{what} (package moge)", predicts, target, licence, millions, options)
 
 
 CATALOG = (
@@ -108,6 +122,19 @@ CATALOG = (
         APACHE,
         350,
     ),
+    Published(
+        "depth-anything-3-metric",
+        "depth_anything_3:DepthAnything3Metric",
+        "Depth Anything 3 Metric Large (package depth-anything-3)",
+        "depth, in metres if the camera is given",
+        "depth-anything/DA3METRIC-LARGE",
+        APACHE,
+        334.2,
+    ),
+    _any_view("small", "DA3-SMALL", APACHE, 34.3),
+    _any_view("base", "DA3-BASE", APACHE, 135.4),
+    _any_view("large", "DA3-LARGE-1.1", NC, 410.9),
+    _any_view("giant", "DA3-GIANT-1.1", NC, 1355.7),
     Published(
         "dpt", _DPT, "MiDaS 3.x (transformers); default ViT-L", DISPARITY, "Intel/dpt-large", APACHE, 344
     ),
@@ -159,6 +186,13 @@ CATALOG = (
         "Apple AMLR (research only)",
         952,
     ),
+    _moge("moge-2", "MoGe-2 Large with normals", METRES, "moge-2-vitl-normal", MIT, 331),
+    _moge("moge-2-base", "MoGe-2 Base with normals", METRES, "moge-2-vitb-normal", MIT, 104),
+    _moge("moge-2-small", "MoGe-2 Small with normals", METRES, "moge-2-vits-normal", MIT, 35),
+    _moge("moge-2-without-normals", "MoGe-2 Large", METRES, "moge-2-vitl", MIT, 326),
+    _moge("moge-1", "MoGe-1 Large", "depth up to scale", "moge-vitl", APACHE, 314),
+    _moge("moge-3", "MoGe-3 Large, for a GPU", METRES, "moge-3-vitl", MIT, 370),
+    _moge("moge-3-giant", "MoGe-3 Giant, for a GPU", METRES, "moge-3-vitg", MIT, 1250),
     Published(
         "prompt-depth-anything",
         _PROMPT,
@@ -192,6 +226,33 @@ CATALOG = (
         "Marigold LCM v1.0, for few steps",
         DEPTH,
         "prs-eth/marigold-depth-lcm-v1-0",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "e2e-ft",
+        "one_step:E2EFT",
+        "Marigold fine-tuned end to end, in one step without noise (diffusers)",
+        DEPTH,
+        "GonzaloMG/marigold-e2e-ft-depth",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "lotus",
+        _LOTUS,
+        "Lotus G v2.1, generative, in one step (diffusers)",
+        DISPARITY,
+        "jingheya/lotus-depth-g-v2-1-disparity",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "lotus-d",
+        _LOTUS,
+        "Lotus D v2.0, discriminative, in one step without noise",
+        DISPARITY,
+        "jingheya/lotus-depth-d-v2-0-disparity",
         APACHE,
         1290,
     ),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from redepth import checkpoints
-from redepth.checkpoints.marigold import FILES, freeze, load_marigold
+from redepth.checkpoints.marigold import FILES, load_marigold
 from redepth.errors import WeightsError
 from redepth.ops import color
 
@@ -65,7 +65,8 @@ class MarigoldIntrinsics:
         """
         if self._pipeline is not None:
             return
-        pipeline, commit = load_marigold(self.checkpoint, self.revision, PIPELINE)
+        advice = "set renderer.albedo_checkpoint to another one"
+        pipeline, commit = load_marigold(self.checkpoint, self.revision, PIPELINE, advice)
         properties = pipeline.config.target_properties or {}
         space = properties.get(TARGET, {}).get("prediction_space", "srgb")
         if TARGET not in properties.get("target_names", ()) or space not in ("srgb", "linear"):
@@ -73,7 +74,6 @@ class MarigoldIntrinsics:
                 f"'{self.checkpoint}' predicts no albedo in sRGB or linear colours: choose another one, such "
                 f"as renderer.albedo_checkpoint={APPEARANCE}"
             )
-        freeze(pipeline)
         self._pipeline, self._commit = pipeline, commit
 
     def albedo(self, photo: Tensor, image: Tensor, seed: int) -> Tensor:

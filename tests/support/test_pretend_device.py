@@ -336,6 +336,7 @@ WAITING = {
     ("zoedepth-two-heads", "full"): INDICES,
     ("zoedepth", "full"): INDICES,
     ("dpt-beit", "full"): INDICES,
+    ("depth-anything-3-any-view", "full"): "the package makes its rotary positions on the host",
 }
 """Synchronisation inside another package, with its reason."""
 

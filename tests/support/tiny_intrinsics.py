@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tests.support.helpers import GOLDEN
+from tests.support.tiny_depth_models import marigold_intrinsics
 
 APPEARANCE: dict[str, Any] = {
     "target_names": ["albedo", "material"],
@@ -26,27 +23,5 @@ LIGHTING: dict[str, Any] = {
 
 
 def save_intrinsics(folder: Path, properties: dict[str, Any] | None = None) -> Path:
-    """Save a pipeline of a few channels, its text encoder and VAE those of the recorded tiny SD."""
-    from diffusers import AutoencoderKL, DDIMScheduler, MarigoldIntrinsicsPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    properties = APPEARANCE if properties is None else properties
-    targets = len(properties["target_names"])
-    source = GOLDEN / "tiny-random-sd"
-    known = json.loads((source / "unet" / "config.json").read_text())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        channels = {"in_channels": 4 * (1 + targets), "out_channels": 4 * targets}
-        unet = UNet2DConditionModel.from_config(known | channels)
-    MarigoldIntrinsicsPipeline(
-        unet=unet,
-        vae=AutoencoderKL.from_pretrained(source / "vae", low_cpu_mem_usage=False),
-        scheduler=DDIMScheduler.from_pretrained(source / "scheduler"),
-        text_encoder=CLIPTextModel.from_pretrained(source / "text_encoder"),
-        tokenizer=CLIPTokenizer.from_pretrained(source / "tokenizer"),
-        prediction_type="intrinsics",
-        target_properties=properties,
-        default_denoising_steps=2,
-        default_processing_resolution=64,
-    ).save_pretrained(folder)
-    return folder
+    """Save a pipeline of a few channels; by default of the appearance model's targets."""
+    return marigold_intrinsics(folder, APPEARANCE if properties is None else properties)
