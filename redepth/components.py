@@ -20,7 +20,16 @@ from pydantic import AfterValidator
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.config.calibration import same_runs
-from redepth.contracts import DepthModel, HasNeeds, LightsAlbedo, Objective, Prior, Renderer, UsesCamera
+from redepth.contracts import (
+    DepthModel,
+    HasNeeds,
+    LightsAlbedo,
+    NeedsDevice,
+    Objective,
+    Prior,
+    Renderer,
+    UsesCamera,
+)
 from redepth.data import datasets
 from redepth.depth_models.marigold_normals import MarigoldNormals
 from redepth.errors import ConfigError, RedepthError, brief, nearest
@@ -285,7 +294,12 @@ def build(preset: Preset, device: torch.device) -> Components:
     }
     captioner, normals = captioner_of(preset, device), normals_of(preset)
     terms = (term for _, term in weighted.values())
-    for component in (depth_model, renderer, prior, *terms, captioner, normals):
+    parts = (depth_model, renderer, prior, *terms, captioner, normals)
+    # Before weights are looked for, which may ask the hub.
+    for component in parts:
+        if isinstance(component, NeedsDevice):
+            component.check_device(device)
+    for component in parts:
         if isinstance(component, HasNeeds):
             component.ensure_available()
     return Components(preset, depth_model, renderer, prior, weighted, captioner, normals)

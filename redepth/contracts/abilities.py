@@ -25,6 +25,15 @@ class HasNeeds(Protocol):
 
 
 @runtime_checkable
+class NeedsDevice(Protocol):
+    """A component whose options may ask for what not every device can do; checked before it is loaded."""
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise ConfigError if the component cannot run on the device."""
+        ...
+
+
+@runtime_checkable
 class FollowsPhoto(Protocol):
     """A depth model or renderer that reads another input for each photo, such as a file of the same name."""
 
