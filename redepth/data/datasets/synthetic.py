@@ -80,6 +80,7 @@ class Synthetic:
             normals=scene.normals[0].permute(1, 2, 0).contiguous().numpy(),
             sky=None if scene.sky is None else scene.sky[0, 0].numpy(),
             camera=ORTHOGRAPHIC,
+            albedo=None if scene.albedo is None else scene.albedo[0].permute(1, 2, 0).contiguous().numpy(),
         )
 
     def _scene(self, index: int) -> Scenes:
