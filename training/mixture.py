@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from redepth.data.scenes.rooms.scene import room_scenes
-from redepth.data.scenes.synthetic import Domain, Scenes, scenes
+from redepth.data.scenes.synthetic import Scenes, scenes
 from redepth.ops.camera import Camera
 
 CAMERA = Camera(field_of_view=55.0)
@@ -19,25 +18,27 @@ RELIEF_SCALE = math.tan(math.radians(55.0 / 2))
 """Half of the width that `CAMERA` sees at depth 1, where the camera of relief sees half a width of 1."""
 
 
-def mixture(count: int, generator: Generator, *, height: int = 96, width: int = 96, domain: Domain = "broad") -> Scenes:
-    """Draw relief and rooms in equal parts, and all of them once more as mirror images.
+def mixture(
+    count: int, generator: Generator, *, height: int = 96, width: int = 96, mirrored: bool = False
+) -> Scenes:
+    """Draw relief of the broad domain and rooms in equal parts.
 
     Relief is scaled as a whole such that `CAMERA` sees as much of it at z = 1 as its own camera does, so that
     its slopes stay what they are. The true fields of view of rooms differ: their depth is what is learned,
     and a wrong field of view stretches a scene along the optical axis and keeps planes plane.
 
     Args:
-        count: number of scenes, a multiple of 4.
+        count: number of scenes, a multiple of 2, or of 4 if they are mirrored.
         generator: of the CPU.
         height: in pixels.
         width: in pixels.
-        domain: of the relief.
+        mirrored: whether the second half are mirror images of the first.
     """
-    relief = scenes(count // 4, domain, generator, height=height, width=width)
-    rooms = room_scenes(count // 4, generator, height=height, width=width)
-    both = Scenes(
-        torch.cat([relief.image, rooms.image]), torch.cat([1 + RELIEF_SCALE * (relief.depth - 1), rooms.depth])
-    )
-    flip: Callable[[Tensor], Tensor] = lambda x: torch.cat([x, x.flip(-1)])  # noqa: E731
-    depth = flip(both.depth)
-    return Scenes(flip(both.image), depth, torch.isinf(depth))
+    each = count // (4 if mirrored else 2)
+    relief = scenes(each, "broad", generator, height=height, width=width)
+    rooms = room_scenes(each, generator, height=height, width=width)
+    image = torch.cat([relief.image, rooms.image])
+    depth = torch.cat([1 + RELIEF_SCALE * (relief.depth - 1), rooms.depth])
+    if mirrored:
+        image, depth = (torch.cat([x, x.flip(-1)]) for x in (image, depth))
+    return Scenes(image, depth, torch.isinf(depth))

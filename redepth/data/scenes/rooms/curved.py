@@ -23,7 +23,7 @@ BOUND = 1.3
 
 
 def torus(p: Tensor, form: Tensor) -> Tensor:
-    """Return the distance to a ring around the y axis; ``form`` is the radius of its tube, it reaches to 1."""
+    """Return the distance to a ring around the y axis that reaches to 1; ``form`` is its tube's radius."""
     tube = form[:, 0]
     return torch.hypot(torch.hypot(p[:, 0], p[:, 2]) - (1 - tube), p[:, 1]) - tube
 
@@ -59,7 +59,11 @@ def superquadric_normal(p: Tensor, form: Tensor) -> Tensor:
     x, y, z = p.unbind(-1)
     m = _norm(x, z, a)
     ring = m ** (b - a)
-    parts = [x.sign() * x.abs() ** (a - 1) * ring, y.sign() * y.abs() ** (b - 1), z.sign() * z.abs() ** (a - 1) * ring]
+    parts = [
+        x.sign() * x.abs() ** (a - 1) * ring,
+        y.sign() * y.abs() ** (b - 1),
+        z.sign() * z.abs() ** (a - 1) * ring,
+    ]
     return torch.stack(parts, -1)
 
 
@@ -67,7 +71,7 @@ BALLS, SOFT = 4, 0.12
 
 
 def blob(p: Tensor, form: Tensor) -> Tensor:
-    """Return -k log sum exp(-d_i / k) of the distances d_i to four balls; ``form`` is (x, y, z, r) of each."""
+    """Return -k log sum exp(-d_i / k) of the distances d_i to four balls; ``form`` has (x, y, z, r) each."""
     return -SOFT * torch.logsumexp(-_to_balls(p, form)[1] / SOFT, dim=-1)
 
 
@@ -93,7 +97,7 @@ CURVED: dict[str, tuple[Shape, Shape]] = {
 
 
 def trace(shape: Shape, o: Tensor, d: Tensor, form: Tensor, limit: Tensor, low: float) -> Tensor:
-    """Return t (M,) of the first point of the surface on rays o + t d, (M, 3) each; infinity if there is none.
+    """Return t (M,) of the first point of the surface on rays o + t d, (M, 3) each; else infinity.
 
     Args:
         shape: f, at most the distance.

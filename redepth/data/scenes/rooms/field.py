@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 
-
 @dataclass(frozen=True)
 class Field:
-    """The heights of N scenes.
+    r"""The heights of N scenes.
 
-    .. math:: h(x, z) = b + \\sum_j a_j \\sin(k_j \\cdot (x, z) + \\varphi_j)
+    .. math:: h(x, z) = b + \sum_j a_j \sin(k_j \cdot (x, z) + \varphi_j)
 
     Attributes:
         base: (N,) b.
@@ -38,7 +37,9 @@ class Field:
 
     def normals(self, p: Tensor) -> Tensor:
         """Return (-dh/dx, 1, -dh/dz) at points (N, 3, P), not normalised."""
-        slope = torch.einsum("nj,njk,njp->nkp", self.height, self.wave, torch.cos(self.angles(p[:, 0], p[:, 2])))
+        slope = torch.einsum(
+            "nj,njk,njp->nkp", self.height, self.wave, torch.cos(self.angles(p[:, 0], p[:, 2]))
+        )
         return torch.stack([-slope[:, 0], torch.ones_like(slope[:, 0]), -slope[:, 1]], dim=1)
 
     @property

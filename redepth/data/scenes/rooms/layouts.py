@@ -31,7 +31,12 @@ def furnished(s: Stage) -> None:
     left, right, far, _ = walls.unbind(-1)
     for _ in range(3):
         half = (s.uniform(0.2, 0.8), s.uniform(0.2, 1.1), s.uniform(0.15, 0.4))
-        s.add("box", (s.uniform(-0.9, 0.9) * torch.minimum(left, right), half[1], far - half[2]), half, share=0.7)
+        s.add(
+            "box",
+            (s.uniform(-0.9, 0.9) * torch.minimum(left, right), half[1], far - half[2]),
+            half,
+            share=0.7,
+        )
     for side in (-1, 1):
         half = (s.uniform(0.15, 0.4), s.uniform(0.2, 1.0), s.uniform(0.2, 0.9))
         x = right - half[0] if side > 0 else half[0] - left
@@ -41,8 +46,15 @@ def furnished(s: Stage) -> None:
     half_table = (s.uniform(0.3, 0.8), s.uniform(0.25, 0.5))
     table(s, (x, z), half_table, high, share=0.7)
     for _ in range(2):
-        loose(s, some_kind(s), (x + s.uniform(-0.3, 0.3), z + s.uniform(-0.2, 0.2)), s.log_uniform(0.06, 0.2),
-              floor=high, share=0.7, tumbled=False)
+        loose(
+            s,
+            some_kind(s),
+            (x + s.uniform(-0.3, 0.3), z + s.uniform(-0.2, 0.2)),
+            s.log_uniform(0.06, 0.2),
+            floor=high,
+            share=0.7,
+            tumbled=False,
+        )
     scattered(s, 2, 1.2, 3.0, (0.1, 0.4))
 
 
@@ -83,7 +95,11 @@ def street(s: Stage) -> None:
             x = side * (road + half[0] + s.uniform(0, 1.0))
             s.add("box", (x, half[1], z + half[2]), half, share=0.85, skin=skin if number % 2 else None)
             if number < 2 and s.whole(0, 1):
-                s.add("cone", (x, 2 * half[1] + 0.6, z + half[2]), (half[0] * 1.2, s.uniform(0.3, 1.2), half[2] * 1.2))
+                s.add(
+                    "cone",
+                    (x, 2 * half[1] + 0.6, z + half[2]),
+                    (half[0] * 1.2, s.uniform(0.3, 1.2), half[2] * 1.2),
+                )
             z = z + 2 * half[2] + s.uniform(0, 3.0)
     pole = s.new_skin()
     for number in range(3):
@@ -101,15 +117,28 @@ def _car(s: Stage, x: torch.Tensor, z: torch.Tensor) -> None:
     s.add("superquadric", (x, 1.0, z + 0.2), (0.75, 0.45, 1.1), skin=skin, share=0.6, form=s.uniform(3, 6, 2))
 
 
-def _tree(s: Stage, x: torch.Tensor, z: torch.Tensor, scale: torch.Tensor, share: float = 0.7,
-          floor: torch.Tensor | float = 0.0) -> None:
+def _tree(
+    s: Stage,
+    x: torch.Tensor,
+    z: torch.Tensor,
+    scale: torch.Tensor,
+    share: float = 0.7,
+    floor: torch.Tensor | float = 0.0,
+) -> None:
     trunk = s.uniform(0.6, 1.6) * scale
     s.add("cylinder", (x, floor + trunk / 2, z), (0.1 * scale, trunk / 2 + 0.3, 0.1 * scale), share=share)
     kind = some_kind(s, ("ball", "cone", "blob"))
     half = scale * s.uniform(0.6, 1.2)
     high = half * s.uniform(0.9, 2.0)
-    s.add(kind, (x, floor + trunk + 0.8 * high, z), (half, high, half), share=share, form=None if kind != "blob"
-          else torch.cat([s.uniform(-0.4, 0.4, 4, 3), s.uniform(0.4, 0.6, 4, 1)], dim=-1).flatten(1))
+    s.add(
+        kind,
+        (x, floor + trunk + 0.8 * high, z),
+        (half, high, half),
+        share=share,
+        form=None
+        if kind != "blob"
+        else torch.cat([s.uniform(-0.4, 0.4, 4, 3), s.uniform(0.4, 0.6, 4, 1)], dim=-1).flatten(1),
+    )
 
 
 def corridor(s: Stage) -> None:
@@ -139,7 +168,9 @@ def stacks(s: Stage) -> None:
     scattered(s, 2, 1.2, 4.0, (0.1, 0.3))
 
 
-def _somewhere(s: Stage, width: tuple[float, float], back: tuple[float, float], height: tuple[float, float]) -> None:
+def _somewhere(
+    s: Stage, width: tuple[float, float], back: tuple[float, float], height: tuple[float, float]
+) -> None:
     """Add a room, or the ground outdoors, and leave the frame as it was."""
     if s.whole(0, 2) == 0:
         ground(s)
@@ -156,8 +187,15 @@ def heap(s: Stage) -> None:
     scattered(s, 7, 1.0, 4.5, (0.1, 0.6))
     for _ in range(3):
         z = s.uniform(1.2, 4.0)
-        loose(s, some_kind(s), (s.across(z), z), s.log_uniform(0.08, 0.3), floor=s.uniform(0.3, 1.5), share=0.6,
-              tumbled=True)
+        loose(
+            s,
+            some_kind(s),
+            (s.across(z), z),
+            s.log_uniform(0.08, 0.3),
+            floor=s.uniform(0.3, 1.5),
+            share=0.6,
+            tumbled=True,
+        )
 
 
 def rows_of_things(s: Stage) -> None:
@@ -186,8 +224,13 @@ def hills(s: Stage) -> None:
     for _ in range(3):
         z = s.uniform(2, 9)
         x = s.across(z)
-        loose(s, some_kind(s, ("ball", "superquadric", "blob", "box")), (x, z), s.log_uniform(0.15, 0.7),
-              floor=_height(s, x, z) - 0.1)
+        loose(
+            s,
+            some_kind(s, ("ball", "superquadric", "blob", "box")),
+            (x, z),
+            s.log_uniform(0.15, 0.7),
+            floor=_height(s, x, z) - 0.1,
+        )
 
 
 def _height(s: Stage, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
@@ -218,7 +261,13 @@ def columns(s: Stage) -> None:
     gap = s.uniform(1.6, 2.6)
     for x in (-1, 0, 1):
         for z in (0, 1, 2):
-            s.add(kind, (gap * (x + 0.5), high / 2, 1.8 + gap * z), (radius, high / 2, radius), skin=skin, share=0.85)
+            s.add(
+                kind,
+                (gap * (x + 0.5), high / 2, 1.8 + gap * z),
+                (radius, high / 2, radius),
+                skin=skin,
+                share=0.85,
+            )
     scattered(s, 3, 1.5, 5.0, (0.15, 0.5))
 
 

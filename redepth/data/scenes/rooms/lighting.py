@@ -91,7 +91,9 @@ def draw_light(stage: Stage) -> Light:
         reach=span * stage.uniform(0.1, 0.4)[:, None],
         fill=F.normalize(stage.rand(3) * 2 - 1 + torch.tensor([0, 1.2, 0]), dim=-1),
         fill_strength=stage.uniform(0.1, 0.5)[:, None] * stage.chance(0.4)[:, None],
-        haze=torch.where(stage.chance(0.0 if stage.indoors else 0.35)[:, None], stage.log_uniform(1, 8)[:, None], 1e4)
+        haze=torch.where(
+            stage.chance(0.0 if stage.indoors else 0.35)[:, None], stage.log_uniform(1, 8)[:, None], 1e4
+        )
         * span,
     )
 
@@ -125,7 +127,9 @@ def _visibility(world: World, view: View, light: Light) -> tuple[Tensor, Tensor]
     blocked = torch.isfinite(world.nearest(start, lamp - start, 0.0, 1.0, walls=False, rough=True)[0])
     radius, angle = u.to(start).sqrt(), 2 * math.pi * v.to(start)
     around = (
-        first * (radius * angle.cos()) + second * (radius * angle.sin()) + view.normals * (1 - radius**2).sqrt()
+        first * (radius * angle.cos())
+        + second * (radius * angle.sin())
+        + view.normals * (1 - radius**2).sqrt()
     )
     met = world.nearest(start, around, 0.0, 1e3, rough=True)[0]
     free = 1 - torch.exp(-met / light.reach)
@@ -156,7 +160,7 @@ def _on_ball(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _frame(n: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two unit vectors at right angles to unit normals and to each other, (N, 3, P) (Duff et al. 2017)."""
+    """Return unit vectors at right angles to unit normals and to each other, (N, 3, P) (Duff et al. 2017)."""
     x, y, z = n.unbind(1)
     sign = torch.where(z < 0, -1.0, 1.0).to(n)
     a = -1 / (sign + z)
@@ -193,7 +197,11 @@ def sky_colour(stage: Stage, rays: Tensor) -> tuple[Tensor, Tensor]:
     horizon = grey * torch.cat([1 - 0.15 * blue, 1 - 0.08 * blue, torch.ones_like(blue)], dim=1)
     zenith = grey * torch.cat([1 - 0.75 * blue, 1 - 0.5 * blue, 1 - 0.1 * blue], dim=1)
     colour = torch.lerp(horizon, zenith, towards[:, 1:2].clamp(min=0) ** 0.6)
-    angle = stage.uniform(2, 9, 4, 2)[..., None] * towards[:, None, (0, 1)] * torch.tensor([1.0, 2.5]).view(2, 1).to(rays)
+    angle = (
+        stage.uniform(2, 9, 4, 2)[..., None]
+        * towards[:, None, (0, 1)]
+        * torch.tensor([1.0, 2.5]).view(2, 1).to(rays)
+    )
     waves = torch.sin(angle.sum(dim=2) + stage.uniform(0, 6.3, 4)[..., None])
     cloud = torch.sigmoid(2.5 * waves.sum(dim=1, keepdim=True) - 1) * stage.chance(0.5)[:, None, None]
     return torch.lerp(colour, grey * 1.1, 0.7 * cloud), horizon

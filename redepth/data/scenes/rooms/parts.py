@@ -13,7 +13,9 @@ from redepth.data.scenes.rooms.stage import Coordinate, Stage
 LOOSE = ("box", "ball", "cylinder", "cone", "torus", "superquadric", "blob")
 
 
-def room(s: Stage, width: tuple[float, float], back: tuple[float, float], height: tuple[float, float]) -> Tensor:
+def room(
+    s: Stage, width: tuple[float, float], back: tuple[float, float], height: tuple[float, float]
+) -> Tensor:
     """Add a closed room around the camera, turned by ``s.frame``.
 
     Args:
@@ -58,8 +60,17 @@ def terrain(s: Stage, height: tuple[float, float], length: tuple[float, float], 
     s.add("field", (0, 0, 0), (1, 1, 1))
 
 
-def loose(s: Stage, kind: str, at: tuple[Coordinate, Coordinate], size: Tensor, *, floor: Coordinate = 0.0,
-          skin: int | None = None, share: float = 1.0, tumbled: bool | None = None) -> None:
+def loose(
+    s: Stage,
+    kind: str,
+    at: tuple[Coordinate, Coordinate],
+    size: Tensor,
+    *,
+    floor: Coordinate = 0.0,
+    skin: int | None = None,
+    share: float = 1.0,
+    tumbled: bool | None = None,
+) -> None:
     """Put a thing of about this size (N,) on the floor, at x and z, turned at random."""
     stretch = [s.uniform(0.55, 1.3) for _ in range(3)]
     half = (size * stretch[0], size * stretch[1], size * stretch[2])
@@ -69,8 +80,16 @@ def loose(s: Stage, kind: str, at: tuple[Coordinate, Coordinate], size: Tensor, 
         half = (size, size, size)
     rolls = s.whole(0, 4) == 0 if tumbled is None else tumbled
     rests = torch.stack([s.number(v) for v in half]).amax(dim=0) * 0.8 if rolls else half[1]
-    s.add(kind, (at[0], floor + rests, at[1]), half, yaw=s.uniform(-math.pi, math.pi), tumbled=rolls, skin=skin,
-          share=share, form=form_of(s, kind))
+    s.add(
+        kind,
+        (at[0], floor + rests, at[1]),
+        half,
+        yaw=s.uniform(-math.pi, math.pi),
+        tumbled=rolls,
+        skin=skin,
+        share=share,
+        form=form_of(s, kind),
+    )
 
 
 def form_of(s: Stage, kind: str) -> Tensor | None:
@@ -90,8 +109,17 @@ def some_kind(s: Stage, kinds: tuple[str, ...] = LOOSE) -> str:
     return kinds[s.whole(0, len(kinds) - 1)]
 
 
-def scattered(s: Stage, count: int, near: Coordinate, far: Coordinate, size: tuple[float, float], *,
-              kinds: tuple[str, ...] = LOOSE, share: float = 0.85, floor: Coordinate = 0.0) -> None:
+def scattered(
+    s: Stage,
+    count: int,
+    near: Coordinate,
+    far: Coordinate,
+    size: tuple[float, float],
+    *,
+    kinds: tuple[str, ...] = LOOSE,
+    share: float = 0.85,
+    floor: Coordinate = 0.0,
+) -> None:
     """Put things at random places in view, one in each band of distance."""
     for index in range(count):
         band = (torch.as_tensor(far) - near) / count
@@ -100,8 +128,13 @@ def scattered(s: Stage, count: int, near: Coordinate, far: Coordinate, size: tup
         loose(s, some_kind(s, kinds), (s.across(z), z), radius, share=share, floor=floor)
 
 
-def table(s: Stage, at: tuple[Coordinate, Coordinate], half: tuple[Coordinate, Coordinate], high: Tensor,
-          share: float = 1.0) -> None:
+def table(
+    s: Stage,
+    at: tuple[Coordinate, Coordinate],
+    half: tuple[Coordinate, Coordinate],
+    high: Tensor,
+    share: float = 1.0,
+) -> None:
     """Add a table: a top and four legs."""
     skin, leg = s.new_skin(), s.uniform(0.02, 0.06)
     thick = s.uniform(0.015, 0.05)
@@ -113,15 +146,21 @@ def table(s: Stage, at: tuple[Coordinate, Coordinate], half: tuple[Coordinate, C
             s.add(kind, place, (leg, (high - thick) / 2, leg), skin=skin, share=share)
 
 
-def stack(s: Stage, at: tuple[Coordinate, Coordinate], size: Tensor, levels: int, floor: Coordinate = 0.0) -> None:
+def stack(
+    s: Stage, at: tuple[Coordinate, Coordinate], size: Tensor, levels: int, floor: Coordinate = 0.0
+) -> None:
     """Pile boxes and cylinders on one another."""
     y: Coordinate = floor
     for _ in range(levels):
         high = size * s.uniform(0.2, 0.7)
         half = (size * s.uniform(0.6, 1.1), high, size * s.uniform(0.6, 1.1))
         kind = some_kind(s, ("box", "box", "cylinder"))
-        s.add(kind, (at[0] + size * s.uniform(-0.15, 0.15), y + high, at[1] + size * s.uniform(-0.15, 0.15)), half,
-              yaw=s.uniform(-0.6, 0.6))
+        s.add(
+            kind,
+            (at[0] + size * s.uniform(-0.15, 0.15), y + high, at[1] + size * s.uniform(-0.15, 0.15)),
+            half,
+            yaw=s.uniform(-0.6, 0.6),
+        )
         y = y + 2 * high
         size = size * s.uniform(0.75, 1.0)
 
@@ -133,7 +172,9 @@ def hung(s: Stage, walls: Tensor, count: int) -> None:
         half = (s.uniform(0.15, 0.6), s.uniform(0.15, 0.5), s.uniform(0.01, 0.12))
         y = high * s.uniform(0.35, 0.75)
         if index % 2 == 0:
-            s.add("box", (s.uniform(-0.8, 0.8) * torch.minimum(left, right), y, far - half[2]), half, share=0.7)
+            s.add(
+                "box", (s.uniform(-0.8, 0.8) * torch.minimum(left, right), y, far - half[2]), half, share=0.7
+            )
         else:
             side = s.sign()
             x = torch.where(side > 0, right - half[2], half[2] - left)

@@ -36,7 +36,7 @@ class RoomScenes:
 
     Attributes:
         image: (B, 3, H, W) sRGB in [0, 1].
-        depth: (B, 1, H, W) depth along the optical axis; its harmonic mean is 1, and it is infinite in the sky.
+        depth: (B, 1, H, W) depth along the optical axis, infinite in the sky; its harmonic mean is 1.
         normals: (B, 3, H, W) unit normals, x right, y up, z to the viewer; 0 in the sky.
         field_of_view: (B,) horizontal, in degrees.
     """
@@ -107,7 +107,9 @@ def picture_of(stage: Stage, height: int, width: int) -> RoomScenes:
     facing = stage.view.mT @ view.normals
     facing = torch.where(view.sky[:, None], 0.0, facing * facing.new_tensor([1.0, 1.0, -1.0])[:, None])
     depth = view.depth * mean_disparity(view.depth)[:, None]
-    return RoomScenes(image, depth.unflatten(-1, size)[:, None], facing.unflatten(-1, size), stage.field_of_view)
+    return RoomScenes(
+        image, depth.unflatten(-1, size)[:, None], facing.unflatten(-1, size), stage.field_of_view
+    )
 
 
 def mean_disparity(depth: Tensor) -> Tensor:

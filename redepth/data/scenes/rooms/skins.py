@@ -35,7 +35,8 @@ class Skins:
         gloss = stage.uniform(0, 0.5, s, 1) * (stage.rand(s, 1) < 0.35)
         exponent = stage.log_uniform(8, 90, s, 1)
         self.numbers = torch.cat(
-            [first, second, pattern[..., None].to(first), cells, offset, sharp, grain, gloss, exponent], dim=-1
+            [first, second, pattern[..., None].to(first), cells, offset, sharp, grain, gloss, exponent],
+            dim=-1,
         )
         direction = torch.nn.functional.normalize(stage.rand(WAVES, 3) - 0.5, dim=-1)
         self.wave = direction * stage.uniform(0.5, 3.0, WAVES, 1) * math.pi
@@ -57,7 +58,9 @@ class Skins:
         q = p.transpose(0, 1) * cells + of[8:11]
         noise = self._noise(q)
         share = torch.full_like(cells, 0.0)
-        for number, value in enumerate((None, _checks(q), _stripes(q, noise), noise, _patches(q), _bricks(q))):
+        for number, value in enumerate(
+            (None, _checks(q), _stripes(q, noise), noise, _patches(q), _bricks(q))
+        ):
             if value is not None:
                 crisp = value if number in (4, 5) else torch.sigmoid(sharp * value * 2)
                 share = torch.where(pattern == number, crisp, share)

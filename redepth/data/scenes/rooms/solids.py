@@ -54,7 +54,10 @@ def cone(o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     # A steep ray leaves one half of the double cone for the other: the lower half is past its later root
     # if it goes down, before its earlier root if it goes up.
     root = (b * b - a * c).clamp(min=0).sqrt()
-    first, last = torch.minimum((-b - root) / a, (-b + root) / a), torch.maximum((-b - root) / a, (-b + root) / a)
+    first, last = (
+        torch.minimum((-b - root) / a, (-b + root) / a),
+        torch.maximum((-b - root) / a, (-b + root) / a),
+    )
     missed = (a > 0) & (b * b < a * c)
     near = torch.where(a > 0, first, torch.where(dy < 0, last, -torch.inf))
     far = torch.where(a > 0, last, torch.where(dy < 0, torch.inf, first))

@@ -23,7 +23,7 @@ class Thing:
     """One thing of every scene.
 
     Attributes:
-        kind: of `solids.SOLIDS`, `curved.CURVED`, ``shell`` (a box seen from inside), ``ground`` or ``field``.
+        kind: of `solids.SOLIDS` or `curved.CURVED`, ``shell`` (a box from inside), ``ground``, ``field``.
         centre: (N, 3).
         half: (N, 3) half of its extent along its own axes.
         turn: (N, 3, 3), columns are its axes in the world.

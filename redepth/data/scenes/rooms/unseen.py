@@ -54,8 +54,14 @@ def arches(s: Stage) -> None:
     skin, radius, gap = s.new_skin(), s.uniform(1.0, 1.8), s.uniform(1.5, 3.0)
     form = s.uniform(0.08, 0.2, 1)
     for number in range(4):
-        at = (0.0, 0.15, 2.2 + gap * number)
-        s.add("torus", at, (radius, radius, radius), skin=skin, form=form, upright=True)
+        s.add(
+            "torus",
+            (0.0, 0.15, 2.2 + gap * number),
+            (radius, radius, radius),
+            skin=skin,
+            form=form,
+            upright=True,
+        )
     for side in (-1, 1):
         for number in range(2):
             at = (side * (radius + s.uniform(0.6, 1.5)), 3.0 + 3 * number + s.rand())
@@ -74,12 +80,23 @@ def dining(s: Stage) -> None:
     for x, away in ((-1, 0), (1, 0), (0, 1), (0, -1)):
         seat = (x * (half[0] + 0.25), z + away * (half[1] + 0.25))
         s.add("box", (seat[0], 0.42, seat[1]), (0.2, 0.03, 0.2), skin=skin, share=0.9)
-        s.add("box", (seat[0] + 0.19 * x, 0.7, seat[1] + 0.19 * away), (0.02 if x else 0.2, 0.3, 0.02 if away else 0.2),
-              skin=skin, share=0.9)
+        s.add(
+            "box",
+            (seat[0] + 0.19 * x, 0.7, seat[1] + 0.19 * away),
+            (0.02 if x else 0.2, 0.3, 0.02 if away else 0.2),
+            skin=skin,
+            share=0.9,
+        )
         s.add("cylinder", (seat[0], 0.2, seat[1]), (0.05, 0.2, 0.05), skin=skin, share=0.9)
     for _ in range(2):
-        loose(s, some_kind(s), (s.uniform(-0.3, 0.3), z + s.uniform(-0.2, 0.2)), s.uniform(0.06, 0.14), floor=0.75,
-              tumbled=False)
+        loose(
+            s,
+            some_kind(s),
+            (s.uniform(-0.3, 0.3), z + s.uniform(-0.2, 0.2)),
+            s.uniform(0.06, 0.14),
+            floor=0.75,
+            tumbled=False,
+        )
 
 
 def canyon(s: Stage) -> None:
@@ -92,13 +109,25 @@ def canyon(s: Stage) -> None:
         for number in range(3):
             half = (s.uniform(1.5, 3.0), s.uniform(2.0, 5.0), s.uniform(1.5, 3.0))
             at = (side * (2.5 + half[0] + s.uniform(0, 1.5)), half[1] * 0.5, 3.0 + 4.5 * number)
-            s.add("superquadric", at, half, yaw=s.uniform(-math.pi, math.pi), skin=skin, form=s.log_uniform(1.6, 6.0, 2))
+            s.add(
+                "superquadric",
+                at,
+                half,
+                yaw=s.uniform(-math.pi, math.pi),
+                skin=skin,
+                form=s.log_uniform(1.6, 6.0, 2),
+            )
     for _ in range(4):
         z = s.uniform(2.5, 9)
         x = s.across(z, 0.5)
         ground_height = -s.field.above(torch.stack([x, torch.zeros_like(x), z], dim=-1)[..., None])[:, 0]
-        loose(s, some_kind(s, ("blob", "superquadric", "ball")), (x, z), s.log_uniform(0.2, 0.7),
-              floor=ground_height - 0.15)
+        loose(
+            s,
+            some_kind(s, ("blob", "superquadric", "ball")),
+            (x, z),
+            s.log_uniform(0.2, 0.7),
+            floor=ground_height - 0.15,
+        )
 
 
 UNSEEN: dict[str, Layout] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from redepth.data.scenes.rooms.curved import CURVED, trace
-from redepth.data.scenes.rooms.field import Field, meet
+from redepth.data.scenes.rooms.field import meet
 from redepth.data.scenes.rooms.solids import NORMALS, SOLIDS, unit
 from redepth.data.scenes.rooms.stage import Stage, Thing
 
@@ -37,7 +37,9 @@ class World:
         every = _group(None, stage.things)
         self.inward, self.centre, self.form = every.inward, every.centre, [t.form for t in stage.things]
 
-    def nearest(self, o: Tensor, d: Tensor, low: float, limit: float, *, walls: bool = True, rough: bool = False) -> tuple[Tensor, Tensor]:
+    def nearest(
+        self, o: Tensor, d: Tensor, low: float, limit: float, *, walls: bool = True, rough: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Return t and the number of the first thing on rays o + t d, (N, 3, P or 1) and (N, 3, P).
 
         Args:
@@ -62,7 +64,9 @@ class World:
             which = torch.where(closer, group.numbers[place], which)
         return torch.where(which < 0, torch.inf, best), which
 
-    def _meet(self, group: Group, o: Tensor, d: Tensor, best: Tensor, low: float, rough: bool) -> tuple[Tensor, Tensor]:
+    def _meet(
+        self, group: Group, o: Tensor, d: Tensor, best: Tensor, low: float, rough: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the smallest t of a group and the place of its thing in it."""
         if group.kind == "field":
             t = meet(self.field, o.expand_as(d), d, best, low, ROUGH_FIELD_STEPS if rough else FIELD_STEPS)
@@ -86,7 +90,7 @@ class World:
         return t.min(dim=1)
 
     def normals(self, p: Tensor, which: Tensor) -> Tensor:
-        """Return the unit normals (N, 3, P) of the things at points of them; (0, 1, 0) where there is none."""
+        """Return the unit normals (N, 3, P) of things at points of them; (0, 1, 0) where there is none."""
         flat = which.flatten()
         rows = torch.arange(len(which)).repeat_interleave(which.shape[1])
         points = p.transpose(1, 2).reshape(-1, 3)
