@@ -99,8 +99,8 @@ def form_of(s: Stage, kind: str) -> Tensor | None:
     if kind == "superquadric":
         return s.log_uniform(1.15, 8.0, 2)
     if kind == "blob":
-        centres = s.uniform(-0.55, 0.55, 4, 3)
-        return torch.cat([centres, s.uniform(0.2, 0.45, 4, 1)], dim=-1).flatten(1)
+        centres = s.uniform(-0.5, 0.5, 4, 3)
+        return torch.cat([centres, s.uniform(0.2, 0.42, 4, 1)], dim=-1).flatten(1)
     return None
 
 
