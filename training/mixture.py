@@ -15,7 +15,7 @@ CAMERA = Camera(field_of_view=55.0)
 """The camera that the pair's renderer takes: a pinhole with the default field of view."""
 
 RELIEF_SCALE = math.tan(math.radians(55.0 / 2))
-"""Half of the width that `CAMERA` sees at depth 1, where the camera of relief sees half a width of 1."""
+"""Half of the width that `CAMERA` sees at depth 1. The camera of relief sees W / H."""
 
 
 def mixture(
@@ -38,7 +38,7 @@ def mixture(
     relief = scenes(each, "broad", generator, height=height, width=width)
     rooms = room_scenes(each, generator, height=height, width=width)
     image = torch.cat([relief.image, rooms.image])
-    depth = torch.cat([1 + RELIEF_SCALE * (relief.depth - 1), rooms.depth])
+    depth = torch.cat([1 + RELIEF_SCALE * height / width * (relief.depth - 1), rooms.depth])
     if mirrored:
         image, depth = (torch.cat([x, x.flip(-1)]) for x in (image, depth))
     return Scenes(image, depth, torch.isinf(depth))
