@@ -73,4 +73,7 @@ $(STAMP) $(STAMP3D):
 	@# Its network alone is used; what it declares to need (numpy<2, open3d, ...) is not.
 	@$(@D)/bin/python -m pip install -q --disable-pip-version-check --no-deps -c $(filter %.txt,$^) depth-anything-3 || \
 	echo "depth-anything-3 cannot be installed on this Python: its tests will be skipped"
+	@# Likewise: the packages declare a web app, OpenGL and more.
+	@$(@D)/bin/python -m pip install -q --disable-pip-version-check --no-deps -c $(filter %.txt,$^) dlr-moge dlr-utils3d || \
+	echo "dlr-moge cannot be installed on this Python: its tests will be skipped"
 	@touch $@

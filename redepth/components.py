@@ -160,8 +160,8 @@ def check_camera(preset: Preset, camera: Camera | Literal["model"] | None) -> No
         name = preset.depth_model.name
         if not hasattr(depth_models.REGISTRY.get(name), "predicted_camera"):
             raise ConfigError(
-                f"camera model: the depth model {name} estimates no camera (depth-pro does); give --fov DEG "
-                "or --intrinsics (camera= in Python)"
+                f"camera model: the depth model {name} estimates no camera (depth-pro and moge-2 do); give "
+                "--fov DEG or --intrinsics (camera= in Python)"
             )
 
 

@@ -86,7 +86,8 @@ def hub_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     home = tmp_path_factory.mktemp("hub")
     found = {}
     for name, make in hub_repositories.MAKERS.items():
-        if name != hub_repositories.DA3 or importlib.util.find_spec("depth_anything_3"):
+        package = hub_repositories.PACKAGES.get(name)
+        if package is None or importlib.util.find_spec(package):
             found[name] = home / name.replace("/", "--")
             make(found[name])
     return found

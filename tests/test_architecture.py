@@ -68,6 +68,7 @@ OPTIONAL = (
     "h5py",
     "kornia",
     "mitsuba",
+    "moge",
     "nvdiffrast",
     "omegaconf",
     "peft",
@@ -77,6 +78,7 @@ OPTIONAL = (
     "skimage",
     "torchvision",
     "triton",
+    "utils3d",
 )
 
 

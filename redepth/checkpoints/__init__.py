@@ -7,6 +7,7 @@ from redepth.checkpoints.hub_api import hub_reachable, this_machine_only, unreac
 from redepth.checkpoints.loading import fill
 from redepth.checkpoints.lookup import ensure_available, locate
 from redepth.checkpoints.names import resolve_name
+from redepth.checkpoints.pickled import read_pickled
 from redepth.checkpoints.progress import Watcher, size_text, watched
 from redepth.checkpoints.source import Source
 
@@ -24,6 +25,7 @@ __all__ = [
     "locate",
     "one_line",
     "pending",
+    "read_pickled",
     "resolve_name",
     "size_text",
     "sources_of",

@@ -1,6 +1,6 @@
 """Load models and small files from a checkpoint's folder, with one clear line for every error.
 
-Weights are read from safetensors alone: a pickle can run code when it is read.
+Weights are read from safetensors: a pickle can run code when it is read. `pickled` has the one exception.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ _WORDS: dict[State, str] = {
     "unavailable": "not here",
 }
 _PIP = re.compile(r'pip install (?:--[\w-]+ )*(?:"[^"]+"|[\w.-]+)')
+_ALL = re.compile(f"{_PIP.pattern}(?: && {_PIP.pattern})*")
 
 
 def family(name: str) -> list[Check]:
@@ -129,4 +130,4 @@ def _without_package(what: str, problem: str) -> Check:
     commands = tuple(merged(_PIP.findall(problem)))
     if not commands:
         return Check(what, "unavailable", _WORDS["unavailable"], problem)
-    return Check(what, "install", _WORDS["install"], _PIP.sub("see below", problem), commands)
+    return Check(what, "install", _WORDS["install"], _ALL.sub("see below", problem), commands)

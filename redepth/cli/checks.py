@@ -53,6 +53,7 @@ EXTRAS = (
     Extra("skimage", "bench", "benchmarks: the scene motorcycle"),
     Extra("ray", "ray", "several machines (--ray)"),
     Extra("einops", "da3", "the depth model depth-anything-3-mono"),
+    Extra("scipy", "moge", "the depth models moge-1, moge-2 and moge-3"),
     Extra("peft", "vsd", "the score vsd"),
     Extra("triton", "triton", "faster kernels on a GPU", needs="gpu"),
     Extra("bitsandbytes", "int8", "captions by blip2 in 8 bit, on a GPU", needs="gpu"),

@@ -44,6 +44,7 @@ _NAMES = {
     "depth_pro": "depth-pro",
     "dpt": "dpt",
     "glpn": "glpn",
+    "moge": "moge-2",
     "prompt_depth_anything": "prompt-depth-anything",
     "zoedepth": "zoedepth",
 }

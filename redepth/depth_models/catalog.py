@@ -52,6 +52,7 @@ class Published:
 
 _DA, _DPT = "depth_anything:DepthAnything", "dpt:DPT"
 _ZOE, _GLPN = "zoedepth:ZoeDepth", "glpn:GLPN"
+_MOGE = "moge:MoGe"
 _PROMPT, _MARIGOLD = "prompt_depth_anything:PromptDepthAnything", "marigold:Marigold"
 
 
@@ -75,6 +76,12 @@ def _metric(scene: str, scale: str, licence: str, millions: float) -> Published:
 def _midas(name: str, encoder: str, licence: str, millions: float) -> Published:
     what = f"MiDaS 3.x, {encoder}"
     return Published(f"dpt-{name}", _DPT, what, DISPARITY, f"Intel/dpt-{name}", licence, millions)
+
+
+def _moge(name: str, what: str, predicts: str, checkpoint: str, licence: str, millions: float) -> Published:
+    options = {"refine_steps": 3} if name.startswith("moge-3") else {}
+    target = f"Ruicheng/{checkpoint}"
+    return Published(name, _MOGE, f"{what} (package moge)", predicts, target, licence, millions, options)
 
 
 CATALOG = (
@@ -159,6 +166,13 @@ CATALOG = (
         "Apple AMLR (research only)",
         952,
     ),
+    _moge("moge-2", "MoGe-2 Large with normals", METRES, "moge-2-vitl-normal", MIT, 331),
+    _moge("moge-2-base", "MoGe-2 Base with normals", METRES, "moge-2-vitb-normal", MIT, 104),
+    _moge("moge-2-small", "MoGe-2 Small with normals", METRES, "moge-2-vits-normal", MIT, 35),
+    _moge("moge-2-without-normals", "MoGe-2 Large", METRES, "moge-2-vitl", MIT, 326),
+    _moge("moge-1", "MoGe-1 Large", "depth up to scale", "moge-vitl", APACHE, 314),
+    _moge("moge-3", "MoGe-3 Large, for a GPU", METRES, "moge-3-vitl", MIT, 370),
+    _moge("moge-3-giant", "MoGe-3 Giant, for a GPU", METRES, "moge-3-vitg", MIT, 1250),
     Published(
         "prompt-depth-anything",
         _PROMPT,

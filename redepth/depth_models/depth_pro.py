@@ -51,8 +51,8 @@ class _Decoder(nn.Module):
         return self.head(fused[-1])[:, None] * features.constants[0]
 
 
-def _camera_of(factor: Tensor) -> Camera | None:
-    """Return the camera of a photo whose W / f is ``factor``; None for an estimate that no lens has."""
+def camera_of(factor: Tensor) -> Camera | None:
+    """Return the camera of a photo whose W / f is ``factor``, one number; None if no lens has it."""
     degrees = 2 * math.degrees(math.atan(0.5 * float(factor.flatten()[0])))
     return Camera(field_of_view=degrees) if NARROWEST <= degrees <= WIDEST else None
 
@@ -113,7 +113,7 @@ class DepthPro(Backbone):
         features = super().encode(image, parameters)
         (factor,) = features.constants
         if parameters is None:
-            self._predicted = _camera_of(factor) if self._estimates else None
+            self._predicted = camera_of(factor) if self._estimates else None
         if self._given is None:
             return features
         # W / f is the same at every size.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,13 @@ from redepth.config.adaptation import Adapt
 from redepth.contracts import Adaptable
 from redepth.depth_models import REGISTRY
 from redepth.errors import ConfigError
+from tests.depth_models.test_backbones import marked
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import CPU, photo, relative_error, seeded, tiny_depth_model
 from tests.support.tiny_depth_models import FAMILIES
 from tests.support.trainings import same, weights
 
-needs_da3 = pytest.mark.skipif(
-    any(importlib.util.find_spec(n) is None for n in ("depth_anything_3", "einops", "omegaconf", "addict")),
-    reason='needs pip install "redepth[da3]" && pip install --no-deps depth-anything-3',
-)
-ALL = [pytest.param(n, marks=needs_da3) if n == "depth-anything-3" else n for n in FAMILIES]
+ALL = marked(list(FAMILIES))
 
 
 def made(name: str, folder: Path) -> Any:

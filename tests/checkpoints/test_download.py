@@ -20,7 +20,7 @@ from redepth.checkpoints.cache import link_blob, repository_folder, snapshot
 from redepth.cli import console
 from redepth.errors import WeightsError
 from tests.support import hub_repositories as repos
-from tests.support.hub_repositories import BLIP2, DA3, DEPTH, SD, XL
+from tests.support.hub_repositories import BLIP2, DA3, DEPTH, MOGE, SD, XL
 from tests.support.hub_server import COMMIT, Hub, Repository, serving
 from tests.support.loopback import RUN, UNET, cached, connect, environment, new_process, refine, source
 
@@ -76,6 +76,17 @@ def test_depth_anything_3(online: Hub, coins: Path, tmp_path: Path) -> None:
         done = refine(coins, tmp_path, "--prompt", "coins", preset="da3-mono-large")
     assert done.code == 0, done
     assert online.downloaded() == {DA3: repos.DA3_FILES, SD: repos.sd_files()}
+
+
+def test_moge(online: Hub, coins: Path, tmp_path: Path) -> None:
+    pytest.importorskip("moge")
+    from tests.support.tiny_depth_models import small_moge
+
+    options = ["-s", "depth_model.name=moge-2", "-s", "depth_model.longer_side=56", "--prompt", "coins"]
+    with small_moge():
+        done = refine(coins, tmp_path, *options)
+    assert done.code == 0, done
+    assert online.downloaded() == {MOGE: repos.MOGE_FILES, SD: repos.sd_files()}
 
 
 def test_nothing_is_downloaded_before_all_is_known_to_be_there(

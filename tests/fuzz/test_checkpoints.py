@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import time
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redepth.checkpoints import locate
+from redepth.checkpoints import locate, read_pickled
 from redepth.checkpoints.guard import check_folder
 from redepth.depth_models.depth_anything import DepthAnything
 from redepth.errors import RedepthError
@@ -113,6 +115,21 @@ def test_a_prior_with_a_mutated_file(data: st.DataObject, tmp_path_factory: pyte
     odd = changed(content) if name.endswith(".json") and data.draw(st.booleans()) else mutate([content])
     folder = with_file(source, tmp_path_factory.mktemp("c"), name, data.draw(odd))
     check(lambda: PixelDiffusion(checkpoint=str(folder)).load(CPU))
+
+
+def published() -> bytes:
+    """A file of tensors and settings as torch writes it."""
+    file = io.BytesIO()
+    torch.save({"model_config": {"dims": [1, 2], "name": "a"}, "model": {"w": torch.arange(6.0)}}, file)
+    return file.getvalue()
+
+
+@fuzzing(400)
+@given(content=mutate([published()]))
+def test_a_mutated_model_pt(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("c") / "model.pt"
+    path.write_bytes(content)
+    check(lambda: read_pickled(path))
 
 
 @fuzzing(800)

@@ -20,6 +20,7 @@ SD = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 XL = "stabilityai/stable-diffusion-xl-base-1.0"
 BLIP2 = "Salesforce/blip2-opt-2.7b"
 DA3 = "depth-anything/DA3MONO-LARGE"
+MOGE = "Ruicheng/moge-2-vitl-normal"
 
 _NOT_NEEDED = b"not needed"
 
@@ -133,16 +134,27 @@ def depth_anything_3(folder: Path) -> None:
     _add_needless(folder, ".gitattributes", "README.md")
 
 
+def moge(folder: Path) -> None:
+    from tests.support import tiny_depth_models as tiny
+
+    tiny.save(tiny.moge(), folder)
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     DEPTH: depth_anything,
     SD: stable_diffusion,
     XL: stable_diffusion_xl,
     BLIP2: blip2,
     DA3: depth_anything_3,
+    MOGE: moge,
 }
+PACKAGES = {DA3: "depth_anything_3", MOGE: "moge"}
+"""The packages without which a repository cannot be made."""
 
 DEPTH_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 DA3_FILES = {"config.json", "model.safetensors"}
+MOGE_FILES = {"model.pt"}
 BLIP2_FILES = {
     "added_tokens.json",
     "config.json",

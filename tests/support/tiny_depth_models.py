@@ -272,6 +272,111 @@ def da3_forward(model: Any, pixels: Tensor) -> Tensor:
     return DepthAnything3Net(model.backbone, model.head).eval()(pixels[:, None]).depth
 
 
+MOGE_CHANNELS = [16, 16, 8, 8, 8]
+MOGE_TOKENS = [12, 20]
+
+
+def moge_stack(inputs: list[int], outputs: int | None) -> dict[str, Any]:
+    """The settings of a neck or a head, of the published networks' layers."""
+    return {
+        "dim_in": inputs,
+        "dim_out": None if outputs is None else [None] * 4 + [outputs],
+        "dim_res_blocks": MOGE_CHANNELS,
+        "num_res_blocks": [0, 1, 1, 1, 0],
+        "res_block_in_norm": "none",
+        "res_block_hidden_norm": "none",
+        "resamplers": ["conv_transpose"] * 3 + ["bilinear"],
+    }
+
+
+def moge_settings(version: int) -> dict[str, Any]:
+    """The model_config of a checkpoint."""
+    if version == 1:
+        return {
+            "encoder": "dinov2_vits14",
+            "remap_output": "exp",
+            "intermediate_layers": 4,
+            "dim_proj": 16,
+            "dim_upsample": [32, 32, 32],
+            "num_tokens_range": MOGE_TOKENS,
+            "last_conv_channels": 8,
+        }
+    encoder = {"backbone": "dinov2_vits14", "intermediate_layers": [0, 1, 2, 3], "dim_out": 16}
+    return {
+        "encoder": encoder,
+        "neck": moge_stack([18, 2, 2, 2, 2], None),
+        "points_head": moge_stack(MOGE_CHANNELS, 3),
+        "mask_head": moge_stack(MOGE_CHANNELS, 1),
+        "normal_head": moge_stack(MOGE_CHANNELS, 3),
+        "scale_head": {"dims": [24, 24, 1]},
+        "remap_output": "exp",
+        "num_tokens_range": MOGE_TOKENS,
+    }
+
+
+@contextmanager
+def small_moge() -> Iterator[None]:
+    """Within it the package's smallest ViT is one of its class with few parameters."""
+    from moge.model.dinov2.models import vision_transformer as package
+
+    def small(**options: Any) -> nn.Module:
+        return package.DinoVisionTransformer(embed_dim=24, depth=4, num_heads=2, mlp_ratio=2, **options)
+
+    with mock.patch.object(package, "vit_small", small):
+        yield
+
+
+def moge(version: int = 2, **changes: Any) -> nn.Module:
+    """One whose x / z and y / z follow the pixels, as those of a pinhole camera do, with depths of 1 to 5."""
+    from importlib import import_module
+
+    settings = moge_settings(version) | changes
+    with small_moge(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: Any = import_module(f"moge.model.v{version}").MoGeModel(**settings)
+    lively(model)
+    model.settings = settings
+    with torch.no_grad():
+        (_through_first if version == 1 else _through)(model)
+    return model
+
+
+def _through(model: Any) -> None:
+    """Let the plane's coordinates pass through both stacks, beside what they make of the photo."""
+    for stack in (model.neck, model.points_head):
+        stack.input_blocks[4].weight[:2] = 0
+        stack.input_blocks[4].weight[0, 0] = stack.input_blocks[4].weight[1, 1] = 4.0
+    last = model.points_head.output_blocks[4].weight
+    last[:2] *= 0.01
+    last[2] *= 0.1
+    last[0, 0] += 0.05
+    last[1, 1] += 0.05
+    model.mask_head.output_blocks[4].weight *= 0.3
+    model.mask_head.output_blocks[4].bias.fill_(1.0)
+
+
+def _through_first(model: Any) -> None:
+    """Let the plane's coordinates, as positive and negative parts, pass through the last layers."""
+    first, _, last = model.head.output_block[0]
+    first.weight[:4] = 0
+    last.weight[:2] *= 0.01
+    last.weight[2] *= 0.3
+    for channel in range(2):
+        for part, sign in enumerate((1.0, -1.0)):
+            first.weight[2 * channel + part, 32 + channel, 1, 1] = sign
+            last.weight[channel, 2 * channel + part] = sign
+    first.bias[:4] = 0
+    model.head.output_block[1][2].bias.fill_(2.0)
+
+
+def moge_depth(model: Any, pixels: Tensor) -> Tensor:
+    """What the package's own pipeline makes of a photo, without its mask."""
+    height, width = pixels.shape[-2:]
+    tokens = (height // 14) * (width // 14)
+    found = model.infer(pixels, num_tokens=tokens, apply_mask=False, use_fp16=False)
+    return found["depth"].clone()[:, None]
+
+
 def predicted(model: Any, pixels: Tensor) -> Tensor:
     return model(pixels).predicted_depth[:, None]
 
@@ -358,6 +463,10 @@ FAMILIES = {
         {"longer_side": 56},
         "depth",
     ),
+    "moge-2": Family("moge-2", moge, moge_depth, PLAIN, 56, (42, 56), {"longer_side": 56}, "depth", "metric"),
+    "moge-1": Family(
+        "moge-1", partial(moge, 1), moge_depth, PLAIN, 56, (42, 56), {"longer_side": 56}, "depth"
+    ),
 }
 
 
@@ -365,10 +474,13 @@ def save(model: nn.Module, folder: Path) -> Path:
     """Write a checkpoint as its library's authors publish it."""
     from safetensors.torch import save_file
 
+    folder.mkdir(parents=True, exist_ok=True)
+    if type(model).__module__.startswith("moge."):
+        torch.save({"model_config": model.settings, "model": model.state_dict()}, folder / "model.pt")
+        return folder
     if not isinstance(model, DA3):
         model.save_pretrained(folder)
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
     save_file(
         {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors"
     )
@@ -404,7 +516,8 @@ def marigold(folder: Path) -> Path:
 
 def load(component: str, device: torch.device = CPU, **options: Any) -> Any:
     """Build a registered depth model as a preset would, and load it."""
-    with small_da3() if component == "depth-anything-3-mono" else nullcontext():
+    small = {"depth-anything-3-mono": small_da3, "moge-1": small_moge, "moge-2": small_moge}
+    with small.get(component, nullcontext)():
         return REGISTRY.build(component, options).load(device)
 
 
