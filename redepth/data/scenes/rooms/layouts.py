@@ -241,7 +241,7 @@ def _height(s: Stage, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
 def cloth(s: Stage) -> None:
     """A crumpled cloth on the floor of a room, with things on it."""
     s.look(s.uniform(0.7, 1.5), s.uniform(0.8, 1.8), s.uniform(0.0, 0.2), tilt=8)
-    terrain(s, (0.1, 0.4), (0.4, 2.5))
+    terrain(s, (0.1, 0.4), (0.4, 2.5), clearance=0.5)
     s.frame = s.radians(45)
     room(s, (1.0, 3.0), (1.5, 4.0), (2.0, 3.0))
     s.frame = s.number(0.0)

@@ -45,18 +45,29 @@ def ground(s: Stage) -> None:
     s.add("ground", (0, 0, 0), (1, 1, 1))
 
 
-def terrain(s: Stage, height: tuple[float, float], length: tuple[float, float], waves: int = 7) -> None:
-    """Add terrain or cloth of waves of these lengths, the longest this high, and put it under the camera."""
+def terrain(
+    s: Stage, height: tuple[float, float], length: tuple[float, float], *, clearance: float | None = None
+) -> None:
+    """Add terrain or cloth of seven waves.
+
+    Args:
+        s: the stage; its camera is set.
+        height: range of the height of a wave of the greatest length; shorter ones are lower.
+        length: least and greatest length of a wave.
+        clearance: with a number, the mean height is that of the floor, or so low that the ground near the
+            camera is this far below it. None: no ground near the camera is higher than the floor.
+    """
+    waves = 7
     share = s.rand(waves)
     lengths = length[0] * (length[1] / length[0]) ** share
     angle = s.uniform(0, 2 * math.pi, waves)
     wave = (2 * math.pi / lengths)[..., None] * torch.stack([angle.cos(), angle.sin()], dim=-1)
     scale = s.uniform(*height)[:, None] * (lengths / length[1]) ** s.uniform(0.8, 1.3)[:, None]
     field = Field(s.number(0.0), scale / math.sqrt(waves), wave, s.uniform(0, 2 * math.pi, waves))
-    # The camera's height is over the highest ground around it.
     near = torch.tensor([[x, 0.0, z] for x in (-0.6, 0.0, 0.6) for z in (0.0, 0.5, 1.0)], dtype=s.dtype).T
     peak = -field.above(near.expand(s.count, 3, -1)).amin(dim=-1)
-    s.field = Field(-peak.abs(), field.height, field.wave, field.phase)
+    base = -peak.abs() if clearance is None else (s.eye[:, 1] - clearance - peak).clamp(max=0.0)
+    s.field = Field(base, field.height, field.wave, field.phase)
     s.add("field", (0, 0, 0), (1, 1, 1))
 
 
