@@ -1,4 +1,4 @@
-"""Losses of a depth model of photos: disparity up to scale and shift, its edges, normals, log depth."""
+"""Losses of a depth model of photos: disparity, its edges, normals, log depth."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def photo_depth_loss(disparity: Tensor, batch: Scenes, camera: Camera) -> Tensor
     """Return the sum of the losses of a predicted disparity (B, 1, H, W), each of order one.
 
     1. The mean |D - D*| in units of the spread of D*: it ties the disparity of the sky to 0.
-    2. The same after both are brought to mean 0 and spread 1 (after Ranftl et al., arXiv 1907.01341).
-    3. The gradient of 2 at three scales (from the same paper).
+    2. The same but for a shift.
+    3. The gradient of 2 at three scales (after Ranftl et al., arXiv 1907.01341).
     4. 1 minus the cosine of the normals, away from edges and sky.
     5. The spread of the error of log depth outside of the sky: the metric SI-log, without alignment.
     """
     target = batch.disparity
     sky = torch.zeros_like(target, dtype=torch.bool) if batch.sky is None else batch.sky
     spread = target.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3)
-    plain = ((disparity - target) / spread).abs().mean()
-    error = normalised(disparity) - normalised(target)
+    plain = (disparity - target) / spread
+    error = plain - plain.mean(dim=(1, 2, 3), keepdim=True)
     edges = sum(torch.diff(error[..., ::k, ::k], dim=d).abs().mean() for k in SCALES for d in (-1, -2))
     z, true_z = (relative_depth(d.clamp(min=NEAREST_TO_FAR)) for d in (disparity, target))
     smooth = away_from_edges(true_z, sky)
@@ -42,13 +42,7 @@ def photo_depth_loss(disparity: Tensor, batch: Scenes, camera: Camera) -> Tensor
     area = known.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     middle = (logs * known).sum(dim=(1, 2, 3), keepdim=True) / area
     variance = (((logs - middle) * known) ** 2).sum(dim=(1, 2, 3), keepdim=True) / area
-    return 0.3 * plain + error.abs().mean() + 1.5 * edges + 2 * normal + 2 * (variance + 1e-5).sqrt().mean()
-
-
-def normalised(values: Tensor) -> Tensor:
-    """Return values (B, 1, H, W) with mean 0 and mean absolute value 1."""
-    centred = values - values.mean(dim=(1, 2, 3), keepdim=True)
-    return centred / centred.abs().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3)
+    return 0.3 * plain.abs().mean() + error.abs().mean() + 1.5 * edges + 2 * normal + 2 * (variance + 1e-5).sqrt().mean()
 
 
 def away_from_edges(depth: Tensor, sky: Tensor) -> Tensor:
