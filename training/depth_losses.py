@@ -11,6 +11,9 @@ from redepth.ops.camera import Camera
 from redepth.ops.geometry import normals_from_depth, relative_depth
 
 SCALES = (1, 2, 4)
+LEAST_SPREAD = 0.4
+"""Least unit of errors: relief has a spread of 0.2, rooms have 3.5, and neither may outweigh the other."""
+
 LARGEST_STEP = 0.12
 """Where the log depth of neighbours differs by more, it is an edge, which has no normal."""
 
@@ -29,7 +32,7 @@ def photo_depth_loss(disparity: Tensor, batch: Scenes, camera: Camera) -> Tensor
     """
     target = batch.disparity
     sky = torch.zeros_like(target, dtype=torch.bool) if batch.sky is None else batch.sky
-    spread = target.std(dim=(1, 2, 3), keepdim=True).clamp(min=1e-3)
+    spread = target.std(dim=(1, 2, 3), keepdim=True).clamp(min=LEAST_SPREAD)
     plain = (disparity - target) / spread
     error = plain - plain.mean(dim=(1, 2, 3), keepdim=True)
     edges = sum(torch.diff(error[..., ::k, ::k], dim=d).abs().mean() for k in SCALES for d in (-1, -2))
@@ -42,7 +45,8 @@ def photo_depth_loss(disparity: Tensor, batch: Scenes, camera: Camera) -> Tensor
     area = known.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
     middle = (logs * known).sum(dim=(1, 2, 3), keepdim=True) / area
     variance = (((logs - middle) * known) ** 2).sum(dim=(1, 2, 3), keepdim=True) / area
-    return 0.3 * plain.abs().mean() + error.abs().mean() + 1.5 * edges + 2 * normal + 2 * (variance + 1e-5).sqrt().mean()
+    log = (variance + 1e-5).sqrt().mean()
+    return 0.3 * plain.abs().mean() + error.abs().mean() + 0.7 * edges + 2 * normal + 2 * log
 
 
 def away_from_edges(depth: Tensor, sky: Tensor) -> Tensor:
