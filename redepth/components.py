@@ -20,8 +20,9 @@ from pydantic import AfterValidator
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.config.calibration import same_runs
-from redepth.contracts import DepthModel, HasNeeds, Objective, Prior, Renderer, UsesCamera
+from redepth.contracts import DepthModel, HasNeeds, NeedsDevice, Objective, Prior, Renderer, UsesCamera
 from redepth.data import datasets
+from redepth.depth_models.marigold_normals import MarigoldNormals
 from redepth.errors import ConfigError, RedepthError, brief, nearest
 from redepth.exports import check_packages
 from redepth.literals import FamilyName
@@ -217,6 +218,7 @@ class Components:
         prior: on the device once it is loaded.
         objectives: name -> (weight, objective).
         captioner: writes prompts, loads itself when needed; None if the preset has none.
+        normals: estimates the normals of photos, on the CPU once it is loaded; None if the preset has none.
     """
 
     preset: Preset
@@ -225,6 +227,7 @@ class Components:
     prior: Prior
     objectives: dict[str, tuple[float, Objective]]
     captioner: Captioner | None
+    normals: MarigoldNormals | None = None
 
     def load(self, device: torch.device) -> Components:
         """Load the weights of the depth model and of the prior, in place: one record serves one device.
@@ -232,6 +235,8 @@ class Components:
         Raises:
             WeightsError: if they are corrupted or of another class.
         """
+        if self.normals is not None:
+            self.normals.load()
         return replace(self, depth_model=self.depth_model.load(device), prior=self.prior.load(device))
 
 
@@ -252,11 +257,26 @@ def build(preset: Preset, device: torch.device) -> Components:
         name: (term.weight, objectives.REGISTRY.build(name, term.options))
         for name, term in preset.optim.objectives.items()
     }
-    captioner = captioner_of(preset, device)
-    for component in (depth_model, renderer, prior, *(term for _, term in weighted.values()), captioner):
+    captioner, normals = captioner_of(preset, device), normals_of(preset)
+    terms = (term for _, term in weighted.values())
+    parts = (depth_model, renderer, prior, *terms, captioner, normals)
+    # Before weights are looked for, which may ask the hub.
+    for component in parts:
+        if isinstance(component, NeedsDevice):
+            component.check_device(device)
+    for component in parts:
         if isinstance(component, HasNeeds):
             component.ensure_available()
-    return Components(preset, depth_model, renderer, prior, weighted, captioner)
+    return Components(preset, depth_model, renderer, prior, weighted, captioner, normals)
+
+
+def normals_of(preset: Preset) -> MarigoldNormals | None:
+    """Return what estimates the normals of a resolved preset, not loaded; None where it wants no estimate."""
+    term = preset.optim.objectives.get("normals")
+    if term is None or term.options.get("source") != "marigold":
+        return None
+    settings = ("checkpoint", "revision", "steps", "ensemble")
+    return MarigoldNormals(**{name: term.options[name] for name in settings})
 
 
 def captioner_of(preset: Preset, device: torch.device) -> Captioner | None:

@@ -125,7 +125,7 @@ class GroundTruth:
         )
         measured = protocols.measure(self.protocol, raw, sample, predicts=predicts, invariance=invariance)
         row = measured.row
-        return Evaluation(row.metrics, measured.depth, row.clipped, self.protocol.name)
+        return Evaluation(row.metrics, measured.depth, row.clipped, self.protocol.name, measured.cautions)
 
     @property
     def every(self) -> int:

@@ -19,6 +19,9 @@ CameraName = Literal["orthographic", "exif", "model"]
 BenchCamera = Literal["preset", "dataset"]
 """Whose camera a benchmark refines with: that of the preset's renderer, or the data set's of each photo."""
 
+Against = Literal["published"]
+"""What the numbers of a benchmark can be held against."""
+
 CaptionerName = Literal["blip", "blip2"]
 """The models that write captions."""
 

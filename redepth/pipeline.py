@@ -20,6 +20,7 @@ from redepth import components, io
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Overrides, Preset, load_preset, merged_overrides
 from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
+from redepth.depth_models.marigold_normals import MARIGOLD, check_frame
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError, InputError, MissingDependencyError, WeightsError, cut, one_line
 from redepth.ground_truth import GroundTruth
@@ -81,6 +82,7 @@ class Pipeline:
         loaded = built.load(self.device)
         self.preset = loaded.preset
         self._captioner = loaded.captioner
+        self._normals = loaded.normals
         self.refiner = Refiner(
             loaded.depth_model,
             loaded.renderer,
@@ -140,6 +142,9 @@ class Pipeline:
             data = [*data, plane_data(planes, decoded, max_pixels)]
         if ground_truth is not None:
             ground_truth.check(*decoded.size)
+        wanted = None if any(isinstance(record, NormalMap) for record in data) else self._normals
+        if wanted is not None:
+            wanted.check_camera(chosen.camera)
         model = self._model_of(decoded, depth)
         pixels = decoded.values
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -147,6 +152,8 @@ class Pipeline:
             (prompt,) = write_captions(self._captioner, [decoded])
         elif isinstance(prompt, str):
             prompt = Prompt(prompt)
+        if wanted is not None:
+            data = [*data, wanted.estimate(_as_tensor(pixels), seed, self.device)]
         # The depth model may read files of the photo, such as its map.
         with io.pixel_limit(max_pixels):
             outcome = run_with_progress(
@@ -175,7 +182,11 @@ class Pipeline:
             device=str(self.device),
             source=None if decoded.source is None else io.as_text(decoded.source.resolve()),
             # Described anew: the prior's precision may have changed during the run.
-            components=self.components | {"prior": self.refiner.prior.describe()},
+            components={
+                **self.components,
+                "prior": self.refiner.prior.describe(),
+                "normals": None if wanted is None else wanted.describe(),
+            },
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
             holes=holes,
@@ -273,7 +284,8 @@ def refine(
         anchors: known points, which give metres: a file (`io.load_known_points`), a COLMAP folder, a sparse
             map (H, W) in metres, or rows of x, y, metres and, optionally, sigma.
         guide: whether they also pull on the surface, by the objective ``anchors``.
-        normals: (H, W, 3) or a file (`io.load_normals`); adds the objective ``normals``.
+        normals: (H, W, 3) or a file (`io.load_normals`); or ``marigold``: a diffusion model estimates them.
+            It adds the objective ``normals``.
         normals_frame: their frame: ``redepth``, ``opencv`` or ``opengl``.
         planes: (H, W) integers or a file (`io.load_labels`), 0 for no plane, every other value one plane;
             adds the objective ``planes``.
@@ -292,6 +304,10 @@ def refine(
     of_prompt = [] if prompt is None else ["prompt.captioner=none"]
     if anchors is not None:
         anchors = anchor_data(anchors, decoded, max_pixels)
+    estimated = isinstance(normals, str) and normals == MARIGOLD
+    if estimated:
+        check_frame(normals_frame)
+        normals = None
     if normals is not None:
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
     if planes is not None:
@@ -304,6 +320,7 @@ def refine(
         guide=guide,
         normals=normals is not None,
         planes=planes is not None,
+        estimated_normals=estimated,
     )
     pipeline = Pipeline(resolved, device=device)
     return pipeline.refine(
@@ -340,6 +357,7 @@ def guided(
     normals: bool = False,
     planes: bool = False,
     temporal: bool = False,
+    estimated_normals: bool = False,
 ) -> Preset:
     """Return a resolved preset with the objectives of what is given; it may set their weights itself.
 
@@ -350,16 +368,20 @@ def guided(
         normals: whether normals are given.
         planes: whether planes are given.
         temporal: whether frames of a clip follow one another.
+        estimated_normals: whether a diffusion model estimates the normals.
 
     Raises:
         ConfigError: points shall guide, and none are given.
     """
     if guide and not anchors:
         raise ConfigError("no known points to guide: add --anchors FILE (anchors= in Python)")
-    wanted = {"anchors": guide, "normals": normals, "planes": planes, "temporal": temporal}
+    oriented = normals or estimated_normals
+    wanted = {"anchors": guide, "normals": oriented, "planes": planes, "temporal": temporal}
     added = [name for name, given in wanted.items() if given and name not in preset.optim.objectives]
     overrides = [f"optim.objectives.{name}.weight={GUIDE_WEIGHTS[name]:g}" for name in added]
-    return components.resolve(preset_with(preset, overrides)) if added else preset
+    if estimated_normals:
+        overrides.append(f"optim.objectives.normals.source={MARIGOLD}")
+    return components.resolve(preset_with(preset, overrides)) if overrides else preset
 
 
 def _metric_fit(outcome: Outcome, data: Sequence[PhotoData]) -> MetricFit | None:

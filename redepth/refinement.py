@@ -46,6 +46,14 @@ _GUIDED = ("initial", "refined", "initial_depth", "depth")
 """The maps that follow the photo's edges under ``output.upsample: guided``: both sides of a comparison do."""
 
 
+def holes_at(holes: Tensor | None, height: int, width: int) -> NDArray[np.bool_] | None:
+    """Return where half of a pixel or more is a hole, (height, width), from (1,1,h,w); None: no hole."""
+    if holes is None:
+        return None
+    share = geometry.resize(holes.float(), height, width, antialias=True)
+    return (share >= 0.5)[0, 0].numpy()
+
+
 @dataclass(frozen=True)
 class Refinement:
     """A refined photo. Arrays are float32 at the photo's size.
@@ -226,7 +234,9 @@ class Refinement:
             lines += self.metric_fit.warnings
         if self.ground_truth is not None:
             lines += self.ground_truth.left_out.warnings()
-            lines += clip_warnings(max(evaluation.clipped for evaluation in self.evaluations.values()))
+            evaluations = self.evaluations.values()
+            lines += clip_warnings(max(evaluation.clipped for evaluation in evaluations))
+            lines += dict.fromkeys(line for evaluation in evaluations for line in evaluation.cautions)
         return lines
 
     @property
@@ -421,10 +431,7 @@ class Refinement:
 
     def unknown_at(self, height: int, width: int) -> NDArray[np.bool_] | None:
         """Return `unknown` at another size: where half of a pixel or more is a hole."""
-        if self.holes is None:
-            return None
-        share = geometry.resize(self.holes.float(), height, width, antialias=True)
-        return (share >= 0.5)[0, 0].numpy()
+        return holes_at(self.holes, height, width)
 
     def _unknown_record(self) -> dict[str, Any] | None:
         if self.unknown is None:

@@ -250,6 +250,9 @@ def test_a_bare_install_imports_every_module() -> None:
     core = {"depth-anything", "dpt", "marigold", "precomputed"}
     core |= {"blinn-phong", "pixel-diffusion", "smoothness", "ic-light"}
     core |= {"stable-diffusion", "stable-diffusion-2.1", "stable-diffusion-xl", "stable-diffusion-3"}
+    core |= {"stable-diffusion-3.5"}
+    core |= {"pixart-sigma", "prx-pixel"}
+    core |= {"flux2-klein", "z-image", "qwen-image", "qwen-image-edit"}
     assert core <= set(built)
 
 

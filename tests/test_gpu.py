@@ -152,7 +152,10 @@ def test_the_relighting_kernels_in_half_precision(half: torch.dtype, tolerance: 
 
 
 @pytest.mark.parametrize("stopping", [False, True])
-@pytest.mark.parametrize("kind", ["latent", "xl", "sd 3", "ic-light", "pixel"])
+@pytest.mark.parametrize(
+    "kind",
+    ["latent", "xl", "sd 3", "klein", "z-image", "qwen-image", "pixart", "prx-pixel", "ic-light", "pixel"],
+)
 def test_a_step_does_not_wait_for_the_gpu(kind: str, stopping: bool) -> None:
     """CUDA's sync debug mode raises if the host waits between two reads of the losses."""
     refiner = make_refiner(make_prior(kind, "sds", CUDA), device=CUDA)

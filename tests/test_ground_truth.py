@@ -70,3 +70,18 @@ def test_an_offset_is_added_to_what_is_known() -> None:
     disparity = np.array([[3.0, 0.0, -1.0, np.inf, np.nan]], np.float32)
     np.testing.assert_array_equal(with_offset(disparity, 2.0), [[5.0, 0.0, -1.0, np.inf, np.nan]])
     assert with_offset(disparity, 2.0).dtype == np.float32
+
+
+def test_a_photo_is_told_of_depth_that_ran_away_and_of_an_assumed_camera() -> None:
+    truth = np.linspace(2, 40, 30 * 40).reshape(30, 40).astype(np.float32)
+    raw = torch.from_numpy(1 / truth.astype(np.float64))
+    raw[7, 7] = 1e-6
+    found, held = (
+        GroundTruth(truth, protocol=load_protocol(name)).measure_output(raw, "disparity", "affine")
+        for name in ("eth3d", "folder-clamp")
+    )
+    (line,) = found.cautions
+    assert line.startswith("depth that ran away decides abs_rel: 1 of 1200 measured pixels")
+    (line,) = held.cautions
+    assert line.startswith("the photo's camera is unknown: rel_normal")
+    assert GroundTruth(truth).measure(raw.numpy(), "disparity").cautions == ()

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from redepth.bench import Result, Row
 from redepth.bench.report import write_report
+from redepth.protocols import EvaluationProtocol, ImageMetrics, load_protocol
 
 ROOT = Path(__file__).parents[1]
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
@@ -101,26 +103,48 @@ def test_the_package_calls_no_shell_and_reads_no_pickle() -> None:
     assert found == ALLOWED
 
 
-def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
-    side = {"metrics": {"silog": 2.0, "abs_rel": 0.1}}
-    result: Any = SimpleNamespace(
-        preset=HOSTILE,
+ALIGNMENT = {"disparity": "affine-disparity", "depth": "affine-depth"}
+
+
+def hostile_side(protocol: EvaluationProtocol) -> dict[str, Any]:
+    """Return the metrics of an image whose texts are all markup."""
+    return ImageMetrics(
         image=HOSTILE,
-        initial=side,
-        refined=side,
-        diagnostics=[HOSTILE],
-        silog=(2.0, 2.0),
-        values=lambda _: (0.1, 0.1),
-        change=lambda _: -1.0,
-    )
-    protocol = SimpleNamespace(name=HOSTILE, version=1, sha256="0" * 64, description=HOSTILE, line=HOSTILE)
+        protocol=protocol.name,
+        protocol_sha256=protocol.sha256,
+        metrics={"silog": 2.0, "abs_rel": 0.1},
+        means={},
+        pixels=1,
+        clipped=0.0,
+        alignment={},
+        height=1,
+        width=1,
+        unit="m",
+        warnings=[HOSTILE],
+    ).record()
+
+
+def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
+    protocols = [
+        load_protocol({"name": f"{HOSTILE}{k}", "description": HOSTILE, "alignment": ALIGNMENT}) for k in "ab"
+    ]
+    results = [
+        Result(image=HOSTILE, preset=HOSTILE, initial=side, refined=side, diagnostics=[HOSTILE])
+        for side in (hostile_side(protocol) for protocol in protocols)
+    ]
     preset = SimpleNamespace(model_dump=lambda mode: {"description": HOSTILE})
     run: Any = SimpleNamespace(
-        protocol=protocol, dataset=HOSTILE, images=[HOSTILE], presets={HOSTILE: preset}, seed=0
+        protocols=protocols,
+        dataset=HOSTILE,
+        images=[HOSTILE],
+        presets={HOSTILE: preset},
+        seed=0,
+        initial_only=False,
     )
+    summaries: Any = {protocol.name: {HOSTILE: []} for protocol in protocols}
     page = tmp_path / "report.html"
     rows = {(HOSTILE, HOSTILE): tmp_path / "row.json"}
-    write_report(run, [result], {HOSTILE: []}, rows, page)
+    write_report(run, [Row.of(results)], summaries, rows, page)
     text = page.read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert "<img src=x" not in text

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from redepth.bench.answers import known_part, measure_both
 from redepth.bench.comparison import compare
 from redepth.bench.identity import identify, identities
 from redepth.bench.losses import losses
-from redepth.bench.records import Comparison, Result, Run, Summary
-from redepth.bench.run import (
-    captions,
-    differences,
-    finished_rows,
-    known_part,
-    measure_both,
-    run_benchmark,
-)
-from redepth.bench.tables import summarize, write_tables
+from redepth.bench.records import Comparison, Result, Row, Run, Summary
+from redepth.bench.run import captions, differences, finished_rows, run_benchmark
+from redepth.bench.tables import of_protocol, results_of, side_by_side, summarize, write_tables
+from redepth.bench.together import load_protocols, open_together, preparations_line, select_together
 
 __all__ = [
     "Comparison",
     "Result",
+    "Row",
     "Run",
     "Summary",
     "captions",
@@ -28,9 +24,16 @@ __all__ = [
     "identify",
     "identities",
     "known_part",
+    "load_protocols",
     "losses",
     "measure_both",
+    "of_protocol",
+    "open_together",
+    "preparations_line",
+    "results_of",
     "run_benchmark",
+    "select_together",
+    "side_by_side",
     "summarize",
     "write_tables",
 ]

@@ -23,12 +23,23 @@ def losses(results: Sequence[Result]) -> list[str]:
 
     Returns:
         If a row has a warning, one line with the pixels of all images by reason, and one line for each kind
-        of warning, with the number of its images and one of them.
+        of warning, with the number of its images and one of them. Lines name the protocol if there are
+        several.
     """
+    by_protocol: dict[str, list[Result]] = {}
+    for result in results:
+        by_protocol.setdefault(result.protocol, []).append(result)
+    lines = {protocol: _losses(rows) for protocol, rows in by_protocol.items()}
+    if len(lines) < 2:
+        return [line for of_one in lines.values() for line in of_one]
+    return [f"{protocol}: {line}" for protocol, of_one in lines.items() for line in of_one]
+
+
+def _losses(results: Sequence[Result]) -> list[str]:
     images: dict[str, LeftOut] = {}
     warned: dict[str, dict[str, str]] = {}
     for result in results:
-        for row in (result.initial, result.refined):
+        for row in result.sides:
             counts = row.get("left_out") or {"pixels": 0}
             images.setdefault(result.image, LeftOut(**counts))
             for line in row.get("warnings", []):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,36 +13,61 @@ from PIL import Image
 from redepth import io, viz
 from redepth.literals import VIEW_FILE
 from redepth.protocols import Measurement
-from redepth.refinement import Refinement
 
 PICTURES = ("photo", "initial", "refined", "error-initial", "error-refined")
+ERRORS = ("error-initial", "error-refined")
+"""The pictures that differ between protocols that share a prediction."""
+
 ERROR_CMAP = "magma"
 
 
-def image_pictures(
-    refinement: Refinement, measured: Mapping[str, Measurement], width: int
+def draw(
+    photo: NDArray[np.float32], measured: Mapping[str, Measurement], names: Sequence[str], width: int
 ) -> dict[str, Image.Image]:
-    """Draw the pictures of one image, each at most ``width`` wide.
+    """Draw pictures of one image, each at most ``width`` wide.
 
     Both depths share one colour range, that of the known ground truth; both errors, |log depth - log truth|,
-    share another.
+    share another. Without a refinement there are no pictures of it.
+
+    Args:
+        photo: (H, W, 3) sRGB in [0, 1].
+        measured: ``initial`` and, after a refinement, ``refined``.
+        names: of `PICTURES`.
+        width: in pixels.
     """
     initial = measured["initial"]
     low, high = viz.display_range(initial.truth[initial.mask].log().numpy())
     errors = {when: error_map(measurement) for when, measurement in measured.items()}
     largest = viz.display_range(*errors.values())[1]
-    pictures: dict[str, NDArray[np.uint8]] = {"photo": io.to_uint8(refinement.photo)}
-    for when in ("initial", "refined"):
-        depth = _log(measured[when].depth).float().numpy()
-        # Near is bright, as in every other depth picture of redepth.
-        pictures[when] = viz.colorize(-depth, lo=-high, hi=-low)
+    pictures: dict[str, NDArray[np.uint8]] = {}
+    if "photo" in names:
+        pictures["photo"] = io.to_uint8(photo)
+    for when, measurement in measured.items():
+        if when in names:
+            depth = _log(measurement.depth).float().numpy()
+            # Near is bright, as in every other depth picture of redepth.
+            pictures[when] = viz.colorize(-depth, lo=-high, hi=-low)
         pictures[f"error-{when}"] = viz.colorize(errors[when], ERROR_CMAP, 0.0, largest)
-    return {name: _narrowed(Image.fromarray(picture), width) for name, picture in pictures.items()}
+    return {name: _narrowed(Image.fromarray(pictures[name]), width) for name in names if name in pictures}
 
 
-def view_path(row: Path) -> Path:
+def beside(row: Path, number: int, ending: str) -> Path:
+    """Return the path of a file of an image, beside its row.
+
+    Args:
+        row: path of the row.
+        number: of the protocol in the row; 0 is the first one, whose files have no number.
+        ending: such as ``photo.jpg``.
+    """
+    if number == 0:
+        return row.with_suffix(f".{ending}")
+    # The name of a row leaves room for the longest ending of the first protocol.
+    return row.with_suffix(f".{number + 1}-{ending.replace('error', 'e')}")
+
+
+def view_path(row: Path, number: int = 0) -> Path:
     """Return the path of an image's page, beside its row."""
-    return row.with_suffix(f".{VIEW_FILE}")
+    return beside(row, number, VIEW_FILE)
 
 
 def error_map(measured: Measurement) -> NDArray[np.float32]:

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from redepth import io
-from redepth.bench.identity import identify, identities
-from redepth.bench.pictures import image_pictures, view_path
-from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Run
-from redepth.bench.tables import write_tables
-from redepth.components import captioner_of
+from redepth.bench.answers import depth_model_of
+from redepth.bench.identity import identities
+from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Row, Run
+from redepth.bench.report import write_report
+from redepth.bench.tables import results_of, write_tables
+from redepth.bench.together import preparations
+from redepth.bench.worker import Kept, Prompts, make_worker
+from redepth.components import build, captioner_of
 from redepth.config import Preset
-from redepth.data.datasets import Sample
+from redepth.data.datasets import Dataset, Sample
 from redepth.data.datasets.base import Array
-from redepth.errors import InputError
-from redepth.exports.viewer import page_of
-from redepth.optim.outcome import Outcome
-from redepth.photo_inputs import ChosenCamera
-from redepth.pipeline import Pipeline
-from redepth.protocols import EvaluationProtocol, Measurement, difference, measure, prepare
-from redepth.refinement import Refinement
+from redepth.protocols import EvaluationProtocol, difference, prepare
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
-from redepth.runtime.resume import Task, begin_row, claim, done_rows, finish_row, read_rows, run_tasks
+from redepth.runtime.resume import Task, claim, done_rows, read_rows, row_path, run_tasks
 
-PICTURE_WIDTH = 480
+log = logging.getLogger(__name__)
 
-OnDone = Callable[[Done[Task, Result], int, int], None]
+OnDone = Callable[[Done[Task, Row], int, int], None]
 """Called after each image with its outcome, the number of images that have ended, and the number of all."""
 
 
@@ -62,33 +58,66 @@ def run_benchmark(
 
     Raises:
         ConfigError: the folder holds another run, with the differences.
+        WeightsError: weights that an image needs are missing and unreachable.
     """
-    claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     tasks = run.tasks()
+    if not (folder / RUN_FILE).is_file():  # a run that cannot start must not claim the folder
+        _check_weights(run, tasks, device, resources)
+    claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
     identity = identities(run.reader().load, run.presets)
     with io.pixel_limit(max_pixels):
-        finished = done_rows(folder, tasks, Result, lambda task: identity(*task))
+        finished = _with_all_protocols(run, done_rows(folder, tasks, Row, lambda task: identity(*task)))
         left = [task for task in tasks if task not in finished]
+        _check_weights(run, left, device, resources)
         prompts = _prompts(run, left, device)
-    make = partial(_make_worker, run, folder, device, Kept(keep_arrays, keep_views), max_pixels, prompts)
+    make = partial(make_worker, run, folder, device, Kept(keep_arrays, keep_views), max_pixels, prompts)
     failures = run_tasks(make, left, finished, resources, on_done)
-    results = [finished[task] for task in tasks if task in finished]
-    if results:
-        write_tables(run, results, folder)
-    return results, failures
+    rows = [finished[task] for task in tasks if task in finished]
+    if rows:
+        summaries = write_tables(run, rows, folder)
+        row_paths = {(row.preset, row.image): row_path(folder, (row.preset, row.image)) for row in rows}
+        write_report(run, rows, summaries, row_paths, folder / "report.html")
+    return results_of(run, rows), failures
+
+
+def _with_all_protocols(run: Run, rows: dict[Task, Row]) -> dict[Task, Row]:
+    """Return the rows that have every protocol of the run; log which of the others are measured again."""
+    whole = {}
+    for task, row in rows.items():
+        if missing := row.lacks(run.protocols):
+            log.warning(
+                "%s (%s): measured again: not measured by %s yet", task[1], task[0], ", ".join(missing)
+            )
+        else:
+            whole[task] = row
+    return whole
+
+
+def _check_weights(run: Run, tasks: Sequence[Task], device: str, resources: Resources) -> None:
+    """Look for the weights of each preset that has work left, so that not every image fails for them."""
+    if resources.kind == "ray":  # whose machines may have weights that are not here
+        return
+    for name in dict.fromkeys(preset for preset, _ in tasks):
+        if run.initial_only:
+            depth_model_of(run.presets[name])
+        else:
+            build(run.presets[name], choose_device(device))
 
 
 def finished_rows(run: Run, folder: Path) -> list[Result]:
-    """Return the rows of a run that its folder holds."""
-    return list(read_rows(folder, run.tasks(), Result).values())
+    """Return the results of a run that its folder holds, protocol by protocol."""
+    return results_of(run, list(read_rows(folder, run.tasks(), Row).values()))
 
 
 def differences(a: Run, b: Run) -> list[str]:
-    """Return in words each difference between two runs."""
-    words = difference(a.protocol, b.protocol)
+    """Return in words each difference between two runs; none where b only adds presets or protocols to a."""
+    words = _protocol_differences(a.protocols, b.protocols)
     for name in ("dataset", "options", "prompt", "seed", "camera"):
         if getattr(a, name) != getattr(b, name):
             words.append(f"{name} {getattr(a, name)!r} and {getattr(b, name)!r}")
+    if a.initial_only != b.initial_only:
+        kinds = ("nothing is refined", "photos are refined")
+        words.append(" and ".join(kinds if a.initial_only else reversed(kinds)))
     if a.images != b.images and not words:
         words.append(f"{len(a.images)} and {len(b.images)} images")
     for name in sorted(set(a.presets) & set(b.presets)):
@@ -98,20 +127,42 @@ def differences(a: Run, b: Run) -> list[str]:
     return [*words, *(f"preset {name} is left out" for name in sorted(missing))]
 
 
+def _protocol_differences(
+    stored: Sequence[EvaluationProtocol], wanted: Sequence[EvaluationProtocol]
+) -> list[str]:
+    if len(stored) == len(wanted) == 1:
+        return difference(stored[0], wanted[0])
+    new = {protocol.name: protocol for protocol in wanted}
+    words = []
+    for protocol in stored:
+        if protocol.name in new:
+            words += difference(protocol, new[protocol.name])
+        else:
+            words.append(f"protocol {protocol.name} is left out")
+    return words
+
+
 # --- prompts --------------------------------------------------------------------------------------
 
 
-def _prompts(run: Run, tasks: Sequence[Task], device: str) -> dict[Task, str]:
-    """Return the prompt of each task."""
-    if run.prompt is not None:
-        return dict.fromkeys(tasks, run.prompt)
+def _prompts(run: Run, tasks: Sequence[Task], device: str) -> Prompts:
+    """Return the prompts of each task."""
+    groups = preparations(run.protocols)
+    if run.initial_only or run.prompt is not None:
+        return dict.fromkeys(tasks, [run.prompt or ""] * len(groups))
     reader = run.reader()
-    prompts = dict.fromkeys(tasks, "")
+    prompts = {task: [""] * len(groups) for task in tasks}
     for name, preset in run.presets.items():
         images = [image for variant, image in tasks if variant == name]
-        texts = captions(preset, images, lambda image: prepare(run.protocol, reader.load(image)), device)
-        prompts |= {(name, image): text for image, text in texts.items()}
+        for number, group in enumerate(groups):
+            texts = captions(preset, images, partial(_prepared, group[0], reader), device)
+            for image, text in texts.items():
+                prompts[name, image][number] = text
     return prompts
+
+
+def _prepared(protocol: EvaluationProtocol, reader: Dataset, image: str) -> Sample:
+    return prepare(protocol, reader.load(image))
 
 
 def captions(
@@ -141,110 +192,3 @@ def _photos(images: Sequence[str], load: Callable[[str], Sample], readable: list
             continue
         readable.append(image)
         yield pixels
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What is written of each image besides its row and its pictures: its maps, its page."""
-
-    arrays: bool = False
-    views: bool = False
-
-
-# --- one image ------------------------------------------------------------------------------------
-
-
-def known_part(sample: Sample, refinement: Refinement) -> Sample:
-    """Return a prepared image without the truth at pixels where the refined map had a hole."""
-    holes = refinement.unknown_at(*sample.truth.shape[-2:])
-    if holes is None:
-        return sample
-    return replace(sample, mask=~holes if sample.mask is None else sample.mask & ~holes)
-
-
-def measure_both(protocol: EvaluationProtocol, sample: Sample, outcome: Outcome) -> dict[str, Measurement]:
-    """Measure the ``initial`` and the ``refined`` output of one prepared image."""
-    outputs = {"initial": outcome.initial, "refined": outcome.refined}
-    return {
-        when: measure(protocol, raw[0, 0], sample, predicts=outcome.predicts, invariance=outcome.invariance)
-        for when, raw in outputs.items()
-    }
-
-
-def _make_worker(
-    run: Run, folder: Path, device: str, kept: Kept, max_pixels: int, prompts: Mapping[Task, str]
-) -> Callable[[Task], Result]:
-    """Return a worker that refines one image; a preset's models are loaded at its first image."""
-    return io.with_pixel_limit(_Worker(run, folder, device, kept, prompts), max_pixels)
-
-
-class _Worker:
-    def __init__(self, run: Run, folder: Path, device: str, kept: Kept, prompts: Mapping[Task, str]) -> None:
-        self.prompts = prompts
-        self.run, self.folder, self.device, self.kept = run, folder, device, kept
-        self.dataset = run.reader()
-        self.pipelines: dict[str, Pipeline] = {}
-
-    def __call__(self, task: Task) -> Result:
-        preset, image = task
-        started = time.perf_counter()
-        stored = self.dataset.load(image)
-        identity = identify(stored, self.run.presets[preset])
-        sample = prepare(self.run.protocol, stored)
-        refinement = self._pipeline(preset).refine(
-            sample.pixels(),
-            prompt=self.prompts[task],
-            seed=self.run.seed,
-            camera=self._camera(sample),
-        )
-        refinement.outcome.check_whole()
-        known = known_part(sample, refinement)
-        measured = measure_both(self.run.protocol, known, refinement.outcome)
-        result = Result(
-            image=image,
-            preset=preset,
-            initial=measured["initial"].row.record(),
-            refined=measured["refined"].row.record(),
-            prompt=self.prompts[task],
-            diagnostics=[signature.name for signature in refinement.flagged],
-        )
-        record = {
-            **result.model_dump(),
-            "seconds": time.perf_counter() - started,
-            "components": refinement.components,
-        }
-        path = begin_row(self.folder, task)
-        finish_row(path, record, identity, self._write(path, refinement, measured, image))
-        return result
-
-    def _camera(self, sample: Sample) -> ChosenCamera | None:
-        if self.run.camera == "preset":
-            return None
-        if sample.camera is None:
-            raise InputError("the data set has no camera of this photo: take --camera preset")
-        return ChosenCamera(sample.camera, "data set")
-
-    def _pipeline(self, preset: str) -> Pipeline:
-        if preset not in self.pipelines:
-            # Only one preset is in memory: all images of a preset come before those of the next.
-            self.pipelines = {preset: Pipeline(self.run.presets[preset], device=self.device)}
-        return self.pipelines[preset]
-
-    def _write(
-        self, row: Path, refinement: Refinement, measured: Mapping[str, Measurement], image: str
-    ) -> list[Path]:
-        """Write the files beside a row and return their paths."""
-        written = []
-        for name, picture in image_pictures(refinement, measured, PICTURE_WIDTH).items():
-            written.append(row.with_suffix(f".{name}.jpg"))
-            io.save_jpeg(written[-1], picture)
-        if self.kept.views:
-            written.append(view_path(row))
-            io.save_text(written[-1], page_of(replace(refinement, source=image)))
-        if self.kept.arrays:
-            maps = {f"{when}_depth": m.depth.float().numpy() for when, m in measured.items()}
-            truth = {"truth": measured["initial"].truth.float().numpy()}
-            raw = {"initial_raw": refinement.outcome.initial, "members_raw": refinement.outcome.members}
-            written.append(row.with_suffix(".npz"))
-            io.save_npz(written[-1], {**maps, **truth, **{k: v.numpy() for k, v in raw.items()}})
-        return written

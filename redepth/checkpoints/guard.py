@@ -41,7 +41,9 @@ def read_object(path: Path) -> dict[str, Any]:
         WeightsError: it cannot be read, holds no JSON object, or names code or other weights.
     """
     try:
-        content = parse_json(read_text(path, limit=JSON_LIMIT))
+        # diffusers writes samplers' bounds as -Infinity; some published checkpoints have them.
+        infinite = path.name == "scheduler_config.json"
+        content = parse_json(read_text(path, limit=JSON_LIMIT), infinite=infinite)
     except InputError as error:
         raise WeightsError(f"{error}") from None
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,12 +16,13 @@ from rich.text import Text
 from redepth.cli import completion, console, options, progress
 from redepth.cli.tables import Table
 from redepth.errors import ConfigError, OutputError, cut
-from redepth.literals import BenchCamera
+from redepth.literals import Against, BenchCamera
 from redepth.runtime.output import results_folder
 
 # Imports of torch, for types alone.
 if TYPE_CHECKING:
-    from redepth.bench import Comparison, Summary
+    from redepth.bench import Comparison, Result, Run, Summary
+    from redepth.bench.against import Applied
     from redepth.config import Preset
     from redepth.protocols import EvaluationProtocol
 
@@ -36,6 +38,11 @@ class _RunByDefault(typer.core.TyperGroup):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+
+EXIT_NOT_REPRODUCED = 3
+"""The exit code of a run that misses a published number."""
+
+AGAINST_FILE = "against.json"
 
 _NAMED = 5
 """How many images that are left out are named."""
@@ -66,9 +73,20 @@ def bench_run(
             autocompletion=completion.presets,
         ),
     ] = None,
+    depth_models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--depth-model",
+            metavar="NAME",
+            help="Measure this depth model as it is, without a preset or a refinement; repeat.",
+        ),
+    ] = None,
     overrides: options.Overrides = None,
     protocol: Annotated[
-        str | None, typer.Option(help="Protocol name or YAML file; by default the data set's own.")
+        list[str] | None,
+        typer.Option(
+            help="Protocol name or YAML file, several with commas; repeat. Default: the data set's own."
+        ),
     ] = None,
     reader_options: options.ReaderOptions = None,
     split: Annotated[Path | None, typer.Option(help="File of image names, one per line.")] = None,
@@ -88,6 +106,13 @@ def bench_run(
         BenchCamera,
         typer.Option(help="Refine with the camera of the preset's renderer, or with that of the data set."),
     ] = "preset",
+    initial_only: Annotated[
+        bool, typer.Option("--initial-only", help="Measure the predictions and refine nothing.")
+    ] = False,
+    against: Annotated[
+        Against | None,
+        typer.Option(help="Hold the predictions against published numbers; exit code 3 if one is missed."),
+    ] = None,
     max_pixels: options.MaxPixels = 100_000_000,
     arrays: Annotated[bool, typer.Option("--arrays", help="Also store the maps of every image.")] = False,
     views: Annotated[
@@ -101,19 +126,24 @@ def bench_run(
     from redepth import bench as benchmark
 
     reader = options.reader_options(root, reader_options or [])
-    pinned, images = _images(dataset, reader, protocol, split, limit)
+    protocols, images = _images(dataset, reader, protocol or [], split, limit)
     run = benchmark.Run(
         dataset=dataset,
         options=reader,
         images=images,
-        protocol=pinned,
-        presets=_presets(presets or ["embedded"], overrides or []),
+        protocols=protocols,
+        presets=_chosen(presets or [], depth_models or [], overrides or []),
         prompt=prompt,
         seed=seed,
         camera=camera,
+        initial_only=initial_only or bool(depth_models),
     )
+    _check_options(run, views=views)
+    applied = _applied(run) if against is not None else None
     where = folder or Path("out/bench") / dataset
     resources = options.resources(workers, ray, threads, device)
+    if line := benchmark.preparations_line(protocols):
+        console.note(Text(line))
     unwritten = False
     with results_folder(where), progress.resumable_tasks(where, len(run.tasks())) as on_done:
         try:
@@ -135,17 +165,109 @@ def bench_run(
     for (preset, image), error in failures.items():
         console.complain(f"{image} ({preset}): {error}")
     if results:
-        for preset, rows in benchmark.summarize(run.protocol, results).items():
-            title = f"{dataset}, {preset}, protocol {run.protocol.name}"
-            console.note(_table(title, rows, before="initial", after="refined"))
-        console.note(Text(run.protocol.line))
-        for line in benchmark.losses(results):
-            console.warn(line)
+        _print_results(run, results)
         if not unwritten:
             console.note(Text(f"report: {where / 'report.html'}"))
-    console.exit_if_failed(len(failures), len(failures) + len(results))
+    reproduced = applied is None or _print_against(run, results, applied, where)
+    console.exit_if_failed(len(failures), len(run.tasks()))
     if unwritten:
         raise typer.Exit(console.EXIT_ERROR)
+    if not reproduced:
+        raise typer.Exit(EXIT_NOT_REPRODUCED)
+
+
+def _check_options(run: Run, views: bool) -> None:
+    """Raise ConfigError for options that ask for something that a run of predictions does not have."""
+    if not run.initial_only:
+        return
+    if run.prompt is not None:
+        raise ConfigError("--prompt is for a refinement, and --initial-only refines nothing: leave out one")
+    if views:
+        raise ConfigError("--views shows refinements, and --initial-only refines nothing: leave out one")
+
+
+def _print_results(run: Run, results: Sequence[Result]) -> None:
+    """Print a table for each protocol and preset, and for several protocols one with their main metrics."""
+    from redepth import bench as benchmark
+
+    tables = {protocol.name: benchmark.summarize(protocol, results) for protocol in run.protocols}
+    for protocol in run.protocols:
+        for preset, rows in tables[protocol.name].items():
+            title = f"{run.dataset}, {preset}, protocol {protocol.name}"
+            refined = None if run.initial_only else "refined"
+            console.note(_table(title, rows, before="initial", after=refined))
+        console.note(Text(protocol.line))
+    for line in benchmark.losses(results):
+        console.warn(line)
+    if len(run.protocols) > 1:
+        for preset in dict.fromkeys(result.preset for result in results):
+            head, body = benchmark.side_by_side({name: of[preset] for name, of in tables.items()})
+            table = console.table(f"{run.dataset}, {preset}, all protocols", *head)
+            for cells in body:
+                table.add_row(*cells)
+            console.note(table)
+
+
+# --- published numbers ----------------------------------------------------------------------------
+
+
+def _applied(run: Run) -> list[Applied]:
+    """Return the published numbers that apply to a run; warn where none does, before hours of work."""
+    from redepth.bench import against, anchors
+
+    numbers = anchors.published()
+    against.check_against(run.dataset, numbers)
+    applied, reasons = against.applicable(run, numbers)
+    for reason in reasons:
+        console.warn(f"--against published: {reason}")
+    return applied
+
+
+def _print_against(run: Run, results: Sequence[Result], applied: Sequence[Applied], where: Path) -> bool:
+    """Print how far the predictions are from published numbers; return False if one is missed."""
+    from redepth import io
+    from redepth.bench import against
+
+    held, reasons = against.hold(run, results, applied)
+    for reason in reasons:
+        console.warn(f"--against published: {reason}")
+    io.save_json(where / AGAINST_FILE, [one.record() for one in held])
+    judged = [one for one in held if one.reproduced is not None]
+    if held:
+        head = ("preset", "protocol", "metric", "whose number", "theirs", "here", "distance", "allowed")
+        table = console.table("predictions against published numbers", *head, "verdict")
+        for one in held:
+            anchor = one.applied.anchor
+            table.add_row(
+                one.applied.preset,
+                anchor.protocol,
+                anchor.metric,
+                f"{one.applied.source.by} ({one.applied.source.kind})",
+                f"{anchor.value:.4g}",
+                f"{one.value:.4g}",
+                f"{100 * one.distance:+.1f} %",
+                "-" if anchor.tolerance is None else f"{100 * anchor.tolerance:.0f} %",
+                _verdict(one.reproduced, anchor.differs),
+            )
+        console.note(table)
+    if not judged:
+        console.warn("--against published: no number was checked, so nothing is known of this installation")
+        return True
+    missed = [one for one in judged if not one.reproduced]
+    if missed:
+        console.warn(
+            f"this installation does not reproduce {len(missed)} of {len(judged)} published numbers: compare "
+            "weights, preprocessing and data with docs/benchmarks.md before you trust its other numbers"
+        )
+        return False
+    console.note(Text(f"this installation reproduces all {len(judged)} published numbers that apply"))
+    return True
+
+
+def _verdict(reproduced: bool | None, differs: str) -> str:
+    if reproduced is None:
+        return f"none: {differs}"
+    return "reproduced" if reproduced else "NOT reproduced"
 
 
 @app.command("compare", cls=options.StrictCommand)
@@ -185,18 +307,19 @@ def _pair_record(pair: Comparison) -> dict[str, Any]:
 
 
 def _images(
-    dataset: str, reader: dict[str, Any], protocol: str | None, split: Path | None, limit: int | None
-) -> tuple[EvaluationProtocol, list[str]]:
-    """Return the evaluation protocol, pinned to the images, and the images; none is read yet."""
+    dataset: str, reader: dict[str, Any], chosen: Sequence[str], split: Path | None, limit: int | None
+) -> tuple[list[EvaluationProtocol], list[str]]:
+    """Return the evaluation protocols, pinned to the images, and the images; none is read yet."""
+    from redepth import bench as benchmark
     from redepth import protocols
 
-    chosen = protocols.load_protocol(protocol or protocols.protocol_for(dataset))
-    opened = protocols.open_dataset(chosen, dataset, reader)
+    loaded = benchmark.load_protocols(_names(chosen) or [protocols.protocol_for(dataset)])
+    opened = benchmark.open_together(loaded, dataset, reader)
     names = protocols.read_names(split) if split is not None else None
     if limit is not None:
-        names = (names or protocols.select(chosen, opened, partial=True)[1])[:limit]
-    selected = protocols.select(chosen, opened, names, partial=limit is not None)
-    if names is None and chosen.split.count is None:
+        names = (names or benchmark.select_together(loaded, opened, partial=True)[1])[:limit]
+    selected = benchmark.select_together(loaded, opened, names, partial=limit is not None)
+    if names is None and all(protocol.split.count is None for protocol in loaded):
         # A split of whatever is complete: what is not would be missed in silence.
         missing = opened.check()
         for problem in missing[:_NAMED]:
@@ -204,6 +327,32 @@ def _images(
         if len(missing) > _NAMED:
             console.warn(f"left out: {len(missing) - _NAMED} more")
     return selected
+
+
+def _names(chosen: Sequence[str]) -> list[str]:
+    """Return the protocols of all options; a file may have commas in its name.
+
+    Raises:
+        ConfigError: there is nothing between two commas.
+    """
+    names = []
+    for text in chosen:
+        parts = [text] if Path(text).exists() else [part.strip() for part in text.split(",")]
+        if not all(parts):
+            raise ConfigError(f"--protocol '{cut(text)}': a name is missing; give names with commas between")
+        names += parts
+    return names
+
+
+def _chosen(presets: Sequence[str], models: Sequence[str], overrides: Sequence[str]) -> dict[str, Preset]:
+    """Return the resolved presets by name, or a preset of each depth model that is measured as it is."""
+    if not models:
+        return _presets(presets or ["embedded"], overrides)
+    if presets:
+        raise ConfigError("--depth-model measures a model without a preset: leave out --preset")
+    if repeated := [name for name, times in Counter(models).items() if times > 1]:
+        raise ConfigError(f"--depth-model {cut(repeated[0])}: given twice")
+    return {name: options.resolved_model(name, overrides) for name in models}
 
 
 def _presets(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Preset]:
@@ -215,7 +364,13 @@ def _presets(names: Sequence[str], overrides: Sequence[str]) -> dict[str, Preset
     return presets
 
 
-def _table(title: str, rows: Sequence[Summary], before: str, after: str) -> Table:
+def _table(title: str, rows: Sequence[Summary], before: str, after: str | None) -> Table:
+    """Make a table of the metrics; without ``after`` only of what was predicted."""
+    if after is None:
+        table = console.table(title, "metric", before, "images")
+        for row in rows:
+            table.add_row(row.metric, f"{row.initial:.4g}", str(row.images))
+        return table
     table = console.table(title, "metric", before, after, "change", "95 % interval", "improved")
     for row in rows:
         known = not math.isnan(row.change)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -27,8 +27,16 @@ _USE = {
     "protocols": "redepth bench DATASET --protocol NAME",
 }
 """How a component of each family is chosen, in the order of the listing."""
-_NAMES_ALONE = ("depth-models", "datasets", "protocols")
-"""Families whose names say enough for the overview; there are dozens of them."""
+
+_STATES: dict[str, str] = {
+    "download": "its weights are not here",
+    "install": "a package is missing",
+    "unavailable": "not on this machine, such as without a GPU",
+}
+"""What a state other than ready means, in the order of the listing's legend."""
+
+_NAMES_ALONE = ("depth-models", "priors", "objectives", "datasets", "protocols")
+"""Families whose names say enough for the overview."""
 
 
 def list_families(
@@ -43,7 +51,7 @@ def list_families(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
     imports: options.Imports = None,
 ) -> None:
-    """List presets and components, also of other packages; of one family, also what each needs here."""
+    """List presets and components, also of other packages, and whether each can run here."""
     if as_json:
         chosen = get_args(FamilyName) if family is None else (family,)
         console.write_json({name: _records(name, family is not None) for name in chosen})
@@ -57,25 +65,60 @@ def list_families(
 
 
 def _print_overview() -> None:
+    needed: list[Check] = []
+    for family in _USE:
+        checks = _checks(family)
+        needed += checks.values()
+        console.out.print(Text.assemble((family, "bold"), f"  {_USE[family]}"))
+        print_rows = _print_names if family in _NAMES_ALONE else _print_rows
+        print_rows(family, checks)
+        if family not in _NAMES_ALONE:
+            console.out.print()
+    console.out.print()
+    for line in (
+        *_legend(needed),
+        "What each is, its licence, and how to get what is missing: redepth list FAMILY",
+        "All settings of a preset: redepth show PRESET",
+    ):
+        console.out.print(line, highlight=False)
+
+
+def _print_rows(family: str, checks: Mapping[str, Check]) -> None:
+    """Print a line for each component: whether it can run here, and what it is."""
     from redepth.components import list_components
 
-    width = console.out.columns
-    for family, use in _USE.items():
-        components = list_components(family)
-        console.out.print(Text.assemble((family, "bold"), f"  {use}"))
-        if family in _NAMES_ALONE:
-            for line in tables.wrap(", ".join(components), width and width - 2):
-                console.out.print(Text(f"  {line}"))
-        else:
-            left = max(map(len, components)) + 2
-            for name, summary in components.items():
-                row = Text(f"  {name:<{left}}{summary}")
-                if width is not None:
-                    row.truncate(width, overflow="ellipsis")
-                console.out.print(row)
-        console.out.print()
-    console.out.print("Licences, and what is needed here: redepth list FAMILY", highlight=False)
-    console.out.print("All settings of a preset: redepth show PRESET", highlight=False)
+    components, width = list_components(family), console.out.columns
+    left = max(map(len, components)) + 2
+    state = max((len(check.state) for check in checks.values()), default=0) + 2
+    for name, summary in components.items():
+        row = Text(f"  {name:<{left}}{checks[name].state:<{state}}{summary}")
+        if width is not None:
+            row.truncate(width, overflow="ellipsis")
+        console.out.print(row)
+
+
+def _print_names(family: str, checks: Mapping[str, Check]) -> None:
+    """Print the names of the components, those that need the same to run here together."""
+    from redepth.components import list_components
+
+    groups: dict[str, list[str]] = {}
+    for name in list_components(family):
+        groups.setdefault(checks[name].state if name in checks else "", []).append(name)
+    # Where all are the same, such as ready, the names alone say enough.
+    several = len(groups) > 1
+    order = ("ready", *_STATES)
+    for state, names in sorted(groups.items(), key=lambda group: order.index(group[0]) if several else 0):
+        text = f"{state}: {', '.join(names)}" if several else ", ".join(names)
+        width = console.out.columns
+        for number, line in enumerate(tables.wrap(text, width and width - 4)):
+            console.out.print(Text(f"{'    ' if number else '  '}{line}"))
+
+
+def _legend(checks: Sequence[Check]) -> list[str]:
+    """Return a line about what the states besides ready mean, if there are any in the listing."""
+    present = {check.state for check in checks}
+    words = [f"{state}: {meaning}" for state, meaning in _STATES.items() if state in present]
+    return ["; ".join(words)] if words else []
 
 
 # --- one family -----------------------------------------------------------------------------------
@@ -98,6 +141,22 @@ def _print_family(family: str) -> None:
         if check.cure:
             console.out.print(Text(f"{check.what}: {check.cure}"))
     print_needed(list(checks.values()))
+    if family == "datasets":
+        _print_downloads()
+
+
+def _print_downloads() -> None:
+    """Say which data sets have to be downloaded by the user: redepth downloads none."""
+    from redepth.data import datasets
+    from redepth.registry import options_schema
+
+    names = [
+        name
+        for name, entry in datasets.REGISTRY.entries().items()
+        if not entry.missing() and "root" in options_schema(entry.load()).model_fields
+    ]
+    files = f"give --root FOLDER for {', '.join(names)}; docs/benchmarks.md has their layouts and downloads"
+    console.out.print(Text(files))
 
 
 def _checks(family: str) -> dict[str, Check]:

@@ -179,6 +179,22 @@ def resolved_preset(name: str, overrides: Sequence[str]) -> Preset:
     return resolve(load_preset(name, overrides))
 
 
+def resolved_model(name: str, overrides: Sequence[str]) -> Preset:
+    """Return a resolved preset of a depth model with its own defaults; the rest of it needs no download."""
+    from redepth.components import resolve
+    from redepth.config import load_preset
+
+    data = {
+        "name": name,
+        "description": f"the depth model {name} with its own options",
+        "depth_model": {"name": name},
+        "renderer": {"name": "blinn-phong"},
+        "prior": load_preset("embedded").prior.model_dump(),
+        "optim": {"parameterization": "depth"},
+    }
+    return resolve(load_preset(data, overrides))
+
+
 def resources(workers: int, ray: str | None, threads: int | None, device: str) -> Resources:
     """Return where work runs. A GPU named by its index is every worker's; else all GPUs are shared out.
 

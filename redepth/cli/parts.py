@@ -16,7 +16,7 @@ def parts_of(preset: Preset) -> dict[str, Callable[[], object]]:
 
     The captioner is one of them: it fails without its weights, whatever the preset's fallback is.
     """
-    from redepth.components import FAMILIES
+    from redepth.components import FAMILIES, normals_of
 
     chosen = {
         "depth model": (FAMILIES["depth-models"], preset.depth_model),
@@ -29,6 +29,8 @@ def parts_of(preset: Preset) -> dict[str, Callable[[], object]]:
     }
     for name, term in preset.optim.objectives.items():
         parts[f"objective {name}"] = partial(FAMILIES["objectives"].build, name, term.options)
+    if normals_of(preset) is not None:
+        parts["normals"] = partial(normals_of, preset)
     if preset.prompt.captioner != "none":
         parts["captioner"] = partial(_captioner, preset)
     return parts

@@ -80,8 +80,9 @@ NormalsOption = Annotated[
     Path | None,
     typer.Option(
         "--normals",
-        metavar="FILE|FOLDER",
-        help="Map of normals that guides: picture of (n + 1) / 2, or npy (H, W, 3); adds an objective.",
+        metavar="FILE|FOLDER|marigold",
+        help="Map of normals that guides: picture of (n + 1) / 2, or npy (H, W, 3); or marigold: a diffusion "
+        "model estimates them. It adds an objective.",
     ),
 ]
 NormalsFrameOption = Annotated[
@@ -169,6 +170,25 @@ def given_inputs(
             chosen, origin, masks[path], points[path], oriented[path], normals_frame, flat[path]
         )
     return given
+
+
+def estimates_normals(normals: Path | None, frame: NormalsFrame) -> bool:
+    """Return whether ``--normals`` names the model that estimates them, and no file.
+
+    Raises:
+        ConfigError: a file or folder has that name, or a frame is given, which the model knows.
+    """
+    from redepth.depth_models.marigold_normals import MARIGOLD, check_frame
+
+    if normals is None or str(normals) != MARIGOLD:
+        return False
+    if normals.exists():
+        raise ConfigError(
+            f"--normals {MARIGOLD} is the model, and here is a file or folder of that name: give its whole "
+            f"path, or set optim.objectives.normals.source={MARIGOLD}"
+        )
+    check_frame(frame)
+    return True
 
 
 def _files_of(paths: Sequence[Path], given: Path | None, option: str) -> dict[Path, Path | None]:

@@ -5,6 +5,7 @@ Which lines are printed depends on the steps and tasks that are done, never on t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -205,7 +206,9 @@ def _task(done: Any) -> str:
     silog = done.result.silog
     if silog is None:
         return f"{variant}: {image} changed by {100 * done.result.change:.1f} %"
-    return f"{variant}: {image} SI-log {silog[0]:.2f} -> {silog[1]:.2f}"
+    before, after = silog
+    # A benchmark of predictions has no number after a refinement.
+    return f"{variant}: {image} SI-log {before:.2f}{'' if math.isnan(after) else f' -> {after:.2f}'}"
 
 
 def _tasks(total: int, describe: Callable[[Any], str]) -> AbstractContextManager[OnDone]:

@@ -120,6 +120,9 @@ def refine(
                 "--ray": ray is not None,
             }
         )
+    estimated = photo_options.estimates_normals(normals, normals_frame)
+    if estimated:
+        normals = None
     paths, rejected = find_photos(photos) if photos else ([], 0)
     truth = _ground_truth(gt, gt_kind, gt_offset, mask, protocol, len(paths), max_pixels)
     given = photo_options.given_inputs(
@@ -158,6 +161,7 @@ def refine(
         guide=guide,
         normals=normals is not None,
         planes=planes is not None,
+        estimated_normals=estimated,
     )
     request = RefineRequest(
         paths=paths,

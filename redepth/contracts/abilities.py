@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,6 +20,15 @@ class HasNeeds(Protocol):
 
     def ensure_available(self) -> None:
         """Raise WeightsError (neither local, nor cached, nor reachable) or MissingDependencyError."""
+        ...
+
+
+@runtime_checkable
+class NeedsDevice(Protocol):
+    """A component whose options may ask for what not every device can do; checked before it is loaded."""
+
+    def check_device(self, device: torch.device) -> None:
+        """Raise ConfigError if the component cannot run on the device."""
         ...
 
 

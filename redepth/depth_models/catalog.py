@@ -54,6 +54,7 @@ _DA, _DPT = "depth_anything:DepthAnything", "dpt:DPT"
 _ZOE, _GLPN = "zoedepth:ZoeDepth", "glpn:GLPN"
 _MOGE = "moge:MoGe"
 _PROMPT, _MARIGOLD = "prompt_depth_anything:PromptDepthAnything", "marigold:Marigold"
+_LOTUS = "lotus:Lotus"
 
 
 def _v1(scale: str, millions: float) -> Published:
@@ -71,6 +72,12 @@ def _metric(scene: str, scale: str, licence: str, millions: float) -> Published:
     checkpoint = f"depth-anything/Depth-Anything-V2-Metric-{scene}-{scale}-hf"
     what = f"Depth Anything V2 {scale}, {scene.lower()} scenes"
     return Published(name, _DA, what, METRES, checkpoint, licence, millions)
+
+
+def _any_view(scale: str, checkpoint: str, licence: str, millions: float) -> Published:
+    name, target = f"depth-anything-3-{scale}", "depth_anything_3:DepthAnything3AnyView"
+    what = f"Depth Anything 3 {scale.title()}, which estimates the field of view too"
+    return Published(name, target, what, DEPTH, f"depth-anything/{checkpoint}", licence, millions)
 
 
 def _midas(name: str, encoder: str, licence: str, millions: float) -> Published:
@@ -115,6 +122,19 @@ CATALOG = (
         APACHE,
         350,
     ),
+    Published(
+        "depth-anything-3-metric",
+        "depth_anything_3:DepthAnything3Metric",
+        "Depth Anything 3 Metric Large (package depth-anything-3)",
+        "depth, in metres if the camera is given",
+        "depth-anything/DA3METRIC-LARGE",
+        APACHE,
+        334.2,
+    ),
+    _any_view("small", "DA3-SMALL", APACHE, 34.3),
+    _any_view("base", "DA3-BASE", APACHE, 135.4),
+    _any_view("large", "DA3-LARGE-1.1", NC, 410.9),
+    _any_view("giant", "DA3-GIANT-1.1", NC, 1355.7),
     Published(
         "dpt", _DPT, "MiDaS 3.x (transformers); default ViT-L", DISPARITY, "Intel/dpt-large", APACHE, 344
     ),
@@ -206,6 +226,33 @@ CATALOG = (
         "Marigold LCM v1.0, for few steps",
         DEPTH,
         "prs-eth/marigold-depth-lcm-v1-0",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "e2e-ft",
+        "one_step:E2EFT",
+        "Marigold fine-tuned end to end, in one step without noise (diffusers)",
+        DEPTH,
+        "GonzaloMG/marigold-e2e-ft-depth",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "lotus",
+        _LOTUS,
+        "Lotus G v2.1, generative, in one step (diffusers)",
+        DISPARITY,
+        "jingheya/lotus-depth-g-v2-1-disparity",
+        APACHE,
+        1290,
+    ),
+    Published(
+        "lotus-d",
+        _LOTUS,
+        "Lotus D v2.0, discriminative, in one step without noise",
+        DISPARITY,
+        "jingheya/lotus-depth-d-v2-0-disparity",
         APACHE,
         1290,
     ),

@@ -1,15 +1,11 @@
-"""Depth Anything 3 Mono through the optional package depth-anything-3; only its network is used."""
+"""Depth Anything 3 through the optional package depth-anything-3; only its networks are used."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
-import io
-import re
-import warnings
+import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -19,38 +15,20 @@ from torch import Tensor, nn
 
 from redepth import checkpoints
 from redepth.contracts import Features, Predicts
+from redepth.depth_models import depth_anything_3_network as network
 from redepth.depth_models.backbone import WEIGHTS, Backbone, Rule, save_weights
+from redepth.depth_models.depth_pro import NARROWEST, WIDEST
 from redepth.errors import MissingDependencyError, WeightsError, cut
 from redepth.io import save_json
+from redepth.ops.camera import Camera
 
-PACKAGE = "depth_anything_3"
-INSTALL = 'pip install "redepth[da3]" && pip install --no-deps depth-anything-3'
-"""The package declares dozens of dependencies (numpy<2, open3d, ...); its network needs only the extra's."""
+log = logging.getLogger(__name__)
 
+CANONICAL_FOCAL = 300.0
+"""The metric network predicts the depth that a camera of this focal length in pixels would have."""
 
-class _Encoder(nn.Module):
-    def __init__(self, net: nn.Module, patch_size: int) -> None:
-        super().__init__()
-        self.net = net
-        self.patch = patch_size
-
-    def forward(self, pixels: Tensor) -> Features:
-        # The network's inputs and states have an axis of views after the batch; a photo is one view.
-        states, _ = self.net(pixels[:, None])
-        grid = (pixels.shape[-2] // self.patch, pixels.shape[-1] // self.patch)
-        return Features(maps=tuple(tokens[:, 0] for tokens, _ in states), constants=(), grid=grid)
-
-
-class _Decoder(nn.Module):
-    def __init__(self, head: nn.Module, patch_size: int) -> None:
-        super().__init__()
-        self.head = head
-        self.patch = patch_size
-
-    def forward(self, features: Features) -> Tensor:
-        height, width = (self.patch * n for n in features.grid)
-        states = [(w[:, None],) for w in features.maps]
-        return self.head(states, height, width, patch_start_idx=0)["depth"]
+_COMPONENTS = {"mono": "depth-anything-3-mono", "any-view": "depth-anything-3-small"}
+"""Kind of network -> depth_model.name that loads it."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,6 +42,9 @@ class DepthAnything3(Backbone):
     """
 
     optional_files: ClassVar[tuple[str, ...]] = ()
+    kind: ClassVar[str] = "mono"
+    wanted: ClassVar[str] = "a monocular one (DA3MONO)"
+    """The checkpoints that the class loads, in words."""
 
     checkpoint: str = "depth-anything/DA3MONO-LARGE"
     longer_side: Annotated[int, Field(ge=28, le=4096)] = 504
@@ -73,75 +54,168 @@ class DepthAnything3(Backbone):
 
     def ensure_available(self) -> None:
         """Raise MissingDependencyError or WeightsError if the package or the weights are unavailable."""
-        for module in (PACKAGE, "einops", "omegaconf", "addict"):
-            if importlib.util.find_spec(module) is None:
-                raise MissingDependencyError(f"{module} is needed for depth-anything-3-mono: {INSTALL}")
+        network.ensure_installed()
         super().ensure_available()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._config: dict[str, Any] = {}
+        self._read: checkpoints.Source | None = None
+
+    def inspect(self, config: Mapping[str, Any]) -> None:
+        """Check the kind of network in a ``config.json``. Raises WeightsError."""
+        kind = network.kind_of(_graph(config))
+        if kind != self.kind:
+            other = _COMPONENTS.get(kind)
+            hint = f"choose depth_model.name={other}" if other else "it cannot be refined"
+            raise WeightsError(f"'{self.checkpoint}' is {_name(config)}, not {self.wanted}: {hint}")
 
     def _load(self, device: torch.device) -> None:
         source = self._source()
         self._config = source.json("config.json")
-        net, head = self._built(self._config)
+        self.inspect(self._config)
+        try:
+            parts = network.build(self.kind, _graph(self._config))
+        except MissingDependencyError:
+            raise
+        except Exception as error:  # of the package's own code, for values of any type and size
+            raise WeightsError(
+                f"'{self.checkpoint}': config.json builds no network: {cut(str(error))}"
+            ) from error
         path = source.file(WEIGHTS)
-        self._commit = source.commit
-        for name, part in (("backbone", net), ("head", head)):
-            checkpoints.fill(part, path, prefixes=(f"model.{name}.", f"{name}."))
-        self.use(nn.ModuleDict({"net": net, "head": head}).eval().requires_grad_(False).to(device), device)
+        self._commit, self._read = source.commit, source
+        for part, module in parts.items():
+            name = network.STORED_AS.get(part, part)
+            checkpoints.fill(module, path, prefixes=(f"model.{name}.", f"{name}."))
+        self.use(parts.eval().requires_grad_(False).to(device), device)
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Wrap the package's encoder and head."""
-        patch = int(model["head"].patch_size)
-        return _Encoder(model["net"], patch), _Decoder(model["head"], patch)
+        parts = dict(model.items())
+        patch = int(parts["head"].patch_size)
+        encoder = network.Encoder(parts["net"], patch, parts.get("cam_dec"))
+        return encoder, network.Decoder(parts["head"], patch)
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write the weights as published, with the configuration they were loaded with. Raises OSError."""
-        parts = {"backbone": self._model["net"], "head": self._model["head"]}
-        weights = {
-            f"model.{part}.{name}": values
-            for part, module in parts.items()
-            for name, values in module.state_dict().items()
-        }
+        # The parts that are not loaded, such as the head for rays, stay as they are in the checkpoint.
+        stored = self._read.tensors(WEIGHTS) if self._read is not None else {}
+        weights = {f"model.{name.removeprefix('model.')}": values for name, values in stored.items()}
+        for part, module in self._model.items():
+            name = network.STORED_AS.get(part, part)
+            weights |= {f"model.{name}.{key}": values for key, values in module.state_dict().items()}
         save_weights(weights, folder / WEIGHTS)
         save_json(folder / "config.json", self._config)
 
-    def _built(self, config: Mapping[str, Any]) -> tuple[nn.Module, nn.Module]:
-        """Build backbone and head, with random weights, from a checkpoint's ``config.json``."""
-        name = str(config.get("model_name", "of another kind"))
-        graph = config.get("config") or _shipped(name)
-        if set(graph) - {"__object__"} != {"net", "head"}:
+
+@dataclass(kw_only=True, eq=False)
+class DepthAnything3Metric(DepthAnything3):
+    r"""Depth Anything 3 Metric: depth in metres where the camera of the photo is known.
+
+    The network predicts canonical depth C, and
+
+    .. math:: D = C \, \frac{f_x + f_y}{2 \cdot 300}
+
+    in metres, with the focal lengths in pixels of the network's input. They are those of the photo's camera
+    (`next_camera`). Without a pinhole camera the result is C, of unknown scale, and a warning says so. The
+    options are those of `DepthAnything3`.
+
+    Source: Lin et al., arXiv 2511.10647; the rule is in the repository's README ("Monocular Metric Depth").
+    """
+
+    wanted: ClassVar[str] = "a metric one (DA3METRIC)"
+
+    checkpoint: str = "depth-anything/DA3METRIC-LARGE"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._camera: Camera | None = None
+        self._warned = False
+
+    def inspect(self, config: Mapping[str, Any]) -> None:
+        """Check that a ``config.json`` is of a metric network. Raises WeightsError."""
+        super().inspect(config)
+        # The monocular networks have the same parts, but no unit.
+        if "metric" not in _name(config).lower():
             raise WeightsError(
-                f"'{self.checkpoint}' is {name}, and of Depth Anything 3 only the monocular checkpoints "
-                "(DA3MONO) can be refined"
+                f"'{self.checkpoint}' is {_name(config)}, not {self.wanted}: choose "
+                f"depth_model.name={_COMPONENTS['mono']}"
             )
-        net, head = ({k: v for k, v in graph[part].items() if k != "__object__"} for part in ("net", "head"))
-        # The package prints on stdout.
-        with contextlib.redirect_stdout(io.StringIO()):
-            try:
-                return _item("model.dinov2.dinov2", "DinoV2")(**net), _item("model.dpt", "DPT")(**head)
-            except Exception as error:  # of the package's own code, for values of any type and size
-                raise WeightsError(
-                    f"'{self.checkpoint}': config.json builds no network: {cut(str(error))}"
-                ) from error
+
+    def next_camera(self, camera: Camera | None) -> None:
+        """Set the camera of the next photo, whose focal length gives metres; None: it is not known."""
+        self._camera = camera if camera is not None and camera.pinhole else None
+        self.invariance = "affine" if self._camera is None else "metric"
+        if self._camera is None and not self._warned:
+            self._warned = True
+            log.warning(
+                "depth-anything-3-metric: without a focal length the depth has no unit; for metres give "
+                "--fov, --intrinsics or --camera exif"
+            )
+
+    def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
+        """Run the encoder on (B,3,H,W) sRGB [0,1]; ``parameters`` replace its own."""
+        features = super().encode(image, parameters)
+        factor = 1.0
+        if self._camera is not None:
+            height, width = image.shape[-2:]
+            fx, fy, _, _ = self._camera.normalized_intrinsics(height, width)
+            factor = (fx * width + fy * height) / 2 / CANONICAL_FOCAL
+        return replace(features, constants=(image.new_full((len(image), 1, 1, 1), factor),))
+
+    def decode(self, features: Features, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the depth (B,1,H,W), in metres if the camera was known."""
+        return super().decode(features, parameters) * features.constants[0]
 
 
-def _shipped(name: str) -> dict[str, Any]:
-    """Return the configuration of that name that ships with the package, empty if there is none."""
-    if not re.fullmatch(r"[\w-]+", name):  # it is part of a path
-        return {}
-    load = _item("cfg", "load_config")
-    path = Path(str(importlib.import_module(f"{PACKAGE}.cfg").__file__)).parent / "configs" / f"{name}.yaml"
-    return dict(load(str(path))) if path.is_file() else {}
+@dataclass(kw_only=True, eq=False)
+class DepthAnything3AnyView(DepthAnything3):
+    """Depth Anything 3 for any number of views, with one: affine-invariant depth and the field of view.
+
+    One photo is one view. The head for rays and the encoder of given poses are not loaded, because the depth
+    does not depend on them. The camera decoder estimates the horizontal and the vertical field of view with
+    the axis at the centre (`predicted_camera`). The options are those of `DepthAnything3`.
+
+    Source: Lin et al., arXiv 2511.10647.
+    """
+
+    kind: ClassVar[str] = "any-view"
+    wanted: ClassVar[str] = "one for any number of views (DA3-SMALL, DA3-BASE, ...)"
+
+    checkpoint: str = "depth-anything/DA3-SMALL"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._predicted: Camera | None = None
+
+    @property
+    def predicted_camera(self) -> Camera | None:
+        """The camera that was estimated for the last photo; None for angles that no lens has."""
+        return self._predicted
+
+    def encode(self, image: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Features:
+        """Run the encoder on (B,3,H,W) sRGB [0,1]; ``parameters`` replace its own."""
+        features = super().encode(image, parameters)
+        if parameters is None:
+            vertical, horizontal = features.constants[0][0].tolist()
+            self._predicted = _camera_of(horizontal, vertical)
+        return replace(features, constants=())
 
 
-def _item(module: str, name: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
-    except ImportError as error:
-        missing = error.name or PACKAGE
-        raise MissingDependencyError(f"{missing} is needed for depth-anything-3-mono: {INSTALL}") from error
+def _camera_of(horizontal: float, vertical: float) -> Camera | None:
+    """Return the pinhole with these fields of view in radians; None if they are none of a lens."""
+    if not all(NARROWEST <= math.degrees(angle) <= WIDEST for angle in (horizontal, vertical)):
+        return None
+    fx, fy = (0.5 / math.tan(angle / 2) for angle in (horizontal, vertical))
+    return Camera(intrinsics=(fx, fy, 0.5, 0.5))
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    """Return the name of the network in a ``config.json``."""
+    return cut(str(config.get("model_name", "of another kind")))
+
+
+def _graph(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of the network and their options, from a ``config.json`` or the package."""
+    graph = config.get("config") or network.shipped(_name(config))
+    return dict(graph) if isinstance(graph, Mapping) else {}

@@ -213,8 +213,12 @@ def _quoted(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, infinite: bool = False) -> Any:
     """Return the value of a JSON text.
+
+    Args:
+        text: the JSON.
+        infinite: whether Infinity and -Infinity are numbers, as Python writes them.
 
     Raises:
         ValueError: it is not JSON, nested too deeply, has a key twice, a number that is too long, or NaN or
@@ -228,7 +232,7 @@ def parse_json(text: str) -> Any:
             object_pairs_hook=_without_doubles,
             parse_int=_whole,
             parse_float=_float,
-            parse_constant=_no_constant,
+            parse_constant=_infinity if infinite else _no_constant,
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}: {error.msg}") from None
@@ -258,6 +262,10 @@ def _whole(text: str) -> int:
     if len(text) > JSON_DIGIT_LIMIT:
         raise ValueError(f"a number of more than {JSON_DIGIT_LIMIT} digits")
     return int(text)
+
+
+def _infinity(name: str) -> float:
+    return float(name) if name != "NaN" else _no_constant(name)
 
 
 def _no_constant(name: str) -> NoReturn:

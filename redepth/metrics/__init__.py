@@ -1,4 +1,4 @@
-"""Metrics against ground truth: depth, normals and boundaries; alignment before them, statistics after them.
+"""Metrics against ground truth: depth, surface and boundaries; alignment before them, statistics after them.
 
 `align` is a separate step: it brings a prediction to the ground truth's units and reports what it clipped.
 The metrics take aligned depth and never align by themselves. All of them take one image (H, W) or a batch
@@ -11,11 +11,13 @@ from redepth.metrics.alignment import Aligned, Method, align
 from redepth.metrics.batch import known_depth
 from redepth.metrics.bootstrap import Interval, bootstrap_interval, paired_difference, win_rate
 from redepth.metrics.boundaries import EDGE_RATIOS, boundary_metrics, has_edges
+from redepth.metrics.curvature import curvature_metrics, has_curvature
 from redepth.metrics.depth import depth_means, depth_metrics, metrics_of, pooled
 from redepth.metrics.evaluation import Evaluation, evaluate
-from redepth.metrics.left_out import LARGE_SHARE, LeftOut, clip_warnings, known_map
+from redepth.metrics.left_out import LARGE_SHARE, LeftOut, clip_warnings, known_map, runaway_warnings
 from redepth.metrics.no_hits import beyond_gap, stored_no_hits
 from redepth.metrics.normals import NORMAL_ANGLES, normal_metrics
+from redepth.metrics.relative_normals import has_pairs, relative_normal_metrics
 
 __all__ = [
     "EDGE_RATIOS",
@@ -31,16 +33,21 @@ __all__ = [
     "bootstrap_interval",
     "boundary_metrics",
     "clip_warnings",
+    "curvature_metrics",
     "depth_means",
     "depth_metrics",
     "evaluate",
+    "has_curvature",
     "has_edges",
+    "has_pairs",
     "known_depth",
     "known_map",
     "metrics_of",
     "normal_metrics",
     "paired_difference",
     "pooled",
+    "relative_normal_metrics",
+    "runaway_warnings",
     "stored_no_hits",
     "win_rate",
 ]

@@ -16,6 +16,9 @@ from redepth.ops.align import Fit, median_ratio, scale_and_shift, scale_only, tr
 Method = Literal["none", "median", "scale", "affine-depth", "affine-disparity", "affine-disparity-then-depth"]
 """How a prediction is brought to the ground truth's units; see `align`."""
 
+Far = float | Literal["truth"] | None
+"""Upper limit of aligned depth; see `align`."""
+
 
 @dataclass(frozen=True)
 class Aligned:
@@ -43,7 +46,7 @@ def align(
     *,
     predicts: Predicts = "disparity",
     near: float | None = None,
-    far: float | None = None,
+    far: Far = None,
     trim: float = 0.0,
     names: Sequence[str] = (),
 ) -> Aligned:
@@ -70,7 +73,9 @@ def align(
         predicts: kind of the prediction.
         near: lower limit that aligned depth is clipped to. With None, depth that is not positive becomes the
             least ground truth inside the mask, because the metrics need its logarithm.
-        far: upper limit. With None, infinite depth becomes the greatest ground truth inside the mask.
+        far: upper limit. With None, infinite depth becomes the greatest ground truth inside the mask. With
+            ``truth``, this greatest ground truth is the limit of all aligned depth. For disparity that is
+            MoGe's clamp, depth = 1 / max(a d + b, 1 / max t); for depth the same limit, min(a p + b, max t).
         trim: share of the mask that each least-squares fit may leave out as outliers
             (`ops.align.trimmed_mask`).
         names: of the images, for messages.
@@ -78,6 +83,8 @@ def align(
     Raises:
         InputError: it names the image. Sizes differ, the mask holds no known ground truth, the ground truth
             is constant inside it, the prediction is not finite inside it, or no fit exists.
+
+    Source of the clamp: MoGe's evaluation (arXiv 2410.19115, microsoft/MoGe, moge/test/metrics.py).
     """
     settings = _Settings(method, predicts, near, far, trim)
     images = split_batch(prediction, truth, known_depth(truth), mask, names)
@@ -97,7 +104,7 @@ class _Settings:
     method: Method
     predicts: Predicts
     near: float | None
-    far: float | None
+    far: Far
     trim: float
 
 
@@ -114,7 +121,8 @@ def _align_image(image: ImagePair, settings: _Settings) -> Aligned:
         unclipped, parameters = _fit(raw, truth, image.mask, settings)
     except ValueError as error:
         raise image.error(error) from None
-    near, far = settings.near, settings.far
+    near = settings.near
+    far = float(inside.max()) if settings.far == "truth" else settings.far
     below = unclipped <= 0 if near is None else unclipped < near
     above = torch.isinf(unclipped) if far is None else unclipped > far
     lowest = inside.min() if near is None else inside.new_tensor(near)

@@ -24,12 +24,14 @@ class Evaluation:
         clipped: share of the mask's pixels whose aligned depth was not positive; they were set to the
             least ground-truth depth of the mask, so that no metric becomes NaN.
         protocol: name of the evaluation protocol; empty where none was named.
+        cautions: a line for each reason to doubt a metric, besides what was clipped.
     """
 
     metrics: dict[str, float]
     aligned: Tensor
     clipped: float
     protocol: str = ""
+    cautions: tuple[str, ...] = ()
 
 
 def evaluate(

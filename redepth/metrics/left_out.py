@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from redepth.contracts import Predicts
 from redepth.metrics.no_hits import beyond_gap, stored_no_hits
@@ -15,6 +16,9 @@ LARGE_SHARE = 0.1
 
 LARGE_MASK = 0.5
 """A mask that leaves out more of the known truth than this is warned about: a mask of an object is usual."""
+
+RUNAWAY = 10.0
+"""Aligned depth beyond this times the greatest ground truth has run away: its disparity was almost 0."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,31 @@ def clip_warnings(clipped: float) -> list[str]:
     if clipped <= LARGE_SHARE:
         return []
     return [f"the aligned depth had to be clipped at {percent(clipped, 1)} of the measured pixels"]
+
+
+def runaway_warnings(depth: Tensor, truth: Tensor, mask: Tensor) -> list[str]:
+    """Return a line if a few pixels of one image, placed almost at infinity, decide its ``abs_rel``.
+
+    Such a depth is beyond `RUNAWAY` times the greatest truth. Together they are warned about where they are
+    more than `LARGE_SHARE` of the sum of |p - t| / t. They were not clipped, so `clip_warnings` does not see
+    them.
+
+    Args:
+        depth: (H, W) aligned depth, finite inside the mask.
+        truth: (H, W) true depth.
+        mask: (H, W) bool, the measured pixels; at least one, with known truth.
+    """
+    p, t = depth[mask].double(), truth[mask].double()
+    far = p > RUNAWAY * t.max()
+    errors = (p - t).abs() / t
+    lost, total = float(errors[far].sum()), float(errors.sum())
+    if lost <= LARGE_SHARE * total:
+        return []
+    return [
+        f"depth that ran away decides abs_rel: {int(far.sum())} of {p.numel()} measured pixels are aligned "
+        f"to more than {RUNAWAY:g} times the greatest ground truth (up to {float(p.max()):.3g}) and are "
+        f"{percent(lost, total)} of it; use a protocol with a cap or with clip: moge-clamp"
+    ]
 
 
 def percent(part: float, of: float) -> str:

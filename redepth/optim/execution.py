@@ -35,8 +35,8 @@ def tune(
         device: device of the networks.
         depth_model: tuned if it is `Tunable`.
         prior: tuned if it is `Tunable`.
-        renderer: one whose ``waits`` is true reads numbers from the device in each step, so its steps
-            cannot become graphs.
+        renderer: a renderer or prior whose ``waits`` is true reads numbers from the device in each step, so
+            its steps cannot become graphs.
 
     Raises:
         ConfigError: if the prior cannot be executed as the settings require.
@@ -45,7 +45,8 @@ def tune(
     check_execution(optim, prior)
     learns = bool(getattr(prior, "learns", False))
     # Where draws are read as numbers on the host, each step launches other kernels.
-    eager = learns or bool(getattr(prior, "on_cpu", None)) or bool(getattr(renderer, "waits", False))
+    waits = any(getattr(component, "waits", False) for component in (prior, renderer))
+    eager = learns or bool(getattr(prior, "on_cpu", None)) or waits
     graphs = "off" if eager and fast.cuda_graphs == "auto" else graphed(optim, device)
     chosen = {
         "cuda_graphs": graphs,
@@ -65,6 +66,11 @@ def tune(
 def check_execution(optim: Optim, prior: object) -> None:
     """Raise ConfigError if a prior cannot be executed as the settings require; needs no weights."""
     fast = optim.performance
+    if getattr(prior, "waits", False) and (fast.cuda_graphs in ("step", "denoiser") or fast.compile != "off"):
+        raise ConfigError(
+            "prior.quantize: int8 and nf4 can be neither compiled nor a CUDA graph: set "
+            "optim.performance.compile=off and .cuda_graphs=off, or take prior.quantize=fp8-storage"
+        )
     # A rule such as ``vsd`` trains a copy of the network during the run.
     if not getattr(prior, "learns", False):
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -151,7 +151,21 @@ class KnownNormals:
 
     over the pixels K whose normal is given; n are those of the relative depth under the photo's camera. 0
     without given normals.
+
+    Args:
+        source: ``file``: the normals that are given with the photo; ``marigold``: where none are, a diffusion
+            model estimates them from the photo, before the first step.
+        checkpoint: of ``marigold``: hub id or local folder of a diffusers ``MarigoldNormalsPipeline``.
+        revision: commit, tag or branch of the hub repository.
+        steps: number of diffusion steps; None is the checkpoint's default.
+        ensemble: number of estimates that are merged.
     """
+
+    source: Literal["file", "marigold"] = "file"
+    checkpoint: str = "prs-eth/marigold-normals-v1-1"
+    revision: str | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    ensemble: Annotated[int, Field(ge=1, le=100)] = 1
 
     def __call__(self, surface: Surface) -> Tensor:
         """Return one value per member, (B,)."""

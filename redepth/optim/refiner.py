@@ -28,7 +28,7 @@ from redepth.contracts import (
     Surface,
     UsesCamera,
 )
-from redepth.errors import ConfigError, InputError, RedepthError, cut
+from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.guidance import NOTHING, UNGUIDED, Frame, Given, Guidance, PhotoData, Previous, SkyMask
 from redepth.ops import color, geometry, panorama
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
@@ -40,10 +40,11 @@ from redepth.optim.loop import Loop, Watch
 from redepth.optim.outcome import OnStep, Outcome, closed
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
+from redepth.optim.prediction import predict
 from redepth.optim.problem import Problem, State
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 from redepth.optim.warm import WarmStart
-from redepth.runtime.device import indexed, is_out_of_memory, numerics
+from redepth.runtime.device import indexed, numerics
 
 log = logging.getLogger(__name__)
 
@@ -91,36 +92,9 @@ class Refiner:
         self.execution = execution.tune(optim, self.device, depth_model, prior, renderer)
         """The decisions about `optim.performance`, as plain data."""
 
-    @torch.no_grad()
     def predict(self, photo: Tensor) -> tuple[Tensor, Features, Tensor]:
-        """Run the frozen model: the photo at network size, its features, the raw output (1,1,H,W).
-
-        Raises:
-            RedepthError: if the depth model fails, or its prediction is not finite.
-            ValueError: if ``photo`` is not (1, 3, H, W).
-        """
-        if photo.dim() != 4 or photo.shape[:2] != (1, 3):
-            raise ValueError(f"photo must be (1, 3, H, W), got {tuple(photo.shape)}")
-        who = checks.title("depth model", self.depth_model)
-        try:
-            image = self.depth_model.prepare(photo.to(self.device, torch.float32))
-            checks.check_image(who, image)
-            features = self.depth_model.encode(image)
-            checks.check_features(who, features)
-            initial = self.depth_model.decode(features)
-            checks.check_prediction(who, initial, image)
-        except RedepthError:
-            raise
-        except Exception as error:  # of a network that its checkpoint builds, and that does not fit together
-            if is_out_of_memory(error):
-                raise
-            raise RedepthError(
-                f"{who} fails on this photo "
-                f"({type(error).__name__}: {cut(str(error), 200)}): check its checkpoint"
-            ) from error
-        if not bool(torch.isfinite(initial).all()):
-            raise RedepthError(f"the prediction of {who} is not finite: check its weights")
-        return image, features, initial
+        """Return `prediction.predict` of this refiner's depth model, on its device."""
+        return predict(self.depth_model, photo, self.device)
 
     def make_problem(self, photo: Tensor, prompt: str = "", given: Given = NOTHING) -> Problem:
         """Prepare one photo: predict its depth, condition the prior, choose the camera and find the sky.

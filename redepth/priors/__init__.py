@@ -26,8 +26,50 @@ REGISTRY.add(
 REGISTRY.add(
     "stable-diffusion-3",
     "redepth.priors.stable_diffusion_3:StableDiffusion3",
-    "latent flow matching, conditioned on a prompt through two or three text encoders: SD 3 and 3.5",
+    "latent flow matching, conditioned on a prompt through two or three text encoders: SD 3",
     licence="Stability AI Community",
+)
+REGISTRY.add(
+    "stable-diffusion-3.5",
+    "redepth.priors.stable_diffusion_3:StableDiffusion35",
+    "the same with Stable Diffusion 3.5 medium or large, three text encoders, bfloat16",
+    licence="Stability AI Community",
+)
+REGISTRY.add(
+    "flux2-klein",
+    "redepth.priors.flux2_klein:Flux2Klein",
+    "latent flow matching, conditioned on a prompt through a language model: FLUX.2 [klein] base",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "z-image",
+    "redepth.priors.z_image:ZImage",
+    "latent flow matching, conditioned on a prompt through a language model: Z-Image",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "qwen-image",
+    "redepth.priors.qwen_image:QwenImage",
+    "latent flow matching, conditioned on a prompt through a language model: Qwen-Image",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "qwen-image-edit",
+    "redepth.priors.qwen_image_edit:QwenImageEdit",
+    "the same, conditioned on the photo as well: Qwen-Image-Edit",
+    licence="Apache-2.0",
+)
+REGISTRY.add(
+    "pixart-sigma",
+    "redepth.priors.pixart:PixArtSigma",
+    "latent, conditioned on a prompt through T5: PixArt-Sigma, which predicts noise",
+    licence="CreativeML OpenRAIL++-M",
+)
+REGISTRY.add(
+    "prx-pixel",
+    "redepth.priors.prx:PRXPixel",
+    "flow matching of pixels without a VAE, conditioned on a prompt through a language model: PRXPixel",
+    licence="Apache-2.0",
 )
 REGISTRY.add(
     "ic-light",

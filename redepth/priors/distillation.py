@@ -24,7 +24,12 @@ from redepth.runtime.networks import execute, release_graphs
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
-TEXT_PRIORS = "stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, stable-diffusion-3, ic-light"
+FLOW_PRIORS = (
+    "stable-diffusion-3, stable-diffusion-3.5, flux2-klein, z-image, qwen-image, qwen-image-edit, prx-pixel"
+)
+TEXT_PRIORS = (
+    f"stable-diffusion, stable-diffusion-2.1, stable-diffusion-xl, {FLOW_PRIORS}, pixart-sigma, ic-light"
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class DiffusionPrior(ABC):
     schedule: Schedule = field(init=False, repr=False)
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond"})
     """The branches that this kind of model can predict."""
+    flow_predicts: ClassVar[Literal["flow", "sample"]] = "flow"
+    """What a flow-matching model of this kind predicts: velocities, or the clean picture."""
     on_cpu: ClassVar[frozenset[str]] = frozenset()
     """Names of the draws whose values the host reads: they stay on the CPU."""
 
@@ -203,8 +210,14 @@ class DiffusionPrior(ABC):
         drawn["progress"] = torch.full((batch,), float(progress))
         if self.learns:
             drawn["learned_timestep"] = torch.randint(0, TIMESTEPS, (batch,), generator=generator)
-            drawn["learned_noise"] = torch.randn(drawn["noise"].shape, generator=generator)
+            shape = drawn["noise"].shape
+            drawn["learned_noise"] = self.noise_scale * torch.randn(shape, generator=generator)
         return Noise(drawn, self.on_cpu)
+
+    @property
+    def noise_scale(self) -> float:
+        """Standard deviation of the model's noise."""
+        return 1.0
 
     def draw_timesteps(self, batch: int, generator: Generator, progress: float = 0.0) -> Tensor:
         """Draw t uniform over the integers of [t_min T, t_max T], the end annealed, (batch,)."""
@@ -244,6 +257,7 @@ class DiffusionPrior(ABC):
             progress=inputs.noise.tensors.get("progress", torch.zeros(len(x), device=x.device)),
             schedule=self.schedule,
             predict=partial(self._predict_noise, inputs),
+            velocity=partial(self._predict_velocity, inputs),
             photo=partial(self._photo, inputs, len(x)),
             settings=settings,
         )
@@ -257,6 +271,12 @@ class DiffusionPrior(ABC):
         else:
             predicted = self.predict(noisy, timestep, inputs, branches)
         return {name: self.schedule.noise_of(p, noisy, timestep) for name, p in predicted.items()}
+
+    def _predict_velocity(
+        self, inputs: StepInputs, noisy: Tensor, timestep: Tensor, branches: Sequence[Branch]
+    ) -> dict[Branch, Tensor]:
+        predicted = self.predict(noisy, timestep, inputs, branches)
+        return {name: self.schedule.velocity_of(p, noisy, timestep) for name, p in predicted.items()}
 
     def _predict_by_copies(self, noisy: Tensor, timestep: Tensor, inputs: StepInputs) -> Tensor:
         """Return the predictions of the members' copies, each for its member's rows."""
@@ -297,9 +317,9 @@ class DiffusionPrior(ABC):
         Raises:
             WeightsError: if it is not supported, or the score rule does not work with it.
         """
-        self.schedule = Schedule.from_config(scheduler_config).to(device)
+        self.schedule = Schedule.from_config(scheduler_config, self.flow_predicts).to(device)
         if RULES[self.score].flow_only and not self.schedule.flow:
             raise WeightsError(
                 f"score: {self.score} is defined for flow-matching models, and this checkpoint predicts "
-                f"'{self.schedule.predicts}'; take prior.name=stable-diffusion-3, or another score"
+                f"'{self.schedule.predicts}'; take another score, or one of these priors: {FLOW_PRIORS}"
             )

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from redepth import checkpoints
 from redepth.contracts import Condition
 from redepth.errors import WeightsError
+from redepth.priors import quantize
 from redepth.priors.distillation import StepInputs
-from redepth.priors.latent import TextEmbeddings
 from redepth.priors.light import light_direction
 from redepth.priors.scores import Branch, GuidanceBase
 from redepth.priors.stable_diffusion import StableDiffusion
+from redepth.priors.text import TextEmbeddings
 
 LIGHTS = ("from the front", "from the left", "from the right", "from the top", "from the bottom")
 """Sides that the light comes from, seen from the camera, in the order of `light_index`."""
@@ -65,7 +66,15 @@ class ICLight(StableDiffusion):
     renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({"in_channels": 8})
 
-    def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if quantize.by_library(self.quantize):
+            raise ValueError(
+                f"quantize: {self.quantize} quantises weights while they are read, and the offsets are added "
+                "later: take fp8-storage or none"
+            )
+
+    def _locate(self) -> tuple[checkpoints.Source, ...]:
         sources = super()._locate()
         self._light = checkpoints.Source(self.light_checkpoint, self.light_revision)
         if self.weights == "trained":

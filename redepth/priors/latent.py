@@ -1,55 +1,28 @@
-"""The base class of the latent, text-conditioned priors: components, encoding to latents, prompts."""
+"""The base class of the latent, text-conditioned priors: the VAE, and the way into the latents."""
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field
 from torch import Generator, Tensor
-from typing_extensions import Self
 
 from redepth import checkpoints
-from redepth.contracts import Condition, Noise
-from redepth.errors import WeightsError, brief
-from redepth.literals import MAX_SEED
-from redepth.priors import cache
-from redepth.priors.distillation import DiffusionPrior, StepInputs
-from redepth.priors.scores import Branch
-from redepth.priors.text import TextEncoders, TextPart, misfit
-from redepth.runtime.fusion import Branches, set_attention
+from redepth.contracts import Noise
+from redepth.errors import WeightsError
+from redepth.priors.latent_spaces import LatentSpace, TinySpace
+from redepth.priors.pictures import fit_square, scale_gradient
+from redepth.priors.text_diffusion import TextDiffusion, frozen
+from redepth.runtime.fusion import set_attention
 from redepth.runtime.networks import execute
 
-NEGATIVE = (
-    "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
-)
-"""Negative prompt of the scores that need one (arXiv 2310.17590, section 5)."""
-
-ARTEFACTS = "oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
-"""Typical flaws of distilled pictures (arXiv 2406.09417, section 5)."""
-
-PIPELINES = {
-    "StableDiffusionPipeline": "stable-diffusion",
-    "StableDiffusionXLPipeline": "stable-diffusion-xl",
-    "StableDiffusion3Pipeline": "stable-diffusion-3",
-}
-"""Pipelines of diffusers, and the prior that reads their checkpoints."""
-
-LATENT_SCALE = 8
-"""Pixels along a side of a latent; the same in all these families."""
-
-TextEmbeddings = dict[str, Tensor]
-"""The text conditions of a denoiser: ``embedding`` (N, tokens, C), in some families ``pooled`` (N, P)."""
+VAE_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
 
 
 @dataclass(kw_only=True, eq=False)
-class LatentDiffusion(DiffusionPrior):
+class LatentDiffusion(TextDiffusion):
     """A latent diffusion model of diffusers that is conditioned on a text.
 
     The picture is scaled to fit ``size`` x ``size`` (bilinear, corners aligned), padded with 0 to the
@@ -57,162 +30,60 @@ class LatentDiffusion(DiffusionPrior):
     model's training. The tiny VAE (`AutoencoderTiny`) has no posterior; its latents are used directly. The
     same numbers are drawn for both, so that a seed gives the same noise.
 
-    Text encoders are loaded for prompts whose embeddings are not in the cache (`priors.cache`), and leave
-    the device after use.
-
     Args:
-        checkpoint: hub id or local folder of a diffusers pipeline.
-        revision: commit, tag or branch of the hub repository.
-        variant: weights of another kind in the same repository, such as ``fp16`` (half the download).
-        local_files_only: whether the hub is never asked.
-        size: side of the square picture, in pixels.
         vae: encoder of the pictures: the pipeline's ``own``, or a ``tiny`` one, about nine times cheaper.
         vae_checkpoint: hub id or local folder of another VAE of that kind; by default the pipeline's own,
             or the family's tiny one.
         vae_revision: commit, tag or branch of the other VAE's repository.
-        weights: ``trained``, or ``random`` for the ablation. The denoiser is the same with random weights;
-            VAE and text encoders stay trained.
-        random_seed: seed of the random weights.
-        negative_prompt: prompt of the unconditional prediction. For the scores that have a negative prompt
-            beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is the negative prompt, and
-            empty means `NEGATIVE`.
-        source_prompt: description of the photo, for ``dds`` (empty: the prompt).
-        artefacts: flaws of the unrefined picture, appended to the prompt, for ``sds-bridge``.
+
+    The other options are those of `text_diffusion.TextDiffusion`.
     """
 
-    checkpoint: str
-    revision: str | None = None
-    variant: Annotated[str, Field(pattern=r"^\w+$")] | None = None
-    local_files_only: bool = False
-    size: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] = 512
     vae: Literal["own", "tiny"] = "own"
     vae_checkpoint: str | None = None
     vae_revision: str | None = None
-    weights: Literal["trained", "random"] = "trained"
-    random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    negative_prompt: str = ""
-    source_prompt: str = ""
-    artefacts: str = ARTEFACTS
 
-    supported_branches: ClassVar[frozenset[Branch]] = frozenset(
-        {"text", "uncond", "negative", "source", "artefacts"}
-    )
-    family: ClassVar[str]
-    """The registered name whose pipelines it reads."""
-    denoiser: ClassVar[tuple[str, str]] = ("UNet2DConditionModel", "unet")
-    """The class of the denoiser in diffusers, and its folder."""
     tiny_vae: ClassVar[str]
     """Hub id of the family's `AutoencoderTiny`."""
-    changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    """Changes to the checkpoint's configuration for a denoiser of random weights."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._branches = Branches()
-
-    @property
-    @abstractmethod
-    def text_parts(self) -> tuple[TextPart, ...]:
-        """The text encoders."""
-
-    @abstractmethod
-    def embed(self, outputs: list[Any]) -> TextEmbeddings:
-        """Join the text encoders' outputs to the denoiser's text condition, one row."""
-
-    @abstractmethod
-    def denoise(self, noisy: Tensor, timestep: Tensor, texts: TextEmbeddings, inputs: StepInputs) -> Tensor:
-        """Run the denoiser on rows (N, C, size/8, size/8) under the text conditions of these rows."""
+    space: ClassVar[type[LatentSpace]] = LatentSpace
+    """The kind of latents of the family's own VAE."""
 
     # --- loading ------------------------------------------------------------------------------
 
-    def ensure_available(self) -> None:
-        """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""
-        self.check_packages()
-        self._locate()
+    def files(self) -> list[str]:
+        """Return the names of the checkpoint's files."""
+        own = [] if self._other_vae() else [f"vae/{name}" for name in VAE_FILES]
+        return [*super().files(), *own]
 
-    def load(self, device: torch.device) -> Self:
-        """Load VAE, denoiser and schedule, frozen and in eval mode; text encoders when they are needed.
-
-        Raises:
-            WeightsError: missing, unreachable, corrupted, pickled or of another class.
-        """
-        with checkpoints.one_line(self.checkpoint):
-            self._load(device)
-        return self
-
-    def _load(self, device: torch.device) -> None:
-        import diffusers
-
-        self._device, self._dtype = device, self.precision(device)
-        self._text_dtype = self._dtype
-        self._encoders: TextEncoders | None = None
-        self._source, self._vae_source = self._locate()
-        self._pipeline = self._read_pipeline()
-        # The schedule comes first: it is small, and not every rule works with every one.
-        self.use_schedule(self._source.load(self._scheduler_class(), "scheduler").config, device)
-        self._vae = self._load_vae(device)
-        self._denoiser = self.load_denoiser(getattr(diffusers, self.denoiser[0]), self._dtype)
-        self._check_channels()
-        self._denoiser = _frozen(self._denoiser, device, self._dtype)
-        self.set_up()
-
-    def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
-        """Return the denoiser on the CPU; one of random weights is in float32."""
-        if self.weights == "random":
-            return self._source.random_model(cls, self.denoiser[1], self.random_seed, self.changes)
-        return self._model(cls, self.denoiser[1], torch_dtype=dtype)
-
-    def _scheduler_class(self) -> Any:
-        from diffusers import DDIMScheduler
-
-        return DDIMScheduler
-
-    def _locate(self) -> tuple[checkpoints.Source, checkpoints.Source]:
+    def _locate(self) -> tuple[checkpoints.Source, ...]:
         """Return the sources of the checkpoint and of the VAE."""
-        text = [name for part in self.text_parts for name in part.files]
-        names = [f"{self.denoiser[1]}/config.json", "scheduler/scheduler_config.json", *text]
-        if self.weights == "trained":
-            names.append(f"{self.denoiser[1]}/diffusion_pytorch_model.safetensors")
-        vae = ("config.json", "diffusion_pytorch_model.safetensors")
-        other = self._other_vae()
-        if other is None:
-            names += [f"vae/{name}" for name in vae]
-        files = [self._variant_of(name) for name in names]
+        sources = super()._locate()
+        if (other := self._other_vae()) is None:
+            return (*sources, sources[0])
         offline = self.local_files_only
-        source = checkpoints.locate(
-            self.checkpoint, self.revision, files, optional=["model_index.json"], local_files_only=offline
-        )
-        if other is None:
-            return source, source
-        return source, checkpoints.locate(other, self.vae_revision, vae, local_files_only=offline)
+        vae = checkpoints.locate(other, self.vae_revision, VAE_FILES, local_files_only=offline)
+        return (*sources, vae)
 
-    def _variant_of(self, name: str) -> str:
-        return name.replace(".safetensors", f".{self.variant}.safetensors") if self.variant else name
+    @property
+    def _vae_source(self) -> checkpoints.Source:
+        return self._sources[1]
 
     def _other_vae(self) -> str | None:
         return self.vae_checkpoint or (self.tiny_vae if self.vae == "tiny" else None)
 
-    def _read_pipeline(self) -> Mapping[str, Any]:
-        """Return ``model_index.json``, empty without one, once it is of this family."""
-        if not self._source.holds("model_index.json"):
-            return {}
-        found = self._source.json("model_index.json")
-        name = str(found.get("_class_name"))
-        if (family := PIPELINES.get(name, self.family)) != self.family:
-            raise WeightsError(f"'{self.checkpoint}' is a {name}: take prior.name={family}")
-        return found
+    def load_encoder(self, device: torch.device) -> None:
+        """Load the VAE."""
+        import diffusers
 
-    def _load_vae(self, device: torch.device) -> Any:
-        from diffusers import AutoencoderKL, AutoencoderTiny
-
-        cls = AutoencoderTiny if self.vae == "tiny" else AutoencoderKL
+        space = TinySpace if self.vae == "tiny" else self.space
+        cls = getattr(diffusers, space.vae_class)
         own = self._vae_source is self._source
         vae = self._model(cls, "vae") if own else self._vae_source.model(cls, None)
-        _check_scale(vae.config, self.checkpoint)
+        self._space = space(vae, self.checkpoint)
         self._vae_dtype = self.vae_precision(vae.config)
-        # The score needs the VAE's encoder alone.
-        del vae.decoder
-        return _frozen(vae, device, self._vae_dtype)
+        # The score needs the VAE's encoder alone; some count the decoder's layers.
+        vae.decoder = torch.nn.Identity()
+        self._vae = frozen(vae, device, self._vae_dtype)
 
     def vae_precision(self, config: Mapping[str, Any]) -> torch.dtype:
         """Return the dtype that the VAE runs in."""
@@ -222,118 +93,33 @@ class LatentDiffusion(DiffusionPrior):
         """Return how many channels of its input are the noisy latents."""
         return int(self._denoiser.config.in_channels)
 
-    def _check_channels(self) -> None:
-        reads, makes = self.denoiser_channels(), self._vae.config.latent_channels
+    def check_denoiser(self) -> None:
+        """Raise WeightsError unless denoiser and VAE have as many channels."""
+        reads, makes = self.denoiser_channels(), self._space.channels
         if reads != makes:
             raise WeightsError(
                 f"'{self.checkpoint}': its denoiser reads {reads} channels and the VAE makes {makes}: take a "
                 f"text-to-image checkpoint of {self.family}, and a VAE made for it"
             )
 
-    def _model(self, cls: Any, folder: str, **options: Any) -> Any:
-        """Load a model of the pipeline, in the chosen variant."""
-        if self.variant:
-            options["variant"] = self.variant
-        return self._source.model(cls, folder, **options)
-
-    # --- once per photo -----------------------------------------------------------------------
-
-    def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Embed the texts that the rule needs; the text encoders leave the device afterwards.
-
-        Raises:
-            InputError: if a prompt is longer than a text encoder reads.
-        """
-        tensors = {"photo": image}
-        try:
-            for branch, texts in self.texts(prompt).items():
-                rows = self._embeddings(texts)
-                tensors[branch] = torch.cat([row["embedding"] for row in rows])
-                if "pooled" in rows[0]:
-                    tensors[f"{branch}.pooled"] = torch.cat([row["pooled"] for row in rows])
-        finally:
-            if self._encoders is not None:
-                self._encoders.release()
-        return Condition(tensors)
-
-    def prompts(self, prompt: str) -> dict[Branch, str]:
-        """Return the prompt of each branch that the rule needs."""
-        contrasted = "negative" in self.needed_branches
-        prompts = {
-            "text": prompt,
-            "uncond": "" if contrasted else self.negative_prompt,
-            "negative": self.negative_prompt or NEGATIVE,
-            "source": self.source_prompt or prompt,
-            "artefacts": ", ".join(part for part in (prompt, self.artefacts) if part),
-        }
-        return {name: text for name, text in prompts.items() if name in self.needed_branches}
-
-    def texts(self, prompt: str) -> dict[Branch, tuple[str, ...]]:
-        """Return the texts of each branch: one, or several from which `branch_embeddings` chooses by row."""
-        return {name: (text,) for name, text in self.prompts(prompt).items()}
-
-    def _embeddings(self, texts: Iterable[str]) -> list[TextEmbeddings]:
-        """Return the embeddings of each text, from the cache if it has them."""
-        rows = []
-        for text in texts:
-            made_from = (*self.text_origin(), text)
-            row = cache.load_tensors("embeddings", made_from, self._misfit)
-            if row is None:
-                row = self.embed_text(text)
-                if problem := self._misfit(row):
-                    raise WeightsError(
-                        f"the text encoders of '{self.checkpoint}' give no embedding for a prompt: "
-                        f"{problem}; set prior.dtype=float32, or choose another checkpoint"
-                    )
-                cache.save_tensors("embeddings", made_from, row)
-            rows.append({k: v.to(self._device) for k, v in row.items()})
-        return rows
-
-    def _misfit(self, row: TextEmbeddings) -> str:
-        """Return why an embedding is none for this denoiser, or an empty string."""
-        return misfit(row, self.text_parts, self._denoiser.config, self._text_dtype)
-
-    def text_origin(self) -> tuple[str, ...]:
-        """Return everything that an embedding depends on except its text."""
-        from transformers import __version__
-
-        files = [self._variant_of(name) for part in self.text_parts for name in part.files]
-        source = self._source.identity(files)
-        kinds = [f"{part.encoder}{part.number}/{part.tokens}" for part in self.text_parts]
-        return (self.family, *kinds, source, str(self._text_dtype), self._device.type, __version__)
-
-    def embed_text(self, text: str) -> TextEmbeddings:
-        """Embed a text by the text encoders, one row."""
-        if self._encoders is None:
-
-            def model(cls: Any, subfolder: str) -> Any:
-                return self._model(cls, subfolder, dtype=self._text_dtype).eval().requires_grad_(False)
-
-            self._encoders = TextEncoders(self.text_parts, self._source.load, model)
-        return self.embed(self._encoders.read(text, self._device))
-
     # --- each step ----------------------------------------------------------------------------
 
     def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
-        """Draw posterior and diffusion noise, (batch, C, size/8, size/8)."""
-        side = self.size // LATENT_SCALE
-        shape = (batch, self._vae.config.latent_channels, side, side)
-        posterior = torch.randn(shape, generator=generator)
-        return {"posterior": posterior, "noise": torch.randn(shape, generator=generator)}
-
-    def network(self) -> torch.nn.Module:
-        """Return the denoiser."""
-        return self._denoiser
+        """Draw the posterior's and the diffusion's noise, (batch, C, H, W) of `LatentSpace`."""
+        shapes = {"posterior": self._space.posterior_shape(self.size), "noise": self._space.shape(self.size)}
+        return {name: torch.randn(batch, *shape, generator=generator) for name, shape in shapes.items()}
 
     def set_up(self) -> None:
         """Set up denoiser and VAE encoder. Gradients pass the encoder, so it cannot be a CUDA graph."""
-        how = self._how
-        if self._device.type == "cpu":
-            # On the CPU, group normalisation of large channels-last pictures is exact to 4 digits only.
-            how = replace(how, channels_last=False)
+        super().set_up()
+        how = self.execution()
         set_attention(self._vae.encoder, how.explicit_attention)
-        execute(self._denoiser, how, graph=True, branches=self._branches)
+        if any(weights.dim() == 5 for weights in self._vae.encoder.parameters()):
+            # The layout is one of pictures, not of videos.
+            how = replace(how, channels_last=False)
         execute(self._vae.encoder, how)
+        if not self._vae._supports_gradient_checkpointing:
+            return
         if self._how.checkpointing:
             self._vae.enable_gradient_checkpointing()
         else:
@@ -346,7 +132,7 @@ class LatentDiffusion(DiffusionPrior):
         self._vae_dtype = torch.float32
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
-        """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,size/8,size/8), float32."""
+        """Fit, pad and encode (N,3,H,W) sRGB to latents (N,C,H,W) of `LatentSpace`, float32."""
         # In half precision the gradient of a mean over the latents underflows inside the VAE, so it passes
         # through it multiplied by their number, and is divided again on the way out.
         scaled = self._vae_dtype == torch.float16 and self.reduction == "mean"
@@ -357,90 +143,11 @@ class LatentDiffusion(DiffusionPrior):
     def encode(self, pictures: Tensor, posterior_noise: Tensor | None) -> Tensor:
         """Fit, pad and encode pictures; without noise to the posterior's mode."""
         square = fit_square(pictures, self.size) * 2 - 1
-        encoded = self._vae.encode(square.to(self._vae_dtype))
-        config = self._vae.config
-        if self.vae == "tiny":
-            latents = encoded.latents.float()
-        else:
-            posterior = encoded.latent_dist
-            latents = posterior.mean.float()
-            if posterior_noise is not None:
-                latents = latents + posterior.std.float() * posterior_noise
-        return (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
-
-    def predict(
-        self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
-    ) -> dict[Branch, Tensor]:
-        """Predict under the prompt of each branch, in one batch."""
-        parts = [self.branch_embeddings(branch, inputs, len(noisy)) for branch in branches]
-        texts = {name: torch.cat([part[name] for part in parts]).to(self._dtype) for name in parts[0]}
-        count = len(branches)
-        with self._branches.of(count):
-            out = self.denoise(
-                torch.cat([noisy] * count).to(self._dtype), torch.cat([timestep] * count), texts, inputs
-            )
-        return dict(zip(branches, out.float().chunk(count), strict=True))
-
-    def branch_embeddings(self, branch: Branch, inputs: StepInputs, rows: int) -> TextEmbeddings:
-        """Return the text conditions of each row in a branch."""
-        tensors = inputs.condition.tensors
-        names = {"embedding": branch, "pooled": f"{branch}.pooled"}
-        shared = {k: tensors[name] for k, name in names.items() if name in tensors}
-        return {k: v.expand(rows, *v.shape[1:]) for k, v in shared.items()}
+        return self._space.encode(square.to(self._vae_dtype), posterior_noise)
 
     def describe(self) -> dict[str, Any]:
-        """Return checkpoint, revision, commit, VAE, precision, weights and rule for the run record."""
-        found = {
-            **self._source.describe(),
-            "variant": self.variant,
-            "vae": self.vae,
-            "weights": self.weights,
-            "dtype": str(self._dtype).removeprefix("torch."),
-            "score": self.score,
-        }
+        """Return also the VAE and its source."""
+        found = {**super().describe(), "vae": self.vae}
         if self._vae_source is not self._source:
             found |= {f"vae_{name}": value for name, value in self._vae_source.describe().items()}
         return found
-
-
-def _frozen(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    # diffusers' own `to` warns of modules that have to stay in float32 even where, as here, there are none.
-    return torch.nn.Module.to(model.eval().requires_grad_(False), device, dtype)
-
-
-def _check_scale(config: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise WeightsError unless a VAE's latents have a scale, and a shift if there is one."""
-    scale, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
-    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in (scale, shift))
-    if not numbers or not scale:
-        raise WeightsError(
-            f"'{checkpoint}': its VAE's scaling_factor {brief(scale)} and shift_factor {brief(shift)} must "
-            "be numbers, the first one not 0"
-        )
-
-
-class _ScaleGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.factor, None
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Return x, whose gradient is multiplied by a factor on the way back."""
-    return x if factor == 1.0 else _ScaleGradient.apply(x, factor)
-
-
-def fit_square(picture: Tensor, size: int) -> Tensor:
-    """Scale (N,3,H,W) to fit a square (bilinear, corners aligned) and pad with 0, picture in the middle."""
-    height, width = picture.shape[-2:]
-    scale = size / max(height, width)
-    h, w = max(1, round(height * scale)), max(1, round(width * scale))
-    fitted = F.interpolate(picture, size=(h, w), mode="bilinear", align_corners=True)
-    top, left = (size - h) // 2, (size - w) // 2
-    return F.pad(fitted, (left, size - w - left, top, size - h - top))

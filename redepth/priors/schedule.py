@@ -14,6 +14,8 @@ from redepth.errors import WeightsError, brief
 Predicted = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 TIMESTEPS = 1000
+LEAST_SIGMA = 0.05
+"""Least sigma that the distance of a predicted clean picture is divided by, to make a velocity of it."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,24 @@ class Schedule:
         s: (T,) share of the noise.
         predicts: ``epsilon`` the noise; ``sample`` x; ``v_prediction`` v = a eps - s x (arXiv 2202.00512);
             ``flow`` the velocity u = eps - x (arXiv 2210.02747).
+        flow: whether the noise levels are those of flow matching.
     """
 
     a: Tensor
     s: Tensor
     predicts: Predicted
+    flow: bool = False
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
+    def from_config(
+        cls, config: Mapping[str, Any], flow_predicts: Literal["flow", "sample"] = "flow"
+    ) -> Schedule:
         """Read a diffusers scheduler configuration.
+
+        Args:
+            config: of the scheduler.
+            flow_predicts: what the model predicts if the scheduler is one of flow matching. Its
+                configuration does not say.
 
         Raises:
             WeightsError: if the schedule is not of 1000 timesteps or predicts something unknown.
@@ -47,7 +58,7 @@ class Schedule:
             raise WeightsError(f"a noise schedule of {brief(steps)} timesteps; {TIMESTEPS} are supported")
         if str(config.get("_class_name", "")).startswith("FlowMatch"):
             sigma = torch.arange(1, TIMESTEPS + 1, dtype=torch.float32) / TIMESTEPS
-            return cls(1 - sigma, sigma, "flow")
+            return cls(1 - sigma, sigma, flow_predicts, flow=True)
         from diffusers import DDIMScheduler
 
         scheduler = DDIMScheduler.from_config(dict(config))
@@ -60,11 +71,6 @@ class Schedule:
         if alpha_bar.shape != (TIMESTEPS,) or not bool(((alpha_bar >= 0) & (alpha_bar < 1)).all()):
             raise WeightsError("the scheduler's betas make no noise levels between 0 and 1")
         return cls(alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), predicts)
-
-    @property
-    def flow(self) -> bool:
-        """Whether the model is of flow matching."""
-        return self.predicts == "flow"
 
     def to(self, device: torch.device) -> Schedule:
         """Return a copy on the device."""
@@ -94,6 +100,19 @@ class Schedule:
         if self.predicts == "flow":
             return noisy + a * prediction
         return prediction
+
+    def velocity_of(self, prediction: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+        r"""Return the velocity u = eps - x of a flow-matching model's prediction.
+
+        .. math:: u = \frac{x_t - x}{\max(\sigma, 0.05)}
+
+        of a predicted clean picture x. The bound is that of training and sampling of such models (Li and He,
+        arXiv 2511.13720); below it u is shorter than eps - x.
+        """
+        if self.predicts == "flow":
+            return prediction
+        _, s = self.at(timestep, noisy)
+        return (noisy - prediction) / s.clamp(min=LEAST_SIGMA)
 
     def sample_of(self, noise: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
         """Return the clean picture of a predicted noise, x = (x_t - s e) / a."""

@@ -26,7 +26,7 @@ GuidanceBase = Literal["text", "uncond"]
 Weighting = Literal["uniform", "sds", "fantasia3d", "x0"]
 Reduction = Literal["mean", "sum"]
 Annealing = Literal["constant", "linear", "sqrt"]
-Score = Literal["sds", "sds-x0", "csd", "nfsd", "ism", "sdi", "dds", "sds-bridge", "vsd", "rfds"]
+Score = Literal["sds", "sds-x0", "csd", "nfsd", "ism", "sdi", "dds", "sds-bridge", "vsd", "rfds", "flow-sds"]
 
 Branch = str
 Predict = Callable[[Tensor, Tensor, Sequence[Branch]], Mapping[Branch, Tensor]]
@@ -56,6 +56,7 @@ class Query:
         progress: (N,) share of the run that is done, in [0, 1).
         schedule: of the frozen model.
         predict: (x_t, t, branches) -> branch -> predicted noise.
+        velocity: (x_t, t, branches) -> branch -> predicted velocity; of flow-matching models.
         photo: returns the original photo in the model's space, cut and sampled like x.
         settings: the options.
     """
@@ -66,6 +67,7 @@ class Query:
     progress: Tensor
     schedule: Schedule
     predict: Predict
+    velocity: Predict
     photo: Callable[[], Tensor]
     settings: Settings
 
@@ -79,12 +81,22 @@ class Query:
         """Return w(t), shaped to multiply x."""
         return weight(*self.schedule.at(self.timestep, self.x), self.settings.weighting)
 
-    def guided(self, noisy: Tensor, timestep: Tensor, *, branch: Branch = "text") -> Tensor:
-        """Return the guided prediction, `guide`; without guidance only the branch is predicted."""
+    def guided(
+        self, noisy: Tensor, timestep: Tensor, *, branch: Branch = "text", predict: Predict | None = None
+    ) -> Tensor:
+        """Return the guided prediction, `guide`; without guidance only the branch is predicted.
+
+        Args:
+            noisy: x_t (N, ...).
+            timestep: t (N,).
+            branch: that is guided away from the unconditional one.
+            predict: `predict`, which is the default, or `velocity`.
+        """
+        predict = predict or self.predict
         scale, base = self.settings.guidance_scale, self.settings.guidance_base
         if scale == (0.0 if base == "text" else 1.0):
-            return self.predict(noisy, timestep, (branch,))[branch]
-        predicted = self.predict(noisy, timestep, (branch, "uncond"))
+            return predict(noisy, timestep, (branch,))[branch]
+        predicted = predict(noisy, timestep, (branch, "uncond"))
         return guide(predicted[branch], predicted["uncond"], scale, base)
 
 
@@ -194,12 +206,21 @@ def vsd(guided: Tensor, learned: Tensor) -> Tensor:
     return guided - learned
 
 
-def rfds(velocity: Tensor, x: Tensor, noise: Tensor) -> Tensor:
+def rfds(velocity: Tensor, path: Tensor) -> Tensor:
     r"""Rectified flow distillation sampling: u_guided - (eps - x).
 
-    Source: Yang et al., arXiv 2406.03293, equation 8.
+    Half the gradient of the squared distance between the predicted velocity and the one of the straight path
+    from x to the noise; the model's Jacobian is left out. Source: Yang et al., arXiv 2406.03293, equation 8.
+    FlowDreamer (Li et al., arXiv 2408.05008) calls the same gradient vector field distillation sampling, and
+    others SDS with a velocity: the score ``flow-sds`` is this one.
+
+    For a model that predicts velocities, `sds` is 1 - sigma times this gradient, and `sds_x0` sigma times it.
+
+    Args:
+        velocity: u_guided, as the model's time runs: from the picture to the noise.
+        path: eps - x.
     """
-    return velocity - (noise - x)
+    return velocity - path
 
 
 class Rule(ABC):
@@ -348,16 +369,16 @@ class VSD(Rule):
 
 
 class RFDS(Rule):
-    """`rfds`."""
+    """`rfds`, also as ``flow-sds``."""
 
     flow_only = True
 
     def gradient(self, query: Query) -> Tensor:
         """Return w(t) (u_guided - (eps - x))."""
-        noisy = query.noisy
-        guided = query.guided(noisy, query.timestep)
-        sample = query.schedule.sample_of(guided, noisy, query.timestep)
-        return query.weights * rfds(guided - sample, query.x, query.noise)
+        noisy, schedule = query.noisy, query.schedule
+        velocity = query.guided(noisy, query.timestep, predict=query.velocity)
+        target = schedule.target(query.x, query.noise, query.timestep)
+        return query.weights * rfds(velocity, schedule.velocity_of(target, noisy, query.timestep))
 
 
 RULES: dict[str, Rule] = {
@@ -371,6 +392,7 @@ RULES: dict[str, Rule] = {
     "sds-bridge": SDSBridge(),
     "vsd": VSD(),
     "rfds": RFDS(),
+    "flow-sds": RFDS(),
 }
 assert set(RULES) == set(get_args(Score))
 

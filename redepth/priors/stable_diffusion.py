@@ -11,8 +11,8 @@ from torch import Tensor
 
 from redepth.errors import WeightsError
 from redepth.priors.distillation import StepInputs
-from redepth.priors.latent import LatentDiffusion, TextEmbeddings
-from redepth.priors.text import TextPart
+from redepth.priors.latent import LatentDiffusion
+from redepth.priors.text import TextEmbeddings, TextPart
 
 
 @dataclass(kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3 and 3.5 as the prior: flow matching, a transformer."""
+"""Stable Diffusion 3 and 3.5 as the prior: flow matching by a transformer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from redepth.priors.distillation import StepInputs
-from redepth.priors.latent import LatentDiffusion, TextEmbeddings
+from redepth.priors.latent import LatentDiffusion
 from redepth.priors.schedule import TIMESTEPS
-from redepth.priors.text import TextPart
+from redepth.priors.text import TextEmbeddings, TextPart
 
 T5_TOKENS = 256
 
@@ -31,7 +31,7 @@ class StableDiffusion3(LatentDiffusion):
         t5: whether T5 reads the prompt too (9.5 GB more to download, and in memory while it reads; the
             published pipeline also runs without it). Its embeddings are cached like the others.
 
-    The other options are those of `latent.LatentDiffusion`. SD 3.5 is published in bfloat16.
+    The other options are those of `latent.LatentDiffusion`.
 
     Source: Esser et al., arXiv 2403.03206.
     """
@@ -76,3 +76,22 @@ class StableDiffusion3(LatentDiffusion):
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         return FlowMatchEulerDiscreteScheduler
+
+
+@dataclass(kw_only=True, eq=False)
+class StableDiffusion35(StableDiffusion3):
+    """SD 3.5 medium, and large as ``checkpoint: stabilityai/stable-diffusion-3.5-large``.
+
+    The same pipeline as SD 3 with normalised queries and keys; the first 13 layers of medium have a second
+    attention among the latents. Published in bfloat16, and used with all three text encoders.
+
+    Args:
+        t5: whether T5 reads the prompt too (9.5 GB more to download, and in memory while it reads).
+
+    The other options are those of `StableDiffusion3`.
+    """
+
+    checkpoint: str = "stabilityai/stable-diffusion-3.5-medium"
+    t5: bool = True
+
+    half: ClassVar[torch.dtype] = torch.bfloat16

@@ -13,8 +13,8 @@ from torch import Tensor
 from redepth.errors import WeightsError
 from redepth.ops.constants import constant
 from redepth.priors.distillation import StepInputs
-from redepth.priors.latent import LatentDiffusion, TextEmbeddings
-from redepth.priors.text import TextPart
+from redepth.priors.latent import LatentDiffusion
+from redepth.priors.text import TextEmbeddings, TextPart
 
 
 @dataclass(kw_only=True, eq=False)
@@ -63,8 +63,7 @@ class StableDiffusionXL(LatentDiffusion):
 
     def vae_precision(self, config: Mapping[str, Any]) -> torch.dtype:
         """Return float32 in place of float16 for a VAE that overflows in it."""
-        upcast = self._dtype == torch.float16 and config.get("force_upcast", True)
-        return torch.float32 if upcast else self._dtype
+        return precise_vae(self._dtype, config)
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
         """Return the UNet on the CPU. Raises WeightsError if it is not conditioned on text and size."""
@@ -85,3 +84,14 @@ class StableDiffusionXL(LatentDiffusion):
         return self._denoiser(
             noisy, timestep, encoder_hidden_states=embedding, added_cond_kwargs=added
         ).sample
+
+
+def precise_vae(dtype: torch.dtype, config: Mapping[str, Any]) -> torch.dtype:
+    """Return the dtype of SDXL's VAE: float32 in place of float16, in which it overflows.
+
+    Args:
+        dtype: of the denoiser.
+        config: of the VAE; ``force_upcast: false`` says that it does not overflow.
+    """
+    upcast = dtype == torch.float16 and config.get("force_upcast", True)
+    return torch.float32 if upcast else dtype

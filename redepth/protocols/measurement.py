@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -20,16 +19,15 @@ from redepth.metrics import (
     Aligned,
     Method,
     align,
-    boundary_metrics,
     clip_warnings,
     depth_means,
-    has_edges,
     metrics_of,
-    normal_metrics,
     pooled,
+    runaway_warnings,
 )
-from redepth.ops.geometry import normals_from_depth, resize
-from redepth.protocols.schema import EvaluationProtocol
+from redepth.ops.geometry import resize
+from redepth.protocols.other_measures import Maps, nearest, other_metrics, other_warnings
+from redepth.protocols.schema import EvaluationProtocol, Range
 from redepth.protocols.truth import in_range, in_region, known_truth, sample_label
 
 _AFFINE = {
@@ -56,7 +54,8 @@ class ImageMetrics:
         width: of the picture that was measured.
         unit: of ``rmse`` and ``sq_rel``.
         left_out: what of the ground truth was not measured and why, as `redepth.metrics.LeftOut` counts it.
-        warnings: a line for each large loss among them, and for many clipped depths.
+        warnings: a line for each large loss among them, for many clipped depths, and for depths near infinity
+            that decide ``abs_rel``.
     """
 
     image: str
@@ -103,12 +102,14 @@ class Measurement:
         depth: (H, W) aligned and clipped depth.
         truth: (H, W) true depth, 0 where unknown.
         mask: (H, W) bool, the pixels that were measured.
+        cautions: those of the row's warnings that are about neither what is left out nor what is clipped.
     """
 
     row: ImageMetrics
     depth: Tensor
     truth: Tensor
     mask: Tensor
+    cautions: tuple[str, ...] = ()
 
 
 # --- one image ------------------------------------------------------------------------------------
@@ -161,7 +162,8 @@ def measure(
     aligned = _aligned(protocol, prediction, truth, mask, method, predicts, name)
     means = depth_means(aligned.depth, truth, mask, names=[name])
     metrics = metrics_of(means, silog_lambda=protocol.silog_lambda)
-    metrics |= _boundaries_and_normals(protocol, sample, aligned.depth, truth, mask, name)
+    metrics |= other_metrics(protocol, sample, Maps(aligned.depth, truth, mask), name)
+    cautions = (*runaway_warnings(aligned.depth, truth, mask), *other_warnings(protocol, sample))
     row = ImageMetrics(
         image=sample.name,
         protocol=protocol.name,
@@ -175,9 +177,9 @@ def measure(
         width=truth.shape[1],
         unit=sample.unit,
         left_out=known.left_out.record(),
-        warnings=[*known.left_out.warnings(), *clip_warnings(float(aligned.clipped))],
+        warnings=[*known.left_out.warnings(), *clip_warnings(float(aligned.clipped)), *cautions],
     )
-    return Measurement(row, aligned.depth, truth, mask)
+    return Measurement(row, aligned.depth, truth, mask, cautions)
 
 
 def _check_sample(protocol: EvaluationProtocol, sample: Sample, name: str) -> None:
@@ -201,15 +203,15 @@ def _aligned(
     predicts: Predicts,
     name: str,
 ) -> Aligned:
-    clip_to_range = protocol.alignment.clip == "range"
+    limits = protocol.range if protocol.alignment.clip == "range" else Range()
     return align(
         prediction,
         truth,
         mask,
         method,
         predicts=predicts,
-        near=protocol.range.near if clip_to_range else None,
-        far=protocol.range.far if clip_to_range else None,
+        near=limits.near,
+        far="truth" if protocol.alignment.clip == "moge-clamp" else limits.far,
         trim=protocol.alignment.trim,
         names=[name],
     )
@@ -232,30 +234,7 @@ def _at_one_size(protocol: EvaluationProtocol, raw: Tensor, truth: Tensor) -> tu
         height, width = resolution.height, resolution.width
     corners = protocol.interpolation == "bilinear-corners"
     prediction = resize(raw[None, None], height, width, align_corners=corners)[0, 0]
-    return prediction, _nearest(truth, height, width)
-
-
-def _nearest(values: Tensor, height: int, width: int) -> Tensor:
-    """Sample (H, W) at another size; known and unknown depth must not be interpolated."""
-    if values.shape == (height, width):
-        return values
-    return F.interpolate(values[None, None], size=(height, width), mode="nearest")[0, 0]
-
-
-def _boundaries_and_normals(
-    protocol: EvaluationProtocol, sample: Sample, depth: Tensor, truth: Tensor, mask: Tensor, name: str
-) -> dict[str, Tensor]:
-    """Measure boundaries and normals if the protocol includes them and the image has them."""
-    metrics: dict[str, Tensor] = {}
-    if "boundaries" in protocol.measures and has_edges(truth, mask):
-        metrics |= boundary_metrics(depth, truth, mask, names=[name])
-    if "normals" in protocol.measures and sample.normals is not None and sample.camera is not None:
-        predicted = normals_from_depth(depth[None, None], sample.camera)[0]
-        true = torch.from_numpy(np.ascontiguousarray(sample.normals)).permute(2, 0, 1).double()
-        true = torch.stack([_nearest(part, *depth.shape) for part in true])
-        if bool((mask & torch.isfinite(true).all(0) & (true != 0).any(0)).any()):
-            metrics |= normal_metrics(predicted, true, mask, names=[name])
-    return metrics
+    return prediction, nearest(truth, height, width)
 
 
 def _numbers(values: Mapping[str, Tensor]) -> dict[str, float]:

@@ -80,10 +80,11 @@ class Region(_Record):
     """The part of the picture that is measured: rows [top, bottom), columns [left, right).
 
     Attributes:
-        unit: ``pixels``, or ``fraction`` of height and width, rounded down to pixels.
+        unit: ``pixels``, or ``fraction`` of height and width, rounded down to pixels, or
+            ``fraction-nearest``, rounded to the nearest pixel.
     """
 
-    unit: Literal["pixels", "fraction"]
+    unit: Literal["pixels", "fraction", "fraction-nearest"]
     top: Annotated[float, Field(ge=0)]
     bottom: Positive
     left: Annotated[float, Field(ge=0)]
@@ -98,13 +99,14 @@ class Alignment(_Record):
         depth: method for a model that predicts depth.
         trim: share of outliers that each least-squares fit may leave out.
         clip: ``range`` clips aligned depth to the range; ``non-positive`` replaces only values that are not
-            positive or infinite.
+            positive or infinite; ``moge-clamp`` clips to the greatest measured ground truth of the image: an
+            aligned disparity is at least its inverse.
     """
 
     disparity: Method
     depth: Method
     trim: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Literal["range", "non-positive"] = "range"
+    clip: Literal["range", "non-positive", "moge-clamp"] = "range"
 
 
 class EvaluationProtocol(_Record):
@@ -125,8 +127,8 @@ class EvaluationProtocol(_Record):
             truth at the prediction's size (nearest pixel), a size does both.
         interpolation: of a resized prediction, bilinear with or without aligned corners.
         silog_lambda: see `redepth.metrics.depth_metrics`.
-        measures: metrics besides those of depth: ``boundaries`` for dense ground truth, ``normals`` where the
-            data set has them.
+        measures: metrics besides those of depth: ``boundaries``, ``rel-normal`` and ``curvature`` for dense
+            ground truth, ``normals`` where the data set has them.
         averaging: over a data set, of the images' metrics or of all their pixels.
     """
 
@@ -143,7 +145,7 @@ class EvaluationProtocol(_Record):
     resolution: Literal["truth", "prediction"] | Size = "truth"
     interpolation: Literal["bilinear", "bilinear-corners"] = "bilinear-corners"
     silog_lambda: Annotated[float, Field(ge=0, le=1)] = 1.0
-    measures: tuple[Literal["boundaries", "normals"], ...] = ()
+    measures: tuple[Literal["boundaries", "normals", "rel-normal", "curvature"], ...] = ()
     averaging: Literal["image", "pixel"] = "image"
 
     @property
@@ -161,7 +163,8 @@ class EvaluationProtocol(_Record):
             size = f"at {self.resolution.width} x {self.resolution.height}"
         else:
             size = f"at the {'truth' if self.resolution == 'truth' else 'network'}'s size"
-        return f"protocol {self.name}: aligned by {' or '.join(methods)}, {size}"
+        clamped = ", clamped" if self.alignment.clip == "moge-clamp" else ""
+        return f"protocol {self.name}: aligned by {' or '.join(methods)}{clamped}, {size}"
 
     def summary(self) -> dict[str, Any]:
         """Return what a record says of the protocol beside its numbers."""

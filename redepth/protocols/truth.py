@@ -72,9 +72,10 @@ def in_region(region: Region | None, height: int, width: int) -> Tensor:
     """Return the mask of a region, (H, W) bool; all of it without one."""
     if region is None:
         return torch.ones(height, width, dtype=torch.bool)
-    rows, columns = (height, width) if region.unit == "fraction" else (1, 1)
-    top, bottom = int(region.top * rows), int(region.bottom * rows)
-    left, right = int(region.left * columns), int(region.right * columns)
+    rows, columns = (1, 1) if region.unit == "pixels" else (height, width)
+    whole = round if region.unit == "fraction-nearest" else int
+    top, bottom = whole(region.top * rows), whole(region.bottom * rows)
+    left, right = whole(region.left * columns), whole(region.right * columns)
     inside = torch.zeros(height, width, dtype=torch.bool)
     inside[top:bottom, left:right] = True
     return inside

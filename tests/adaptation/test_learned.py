@@ -18,10 +18,10 @@ from redepth.errors import ConfigError
 from tests.depth_models.test_backbones import marked
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import CPU, photo, relative_error, seeded, tiny_depth_model
-from tests.support.tiny_depth_models import FAMILIES
+from tests.support.tiny_depth_models import FAMILIES, ONE_STEP
 from tests.support.trainings import same, weights
 
-ALL = marked(list(FAMILIES))
+ALL = marked([name for name in FAMILIES if name not in ONE_STEP])
 
 
 def made(name: str, folder: Path) -> Any:
@@ -137,7 +137,11 @@ def test_replaced_weights_come_back_also_after_an_error() -> None:
 
 def test_models_without_weights_to_train_name_those_that_have_some(tmp_path: Path) -> None:
     np.save(tmp_path / "map.npy", tiny.relief())
-    for name, options in (("precomputed", {"path": str(tmp_path / "map.npy")}), ("marigold", {})):
+    for name, options in (
+        ("precomputed", {"path": str(tmp_path / "map.npy")}),
+        ("marigold", {}),
+        ("lotus", {}),
+    ):
         model = REGISTRY.build(name, options)
         assert not isinstance(model, Adaptable)
         with pytest.raises(
@@ -145,8 +149,9 @@ def test_models_without_weights_to_train_name_those_that_have_some(tmp_path: Pat
         ):
             check_adaptable(model)
     names = adaptable_models()
-    assert {family.component for family in FAMILIES.values()} <= set(names)
-    assert not {"marigold", "marigold-lcm", "precomputed"} & set(names)
+    components = {name: family.component for name, family in FAMILIES.items()}
+    assert {component for name, component in components.items() if name not in ONE_STEP} <= set(names)
+    assert not {"marigold", "marigold-lcm", "precomputed", *ONE_STEP} & set(names)
 
 
 def test_auto_is_float32_on_a_cpu() -> None:

@@ -85,7 +85,7 @@ def test_a_kill_while_a_row_is_written_leaves_no_row(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr("redepth.bench.run.image_pictures", lambda *_: {"photo": None})
+        patched.setattr("redepth.bench.worker.draw", lambda *_: {"photo": None})
         patched.setattr("redepth.io.save_jpeg", die)
         with pytest.raises(Killed):
             bench.run_benchmark(run, out, Resources(threads=1))

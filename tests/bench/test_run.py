@@ -70,7 +70,7 @@ def test_rows_say_what_was_measured_and_how(finished: tuple[bench.Run, Path]) ->
     for row in rows:
         for side in (row["initial"], row["refined"]):
             assert side["protocol"] == "synthetic"
-            assert side["protocol_sha256"] == run.protocol.sha256
+            assert side["protocol_sha256"] == run.protocols[0].sha256
             assert side["metrics"]["silog"] > 0
         assert row["initial"]["metrics"] != row["refined"]["metrics"]
     with (folder / "rows.csv").open() as file:

@@ -9,18 +9,31 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import filelock
 import huggingface_hub
 import pytest
 from rich.console import Console
 
-from redepth.checkpoints import downloads, progress
+from redepth.checkpoints import downloads, fetch, pending, progress, sources_of
 from redepth.checkpoints.cache import link_blob, repository_folder, snapshot
 from redepth.cli import console
 from redepth.errors import WeightsError
+from redepth.priors.pixart import PixArtSigma
 from tests.support import hub_repositories as repos
-from tests.support.hub_repositories import BLIP2, DA3, DEPTH, MOGE, SD, XL
+from tests.support.hub_repositories import (
+    BLIP2,
+    DA3,
+    DEPTH,
+    MOGE,
+    PIXART,
+    PIXART_512,
+    PRX,
+    QWEN_EDIT,
+    SD,
+    XL,
+)
 from tests.support.hub_server import COMMIT, Hub, Repository, serving
 from tests.support.loopback import RUN, UNET, cached, connect, environment, new_process, refine, source
 
@@ -66,6 +79,30 @@ def test_stable_diffusion_xl(online: Hub, home: Path, coins: Path, tmp_path: Pat
     folder = snapshot(XL, COMMIT)
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == expected
     assert taken <= expected
+
+
+def test_qwen_image_edit(online: Hub, coins: Path, tmp_path: Path) -> None:
+    """Weights in shards; of the processor only what pictures need."""
+    done = refine(coins, tmp_path, "-s", "prior.name=qwen-image-edit", "--prompt", "coins")
+    assert done.code == 0, done
+    assert online.downloaded() == {DEPTH: repos.DEPTH_FILES, QWEN_EDIT: repos.QWEN_EDIT_FILES}
+
+
+def test_prx_pixel(online: Hub, coins: Path, tmp_path: Path) -> None:
+    """No VAE, and a transformer in shards."""
+    done = refine(coins, tmp_path, "-s", "prior.name=prx-pixel", "--prompt", "coins")
+    assert done.code == 0, done
+    assert online.downloaded() == {DEPTH: repos.DEPTH_FILES, PRX: repos.PRX_FILES}
+
+
+def test_pixart_sigma_and_a_transformer_of_its_own(online: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", ModuleType("sentencepiece"))
+    fetch(map(pending, sources_of(PixArtSigma())))
+    own = repos.PIXART_FILES | repos.TRANSFORMER_FILES
+    assert online.downloaded() == {PIXART: own}
+    online.forget()
+    fetch(map(pending, sources_of(PixArtSigma(transformer_checkpoint=PIXART_512))))
+    assert online.downloaded() == {PIXART_512: repos.TRANSFORMER_FILES}
 
 
 def test_depth_anything_3(online: Hub, coins: Path, tmp_path: Path) -> None:

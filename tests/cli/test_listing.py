@@ -38,10 +38,12 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(done.out.splitlines()) <= 60
     for family in get_args(FamilyName):
         assert f"{family}  " in done.out
+        by_name = family not in ("presets", "renderers")
+        told = call("list", family).out if by_name else done.out
         for name, summary in list_components(family).items():
             assert name in done.out
             # Where there is no terminal, nothing is cut.
-            assert summary in done.out or family in ("depth-models", "datasets", "protocols")
+            assert summary in told
     only = call("list", "renderers").out
     assert "blinn-phong" in only
     assert "pixel-diffusion" not in only
@@ -51,6 +53,61 @@ def test_list_names_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments in (("list",), ("list", "renderers")):
         assert any("odd[name]" in line and summary in line for line in call(*arguments).out.splitlines())
     one_line(call("list", "rendererz"), "did you mean 'renderers'")
+
+
+def test_the_overview_says_of_every_row_whether_it_can_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
+    needy = Entry(
+        "needy", "redepth.renderers.lambert:Lambert", "from afar", needs=(("no_such_module", "extra"),)
+    )
+    monkeypatch.setitem(RENDERERS._entries, "needy", needy)
+    monkeypatch.setitem(DEPTH_MODELS._entries, "foreign", Entry("foreign", "no_such_module:Foreign", "away"))
+    lines = call("list").out.splitlines()
+    for family in ("presets", "renderers", "priors", "objectives", "depth-models", "datasets"):
+        found = listed_states(lines, family)
+        expected = {check.what: check.state for check in capabilities.family(family)}
+        assert set(expected) == set(list_components(family))
+        assert found == expected, family
+    assert listed_states(lines, "renderers")["needy"] == "install"
+    assert listed_states(lines, "depth-models")["foreign"] == "unavailable"
+    assert (
+        "download: its weights are not here; install: a package is missing; unavailable: not on" in lines[-3]
+    )
+
+
+def listed_states(lines: list[str], family: str) -> dict[str, str]:
+    """Return component -> state of a family in the overview, in either of its two forms."""
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{family}  "))
+    states = {}
+    for line in lines[start + 1 :]:
+        if not line.startswith("  "):
+            break
+        group = re.fullmatch(r"  (?:(ready|download|install|unavailable): )?(\S+(?:, \S+)+|\S+)", line)
+        if group:
+            states |= dict.fromkeys(group[2].split(", "), group[1] or "ready")
+        else:
+            name, state = line.split()[:2]
+            states[name] = state
+    return states
+
+
+@pytest.mark.parametrize("family", [name for name in get_args(FamilyName) if name != "protocols"])
+def test_what_is_missing_says_how_to_get_it(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "is_cached", lambda *_: False)
+    for check in capabilities.family(family):
+        assert check.ok or check.commands or check.cure, check
+        if check.state == "download":
+            assert all(command.startswith("redepth download ") for command in check.commands), check
+        if check.state == "install":
+            assert any("install" in command for command in check.commands), check
+
+
+def test_data_sets_that_redepth_does_not_have_are_named() -> None:
+    last = call("list", "datasets").out.splitlines()[-1]
+    downloads = [name for name in list_components("datasets") if name not in ("motorcycle", "synthetic")]
+    assert len(downloads) > 5
+    assert last.startswith(f"give --root FOLDER for {', '.join(downloads)};")
+    assert "docs/benchmarks.md" in last
 
 
 def test_a_terminal_gets_a_listing_of_its_width() -> None:
@@ -74,7 +131,7 @@ def test_a_family_is_listed_with_licence_and_what_is_missing_here(monkeypatch: p
     for name, entry in DEPTH_MODELS.entries().items():
         assert entry.licence in rows[name]
         assert entry.summary in rows[name]
-        needs_package = name == "depth-anything-3-mono" or name.startswith("moge-")
+        needs_package = name.startswith(("depth-anything-3", "moge-"))
         if "checkpoint" in entry.defaults and not needs_package:
             assert rows[name].split()[1] == "download"
     assert "  CC-BY-NC-4.0  " in rows["depth-anything-v2-base"]

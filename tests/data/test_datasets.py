@@ -26,11 +26,21 @@ from redepth.data.datasets.base import require_some, unknown_name
 from redepth.data.datasets.middlebury import Calibration, read_calibration
 from redepth.errors import ConfigError, InputError, MissingDependencyError
 from redepth.ops.geometry import normals_from_depth
-from redepth.protocols import load_protocol, prepare
+from redepth.protocols import PROTOCOLS, load_protocol, measure, prepare, read_names
 from tests.support.image_files import png_bytes
 
 HEIGHT, WIDTH = 18, 24
-NEEDS_ROOT = {"kitti", "nyuv2", "eth3d", "diode", "middlebury-2014", "sintel", "co3d", "folder"}
+NEEDS_ROOT = {
+    "kitti",
+    "nyuv2",
+    "eth3d",
+    "diode",
+    "middlebury-2014",
+    "middlebury-2021",
+    "sintel",
+    "co3d",
+    "folder",
+}
 
 
 def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
@@ -115,6 +125,7 @@ def test_a_name_of_another_kind_is_refused(name: str, image: str, tmp_path: Path
         ("sintel", "alley_1/frame_0001"),
         ("co3d", "apple/110_13051_23361/frame000001"),
         ("middlebury-2014", "Piano"),
+        ("middlebury-2021", "chess3"),
     ],
 )
 def test_a_missing_file_is_named_with_its_source(name: str, image: str, tmp_path: Path) -> None:
@@ -193,6 +204,33 @@ def test_kitti_photos_may_stand_apart(tmp_path: Path) -> None:
     right = build("kitti", tmp_path / "depth", photos=tmp_path, camera="image_03")
     with pytest.raises(InputError, match="no image with ground truth"):
         right.names()
+
+
+CALIBRATION = """calib_time: 09-Jan-2012 13:57:47
+P_rect_02: 7.2e+00 0.0 6.0e+00 4.4e+01 0.0 7.3e+00 1.7e+00 2.1e-01 0.0 0.0 1.0 2.7e-03
+P_rect_03: 7.2e+00 0.0 6.5e+00 -3.3e+02 0.0 7.3e+00 1.7e+00 2.1e+00 0.0 0.0 1.0 2.7e-03
+"""
+
+
+def test_kitti_has_a_camera_where_the_day_is_calibrated(tmp_path: Path) -> None:
+    kitti_frame(tmp_path, "0000000069")
+    dataset = build("kitti", tmp_path)
+    assert dataset.load(f"{DRIVE}/0000000069").camera is None
+    path = tmp_path / "2011_09_26" / "calib_cam_to_cam.txt"
+    path.write_text(CALIBRATION)
+    camera = dataset.load(f"{DRIVE}/0000000069").camera
+    assert camera.intrinsics_in_pixels(HEIGHT, WIDTH, centres="integer") == pytest.approx(
+        (7.2, 7.3, 6.0, 1.7)
+    )
+    for wrong in (
+        "",
+        "P_rect_02: 1 2 3\n",
+        CALIBRATION.replace("7.2e", "much"),
+        CALIBRATION.replace("7.2e", "-1e"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=r"calib_cam_to_cam.txt: no 'P_rect_02:' with the 12 numbers"):
+            dataset.load(f"{DRIVE}/0000000069")
 
 
 def test_kitti_depth_that_an_editor_reduced_is_refused(tmp_path: Path) -> None:
@@ -438,6 +476,44 @@ def test_nyu_exports_count_from_1_and_from_0(tmp_path: Path) -> None:
     np.testing.assert_array_equal(filled.load("0009").truth, (values + 1) / np.float32(1000))
 
 
+@pytest.mark.parametrize("above", ["nyu_data/data/nyu2_test", "data/nyu2_test", "nyu2_test", ""])
+def test_nyu_of_kaggle(above: str, tmp_path: Path) -> None:
+    """Its test images have the numbers of the .mat, counted from 0; those to train on are not read."""
+    holed, full = (numbers() * 100).astype(np.uint16), (numbers(1) * 100).astype(np.uint16)
+    holed[3, 4] = 0
+    for number, values in ((0, holed), (8, full)):
+        photo(tmp_path / above / f"{number:05}_colors.png", number)
+        grey16(tmp_path / above / f"{number:05}_depth.png", values)
+    photo(tmp_path / above / "00013_colors.png")
+    photo(tmp_path / "nyu_data" / "data" / "nyu2_train" / "kitchen_0004_out" / "1.jpg")
+    raw, filled = (build("nyuv2", tmp_path, depth=depth) for depth in ("raw", "filled"))
+    assert raw.check() == []
+    assert raw.names() == filled.names() == ["0001", "0009"]
+    np.testing.assert_array_equal(raw.load("0001").truth, holed / np.float32(1000))
+    np.testing.assert_array_equal(filled.load("0009").truth, full / np.float32(1000))
+    np.testing.assert_array_equal(filled.load("0009").pixels(), pixels(8) / np.float32(255))
+    with pytest.raises(
+        InputError, match=r"00008_depth.png: has depth at every pixel, so it is filled.*nyuv2-filled"
+    ):
+        raw.load("0009")
+    with pytest.raises(InputError, match=r"00000_depth.png: has pixels without depth, so it is raw"):
+        filled.load("0001")
+
+
+def test_the_list_of_kaggle_begins_as_that_of_the_test_images() -> None:
+    # The first of its archive are 00000, 00001, 00008, 00013, 00014, 00015, 00016, 00017 and 00020.
+    listed = read_names(PROTOCOLS / "splits" / "nyuv2-eigen.txt")
+    assert [int(name) - 1 for name in listed[:9]] == [0, 1, 8, 13, 14, 15, 16, 17, 20]
+
+
+def test_nyu_has_the_camera_of_its_toolbox(tmp_path: Path) -> None:
+    nyu_mat(tmp_path)
+    camera = build("nyuv2", tmp_path).load("0001").camera
+    assert camera.intrinsics_in_pixels(480, 640, centres="integer") == pytest.approx(
+        (518.857901, 519.469611, 325.582449, 253.736166)
+    )
+
+
 def test_nyu_mat_that_cannot_be_used_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "nyu_depth_v2_labeled.mat"
@@ -565,8 +641,34 @@ def test_middlebury(tmp_path: Path) -> None:
         build("middlebury-2014", tmp_path, variant="imperfect").names()
 
 
-def test_middlebury_has_23_scenes() -> None:
+def test_middlebury_has_23_scenes_and_24_of_2021() -> None:
     assert len(set(middlebury_module.SCENES)) == 23
+    assert len(set(middlebury_module.SCENES_2021)) == 24
+
+
+@pytest.mark.parametrize("above", ["data", ""])
+def test_middlebury_of_2021(above: str, tmp_path: Path) -> None:
+    folder = tmp_path / above / "artroom1"
+    photo(folder / "im0.png")
+    disparity = numbers()
+    disparity[2] = np.inf
+    pfm(folder / "disp0.pfm", disparity)
+    (folder / "calib.txt").write_text(
+        "cam0=[1733.74 0 792.27; 0 1733.74 541.89; 0 0 1]\ncam1=[1733.74 0 792.27; 0 1733.74 541.89; 0 0 1]\n"
+        "doffs=0\nbaseline=536.62\nwidth=1920\nheight=1080\nndisp=170\nvmin=55\nvmax=142\n"
+    )
+    dataset = build("middlebury-2021", tmp_path)
+    assert dataset.names() == ["artroom1"]
+    sample = dataset.load("artroom1")
+    known = np.isfinite(disparity)
+    np.testing.assert_allclose(sample.truth[known], 0.53662 * 1733.74 / disparity[known], rtol=1e-6)
+    assert not sample.truth[2].any()
+    assert sample.camera.intrinsics_in_pixels(HEIGHT, WIDTH, centres="integer")[0] == pytest.approx(1733.74)
+    lacking = lines(dataset)
+    assert len(lacking) == 23
+    assert "artroom2: no im0.png, disp0.pfm, calib.txt; all.zip of the 2021" in lacking[0]
+    with pytest.raises(InputError, match="did you mean 'artroom1'"):
+        dataset.load("Artroom1")
 
 
 @pytest.mark.parametrize("key", ["cam0", "doffs", "baseline"])
@@ -630,6 +732,29 @@ def test_sintel(tmp_path: Path) -> None:
     assert lines(dataset)[1].startswith(f"{training / 'depth' / 'alley_1'}: 2 of 50 .dpt; ")
     with pytest.raises(InputError, match="no image with ground truth"):
         build("sintel", tmp_path, render="clean").names()
+
+
+def cam(values: list[float], magic: float = 202021.25) -> bytes:
+    return struct.pack("<f9d12d", magic, *values, *range(12))
+
+
+def test_sintel_has_a_camera_where_its_file_is_there(tmp_path: Path) -> None:
+    training = tmp_path / "training"
+    photo(training / "final" / "alley_1" / "frame_0001.png")
+    raw(training / "depth" / "alley_1" / "frame_0001.dpt", dpt(numbers()))
+    dataset = build("sintel", tmp_path)
+    assert dataset.load("alley_1/frame_0001").camera is None
+    path = training / "camdata_left" / "alley_1" / "frame_0001.cam"
+    raw(path, cam([30.0, 0, 11.5, 0, 31.0, 8.5, 0, 0, 1]))
+    camera = dataset.load("alley_1/frame_0001").camera
+    assert camera.intrinsics_in_pixels(HEIGHT, WIDTH, centres="integer") == pytest.approx((30, 31, 11.5, 8.5))
+    for content in (b"PIEH", cam([1.0] * 9)[:-1], cam([1.0] * 9) + b"x", cam([1.0] * 9, magic=1.0)):
+        raw(path, content)
+        with pytest.raises(InputError, match=r"frame_0001.cam: is no .cam file: 202021.25 and 21 numbers"):
+            dataset.load("alley_1/frame_0001")
+    raw(path, cam([-30.0, 0, 11.5, 0, 31.0, 8.5, 0, 0, 1]))
+    with pytest.raises(InputError, match=r"frame_0001.cam: intrinsics must be four numbers"):
+        dataset.load("alley_1/frame_0001")
 
 
 def test_sintel_has_1064_frames() -> None:
@@ -826,3 +951,75 @@ def test_a_data_set_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         ConfigError, match=r"lacks load, names, which redepth.data.datasets.base.Dataset requires"
     ):
         REGISTRY.build("half", {})
+
+
+# --- no hits --------------------------------------------------------------------------------------
+
+
+def sky(value: float) -> NDArray[np.float32]:
+    """Depth of 1 to 60 with a sky in the first three rows."""
+    values = numbers()
+    values[:3] = value
+    return values
+
+
+def with_sky(name: str, root: Path, value: float) -> Sample:
+    """A sample of a data set whose files mean by ``value`` that nothing was hit."""
+    if name == "eth3d":
+        eth3d_photo(root, "pipes", "DSC_0002")
+        raw(root / "pipes" / "ground_truth_depth" / "dslr_images" / "DSC_0002.JPG", sky(value).tobytes())
+    elif name == "diode":
+        image, _ = diode_image(root, "outdoor")
+        np.save(root / "val" / f"{image}_depth.npy", sky(value)[..., None])
+        np.save(root / "val" / f"{image}_depth_mask.npy", np.ones((HEIGHT, WIDTH), np.float32))
+    elif name == "sintel":
+        photo(root / "training" / "final" / "alley_1" / "frame_0001.png")
+        raw(root / "training" / "depth" / "alley_1" / "frame_0001.dpt", dpt(sky(value)))
+    elif name == "kitti":
+        kitti_frame(root, "0000000069")
+        depth = root / "val" / DRIVE / "proj_depth" / "groundtruth" / "image_02" / "0000000069.png"
+        grey16(depth, np.where(np.arange(HEIGHT)[:, None] < 3, value, numbers() * 256).astype(np.uint16))
+    elif name == "nyuv2":
+        photo(root / "rgb_0009.png")
+        stored = np.where(np.arange(HEIGHT)[:, None] < 3, value, numbers() * 100).astype(np.uint16)
+        grey16(root / "depth_0009.png", stored)
+    elif name == "middlebury-2021":
+        photo(root / "artroom1" / "im0.png")
+        pfm(root / "artroom1" / "disp0.pfm", sky(value))
+        text = CALIB.replace("doffs=124.343", "doffs=0")
+        (root / "artroom1" / "calib.txt").write_text(text)
+    elif name == "folder":
+        photo(root / "photos" / "a.png")
+        (root / "depth").mkdir()
+        np.save(root / "depth" / "a.npy", sky(value))
+    dataset = build(name, root)
+    return dataset.load(dataset.names()[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, value)
+            for name in ("eth3d", "diode", "sintel", "folder")
+            for value in (np.inf, 1e10, 65504)
+        ),
+        ("kitti", 65535),
+        ("nyuv2", 65535),
+        ("middlebury-2021", np.inf),
+    ],
+)
+def test_a_sky_of_no_hits_is_left_out_by_every_reader(name: str, value: float, tmp_path: Path) -> None:
+    sample = with_sky(name, tmp_path, value)
+    one = load_protocol(
+        {"name": "x", "alignment": {"disparity": "affine-disparity", "depth": "affine-depth"}}
+    )
+    prediction = np.linspace(1, 2, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH)
+    found = measure(one, prediction, prepare(one, sample))
+    assert not found.mask[:3].any()
+    assert found.row.pixels == (HEIGHT - 3) * WIDTH
+    left = found.row.left_out
+    # A disparity without a match is unknown depth: a reader that computes depth stores 0.
+    reason = "zero" if name == "middlebury-2021" else "no_hit" if np.isfinite(value) else "not_finite"
+    assert left[reason] == 3 * WIDTH
+    assert bool(found.row.warnings) == (reason != "zero")

@@ -27,7 +27,7 @@ from redepth.optim.refiner import Refiner
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support import tiny_depth_models as tiny
 from tests.support.helpers import CPU, TargetPrior, photo, relative_error, seeded
-from tests.support.tiny_depth_models import FAMILIES, Family
+from tests.support.tiny_depth_models import FAMILIES, ONE_STEP, Family
 
 DA3_PACKAGES = ("depth_anything_3", "einops", "omegaconf", "addict")
 needs_da3 = pytest.mark.skipif(
@@ -39,17 +39,24 @@ needs_moge = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in MOGE_PACKAGES),
     reason='needs pip install "redepth[moge]" && pip install --no-deps dlr-moge dlr-utils3d',
 )
-NEEDS = {"depth-anything-3": needs_da3, "moge-1": needs_moge, "moge-2": needs_moge}
+NEEDS = {"depth-anything-3": needs_da3, "moge": needs_moge}
 
 
 def marked(names: list[str]) -> list[Any]:
-    return [pytest.param(n, marks=NEEDS[n]) if n in NEEDS else n for n in names]
+    needs = {n: mark for n in names for start, mark in NEEDS.items() if n.startswith(start)}
+    return [pytest.param(n, marks=needs[n]) if n in needs else n for n in names]
 
 
 SPLIT_FAMILIES = marked(list(FAMILIES))
-SAFETENSORS = marked([name for name in FAMILIES if not name.startswith("moge-")])
-"""The rest is published as a pickle, see test_moge.py."""
-LOOPS = ("glpn", "zoedepth-two-heads", "moge-1", "moge-2")
+SAFETENSORS = marked([n for n in FAMILIES if not n.startswith("moge-") and n not in ONE_STEP])
+"""MoGe is published as a pickle, see test_moge.py; the models of one step as a pipeline."""
+LOOPS = ("glpn", "zoedepth-two-heads", "depth-anything-3-any-view", "moge-1", "moge-2", *ONE_STEP)
+OTHERS = {
+    "depth-anything-3": ("da3-small", "is da3-small, not a monocular one (DA3MONO)"),
+    "depth-anything-3-metric": ("da3mono-large", "is da3mono-large, not a metric one (DA3METRIC)"),
+    "depth-anything-3-any-view": ("da3mono-large", "choose depth_model.name=depth-anything-3-mono"),
+}
+"""Network of the package depth-anything-3 -> another one, and how it is refused."""
 WHOLE = ["marigold", "precomputed"]
 ALL = marked([*FAMILIES, *WHOLE])
 
@@ -324,7 +331,8 @@ def test_each_thing_that_is_wrong_with_a_checkpoint_is_one_line(
 
     weights.write_bytes(content)
     tensors = load_file(weights)
-    used = [k for k in tensors if "residual_layer1" not in k]
+    unused = ("residual_layer1", "_aux", "cam_enc")
+    used = [k for k in tensors if not any(part in k for part in unused)]
     save_file({k: v for k, v in tensors.items() if k != used[-1]}, weights, metadata={"format": "pt"})
     assert used[-1] in complaint(name, folder)
     save_file(tensors | {used[-1]: torch.zeros(3, 3, 3)}, weights, metadata={"format": "pt"})
@@ -335,9 +343,9 @@ def test_each_thing_that_is_wrong_with_a_checkpoint_is_one_line(
     weights.write_bytes(content)
     config.write_text("{")
     assert "is not JSON" in complaint(name, folder)
-    config.write_text(json.dumps(settings | {"model_type": "bert", "model_name": "da3-small", "config": {}}))
-    message = complaint(name, folder)
-    assert ("DA3MONO" if name == "depth-anything-3" else "is a 'bert' checkpoint, not ") in message
+    other, refusal = OTHERS.get(name, ("da3-small", "is a 'bert' checkpoint, not "))
+    config.write_text(json.dumps(settings | {"model_type": "bert", "model_name": other, "config": {}}))
+    assert refusal in complaint(name, folder)
     config.unlink()
     assert "has no file config.json" in complaint(name, folder)
     assert "no such folder, and not a hub id" in complaint(name, "./nowhere")

@@ -158,6 +158,12 @@ def test_json_is_refused_in_one_line(text: str, problem: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_infinity_is_read_where_it_is_allowed() -> None:
+    assert parse_json("[-Infinity, Infinity]", infinite=True) == [-math.inf, math.inf]
+    with pytest.raises(ValueError, match="NaN"):
+        parse_json("NaN", infinite=True)
+
+
 def test_json_is_read() -> None:
     limit = 10**30
     text = f'{{"a": ["[[[\\"{{", {limit}, 1.5, null]}}'

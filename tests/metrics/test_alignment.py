@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -220,3 +221,33 @@ def test_the_image_of_a_batch_is_named() -> None:
         align(raw, depths(0, 2, 4, 5), None, "affine-disparity")
     with pytest.raises(ValueError, match="2 names for 3 images"):
         align(raw, GOOD, None, "affine-disparity", names=["a", "b"])
+
+
+def test_the_clamp_is_that_of_moge() -> None:
+    generator = seeded(3)
+    truth = depths(5, 20, 30) ** 3
+    raw = 0.3 / truth + 0.02 * torch.randn(20, 30, generator=generator, dtype=torch.float64)
+    mask = torch.rand(20, 30, generator=generator) > 0.3
+    found = align(raw, truth, mask, "affine-disparity", far="truth")
+    # Computed once more, by numpy: least squares on the mask, then a floor under the disparity.
+    system = np.stack([raw[mask].numpy(), np.ones(int(mask.sum()))], axis=1)
+    a, b = np.linalg.lstsq(system, 1 / truth[mask].numpy(), rcond=None)[0]
+    floor = 1 / float(truth[mask].max())
+    disparity = a * raw.numpy() + b
+    np.testing.assert_allclose(found.depth.numpy(), 1 / np.maximum(disparity, floor), rtol=1e-9)
+    below = disparity[mask.numpy()] < floor
+    assert 0 < below.sum() < below.size
+    assert float(found.clipped) == pytest.approx(below.mean())
+    plain = align(raw, truth, mask, "affine-disparity")
+    assert float(plain.depth.max()) > 2 * float(found.depth.max())
+
+
+def test_the_clamp_of_a_depth_is_the_same_limit() -> None:
+    truth = depths(5)
+    raw = torch.where(truth > 2.8, truth + 1, truth)
+    plain = align(raw, truth, None, "affine-depth", predicts="depth").unclipped
+    found = align(raw, truth, None, "affine-depth", predicts="depth", far="truth")
+    torch.testing.assert_close(found.depth, plain.clamp_max(float(truth.max())))
+    beyond = float((plain > truth.max()).double().mean())
+    assert 0 < beyond < 0.2
+    assert float(found.clipped) == pytest.approx(beyond)

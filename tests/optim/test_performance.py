@@ -26,7 +26,7 @@ from redepth.optim.loss_log import LossLog
 from redepth.optim.objectives import KnownNormals, KnownPoints
 from redepth.optim.refiner import Refiner
 from redepth.priors.distillation import DiffusionPrior
-from redepth.priors.latent import fit_square
+from redepth.priors.pictures import fit_square
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.renderers.blinn_phong import BlinnPhong

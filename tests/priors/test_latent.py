@@ -16,7 +16,7 @@ from redepth.ops.triton import kernels as support
 from redepth.priors import text
 from redepth.priors.distillation import StepInputs
 from redepth.priors.ic_light import ICLight
-from redepth.priors.latent import fit_square, scale_gradient
+from redepth.priors.pictures import fit_square, scale_gradient
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
 from redepth.runtime.networks import Graphed
@@ -227,7 +227,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_embedding_is_computed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = small().load(CPU).condition(photo(), "../../etc: a tiger?")
     assert len(entries(cache)) == 2
-    monkeypatch.setattr("redepth.priors.latent.TextEncoders", Unwanted)
+    monkeypatch.setattr("redepth.priors.text_diffusion.TextEncoders", Unwanted)
     known = small().load(CPU).condition(photo(), "../../etc: a tiger?")
     assert all(torch.equal(first.tensors[k], known.tensors[k]) for k in first.tensors)
     with pytest.raises(AssertionError, match="loaded the text encoders"):

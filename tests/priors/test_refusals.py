@@ -101,6 +101,13 @@ def test_the_list_of_priors_says_what_each_lacks_here(monkeypatch: pytest.Monkey
         "stable-diffusion-2.1",
         "stable-diffusion-xl",
         "stable-diffusion-3",
+        "stable-diffusion-3.5",
+        "flux2-klein",
+        "z-image",
+        "qwen-image",
+        "qwen-image-edit",
+        "pixart-sigma",
+        "prx-pixel",
         "ic-light",
     ]
     for name in names:

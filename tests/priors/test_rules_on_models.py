@@ -15,12 +15,18 @@ from redepth.contracts import Illumination
 from redepth.errors import ConfigError, MissingDependencyError, WeightsError
 from redepth.optim.outcome import Outcome
 from redepth.priors.distillation import DiffusionPrior, StepInputs
+from redepth.priors.flux2_klein import Flux2Klein
 from redepth.priors.ic_light import ICLight
-from redepth.priors.latent import ARTEFACTS, NEGATIVE
+from redepth.priors.pixart import PixArtSigma
 from redepth.priors.pixel_diffusion import PixelDiffusion
+from redepth.priors.prx import PRXPixel
+from redepth.priors.qwen_image import QwenImage
+from redepth.priors.qwen_image_edit import QwenImageEdit
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
-from redepth.priors.stable_diffusion_3 import StableDiffusion3
+from redepth.priors.stable_diffusion_3 import StableDiffusion3, StableDiffusion35
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
+from redepth.priors.text_diffusion import ARTEFACTS, NEGATIVE
+from redepth.priors.z_image import ZImage
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.checkpoints import SD, tiny
 from tests.support.helpers import CPU, make_refiner, photo, relative_error, seeded, tiny_prior
@@ -40,6 +46,9 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
         "sd 2.1": (StableDiffusion21, {"checkpoint": tiny("sd21")}),
         "xl": (StableDiffusionXL, {"checkpoint": tiny("xl")}),
         "sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3")}),
+        "sd 3.5": (StableDiffusion35, {"checkpoint": tiny("sd35")}),
+        "pixart": (PixArtSigma, {"checkpoint": tiny("pixart")}),
+        "prx-pixel": (PRXPixel, {"checkpoint": tiny("prx-pixel")}),
         "sd 3, t5": (StableDiffusion3, {"checkpoint": tiny("sd3"), "t5": True}),
         "ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "light_checkpoint": tiny("ic-light")}),
         "tiny vae": (StableDiffusion, {"checkpoint": SD, "vae": "tiny", "vae_checkpoint": tiny("tiny-vae")}),
@@ -47,13 +56,17 @@ def latent_prior(score: Any, kind: str = "latent", device: torch.device = CPU, *
             StableDiffusion3,
             {"checkpoint": tiny("sd3"), "vae": "tiny", "vae_checkpoint": tiny("tiny-vae-16")},
         ),
+        "klein": (Flux2Klein, {"checkpoint": tiny("klein")}),
+        "z-image": (ZImage, {"checkpoint": tiny("z-image")}),
+        "qwen-image": (QwenImage, {"checkpoint": tiny("qwen-image")}),
+        "qwen-image-edit": (QwenImageEdit, {"checkpoint": tiny("qwen-image-edit")}),
         "random": (StableDiffusion, {"checkpoint": SD, "weights": "random"}),
         "random xl": (StableDiffusionXL, {"checkpoint": tiny("xl"), "weights": "random"}),
         "random sd 3": (StableDiffusion3, {"checkpoint": tiny("sd3"), "weights": "random"}),
         "random ic-light": (ICLight, {"checkpoint": tiny("ic-light"), "weights": "random"}),
     }[kind]
     options = {k: str(v) if isinstance(v, Path) else v for k, v in where.items()}
-    return cls(score=score, **options, **FAST, **SHORT, **more).load(device)
+    return cls(**{"score": score, **options, **FAST, **SHORT, **more}).load(device)
 
 
 def make_prior(kind: str, score: str, device: torch.device = CPU, **more: Any) -> Any:
@@ -76,6 +89,13 @@ FAMILIES = {
     "xl": ("sds", "csd", "vsd"),
     "sd 3": ("sds", "rfds", "ism", "sds-bridge", "vsd"),
     "sd 3, t5": ("rfds",),
+    "sd 3.5": ("rfds", "flow-sds"),
+    "pixart": ("sds", "csd", "dds", "vsd"),
+    "prx-pixel": ("sds", "rfds", "flow-sds", "nfsd", "sdi", "vsd"),
+    "klein": ("rfds", "vsd"),
+    "z-image": ("rfds", "nfsd", "vsd"),
+    "qwen-image": ("flow-sds", "dds", "vsd"),
+    "qwen-image-edit": ("rfds", "sds-bridge"),
     "ic-light": ("sds", "csd", "dds"),
     "tiny vae": ("sds", "sdi"),
     "tiny vae, sd 3": ("rfds",),

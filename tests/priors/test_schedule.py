@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from redepth.errors import WeightsError
-from redepth.priors.schedule import Schedule
+from redepth.priors.schedule import LEAST_SIGMA, Schedule
 from tests.support.helpers import SCHEDULE, seeded
 
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
@@ -49,6 +49,18 @@ def test_variance_preserving_and_flow_levels() -> None:
     assert flow.flow
     assert not vp.flow
     assert flow.s[-1] == 1
+
+
+def test_the_training_target_of_a_flow_model_stands_for_the_velocity() -> None:
+    x, eps = pictures(0), pictures(1)
+    for predicts in ("flow", "sample"):
+        found = Schedule.from_config(FLOW, predicts)  # type: ignore[arg-type]
+        noisy, target = found.add_noise(x, eps, T), found.target(x, eps, T)
+        velocity = found.velocity_of(target, noisy, T)
+        # The first level is below the bound on sigma.
+        assert torch.allclose(velocity[1:], (eps - x)[1:], atol=1e-5)
+        share = 1.0 if predicts == "flow" else 0.011 / LEAST_SIGMA
+        assert torch.allclose(velocity[0], share * (eps - x)[0], atol=1e-5)
 
 
 def test_the_level_before_0_is_the_clean_picture() -> None:

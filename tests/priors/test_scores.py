@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from redepth.contracts import Condition, Illumination, Noise
 from redepth.errors import WeightsError
 from redepth.priors import scores
 from redepth.priors.distillation import DiffusionPrior, StepInputs
-from redepth.priors.schedule import Schedule
+from redepth.priors.schedule import LEAST_SIGMA, Schedule
 from redepth.priors.scores import RULES, Branch
 from tests.support.helpers import CPU, SCHEDULE, seeded
 
@@ -32,12 +32,19 @@ class GaussianPrior(DiffusionPrior):
 
     supported_branches: ClassVar[frozenset[Branch]] = frozenset(MEANS)
     samples: int = SAMPLES
+    spread: float = 1.0
+    predicts: Literal["flow", "sample"] = "flow"
+
+    @property
+    def noise_scale(self) -> float:
+        return self.spread
 
     def to_model_space(self, relit: Tensor, noise: Noise) -> Tensor:
         return relit.flatten(1)[:, :1].expand(-1, self.samples).double()
 
     def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
-        return {"noise": torch.randn(batch, self.samples, generator=generator, dtype=torch.float64)}
+        noise = torch.randn(batch, self.samples, generator=generator, dtype=torch.float64)
+        return {"noise": self.noise_scale * noise}
 
     def network(self) -> torch.nn.Module:
         return torch.nn.Identity()
@@ -46,11 +53,11 @@ class GaussianPrior(DiffusionPrior):
         self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> Mapping[Branch, Tensor]:
         a, s = self.schedule.at(timestep, noisy)
-        found = {}
+        spread, found = self.spread**2, {}
         for name in branches:
-            noise = s * (noisy - a * MEANS[name]) / (a**2 * SIGMA**2 + s**2)
-            clean = (noisy - s * noise) / a
-            found[name] = noise - clean if self.schedule.flow else noise
+            residual = (noisy - a * MEANS[name]) / (a**2 * SIGMA**2 + s**2 * spread)
+            noise, clean = s * spread * residual, MEANS[name] + a * SIGMA**2 * residual
+            found[name] = {"epsilon": noise, "sample": clean, "flow": noise - clean}[self.schedule.predicts]
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -62,6 +69,7 @@ class GaussianPrior(DiffusionPrior):
 
 def gaussian(score: str, *, flow: bool = False, **options: Any) -> GaussianPrior:
     prior = GaussianPrior(score=score, reduction="sum", **options)  # type: ignore[arg-type]
+    prior.flow_predicts = prior.predicts  # type: ignore[misc]
     prior.use_schedule(FLOW if flow else SCHEDULE | {"prediction_type": "epsilon"}, CPU)
     return prior
 
@@ -174,10 +182,46 @@ def test_the_bridge_leads_from_the_artefacts_to_the_prompt() -> None:
     assert found == pytest.approx(3 * a * s * (MEANS["artefacts"] - MEANS["text"]) / variance, rel=1e-4)
 
 
-def test_rfds_pulls_towards_the_guided_mean() -> None:
-    _, s, variance = level(flow=True)
-    found = gradient(gaussian("rfds", flow=True, guidance_scale=2.0, **LEVEL))
-    assert found == pytest.approx(s * (X - guided_mean(2.0, "text")) / variance, abs=0.01)
+@pytest.mark.parametrize("score", ["rfds", "flow-sds"])
+@pytest.mark.parametrize("base", ["text", "uncond"])
+@pytest.mark.parametrize("t", [20, 400, 900])
+def test_rfds_pulls_towards_the_guided_mean(score: Any, base: Any, t: int) -> None:
+    _, s, variance = level(flow=True, t=t)
+    where = {"t_min": t / 1000, "t_max": t / 1000}
+    found = gradient(gaussian(score, flow=True, guidance_scale=2.0, guidance_base=base, **where))
+    assert found == pytest.approx(s * (X - guided_mean(2.0, base)) / variance, abs=0.01)
+
+
+def test_rfds_holds_at_pure_noise() -> None:
+    """There x_t does not depend on x, and the model's velocity is the noise less the mean."""
+    options: dict[str, Any] = {"guidance_scale": 0.0, "t_min": 1.0, "t_max": 1.0}
+    found = gradient(gaussian("rfds", flow=True, **options))
+    assert found == pytest.approx(X - MEANS["text"], rel=1e-6)
+
+
+def test_on_a_flow_model_sds_and_sds_x0_are_parts_of_rfds() -> None:
+    a, s, _ = level(flow=True)
+    found = {score: gradient(gaussian(score, flow=True, **LEVEL)) for score in ("rfds", "sds", "sds-x0")}
+    assert found["sds"] == pytest.approx(a * found["rfds"], rel=1e-5)
+    assert found["sds-x0"] == pytest.approx(s * found["rfds"], rel=1e-5)
+
+
+@pytest.mark.parametrize("t", [20, 400])
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+@pytest.mark.parametrize("score", ["rfds", "sds", "sds-x0"])
+def test_a_flow_model_that_predicts_pictures_is_scored_likewise(score: str, spread: float, t: int) -> None:
+    """Also where its noise has another spread. Near 0 the velocity is shortened, as in sampling."""
+    a, s, _ = level(flow=True, t=t)
+    nearer = s * spread**2 * (X - guided_mean(2.0, "text")) / (a**2 * SIGMA**2 + s**2 * spread**2)
+    expected = {"rfds": nearer * s / max(s, LEAST_SIGMA), "sds": a * nearer, "sds-x0": s * nearer}
+    options: dict[str, Any] = {"guidance_scale": 2.0, "t_min": t / 1000, "t_max": t / 1000}
+    prior = gaussian(score, flow=True, predicts="sample", spread=spread, **options)
+    assert gradient(prior) == pytest.approx(expected[score], abs=0.02)
+
+
+def test_a_learned_copy_is_taught_with_noise_of_the_models_spread() -> None:
+    drawn = gaussian("vsd", flow=True, spread=2.0).draw(1, seeded())
+    assert float(drawn["learned_noise"].std()) == pytest.approx(2.0, rel=0.01)
 
 
 @pytest.mark.parametrize("score", ["sds", "csd", "dds", "sds-x0"])

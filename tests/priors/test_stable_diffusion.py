@@ -12,7 +12,7 @@ from redepth.contracts import Illumination
 from redepth.priors.distillation import StepInputs
 from redepth.priors.latent import LatentDiffusion
 from redepth.priors.stable_diffusion import StableDiffusion, StableDiffusion21
-from redepth.priors.stable_diffusion_3 import T5_TOKENS, StableDiffusion3
+from redepth.priors.stable_diffusion_3 import T5_TOKENS, StableDiffusion3, StableDiffusion35
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
 from tests.support.checkpoints import tiny
 from tests.support.helpers import CPU, photo, relative_error, seeded
@@ -27,6 +27,10 @@ def xl(**options: Any) -> StableDiffusionXL:
 
 def sd3(**options: Any) -> StableDiffusion3:
     return StableDiffusion3(checkpoint=str(tiny("sd3")), size=SIZE, **options).load(CPU)
+
+
+def sd35(**options: Any) -> StableDiffusion35:
+    return StableDiffusion35(checkpoint=str(tiny("sd35")), size=SIZE, **options).load(CPU)
 
 
 def pipeline(name: str, checkpoint: str, **parts: Any) -> Any:
@@ -116,12 +120,13 @@ def test_xls_vae_runs_in_float32_where_float16_overflows(monkeypatch: pytest.Mon
 # --- SD 3 -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["sd3", "sd35"])
 @pytest.mark.parametrize("t5", [False, True])
-def test_sd3_is_told_and_predicts_what_the_pipeline_does(t5: bool) -> None:
+def test_sd3_is_told_and_predicts_what_the_pipeline_does(name: str, t5: bool) -> None:
     without = {} if t5 else {"text_encoder_3": None, "tokenizer_3": None}
-    pipe = pipeline("StableDiffusion3Pipeline", "sd3", **without)
+    pipe = pipeline("StableDiffusion3Pipeline", name, **without)
     call, output = first_call(pipe, pipe.transformer, prompt="a tiger", num_inference_steps=2)
-    prior = sd3(t5=t5)
+    prior = sd3(t5=t5) if name == "sd3" else sd35(t5=t5)
     # The pipeline's first time is 1000, and t counts from 0.
     time = call["timestep"].tolist()
     assert time == [1000.0, 1000.0]
@@ -132,6 +137,15 @@ def test_sd3_is_told_and_predicts_what_the_pipeline_does(t5: bool) -> None:
     told = prior.condition(photo(), "a tiger").tensors["text"]
     assert told.shape == (1, 77 + T5_TOKENS, 64)
     assert bool(told[:, 77:].any()) == t5
+
+
+def test_sd35_has_its_defaults_and_its_own_layers() -> None:
+    prior = sd35()
+    assert StableDiffusion35().t5
+    assert prior.precision(torch.device("cuda")) is torch.bfloat16
+    assert prior.precision(CPU) is torch.float32
+    assert [block.attn2 is not None for block in prior._denoiser.transformer_blocks] == [True, False]
+    assert [part.encoder for part in prior.text_parts][2] == "T5EncoderModel"
 
 
 def test_sd3s_latents_are_shifted_and_scaled_and_its_time_is_sigma() -> None:

@@ -43,18 +43,29 @@ from tests.support.helpers import golden, seeded
 SHIPPED = {
     "co3d": (1, "2824327f0390"),
     "diode": (1, "62b74e6f8f4b"),
+    "diode-clamp": (1, "bba8e0a9ae59"),
     "eth3d": (1, "172ef32c4719"),
     "eth3d-72m": (1, "6f9d51a0cc70"),
+    "eth3d-clamp": (1, "43384dfb72df"),
     "folder": (1, "0e4905f51669"),
+    "folder-clamp": (1, "4e37e3f9c05b"),
     "kitti-eigen": (1, "df35a510c2c3"),
     "kitti-eigen-garg": (1, "75ab14466790"),
+    "kitti-eigen-garg-clamp": (1, "b876cc6767a0"),
+    "kitti-garg": (1, "981241956345"),
     "middlebury-2014": (1, "faeea26d7618"),
+    "middlebury-2021": (1, "3b8c4f923634"),
     "motorcycle": (1, "ebf24700658f"),
+    "motorcycle-clamp": (1, "4cc766e7ea98"),
     "nyuv2-eigen": (1, "694c949c2e13"),
+    "nyuv2-eigen-clamp": (1, "0ebf604fa552"),
+    "nyuv2-filled": (1, "3f2fc76d6580"),
     "photo": (1, "4e10539138f7"),
     "redepth-paper": (1, "16185f549e44"),
     "sintel": (1, "992969733cc8"),
+    "sintel-clamp": (1, "31ab580af063"),
     "synthetic": (2, "0c15e2e74028"),
+    "synthetic-clamp": (1, "763342929834"),
 }
 PLAIN: dict[str, Any] = {
     "name": "plain",
@@ -132,6 +143,52 @@ def test_kitti_is_measured_as_in_the_literature() -> None:
     rows, columns = torch.nonzero(garg.mask, as_tuple=True)
     assert (int(rows.min()), int(rows.max()) + 1) == (143, 349)
     assert (int(columns.min()), int(columns.max()) + 1) == (43, 1172)
+
+
+def test_kitti_is_measured_as_published_numbers_are_reproduced() -> None:
+    one = load_protocol("kitti-garg")
+    truth = np.random.default_rng(0).uniform(1, 79, (375, 1242)).astype(np.float32)
+    given = Sample("a", np.zeros((375, 1242, 3), np.float32), truth)
+    assert prepare(one, given) is given
+    rows, columns = torch.nonzero(measure(one, 1 / truth, given).mask, as_tuple=True)
+    # The sides are at 153.04 and 371.96 of 375 rows, 44.65 and 1197.35 of 1242 columns.
+    assert (int(rows.min()), int(rows.max()) + 1) == (153, 372)
+    assert (int(columns.min()), int(columns.max()) + 1) == (45, 1197)
+
+
+CLAMPED = {
+    "kitti-eigen-garg-clamp": "kitti-eigen-garg",
+    "nyuv2-eigen-clamp": "nyuv2-eigen",
+    "eth3d-clamp": "eth3d",
+    "diode-clamp": "diode",
+    "sintel-clamp": "sintel",
+}
+
+
+@pytest.mark.parametrize(("name", "plain"), CLAMPED.items())
+def test_a_clamped_protocol_measures_depth_as_its_plain_one_but_for_the_clamp(name: str, plain: str) -> None:
+    one, other = load_protocol(name), load_protocol(plain)
+    same_measures = one.model_copy(update={"measures": other.measures})
+    found = difference(same_measures, other)
+    assert len(found) == 2
+    assert found[1] == f"which aligned depths are clipped is moge-clamp in {name} and range in {plain}"
+    assert set(one.measures) - set(other.measures) <= {"boundaries", "rel-normal", "curvature"}
+
+
+def test_eth3d_says_that_a_pixel_ran_away_and_its_clamp_holds_it() -> None:
+    truth = np.linspace(2, 40, 30 * 40).reshape(30, 40).astype(np.float32)
+    given = Sample("a", np.zeros((30, 40, 3), np.float32), truth)
+    raw = 1 / truth.astype(np.float64)
+    raw[7, 7] = 1e-6
+    row = evaluate(load_protocol("eth3d"), raw, given)
+    assert row.metrics["abs_rel"] > 0.5
+    assert row.clipped == 0
+    assert "1 of 1200 measured pixels are aligned to more than 10 times" in row.warnings[0]
+    assert measure(load_protocol("eth3d"), raw, given).cautions == tuple(row.warnings)
+    held = evaluate(load_protocol("eth3d-clamp"), raw, given)
+    assert held.metrics["abs_rel"] < 0.01
+    assert held.warnings == []
+    assert held.clipped == pytest.approx(1 / 1200)
 
 
 def test_nyu_is_measured_inside_the_window_of_eigen() -> None:
@@ -683,3 +740,9 @@ def test_data_sets_and_protocols_are_listed() -> None:
     listed = call("list", "protocols")
     for name in protocol_names():
         assert name in listed.out
+
+
+def test_a_protocols_line_says_whether_it_clamps() -> None:
+    found = "aligned by affine-disparity or affine-depth"
+    assert load_protocol("eth3d").line == f"protocol eth3d: {found}, at the truth's size"
+    assert load_protocol("eth3d-clamp").line == f"protocol eth3d-clamp: {found}, clamped, at the truth's size"

@@ -10,12 +10,28 @@ import pytest
 
 from redepth.data.datasets import Sample
 from redepth.errors import InputError
-from redepth.protocols import ImageMetrics, evaluate, load_protocol, measure, prepare
+from redepth.protocols import (
+    EvaluationProtocol,
+    ImageMetrics,
+    evaluate,
+    load_protocol,
+    measure,
+    prepare,
+    protocol_names,
+)
 
 LINES = np.linspace(0, 1, 24, dtype=np.float32)[:, None] + np.linspace(0, 1, 32, dtype=np.float32)
 TRUTH = 2 + 20 * LINES**2
 RAW = 1 / (TRUTH + 2 * np.sin(9 * LINES))
 WITH_UNIT = {"rmse", "sq_rel"}
+
+
+def unit_free(protocol: EvaluationProtocol) -> bool:
+    """Whether no number of the protocol is in metres."""
+    return protocol.range.near is None and protocol.range.far is None
+
+
+UNIT_FREE = [name for name in protocol_names() if unit_free(load_protocol(name))]
 
 
 def sample(truth: Any = TRUTH, **changes: Any) -> Sample:
@@ -29,7 +45,7 @@ def unitless(row: ImageMetrics) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("factor", [1000.0, 0.001, 1 / 0.3048, 1e-9, 1e9])
-@pytest.mark.parametrize("name", ["folder", "motorcycle", "co3d", "synthetic"])
+@pytest.mark.parametrize("name", UNIT_FREE)
 def test_the_unit_of_the_truth_changes_no_unitless_metric(name: str, factor: float) -> None:
     protocol = load_protocol(name)
     expected = evaluate(protocol, RAW, prepare(protocol, sample()))
@@ -38,6 +54,21 @@ def test_the_unit_of_the_truth_changes_no_unitless_metric(name: str, factor: flo
     assert found.pixels == expected.pixels
     disparity = prepare(protocol, sample(256 / (TRUTH * factor), kind="disparity"))
     assert unitless(evaluate(protocol, RAW, disparity)) == pytest.approx(unitless(expected), rel=1e-4)
+
+
+def test_these_protocols_have_no_unit() -> None:
+    assert set(UNIT_FREE) == {
+        "co3d",
+        "folder",
+        "folder-clamp",
+        "middlebury-2014",
+        "middlebury-2021",
+        "motorcycle",
+        "motorcycle-clamp",
+        "photo",
+        "synthetic",
+        "synthetic-clamp",
+    }
 
 
 @pytest.mark.parametrize("value", [1e10, 65504, 65535, 3e38, np.inf, np.nan, 0, -1])

@@ -26,6 +26,7 @@ SCHEDULES = {
     },
     "FlowMatchEulerDiscreteScheduler": {"shift": 3.0},
     "DDPMScheduler": {},
+    "DPMSolverMultistepScheduler": {},
 }
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -52,10 +53,8 @@ def save_index(folder: Path, pipeline: str, **more: Any) -> None:
     index: dict[str, Any] = {"_class_name": pipeline, **more}
     for part in sorted(path for path in folder.iterdir() if path.is_dir()):
         if part.name.startswith("tokenizer"):
-            index[part.name] = [
-                "transformers",
-                "T5TokenizerFast" if part.name[-1] == "3" else "CLIPTokenizer",
-            ]
+            t5 = pipeline.startswith("PixArt") or part.name[-1] == "3"
+            index[part.name] = ["transformers", "T5TokenizerFast" if t5 else "CLIPTokenizer"]
         elif part.name.startswith("text_encoder"):
             config = json.loads((part / "config.json").read_text())
             index[part.name] = ["transformers", config["architectures"][0]]
@@ -179,7 +178,7 @@ def save_xl(folder: Path) -> None:
     save_index(folder, "StableDiffusionXLPipeline", force_zeros_for_empty_prompt=True)
 
 
-def save_sd3(folder: Path) -> None:
+def save_sd3(folder: Path, **changes: Any) -> None:
     """SD 3's form: a transformer, flow matching, three text encoders, latents of 16 channels."""
     from diffusers import SD3Transformer2DModel
 
@@ -196,10 +195,37 @@ def save_sd3(folder: Path) -> None:
         caption_projection_dim=16,
         pooled_projection_dim=32,
         pos_embed_max_size=16,
+        **changes,
     )
     seed_weights(transformer).save_pretrained(folder / "transformer")
     save_schedule(folder / "scheduler", "FlowMatchEulerDiscreteScheduler")
     save_index(folder, "StableDiffusion3Pipeline")
+
+
+def save_sd35(folder: Path) -> None:
+    """SD 3.5 medium's form: normalised queries and keys, a second attention in its first layers."""
+    save_sd3(folder, qk_norm="rms_norm", dual_attention_layers=(0,))
+
+
+def save_pixart(folder: Path, **changes: Any) -> None:
+    """PixArt-Sigma's form: T5 alone, the variance beside the noise."""
+    from diffusers import PixArtTransformer2DModel
+
+    save_t5(folder, "")
+    save_vae(folder / "vae", scaling_factor=0.13025)
+    settings: dict[str, Any] = {
+        "sample_size": 8,
+        "num_layers": 2,
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "cross_attention_dim": 24,
+        "caption_channels": 64,
+        "use_additional_conditions": False,
+    }
+    transformer = PixArtTransformer2DModel(**(settings | changes))
+    seed_weights(transformer, scale=0.2).save_pretrained(folder / "transformer")
+    save_schedule(folder / "scheduler", "DPMSolverMultistepScheduler")
+    save_index(folder, "PixArtSigmaPipeline")
 
 
 def save_ic_light(folder: Path) -> None:
@@ -340,6 +366,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "sd21": save_sd21,
     "xl": save_xl,
     "sd3": save_sd3,
+    "sd35": save_sd35,
+    "pixart": save_pixart,
+    "pixart-alpha": lambda folder: save_pixart(folder, use_additional_conditions=True, sample_size=128),
     "ic-light": save_ic_light,
     "tiny-vae": save_tiny_vae,
     "tiny-vae-16": lambda folder: save_tiny_vae(folder, 16),
@@ -356,7 +385,9 @@ def tiny(name: str) -> Path:
     """Return the folder of a tiny checkpoint, made at its first use; a test that changes it copies it."""
     folder = Path(_HOME.name) / name
     if not folder.is_dir():
-        MAKERS[name](folder)
+        from tests.support import flow_checkpoints
+
+        (MAKERS | flow_checkpoints.MAKERS)[name](folder)
     return folder
 
 

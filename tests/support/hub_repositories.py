@@ -20,6 +20,10 @@ SD = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 XL = "stabilityai/stable-diffusion-xl-base-1.0"
 BLIP2 = "Salesforce/blip2-opt-2.7b"
 DA3 = "depth-anything/DA3MONO-LARGE"
+QWEN_EDIT = "Qwen/Qwen-Image-Edit"
+PIXART = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
+PIXART_512 = "PixArt-alpha/PixArt-Sigma-XL-2-512-MS"
+PRX = "Photoroom/prxpixel-t2i"
 MOGE = "Ruicheng/moge-2-vitl-normal"
 
 _NOT_NEEDED = b"not needed"
@@ -134,6 +138,61 @@ def depth_anything_3(folder: Path) -> None:
     _add_needless(folder, ".gitattributes", "README.md")
 
 
+def qwen_image_edit(folder: Path) -> None:
+    """Transformer and text encoder in shards, no tokenizer.json, and a processor beside the tokenizer."""
+    copy_of("qwen-image-edit", folder.parent).rename(folder)
+    for weights in ("transformer/diffusion_pytorch_model", "text_encoder/model"):
+        to_shards(folder / f"{weights}.safetensors")
+    as_vocabulary(folder / "tokenizer")
+    settings = json.loads((folder / "processor" / "preprocessor_config.json").read_text())
+    settings |= {"image_processor_type": "Qwen2VLImageProcessorFast", "device": None, "crop_size": None}
+    settings |= {"min_pixels": 3136, "max_pixels": 12845056, "disable_grouping": None, "return_tensors": None}
+    (folder / "processor" / "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = ("chat_template.jinja", "merges.txt", "tokenizer.json", "vocab.json")
+    processor = (*processor, "tokenizer_config.json", "video_preprocessor_config.json")
+    _add_needless(folder, ".gitattributes", "README.md", *(f"processor/{name}" for name in processor))
+
+
+def pixart(folder: Path) -> None:
+    """T5 in shards, its vocabulary as ``spiece.model`` alone."""
+    copy_of("pixart", folder.parent).rename(folder)
+    to_shards(folder / "text_encoder" / "model.safetensors")
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"a vocabulary")
+    _add_needless(folder, ".gitattributes", "README.md", "asset/4K_image.jpg")
+
+
+def pixart_512(folder: Path) -> None:
+    """A transformer alone."""
+    whole = copy_of("pixart", folder.parent)
+    folder.mkdir()
+    (whole / "transformer").rename(folder / "transformer")
+    shutil.rmtree(whole)
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
+def prx_pixel(folder: Path) -> None:
+    """A transformer in shards, no VAE."""
+    copy_of("prx-pixel", folder.parent).rename(folder)
+    to_shards(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    _add_needless(folder, ".gitattributes", "README.md")
+
+
+def as_vocabulary(folder: Path) -> None:
+    """Write a tokenizer as transformers 4 did: vocabulary and merges, the other tokens in its settings."""
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    added = {token["content"]: token["id"] for token in whole["added_tokens"]}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["added_tokens_decoder"] = {str(token.pop("id")): token for token in whole["added_tokens"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
 def moge(folder: Path) -> None:
     from tests.support import tiny_depth_models as tiny
 
@@ -147,6 +206,10 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     XL: stable_diffusion_xl,
     BLIP2: blip2,
     DA3: depth_anything_3,
+    QWEN_EDIT: qwen_image_edit,
+    PIXART: pixart,
+    PIXART_512: pixart_512,
+    PRX: prx_pixel,
     MOGE: moge,
 }
 PACKAGES = {DA3: "depth_anything_3", MOGE: "moge"}
@@ -169,6 +232,51 @@ BLIP2_FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
+}
+QWEN_EDIT_FILES = {
+    "model_index.json",
+    "processor/preprocessor_config.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model-00002-of-00002.safetensors",
+    "text_encoder/model.safetensors.index.json",
+    "tokenizer/added_tokens.json",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors.index.json",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+}
+TRANSFORMER_FILES = {"transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"}
+PIXART_FILES = {
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model-00001-of-00002.safetensors",
+    "text_encoder/model-00002-of-00002.safetensors",
+    "text_encoder/model.safetensors.index.json",
+    "tokenizer/spiece.model",
+    "tokenizer/tokenizer_config.json",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+}
+PRX_FILES = {
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "tokenizer/tokenizer_config.json",
+    "transformer/config.json",
+    "transformer/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model-00002-of-00002.safetensors",
+    "transformer/diffusion_pytorch_model.safetensors.index.json",
 }
 
 

@@ -225,25 +225,39 @@ def depth_pro(focal: bool = True) -> nn.Module:
 
 
 class DA3(nn.Module):
-    """The package's backbone and head, as its DepthAnything3Net holds them, at a few channels."""
+    """The package's parts, as its DepthAnything3Net holds them, at a few channels: mono or any-view."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "da3mono-large") -> None:
         super().__init__()
-        from depth_anything_3.model.dinov2.dinov2 import DinoV2
-        from depth_anything_3.model.dpt import DPT
+        from depth_anything_3.cfg import create_object
 
+        self.name = name
         with small_da3(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.backbone = DinoV2(**self.net())
-            self.head = DPT(**self.dpt())
+            for part, options in self.graph().items():
+                self.add_module("backbone" if part == "net" else part, create_object(options))
 
-    @staticmethod
-    def net() -> dict[str, Any]:
-        return {"name": "vits", "out_layers": [0, 1, 2, 3], "cat_token": False}
+    def graph(self) -> dict[str, Any]:
+        """The configuration of the network, in the package's words."""
+        net = {"name": "vits", "out_layers": [0, 1, 2, 3], "cat_token": False}
+        head = {"dim_in": 24, "output_dim": 1, "features": 16, "out_channels": [8, 12, 16, 24]}
+        if self.name in ("da3mono-large", "da3metric-large"):
+            return {"net": part("dinov2.dinov2", "DinoV2", **net), "head": part("dpt", "DPT", **head)}
+        later = {"alt_start": 1, "qknorm_start": 1, "rope_start": 1, "cat_token": True}
+        return {
+            "net": part("dinov2.dinov2", "DinoV2", **net | later),
+            "head": part("dualdpt", "DualDPT", **head | {"dim_in": 48, "output_dim": 2}),
+            "cam_enc": part("cam_enc", "CameraEnc", dim_out=24, trunk_depth=1, num_heads=2),
+            "cam_dec": part("cam_dec", "CameraDec", dim_in=48),
+        }
 
-    @staticmethod
-    def dpt() -> dict[str, Any]:
-        return {"dim_in": 24, "output_dim": 1, "features": 16, "out_channels": [8, 12, 16, 24]}
+
+def part(module: str, item: str, /, **options: Any) -> dict[str, Any]:
+    """A part of a network, as the package's configurations describe it."""
+    return {
+        "__object__": {"path": f"depth_anything_3.model.{module}", "name": item, "args": "as_params"},
+        **options,
+    }
 
 
 @contextmanager
@@ -257,19 +271,117 @@ def small_da3() -> Iterator[None]:
         yield
 
 
-def da3() -> nn.Module:
+def da3(name: str = "da3mono-large") -> nn.Module:
     """One whose depth, an exponential, keeps in bounds, and that sees no sky, which the package fills in."""
-    model = lively(DA3())
+    model = lively(DA3(name))
     with torch.no_grad():
         model.get_parameter("head.scratch.output_conv2.2.weight").mul_(0.1)
-    return biased(model, "head.scratch.sky_output_conv2.2.bias", -1e3)
+        if name == "da3-small":
+            model.get_parameter("cam_dec.fc_fov.0.weight").mul_(0.05)
+            model.get_parameter("cam_dec.fc_fov.0.bias").copy_(torch.tensor([0.8, 1.1]))
+    return model if name == "da3-small" else biased(model, "head.scratch.sky_output_conv2.2.bias", -1e3)
 
 
-def da3_forward(model: Any, pixels: Tensor) -> Tensor:
+def da3_outputs(model: Any, pixels: Tensor) -> Any:
     """What the package's own network makes of one view."""
     from depth_anything_3.model.da3 import DepthAnything3Net
 
-    return DepthAnything3Net(model.backbone, model.head).eval()(pixels[:, None]).depth
+    parts = dict(model.named_children())
+    return DepthAnything3Net(parts.pop("backbone"), **parts).eval()(pixels[:, None])
+
+
+def da3_forward(model: Any, pixels: Tensor) -> Tensor:
+    return da3_outputs(model, pixels).depth
+
+
+class OneStepParts(nn.Module):
+    """UNet, VAE, text encoder and scheduler of a few channels, as a diffusers pipeline holds them.
+
+    Args:
+        channels: that go into the UNet: two latents, or one.
+        task: whether the UNet takes a task, as that of Lotus does.
+    """
+
+    def __init__(self, channels: int, task: bool) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        source = GOLDEN / "tiny-random-sd"
+        known = json.loads((source / "unet" / "config.json").read_text()) | {"in_channels": channels}
+        if task:
+            known |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.unet = UNet2DConditionModel.from_config(known)
+        self.vae = AutoencoderKL.from_pretrained(source / "vae", low_cpu_mem_usage=False)
+        self.text_encoder = CLIPTextModel.from_pretrained(source / "text_encoder")
+        self.tokenizer = CLIPTokenizer.from_pretrained(source / "tokenizer")
+        # That of Marigold: it predicts v, and its last step is one of noise alone.
+        self.scheduler = DDIMScheduler.from_pretrained(
+            source / "scheduler", prediction_type="v_prediction", rescale_betas_zero_snr=True
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the folder as published, under the name of a pipeline that it was trained with."""
+        for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+            getattr(self, name).save_pretrained(folder / name)
+        (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+
+
+def one_step(channels: int, task: bool) -> nn.Module:
+    """One whose map depends on its input, and is not clipped where the tests look."""
+    parts = OneStepParts(channels, task)
+    lively(parts.unet)
+    lively(parts.vae, gain=1.0)
+    return parts.eval()
+
+
+def empty_prompt(parts: Any, padding: Any) -> Tensor:
+    tokens = parts.tokenizer("", padding=padding, max_length=parts.tokenizer.model_max_length)
+    return parts.text_encoder(torch.tensor([tokens.input_ids]))[0]
+
+
+def e2e_forward(parts: Any, pixels: Tensor) -> Tensor:
+    """By the pipeline of diffusers with one step, trailing spacing and zeros, and the repository's ending."""
+    from diffusers import DDIMScheduler, MarigoldDepthPipeline
+
+    scheduler = DDIMScheduler.from_config(
+        parts.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True
+    )
+    pipeline = MarigoldDepthPipeline(
+        parts.unet, parts.vae, scheduler, parts.text_encoder, parts.tokenizer, prediction_type="depth"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    height, width = pixels.shape[-2:]
+    scale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    return (
+        0.1
+        + pipeline(
+            (pixels + 1) / 2,
+            num_inference_steps=1,
+            processing_resolution=0,
+            latents=torch.zeros(1, 4, height // scale, width // scale),
+            output_type="pt",
+        ).prediction
+    )
+
+
+def lotus_forward(parts: Any, pixels: Tensor) -> Tensor:
+    """As the authors' pipelines do it, but for the mean of the picture's latent in place of a sample."""
+    latents = parts.vae.encode(pixels).latent_dist.mode() * parts.vae.config.scaling_factor
+    if parts.unet.config.in_channels == 8:
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        latents = torch.cat([latents, noise], dim=1)
+    task = torch.tensor([[1.0, 0.0]])
+    clean = parts.unet(
+        latents,
+        torch.tensor(999),
+        encoder_hidden_states=empty_prompt(parts, "max_length"),
+        class_labels=torch.cat([torch.sin(task), torch.cos(task)], dim=-1),
+    ).sample
+    picture = parts.vae.decode(clean / parts.vae.config.scaling_factor).sample
+    return (picture / 2 + 0.5).clamp(0, 1).mean(dim=1, keepdim=True)
 
 
 MOGE_CHANNELS = [16, 16, 8, 8, 8]
@@ -467,7 +579,53 @@ FAMILIES = {
     "moge-1": Family(
         "moge-1", partial(moge, 1), moge_depth, PLAIN, 56, (42, 56), {"longer_side": 56}, "depth"
     ),
+    "depth-anything-3-metric": Family(
+        "depth-anything-3-metric",
+        partial(da3, "da3metric-large"),
+        da3_forward,
+        IMAGENET,
+        56,
+        (42, 56),
+        {"longer_side": 56},
+        "depth",
+    ),
+    "depth-anything-3-any-view": Family(
+        "depth-anything-3-small",
+        partial(da3, "da3-small"),
+        da3_forward,
+        IMAGENET,
+        56,
+        (42, 56),
+        {"longer_side": 56},
+        "depth",
+    ),
 }
+ONE_STEP = {
+    "e2e-ft": Family(
+        "e2e-ft", partial(one_step, 8, False), e2e_forward, HALF, 64, (48, 64), {"longer_side": 64}, "depth"
+    ),
+    "lotus": Family(
+        "lotus",
+        partial(one_step, 8, True),
+        lotus_forward,
+        HALF,
+        64,
+        (48, 64),
+        {"longer_side": 64, "output": "disparity"},
+    ),
+    "lotus-d": Family(
+        "lotus-d",
+        partial(one_step, 4, True),
+        lotus_forward,
+        HALF,
+        64,
+        (48, 64),
+        {"longer_side": 64, "output": "disparity"},
+    ),
+}
+"""Those whose checkpoint is a folder of diffusers."""
+
+FAMILIES |= ONE_STEP
 
 
 def save(model: nn.Module, folder: Path) -> Path:
@@ -475,6 +633,9 @@ def save(model: nn.Module, folder: Path) -> Path:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, OneStepParts):
+        model.save(folder)
+        return folder
     if type(model).__module__.startswith("moge."):
         torch.save({"model_config": model.settings, "model": model.state_dict()}, folder / "model.pt")
         return folder
@@ -482,16 +643,27 @@ def save(model: nn.Module, folder: Path) -> Path:
         model.save_pretrained(folder)
         return folder
     save_file(
-        {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors"
+        {f"model.{k}": v.contiguous().clone() for k, v in model.state_dict().items()},
+        folder / "model.safetensors",
     )
-    graph = {"net": {"__object__": {}, **model.net()}, "head": {"__object__": {}, **model.dpt()}}
-    (folder / "config.json").write_text(json.dumps({"model_name": "da3mono-large", "config": graph}))
+    (folder / "config.json").write_text(json.dumps({"model_name": model.name, "config": model.graph()}))
     return folder
 
 
 def marigold(folder: Path) -> Path:
-    """Save a Marigold pipeline of a few channels, its text encoder and VAE those of the recorded tiny SD."""
-    from diffusers import AutoencoderKL, DDIMScheduler, MarigoldDepthPipeline, UNet2DConditionModel
+    """Save a Marigold pipeline for depth of a few channels."""
+    return _marigold("MarigoldDepthPipeline", folder, prediction_type="depth")
+
+
+def marigold_normals(folder: Path) -> Path:
+    """Save a Marigold pipeline for normals of a few channels, which face the viewer, as published ones do."""
+    return _marigold("MarigoldNormalsPipeline", folder, use_full_z_range=False)
+
+
+def _marigold(name: str, folder: Path, **options: Any) -> Path:
+    """Save a pipeline whose text encoder and VAE are those of the recorded tiny SD."""
+    import diffusers
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     source = GOLDEN / "tiny-random-sd"
@@ -500,15 +672,15 @@ def marigold(folder: Path) -> Path:
         torch.manual_seed(0)
         unet = UNet2DConditionModel.from_config(known | {"in_channels": 8})
     quick = {"low_cpu_mem_usage": False}
-    pipeline = MarigoldDepthPipeline(
+    pipeline = getattr(diffusers, name)(
         unet=unet,
         vae=AutoencoderKL.from_pretrained(source / "vae", **quick),
         scheduler=DDIMScheduler.from_pretrained(source / "scheduler"),
         text_encoder=CLIPTextModel.from_pretrained(source / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(source / "tokenizer"),
-        prediction_type="depth",
         default_denoising_steps=2,
         default_processing_resolution=64,
+        **options,
     )
     pipeline.save_pretrained(folder)
     return folder
@@ -516,7 +688,9 @@ def marigold(folder: Path) -> Path:
 
 def load(component: str, device: torch.device = CPU, **options: Any) -> Any:
     """Build a registered depth model as a preset would, and load it."""
-    small = {"depth-anything-3-mono": small_da3, "moge-1": small_moge, "moge-2": small_moge}
+    small = {"moge-1": small_moge, "moge-2": small_moge}
+    if component.startswith("depth-anything-3"):
+        small[component] = small_da3
     with small.get(component, nullcontext)():
         return REGISTRY.build(component, options).load(device)
 

@@ -48,6 +48,11 @@ REGISTRY.add(
     "redepth.data.datasets.middlebury:Middlebury2014",
     "Middlebury stereo 2014, 23 scenes with calibrated disparity",
 )
+REGISTRY.add(
+    "middlebury-2021",
+    "redepth.data.datasets.middlebury:Middlebury2021",
+    "Middlebury stereo 2021, 24 scenes of a phone's camera with calibrated disparity",
+)
 REGISTRY.add("sintel", "redepth.data.datasets.sintel:Sintel", "MPI Sintel, 1064 training frames")
 REGISTRY.add("co3d", "redepth.data.datasets.co3d:Co3d", "Common Objects in 3D, version 2")
 

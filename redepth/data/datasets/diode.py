@@ -14,11 +14,15 @@ from redepth.data.datasets.base import (
     same_size,
     split_name,
 )
+from redepth.ops.camera import Camera
 
 SOURCE = "DIODE depth, val.tar.gz: https://diode-dataset.org"
 EXAMPLE = "indoors/scene_00019/scan_00183/00019_00183_indoors_000_010"
 IMAGES = {"indoors": 325, "outdoor": 446}
 """Number of validation images of each kind, 771 in all."""
+
+CAMERA = Camera.from_pixels(886.81, 927.06, 512, 384, 768, 1024)
+"""The camera of all photos (intrinsics.txt of its development kit)."""
 
 
 class Diode:
@@ -62,7 +66,7 @@ class Diode:
         photo = require_file(base.with_name(f"{base.name}.png"), SOURCE)
         truth = io.load_depth_map(require_file(base.with_name(f"{base.name}_depth.npy"), SOURCE))
         mask = io.load_mask(require_file(base.with_name(f"{base.name}_depth_mask.npy"), SOURCE))
-        return same_size(Sample(name, photo, truth, mask=mask), io.image_size(photo))
+        return same_size(Sample(name, photo, truth, mask=mask, camera=CAMERA), io.image_size(photo))
 
     def _kinds(self) -> list[str]:
         return [kind for kind in IMAGES if self.scenes in ("all", kind)]

@@ -19,6 +19,8 @@ from redepth.data.datasets.base import (
     same_size,
     split_name,
 )
+from redepth.errors import InputError
+from redepth.ops.camera import Camera
 
 RAW = "KITTI raw data, synced and rectified: https://www.cvlibs.net/datasets/kitti/raw_data.php"
 DEPTH = (
@@ -39,7 +41,8 @@ class Kitti:
         ROOT/{train,val}/2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png
 
     Photos may also be ``.jpg``. ``train`` and ``val`` may also be in ``ROOT/data_depth_annotated``. The first
-    and last 5 frames of a drive have no depth map. 0 is unknown.
+    and last 5 frames of a drive have no depth map. 0 is unknown. The camera is known where the day's
+    calibration is there, ``ROOT/2011_09_26/calib_cam_to_cam.txt``.
 
     Args:
         root: the folder above.
@@ -81,7 +84,15 @@ class Kitti:
         candidates = [folder / f"{frame}.png" for folder in self._folders(drive)]
         path = next((path for path in candidates if path.is_file()), candidates[0])
         truth = read_grey16(path, DEPTH).astype(np.float32) / np.float32(256)
-        return same_size(Sample(name, photo, truth), io.image_size(photo))
+        size = io.image_size(photo)
+        return same_size(Sample(name, photo, truth, camera=self._camera(drive, *size)), size)
+
+    def _camera(self, drive: str, height: int, width: int) -> Camera | None:
+        path = self.photos / drive[:10] / "calib_cam_to_cam.txt"
+        if not path.is_file():
+            return None
+        fx, fy, cx, cy = read_projection(path, self.camera)
+        return Camera.from_pixels(fx, fy, cx, cy, height, width, centres="integer")
 
     def _photo(self, drive: str, frame: str) -> Path:
         """Return the frame's photo: the first that there is, or the one of the official download."""
@@ -102,3 +113,20 @@ class Kitti:
                     folder = drive / "proj_depth" / "groundtruth" / self.camera
                     if folder.is_dir():
                         yield drive.name, folder
+
+
+def read_projection(path: Path, camera: str) -> tuple[float, float, float, float]:
+    """Return f_x, f_y, c_x, c_y in pixels of a rectified camera, from ``calib_cam_to_cam.txt``.
+
+    Raises:
+        InputError: the file has no projection matrix of the camera.
+    """
+    key = f"P_rect_{camera[-2:]}:"
+    line = next((line for line in io.read_text(path).splitlines() if line.startswith(key)), "")
+    try:
+        values = [float(word) for word in line.removeprefix(key).split()]
+    except ValueError:
+        values = []
+    if len(values) != 12 or not np.isfinite(values).all() or min(values[0], values[5]) <= 0:
+        raise InputError(f"{path}: no '{key}' with the 12 numbers of a projection; {RAW}")
+    return values[0], values[5], values[2], values[6]

@@ -1,4 +1,4 @@
-"""Middlebury stereo 2014: disparity with its calibration, and scikit-image's small copy of one scene."""
+"""Middlebury stereo 2014 and 2021: disparity with its calibration; scikit-image's small copy of one scene."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ SCENES = (
 )
 # fmt: on
 """The 23 scenes of 2014 whose ground truth is public."""
+
+SOURCE_2021 = "all.zip of the 2021 mobile datasets: https://vision.middlebury.edu/stereo/data/scenes2021/"
+# fmt: off
+SCENES_2021 = (
+    "artroom1", "artroom2", "bandsaw1", "bandsaw2", "chess1", "chess2", "chess3", "curule1", "curule2",
+    "curule3", "ladder1", "ladder2", "octogons1", "octogons2", "pendulum1", "pendulum2", "podium1", "skates1",
+    "skates2", "skiboots1", "skiboots2", "skiboots3", "traproom1", "traproom2",
+)
+# fmt: on
+"""The 24 scenes of 2021."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,50 @@ class Calibration:
         return Camera.from_pixels(self.focal, self.focal, *self.center, height, width, centres="integer")
 
 
-class Middlebury2014:
+class _Scenes:
+    """Scenes with a photo, its disparity and its calibration in a folder of their own."""
+
+    def __init__(self, root: Path, scenes: tuple[str, ...]) -> None:
+        self.root = root
+        self._scenes = scenes
+
+    def check(self) -> list[Missing]:
+        """Return the missing files of each scene."""
+        return [
+            Missing(f"{self._folder(scene)}: no {', '.join(missing)}", self._source(scene))
+            for scene in self._scenes
+            if (missing := self._missing_files(scene))
+        ]
+
+    def names(self) -> list[str]:
+        """Return the scenes that are complete."""
+        return require_some([s for s in self._scenes if not self._missing_files(s)], self, self.root)
+
+    def load(self, name: str) -> Sample:
+        """Read one scene; depth in metres."""
+        if name not in self._scenes:
+            raise unknown_name(name, self._scenes)
+        folder, source = self._folder(name), self._source(name)
+        photo = require_file(folder / "im0.png", source)
+        disparity = io.load_depth_map(require_file(folder / "disp0.pfm", source))
+        calibration = read_calibration(require_file(folder / "calib.txt", source))
+        camera = calibration.camera(*disparity.shape)
+        return same_size(
+            Sample(name, photo, calibration.depth(disparity), camera=camera), io.image_size(photo)
+        )
+
+    def _folder(self, scene: str) -> Path:
+        raise NotImplementedError
+
+    def _source(self, scene: str) -> str:
+        raise NotImplementedError
+
+    def _missing_files(self, scene: str) -> list[str]:
+        files = ("im0.png", "disp0.pfm", "calib.txt")
+        return [name for name in files if not (self._folder(scene) / name).is_file()]
+
+
+class Middlebury2014(_Scenes):
     """Middlebury 2014: 23 indoor scenes of about 6 megapixels, structured-light depth (metres).
 
     ::
@@ -88,43 +141,42 @@ class Middlebury2014:
     """
 
     def __init__(self, root: Path, variant: Literal["perfect", "imperfect"] = "perfect") -> None:
-        self.root = root
+        super().__init__(root, SCENES)
         self.variant = variant
-
-    def check(self) -> list[Missing]:
-        """Return the missing files of each scene."""
-        return [
-            Missing(f"{self._folder(scene)}: no {', '.join(missing)}", self._source(scene))
-            for scene in SCENES
-            if (missing := self._missing_files(scene))
-        ]
-
-    def names(self) -> list[str]:
-        """Return the scenes that are complete."""
-        return require_some([s for s in SCENES if not self._missing_files(s)], self, self.root)
-
-    def load(self, name: str) -> Sample:
-        """Read one scene; depth in metres."""
-        if name not in SCENES:
-            raise unknown_name(name, SCENES)
-        folder, source = self._folder(name), self._source(name)
-        photo = require_file(folder / "im0.png", source)
-        disparity = io.load_depth_map(require_file(folder / "disp0.pfm", source))
-        calibration = read_calibration(require_file(folder / "calib.txt", source))
-        camera = calibration.camera(*disparity.shape)
-        return same_size(
-            Sample(name, photo, calibration.depth(disparity), camera=camera), io.image_size(photo)
-        )
 
     def _folder(self, scene: str) -> Path:
         return self.root / f"{scene}-{self.variant}"
 
-    def _missing_files(self, scene: str) -> list[str]:
-        files = ("im0.png", "disp0.pfm", "calib.txt")
-        return [name for name in files if not (self._folder(scene) / name).is_file()]
-
     def _source(self, scene: str) -> str:
         return SOURCE.replace("SCENE", scene).replace("VARIANT", self.variant)
+
+
+class Middlebury2021(_Scenes):
+    """Middlebury 2021, "mobile": 24 indoor scenes of 1920 x 1080, structured-light depth (metres).
+
+    ::
+
+        ROOT/data/artroom1/im0.png
+        ROOT/data/artroom1/disp0.pfm
+        ROOT/data/artroom1/calib.txt
+
+    The photos are of a phone's camera. The root may also be the folder of the scenes. Disparity is infinite
+    where it is unknown, and becomes depth as in `Middlebury2014`.
+
+    Args:
+        root: the folder above.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, SCENES_2021)
+
+    def _folder(self, scene: str) -> Path:
+        inside = self.root / "data" / scene
+        beside = self.root / scene
+        return beside if beside.is_dir() and not inside.is_dir() else inside
+
+    def _source(self, scene: str) -> str:
+        return SOURCE_2021
 
 
 class Motorcycle:

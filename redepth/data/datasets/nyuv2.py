@@ -21,17 +21,25 @@ from redepth.data.datasets.base import (
     unknown_name,
 )
 from redepth.errors import InputError
+from redepth.ops.camera import Camera
 from redepth.registry import require
 
 MAT = "nyu_depth_v2_labeled.mat"
 SOURCE = f"the labelled dataset, {MAT}: https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html"
 
-# Two exports are common. The one with 4 digits counts from 1, as the .mat does in MATLAB, the one with 5
-# digits from 0.
+# Three exports are common. The one with 4 digits counts from 1, as the .mat does in MATLAB, those with 5
+# digits from 0. The last is the test part of the copy on Kaggle, which is that of DenseDepth.
+_KAGGLE = "{}_depth.png"
 _EXPORTS = (
     (re.compile(r"rgb_(\d{4})\.(?:png|jpg)"), 0, {"raw": "depth_{}.png", "filled": "filled_{}.png"}),
     (re.compile(r"rgb_(\d{5})\.(?:png|jpg)"), 1, {"raw": "sync_depth_{}.png"}),
+    (re.compile(r"(\d{5})_colors\.png"), 1, {"raw": _KAGGLE, "filled": _KAGGLE}),
 )
+_TEST_FOLDERS = ("nyu_data/data/nyu2_test", "data/nyu2_test", "nyu2_test", ".")
+"""Where the copy on Kaggle has its test images; those to train on, 8-bit and compressed, are not searched."""
+
+INTRINSICS = (518.85790117450188, 519.46961112127485, 325.58244941119034, 253.73616633400465)
+"""f_x, f_y, c_x, c_y of the photos in pixels, pixel centres at integers (camera_params.m of the toolbox)."""
 
 
 class Nyuv2:
@@ -39,8 +47,10 @@ class Nyuv2:
 
     ``ROOT/nyu_depth_v2_labeled.mat`` (read with h5py), or a PNG export of it in any subfolders, depth in
     millimetres: ``rgb_0001.png`` with ``depth_0001.png`` (and ``filled_0001.png``), counted from 1, or
-    ``rgb_00000.jpg`` with ``sync_depth_00000.png``, counted from 0. An image's name is its number in the
-    .mat, counted from 1: ``0001`` to ``1449``.
+    ``rgb_00000.jpg`` with ``sync_depth_00000.png``, counted from 0. Also the 654 test images of the copy on
+    Kaggle, ``ROOT/nyu_data/data/nyu2_test/00000_colors.png`` with ``00000_depth.png``, counted from 0: its
+    files do not say whether their depth is raw or filled, so each is checked for holes. An image's name is
+    its number in the .mat, counted from 1: ``0001`` to ``1449``.
 
     Args:
         root: the folder above.
@@ -73,8 +83,23 @@ class Nyuv2:
         if name not in exported:
             raise unknown_name(name, require_some(exported, self, self.root))
         photo, path = exported[name]
-        truth = read_grey16(path, SOURCE).astype(np.float32) / np.float32(1000)
-        return same_size(Sample(name, photo, truth), io.image_size(photo))
+        stored = read_grey16(path, SOURCE)
+        if path.name == _KAGGLE.format(path.name[:5]):
+            self._check_holes(path, holes=bool((stored == 0).any()))
+        truth = stored.astype(np.float32) / np.float32(1000)
+        return same_size(Sample(name, photo, truth, camera=_camera(*truth.shape)), io.image_size(photo))
+
+    def _check_holes(self, path: Path, *, holes: bool) -> None:
+        """Raise InputError unless depth of an unknown kind can be of the kind that is asked for."""
+        if holes and self.depth == "filled":
+            raise InputError(
+                f"{path}: has pixels without depth, so it is raw: take depth=raw, and its protocol"
+            )
+        if not holes and self.depth == "raw":
+            raise InputError(
+                f"{path}: has depth at every pixel, so it is filled, not raw: take depth=filled, such as the "
+                "protocol nyuv2-filled does; its numbers are others than those of raw depth"
+            )
 
     def _from_mat(self, name: str) -> Sample:
         with self._open() as file:
@@ -86,7 +111,8 @@ class Nyuv2:
             photo = np.asarray(file["images"][index]).transpose(2, 1, 0)
             truth = np.asarray(file["rawDepths" if self.depth == "raw" else "depths"][index]).T
         pixels = photo.astype(np.float32) / np.float32(255)
-        return same_size(Sample(name, pixels, truth.astype(np.float32)), pixels.shape[:2])
+        sample = Sample(name, pixels, truth.astype(np.float32), camera=_camera(*truth.shape))
+        return same_size(sample, pixels.shape[:2])
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -107,7 +133,8 @@ class Nyuv2:
     def _exported(self) -> dict[str, tuple[Path, Path]]:
         """Return the photo and the depth file of each image of a PNG export."""
         pairs = {}
-        for photo in sorted(self.root.rglob("rgb_*")):
+        tests = [photo for folder in _TEST_FOLDERS for photo in (self.root / folder).glob("*_colors.png")]
+        for photo in sorted([*self.root.rglob("rgb_*"), *tests]):
             for pattern, first, depths in _EXPORTS:
                 match = pattern.fullmatch(photo.name)
                 if match is None or self.depth not in depths:
@@ -116,6 +143,13 @@ class Nyuv2:
                 if path.is_file():
                     pairs[f"{int(match[1]) + first:04}"] = (photo, path)
         return pairs
+
+
+def _camera(height: int, width: int) -> Camera:
+    """Return the camera of the photos, for a picture of this size."""
+    fx, fy, cx, cy = INTRINSICS
+    whole = Camera.from_pixels(fx, fy, cx, cy, 480, 640, centres="integer")
+    return whole.of_picture(height, width)
 
 
 def _check_arrays(path: Path, file: Any) -> None:

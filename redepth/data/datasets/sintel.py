@@ -17,6 +17,7 @@ from redepth.data.datasets.base import (
     split_name,
 )
 from redepth.errors import InputError
+from redepth.ops.camera import Camera
 
 IMAGES = "MPI-Sintel-training_images.zip or MPI-Sintel-complete.zip: http://sintel.is.tue.mpg.de/downloads"
 DEPTH = "MPI-Sintel-depth-training-20150305.zip: http://sintel.is.tue.mpg.de/depth"
@@ -57,6 +58,7 @@ class Sintel:
 
         ROOT/training/final/alley_1/frame_0001.png
         ROOT/training/depth/alley_1/frame_0001.dpt
+        ROOT/training/camdata_left/alley_1/frame_0001.cam   the camera, if it is there
 
     Args:
         root: the folder above.
@@ -93,7 +95,10 @@ class Sintel:
         scene, frame = split_name(name, 2, EXAMPLE)
         photo = require_file(self._photo(scene, frame), IMAGES)
         path = require_file(self.root / "training" / "depth" / scene / f"{frame}.dpt", DEPTH)
-        return same_size(Sample(name, photo, read_dpt(path)), io.image_size(photo))
+        size = io.image_size(photo)
+        cam = self.root / "training" / "camdata_left" / scene / f"{frame}.cam"
+        camera = read_cam(cam, *size) if cam.is_file() else None
+        return same_size(Sample(name, photo, read_dpt(path), camera=camera), size)
 
     def _photo(self, scene: str, frame: str) -> Path:
         return self.root / "training" / self.render / scene / f"{frame}.png"
@@ -113,3 +118,27 @@ def read_dpt(path: Path) -> Array:
     if width <= 0 or height <= 0:
         raise InputError(f"{path}: declares {width} x {height} pixels; copy it again")
     return io.read_floats(path, height, width, start=12)
+
+
+def read_cam(path: Path, height: int, width: int) -> Camera:
+    """Read the intrinsics of a ``.cam``: float32 202021.25, 3 x 3 float64, 3 x 4 float64, little-endian.
+
+    Args:
+        path: the file.
+        height: of the picture that it belongs to.
+        width: of that picture.
+
+    Raises:
+        InputError: for another magic number or length, or intrinsics that are none.
+    """
+    form = "<f9d12d"
+    with io.open_regular(path) as file:
+        content = file.read(struct.calcsize(form) + 1)
+    magic, *values = struct.unpack(form, content) if len(content) == struct.calcsize(form) else (0.0,)
+    if magic != MAGIC:
+        raise InputError(f"{path}: is no .cam file: {MAGIC} and 21 numbers; copy it again")
+    fx, _, cx, _, fy, cy = values[:6]
+    try:
+        return Camera.from_pixels(fx, fy, cx, cy, height, width, centres="integer")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
