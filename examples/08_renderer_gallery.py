@@ -41,7 +41,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "camera=pinhole": {"camera": "pinhole", "field_of_view": 60.0},
     "ambient=0.3": {"ambient": 0.3},
     "light_saturation=0.8": {"light_saturation": 0.8},
-    "relight=shading-only": {"relight": "shading-only"},
+    "albedo=grey": {"albedo": "grey"},
 }
 
 

@@ -129,7 +129,7 @@ def normals() -> Any:
 def light() -> Any:
     """Draw a ball under lights from four directions."""
     depth = ball(120)
-    renderer = Lambert(relight="shading-only")
+    renderer = Lambert(albedo="grey")
     figure, panels = plt.subplots(1, 4, figsize=(6.4, 1.9))
     for axes, direction in zip(panels, ((-1, 0, 1), (1, 0, 1), (0, 1, 1), (0, 0, 1)), strict=True):
         unit = torch.tensor(direction, dtype=torch.float64)

@@ -20,7 +20,16 @@ from pydantic import AfterValidator
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
 from redepth.config.calibration import same_runs
-from redepth.contracts import DepthModel, HasNeeds, NeedsDevice, Objective, Prior, Renderer, UsesCamera
+from redepth.contracts import (
+    DepthModel,
+    HasNeeds,
+    LightsAlbedo,
+    NeedsDevice,
+    Objective,
+    Prior,
+    Renderer,
+    UsesCamera,
+)
 from redepth.data import datasets
 from redepth.depth_models.marigold_normals import MarigoldNormals
 from redepth.errors import ConfigError, RedepthError, brief, nearest
@@ -173,6 +182,30 @@ def _models_with_camera() -> str:
     return ", ".join(name for name in names if hasattr(registry.get(name), "predicted_camera"))
 
 
+def check_albedo(preset: Preset, source: Path | None, height: int, width: int, photos: int = 1) -> None:
+    """Read the file of the albedo that a preset's renderer lights of a photo, if there is one, and check it.
+
+    Args:
+        preset: resolved.
+        source: the photo's file; None if it has none.
+        height: of the photo.
+        width: of the photo.
+        photos: how many photos are refined.
+
+    Raises:
+        InputError: there is none of this photo, it cannot be read, or it does not fit the photo.
+    """
+    renderer = _built(renderers.REGISTRY, preset.renderer)
+    if isinstance(renderer, LightsAlbedo):
+        renderer.check_albedo(source, height, width, photos)
+
+
+def lit_albedo(preset: Preset) -> str:
+    """Return what a preset's renderer lights: an `AlbedoName`, or where files of albedos are."""
+    renderer = _built(renderers.REGISTRY, preset.renderer)
+    return renderer.albedo if isinstance(renderer, LightsAlbedo) else "photo"
+
+
 def with_current_names(preset: Preset) -> Preset:
     """Return the preset of a stored record with its components' options under their current names."""
     sections = {
@@ -221,7 +254,7 @@ class Components:
     Attributes:
         preset: resolved.
         depth_model: on the device once it is loaded.
-        renderer: needs no weights.
+        renderer: on the CPU; most need no weights.
         prior: on the device once it is loaded.
         objectives: name -> (weight, objective).
         captioner: writes prompts, loads itself when needed; None if the preset has none.
@@ -237,11 +270,13 @@ class Components:
     normals: MarigoldNormals | None = None
 
     def load(self, device: torch.device) -> Components:
-        """Load the weights of the depth model and of the prior, in place: one record serves one device.
+        """Load the weights of the components, in place: one record serves one device.
 
         Raises:
             WeightsError: if they are corrupted or of another class.
         """
+        if isinstance(self.renderer, LightsAlbedo):
+            self.renderer.load(device)
         if self.normals is not None:
             self.normals.load()
         return replace(self, depth_model=self.depth_model.load(device), prior=self.prior.load(device))
@@ -326,7 +361,8 @@ def named_files(preset: Preset, source: Path | None = None) -> dict[str, list[Pa
 
     An option counts if it is text or a path and something exists under its value: a file; a folder with files
     of the photo's stem, which are taken; or a checkpoint's folder, of which all files are taken. An option of
-    the type `Path` may also name any other folder, of which all files are taken.
+    the type `Path` may also name any other folder, of which all files are taken. A value that the type lists,
+    such as ``grey`` of ``Literal["grey"] | str``, names no file.
 
     Args:
         preset: resolved.
@@ -338,8 +374,9 @@ def named_files(preset: Preset, source: Path | None = None) -> dict[str, list[Pa
     found = {}
     for section, registry, component_name, options in _chosen(preset):
         component = registry.get(component_name)
-        for name, is_path in _text_options(component).items():
-            found[f"{section}.{name}"] = _files_under(options.get(name), source, whole=is_path)
+        for name, option in _text_options(component).items():
+            if (value := options.get(name)) not in option.names:
+                found[f"{section}.{name}"] = _files_under(value, source, whole=option.is_path)
         found |= _source_files(component)
     found["prompt.checkpoint"] = _files_under(preset.prompt.checkpoint, None, whole=False)
     return {name: files for name, files in found.items() if files}
@@ -373,28 +410,41 @@ def _chosen(preset: Preset) -> Iterator[tuple[str, Registry, str, dict[str, Any]
         yield f"optim.objectives.{name}", objectives.REGISTRY, name, term.options
 
 
+@dataclass(frozen=True)
+class _TextOption:
+    """An option that may be text or a path.
+
+    Attributes:
+        is_path: whether it may be a path.
+        names: the values that its type lists.
+    """
+
+    is_path: bool
+    names: tuple[str, ...]
+
+
 @cache
-def _text_options(component: type) -> dict[str, bool]:
-    """Return the options of a component that may be text or a path -> whether one may be a path."""
-    schema = options_schema(component).model_fields
-    kinds = {name: _option_types(field.annotation) for name, field in schema.items()}
-    return {
-        name: any(issubclass(kind, PurePath) for kind in types)
-        for name, types in kinds.items()
-        if any(issubclass(kind, str | PurePath) for kind in types)
-    }
+def _text_options(component: type) -> dict[str, _TextOption]:
+    """Return the options of a component that may be text or a path."""
+    found = {}
+    for name, field in options_schema(component).model_fields.items():
+        kinds, names = _option_types(field.annotation)
+        if any(issubclass(kind, str | PurePath) for kind in kinds):
+            found[name] = _TextOption(any(issubclass(kind, PurePath) for kind in kinds), names)
+    return found
 
 
-def _option_types(annotation: Any) -> tuple[type, ...]:
-    """Return the classes that an annotation allows: the members of a union, without literals."""
+def _option_types(annotation: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
+    """Return the classes that an annotation allows, the members of a union; and the literals."""
     if annotation is Any:
-        return (str,)
+        return (str,), ()
     if isinstance(annotation, type):
-        return (annotation,)
-    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+        return (annotation,), ()
     if get_origin(annotation) is Literal:
-        return ()
-    return tuple(kind for part in inner for kind in _option_types(part))
+        return (), get_args(annotation)
+    inner = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    parts = [_option_types(part) for part in inner]
+    return tuple(k for kinds, _ in parts for k in kinds), tuple(n for _, names in parts for n in names)
 
 
 def _files_under(value: Any, source: Path | None, whole: bool) -> list[Path]:

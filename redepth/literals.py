@@ -34,6 +34,9 @@ FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectiv
 NormalsFrame = Literal["redepth", "opencv", "opengl"]
 """The frames that a map of normals may be in."""
 
+AlbedoName = Literal["photo", "grey", "marigold-intrinsics"]
+"""What a renderer may light that is in no file: the photo itself, a grey, or an estimate of the albedo."""
+
 MAX_SEED = 2**63 - 1
 """The largest seed; torch takes no larger one."""
 
@@ -51,6 +54,7 @@ Export = Literal[
     "points",
     "mesh",
     "intrinsics",
+    "albedo",
 ]
 """What can be written of a result; docs/results_folder.md says what each file holds."""
 

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from redepth import components, io
+from redepth.captions import write_captions
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Overrides, Preset, load_preset, merged_overrides
-from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, TakesMap
+from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, LightsAlbedo, TakesMap
 from redepth.depth_models.marigold_normals import MARIGOLD, check_frame
 from redepth.depth_models.precomputed import GIVEN_ARRAY
-from redepth.errors import ConfigError, InputError, MissingDependencyError, WeightsError, cut, one_line
+from redepth.errors import ConfigError, InputError, cut
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
 from redepth.literals import CameraName, MapKind, NormalsFrame
@@ -44,8 +45,9 @@ from redepth.photo_inputs import (
     plane_data,
     sky_data,
 )
-from redepth.priors.prompts import Captioner, Prompt
+from redepth.priors.prompts import Prompt
 from redepth.refinement import Refinement
+from redepth.renderers.albedo import GIVEN_ARRAY as GIVEN_ALBEDO
 from redepth.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,7 @@ class Pipeline:
         normals: NormalMap | str | Path | ArrayLike | None = None,
         normals_frame: NormalsFrame = "redepth",
         planes: Planes | str | Path | ArrayLike | None = None,
+        albedo: ArrayLike | None = None,
         start: WarmStart | None = None,
     ) -> Refinement:
         """Refine one photo; the arguments are those of the function `refine`.
@@ -124,11 +127,12 @@ class Pipeline:
         for several photos, write all captions first.
 
         ``depth`` is a map for a preset whose depth model takes one (``depth_model.name=precomputed``,
-        ``depth_model.path=<array>``). ``start`` is the warm start of a frame of a clip (`redepth.clips`).
+        ``depth_model.path=<array>``), and ``albedo`` the albedo for one with ``renderer.albedo=<array>``.
+        ``start`` is the warm start of a frame of a clip (`redepth.clips`).
 
         Raises:
             InputError: if the photo or what is given with it cannot be read or used.
-            ConfigError: for a map that the preset's depth model does not take, or a missing one.
+            ConfigError: for a map or an albedo that the preset's components do not take, or a missing one.
         """
         decoded = decode(photo, max_pixels)
         chosen = choose_camera(_with_panorama(camera, panorama), decoded)
@@ -146,6 +150,7 @@ class Pipeline:
         if wanted is not None:
             wanted.check_camera(chosen.camera)
         model = self._model_of(decoded, depth)
+        self._next_albedo(decoded, albedo)
         pixels = decoded.values
         began = datetime.now(timezone.utc).isoformat(timespec="seconds")
         if prompt is None:
@@ -154,7 +159,7 @@ class Pipeline:
             prompt = Prompt(prompt)
         if wanted is not None:
             data = [*data, wanted.estimate(_as_tensor(pixels), seed, self.device)]
-        # The depth model may read files of the photo, such as its map.
+        # Components may read files of the photo, such as its map.
         with io.pixel_limit(max_pixels):
             outcome = run_with_progress(
                 lambda each_step: run_within_limits(
@@ -186,6 +191,7 @@ class Pipeline:
                 **self.components,
                 "prior": self.refiner.prior.describe(),
                 "normals": None if wanted is None else wanted.describe(),
+                **self._renderer(),
             },
             timings={"began": began, "load_seconds": self.load_seconds},
             ground_truth=ground_truth,
@@ -207,6 +213,21 @@ class Pipeline:
                 "one with redepth.refine(depth=..., predicts=...)"
             )
         return model
+
+    def _next_albedo(self, photo: DecodedPhoto, albedo: ArrayLike | None) -> None:
+        """Tell the renderer which photo comes next, and its albedo."""
+        renderer = self.refiner.renderer
+        if isinstance(renderer, FollowsPhoto):
+            renderer.next_photo(photo.source)
+        if isinstance(renderer, LightsAlbedo):
+            renderer.take_albedo(None if albedo is None else np.asarray(albedo))
+        elif albedo is not None:
+            raise ConfigError(f"the renderer {self.preset.renderer.name} takes no albedo: leave out albedo=")
+
+    def _renderer(self) -> dict[str, Any]:
+        """Return the run record's entry about the renderer: where its albedo is from."""
+        renderer = self.refiner.renderer
+        return {"renderer": renderer.describe()} if isinstance(renderer, LightsAlbedo) else {}
 
     def captions(
         self, photos: Sequence[str | Path | ArrayLike | DecodedPhoto], *, max_pixels: int = io.MAX_PIXELS
@@ -257,6 +278,7 @@ def refine(
     normals: NormalMap | str | Path | ArrayLike | None = None,
     normals_frame: NormalsFrame = "redepth",
     planes: Planes | str | Path | ArrayLike | None = None,
+    albedo: str | Path | ArrayLike | None = None,
 ) -> Refinement:
     """Refine the depth of one photo; for several photos, make a `Pipeline` once.
 
@@ -289,6 +311,9 @@ def refine(
         normals_frame: their frame: ``redepth``, ``opencv`` or ``opengl``.
         planes: (H, W) integers or a file (`io.load_labels`), 0 for no plane, every other value one plane;
             adds the objective ``planes``.
+        albedo: what is re-lit in place of the photo: ``photo``, ``grey``, ``marigold-intrinsics``, a file, or
+            an array (h, w, 3) of the photo's aspect ratio, linear floats or sRGB uint8; without it the
+            preset's ``renderer.albedo``.
 
     Raises:
         RedepthError: ConfigError, InputError or WeightsError, each with what to do about it.
@@ -312,8 +337,12 @@ def refine(
         normals = normal_data(normals, decoded, normals_frame, max_pixels)
     if planes is not None:
         planes = plane_data(planes, decoded, max_pixels)
-    resolved = components.resolve(preset_with(preset, of_map, overrides, of_prompt))
+    named = isinstance(albedo, str | Path)
+    of_albedo = [] if albedo is None else albedo_overrides(str(albedo) if named else GIVEN_ALBEDO)
+    resolved = components.resolve(preset_with(preset, of_map, overrides, of_prompt, of_albedo))
     components.check_camera(resolved, chosen.camera)
+    with io.pixel_limit(max_pixels):
+        components.check_albedo(resolved, decoded.source, *decoded.size)
     resolved = guided(
         resolved,
         anchors=anchors is not None,
@@ -338,6 +367,7 @@ def refine(
         anchors=anchors,
         normals=normals,
         planes=planes,
+        albedo=None if albedo is None or named else np.asarray(albedo),
     )
 
 
@@ -414,41 +444,9 @@ def map_overrides(path: str, predicts: MapKind) -> list[str]:
     ]
 
 
-def write_captions(
-    captioner: Captioner | None,
-    photos: Sequence[str | Path | ArrayLike | DecodedPhoto],
-    max_pixels: int = io.MAX_PIXELS,
-) -> list[Prompt]:
-    """Return a caption of each photo, one decoded at a time; empty prompts without a captioner.
-
-    Raises:
-        InputError: if a photo cannot be read or used.
-        WeightsError: if the captioner's weights cannot be loaded.
-    """
-    if captioner is None:
-        return [Prompt("", {"from": "none"}) for _ in photos]
-    return captioner.captions(decode(photo, max_pixels).values for photo in photos)
-
-
-def captions_or_errors(
-    captioner: Captioner | None,
-    photos: Sequence[str | Path | DecodedPhoto],
-    max_pixels: int = io.MAX_PIXELS,
-) -> list[Prompt | str]:
-    """Return a caption of each photo, or why it has none; the arguments are those of `write_captions`.
-
-    Raises:
-        WeightsError: if the captioner's weights cannot be loaded.
-    """
-    try:
-        return [*write_captions(captioner, photos, max_pixels)]
-    except (WeightsError, MissingDependencyError):
-        raise
-    except Exception as error:  # of one photo
-        log.debug("captioning failed", exc_info=True)
-        if len(photos) == 1:
-            return [one_line(error)]
-    return [caption for photo in photos for caption in captions_or_errors(captioner, [photo], max_pixels)]
+def albedo_overrides(source: str) -> list[str]:
+    """Return the overrides that light another albedo: a name or path of ``renderer.albedo``."""
+    return [f"renderer.albedo={json.dumps(source)}"]
 
 
 def preset_with(preset: str | Path | Mapping[str, Any] | Preset, *overrides: Overrides) -> Preset:

@@ -26,7 +26,7 @@ from redepth.ground_truth import GroundTruth
 from redepth.metrics import Evaluation, clip_warnings
 from redepth.metrics.diagnostics import Signature, diagnose
 from redepth.metrics.metric_fit import MetricFit
-from redepth.ops import geometry
+from redepth.ops import color, geometry
 from redepth.ops.camera import Camera
 from redepth.optim.outcome import Outcome
 from redepth.runtime.allocator import paged_array
@@ -168,6 +168,14 @@ class Refinement:
     def unknown(self) -> NDArray[np.bool_] | None:
         """Where nothing is known because the depth model's map had a hole, (H, W); None: nowhere."""
         return self.unknown_at(*self.photo.shape[:2])
+
+    @property
+    def albedo(self) -> Array | None:
+        """What was re-lit in place of the photo, (h, w, 3) sRGB at network size; None: the photo was."""
+        if self.outcome.albedo is None:
+            return None
+        # Without a floor: black stays black.
+        return color.linear_to_srgb(self.outcome.albedo, 0.0)[0].permute(1, 2, 0).numpy()
 
     @cached_property
     def normals_before(self) -> Array:

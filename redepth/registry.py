@@ -4,7 +4,8 @@ A component's options are the typed keyword arguments of its constructor. A pyda
 signature checks them (names, types, ranges) before any weights are loaded.
 
 A class declares renamed options in ``renamed_options: ClassVar[dict[str, str]]``, former name -> current one.
-The registry accepts the former names, with a `RenamedOptionWarning`, for one release.
+The registry accepts the former names, with a `RenamedOptionWarning`, for one release. Where the values got
+other names, too, ``renamed_values: ClassVar[dict[str, dict[str, str]]]`` has those of each former option.
 """
 
 from __future__ import annotations
@@ -251,7 +252,9 @@ class Registry:
         Raises:
             ConfigError: if an option is set by both of its names.
         """
-        current_names: Mapping[str, str] = getattr(self.get(name), "renamed_options", {})
+        component = self.get(name)
+        current_names: Mapping[str, str] = getattr(component, "renamed_options", {})
+        current_values: Mapping[str, Mapping[str, str]] = getattr(component, "renamed_values", {})
         section = where or self.family
         for former, current in current_names.items():
             if former not in options:
@@ -262,9 +265,14 @@ class Registry:
                     f"remove {section}.{former}"
                 )
             if warn:
-                message = f"{section}.{former} is deprecated, use its new name {section}.{current}"
+                renamed = current_values.get(former, {}).get(str(options[former]))
+                other = "" if renamed is None else f"={renamed}"
+                message = f"{section}.{former} is deprecated, use its new name {section}.{current}{other}"
                 warnings.warn(message, RenamedOptionWarning, stacklevel=_level_of_caller())
-        return {current_names.get(option, option): value for option, value in options.items()}
+        return {
+            current_names.get(option, option): current_values.get(option, {}).get(str(value), value)
+            for option, value in options.items()
+        }
 
     def build(self, name: str, options: Mapping[str, Any]) -> Any:
         """Check the options and construct the component."""

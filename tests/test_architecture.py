@@ -45,7 +45,7 @@ RANKS = (
     {*FAMILIES, "redepth.optim", "redepth.protocols"},
     {"redepth.ground_truth"},
     {"redepth.exports"},
-    {"redepth.refinement", "redepth.components"},
+    {"redepth.refinement", "redepth.components", "redepth.captions"},
     {"redepth.pipeline"},
     {"redepth.adaptation", "redepth.batch", "redepth.bench", "redepth.clips"},
     {"redepth.experiments", "redepth.ablations", "redepth.app"},

@@ -17,12 +17,12 @@ from PIL import Image
 
 from redepth import __version__, batch, components, io
 from redepth.batch import Photo, checking
+from redepth.captions import captions_or_errors
 from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.errors import one_line
 from redepth.ground_truth import GroundTruth
 from redepth.photo_inputs import PhotoInputs
-from redepth.pipeline import captions_or_errors
 from redepth.priors.prompts import Prompt
 from redepth.registry import Entry
 from redepth.renderers import REGISTRY as RENDERERS

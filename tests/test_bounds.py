@@ -127,7 +127,7 @@ def test_renderers_at_their_bounds(name: str, option: str, value: float) -> None
     if option.startswith("shadow"):
         options["shadows"] = "soft"
     if option == "grey":
-        options["relight"] = "shading-only"
+        options["albedo"] = "grey"
     try:
         renderer = RENDERERS.build(name, options)
     except RedepthError:  # a least value above its largest one

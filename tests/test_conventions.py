@@ -141,7 +141,7 @@ def test_lights_are_where_their_directions_point(direction: tuple[int, ...], bri
     """A ball under a light at the left, or above, is brighter there."""
     u, v = ORTHOGRAPHIC.axes(20, 20)
     depth = (3 - (2.2 - u[None] ** 2 - v[:, None] ** 2).sqrt())[None, None]
-    renderer = Lambert(relight="shading-only")
+    renderer = Lambert(albedo="grey")
     light = renderer.draw(1, torch.Generator().manual_seed(0))
     unit = torch.tensor(direction).float()
     light = Illumination({**light.tensors, "direction": (unit / unit.norm())[None, None]})

@@ -59,6 +59,26 @@ def test_the_former_name_of_an_option_works_with_a_warning() -> None:
     assert lamps().check("lamp", {"power": 3}) == {"power": 3.0}
 
 
+class Dimmer:
+    """A component with a renamed option whose values were renamed, too."""
+
+    renamed_options: ClassVar[dict[str, str]] = {"glow": "light"}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"glow": {"strong": "bright"}}
+
+    def __init__(self, *, light: str = "dark") -> None:
+        self.light = light
+
+
+def test_the_values_of_a_former_option_get_their_new_names() -> None:
+    registry = Registry("lamp", "redepth.lamps", Anything)
+    registry.register("dimmer")(Dimmer)
+    with pytest.warns(RenamedOptionWarning, match=r"use its new name lamp\.light=bright$"):
+        assert registry.check("dimmer", {"glow": "strong"}) == {"light": "bright"}
+    with pytest.warns(RenamedOptionWarning, match=r"use its new name lamp\.light$"):
+        assert registry.check("dimmer", {"glow": "other"}) == {"light": "other"}
+    assert registry.check("dimmer", {"light": "strong"}) == {"light": "strong"}
+
+
 def test_both_names_of_an_option_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"lamp\.watts is the former name of lamp\.power, and both are set"):
         lamps().check("lamp", {"watts": 3, "power": 3})

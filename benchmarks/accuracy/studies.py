@@ -35,6 +35,7 @@ STUDIES: dict[str, str] = {
     "targets": "targets --images 12",
     "ensemble": "ensemble --images 12",
     "renderer": "renderer --images 6",
+    "albedo": "albedo --images 16",
     "cost": "cost --images 4",
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",

@@ -181,7 +181,8 @@ def _prepared(
     """Decode and check each photo once, and write its prompt once for all variants of one captioner."""
     failures: dict[Task, str] = {}
     by_path = {photo.path: photo for photo in tasks.values()}
-    checked = {done.item.path: done for done in check_photos(by_path.values(), max_pixels)}
+    presets = [settings[variant].preset for variant in dict.fromkeys(variant for variant, _ in tasks)]
+    checked = {d.item.path: d for d in check_photos(list(by_path.values()), max_pixels, presets)}
     ready = {}
     for task, photo in tasks.items():
         done = checked[photo.path]

@@ -19,8 +19,10 @@ from redepth.adaptation.prompts import prompts_of
 from redepth.adaptation.scoring import Score, check_prior
 from redepth.adaptation.targets import Target, TargetRow, load_target
 from redepth.adaptation.validation import distance
+from redepth.components import lit_albedo
 from redepth.config import Preset
 from redepth.contracts import DepthModel
+from redepth.errors import ConfigError
 from redepth.pipeline import Pipeline
 
 LEARN, KEEP = "learn", "keep"
@@ -83,9 +85,15 @@ def validation_of(material: Material, model: DepthModel) -> Validation | None:
 
 
 def check_method(preset: Preset) -> None:
-    """Raise ConfigError if the method cannot use the preset's prior; no weights are read."""
-    if preset.adapt.method == "score":
-        check_prior(priors.REGISTRY.build(preset.prior.name, preset.prior.options))
+    """Raise ConfigError if the method cannot use the preset's prior or albedo; no weights are read."""
+    if preset.adapt.method != "score":
+        return
+    check_prior(priors.REGISTRY.build(preset.prior.name, preset.prior.options))
+    if (albedo := lit_albedo(preset)) not in ("photo", "grey"):
+        raise ConfigError(
+            f"adapt.method=score prepares a photo anew at each step, too often for renderer.albedo={albedo}: "
+            "set renderer.albedo=photo or grey, or adapt.method=distil"
+        )
 
 
 def captioned(material: Material, processes: Processes) -> tuple[Material, dict[str, str]]:

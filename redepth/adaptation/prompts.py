@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from redepth import components, io
 from redepth.adaptation.photos import PhotoFile
+from redepth.captions import captions_or_errors
 from redepth.config import Preset
-from redepth.pipeline import captions_or_errors
 from redepth.priors.prompts import Prompt
 from redepth.runtime.device import choose_device
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from redepth import io
 from redepth.batch.records import Decoded, Photo
+from redepth.components import check_albedo
+from redepth.config import Preset
 from redepth.errors import InputError, one_line
 from redepth.exports import RESULT_FILES
 from redepth.photo_inputs import DecodedPhoto, decode
@@ -24,10 +26,17 @@ KEPT_BYTES = 256 * 2**20
 any size."""
 
 
-def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Photo, Photo]]:
+def check_photos(
+    photos: Sequence[Photo], max_pixels: int, presets: Sequence[Preset] = ()
+) -> Iterator[Done[Photo, Photo]]:
     """Decode each photo in full, read what is given with it, and check that all fits, before any work.
 
     Whatever is wrong with a photo, the next one is checked.
+
+    Args:
+        photos: to refine.
+        max_pixels: refuse photos, and files that are given with them, with more pixels than this.
+        presets: that refine them, resolved; the files of their albedos are read, too.
 
     Yields:
         The outcome of each check. The result is the photo, with its arrays as far as `KEPT_BYTES` allows.
@@ -40,6 +49,9 @@ def check_photos(photos: Iterable[Photo], max_pixels: int) -> Iterator[Done[Phot
             check_folder(photo.folder)
             check_kept(photo.folder, [photo.path, *photo.inputs.files.values()])
             decoded = decode_inputs(photo, max_pixels)
+            with io.pixel_limit(max_pixels):
+                for preset in presets:
+                    check_albedo(preset, photo.path, *decoded.photo.size, len(photos))
             decoded = replace(decoded, photo=_as_uint8(decoded.photo))
         except Exception as error:  # such as MemoryError
             log.debug("%s failed", photo.path, exc_info=True)

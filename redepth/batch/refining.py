@@ -10,10 +10,11 @@ from redepth import components, exports, io
 from redepth.batch.checking import check_kept, decode_inputs
 from redepth.batch.identity import identity_of
 from redepth.batch.records import SILENT, Display, Photo, Refined, Settings
+from redepth.captions import captions_or_errors
 from redepth.components import Components
 from redepth.config import Preset
 from redepth.errors import PartlyWrittenError
-from redepth.pipeline import Pipeline, captions_or_errors
+from redepth.pipeline import Pipeline
 from redepth.priors.prompts import Captioner, Prompt
 from redepth.runtime.allocator import keep_freed_memory
 from redepth.runtime.device import choose_device

@@ -59,6 +59,7 @@ def _inputs(sample: Sample) -> dict[str, str]:
         "the mask": sample.mask,
         "the normals": sample.normals,
         "the sky": sample.sky,
+        "the albedo": sample.albedo,
     }
     photo = sample.photo
     inputs = {"the photo": io.sha256_of(photo) if isinstance(photo, Path) else _array_sha256(photo)}

@@ -101,6 +101,16 @@ PlanesOption = Annotated[
     ),
 ]
 
+AlbedoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--albedo",
+        metavar="NAME|FILE|FOLDER",
+        help="What is re-lit: photo (the paper's), grey, marigold-intrinsics (an estimate), or a file of the "
+        "albedo; for several photos, a folder of files. Pictures are sRGB; npy, pfm and exr are linear.",
+    ),
+]
+
 
 @dataclass
 class GivenInputs:

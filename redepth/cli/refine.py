@@ -76,6 +76,7 @@ def refine(
     normals: photo_options.NormalsOption = None,
     normals_frame: photo_options.NormalsFrameOption = "redepth",
     planes: photo_options.PlanesOption = None,
+    albedo: photo_options.AlbedoOption = None,
     sequence: clip.SequenceOption = False,
     frames: clip.FramesOption = None,
     max_frames: clip.MaxFramesOption = None,
@@ -94,10 +95,11 @@ def refine(
 ) -> None:
     """Refine photos or clips and write a folder for each: the map, a comparison, a record, or --write."""
     from redepth.batch import Settings
-    from redepth.pipeline import guided
+    from redepth.pipeline import albedo_overrides, guided
 
     written = [] if write is None else [f"output.write={json.dumps(write)}"]
-    option_overrides = [*prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *written]
+    lit = [] if albedo is None else albedo_overrides(albedo)
+    option_overrides = [*prompt_overrides(prompt, caption), *_limit_overrides(budget, vram), *lit, *written]
     clips, photos = clip.split_inputs(photos, sequence)
     clip_options = clip.clip_options(frames, max_frames, motion, fps)
     if not clips:
@@ -290,7 +292,8 @@ def _checked(request: RefineRequest, results: Results) -> list[Photo]:
     from redepth.batch import check_photos
 
     checked = []
-    for done in check_photos(_left(request, results), request.settings.max_pixels):
+    settings = request.settings
+    for done in check_photos(_left(request, results), settings.max_pixels, [settings.preset]):
         if done.result is None:
             results.fail(done.item.path, done.error)
         else:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 from redepth import io
-from redepth.errors import InputError
+from redepth.components import lit_albedo
+from redepth.config import Preset
+from redepth.errors import ConfigError, InputError
+from redepth.literals import AlbedoName
 from redepth.photo_inputs import DecodedPhoto, decode
 
 DEFAULT_RATE = 25.0
@@ -157,3 +161,13 @@ def _one_size(photos: Sequence[Path], max_pixels: int) -> tuple[int, int]:
             )
     assert size is not None
     return size
+
+
+def check_albedo_of_frames(preset: Preset) -> None:
+    """Raise ConfigError if the renderer lights an albedo from files: each belongs to one photo."""
+    albedo = lit_albedo(preset)
+    if albedo not in get_args(AlbedoName):
+        raise ConfigError(
+            f"renderer.albedo={albedo}: the frames of a clip have no albedo of their own; choose one of "
+            f"{', '.join(get_args(AlbedoName))}, or refine the frames as photos"
+        )

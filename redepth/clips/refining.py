@@ -12,7 +12,7 @@ import torch
 
 from redepth import components, exports, io
 from redepth.clips.flow import Motion
-from redepth.clips.frames import ClipFrames
+from redepth.clips.frames import ClipFrames, check_albedo_of_frames
 from redepth.clips.outputs import (
     COMPARISON_VIDEO,
     DEPTH_VIDEO,
@@ -140,10 +140,12 @@ class ClipTask:
         """Raise an error now for what would fail after work.
 
         Raises:
+            ConfigError: the renderer lights an albedo from files.
             InputError: the camera cannot be read or does not fit, or a result would replace an input.
             MissingDependencyError: a package is missing.
             OutputError: the disk has no room for the results alone.
         """
+        check_albedo_of_frames(self.settings.preset)
         self._check_packages()
         self.store.check(self.frames.path, self.settings.files)
         io.require_room(self.folder, self._room())

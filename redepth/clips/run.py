@@ -26,7 +26,7 @@ from redepth.clips.flow import (
     Tracker,
     mismatch,
 )
-from redepth.clips.frames import open_clip
+from redepth.clips.frames import check_albedo_of_frames, open_clip
 from redepth.clips.lengths import Lengths
 from redepth.clips.matching import ENOUGH, matching
 from redepth.clips.saved import ClipState
@@ -286,6 +286,7 @@ def refine_clip(
     )
     if camera is not None and not isinstance(camera, str):
         components.check_camera(resolved, camera)
+    check_albedo_of_frames(resolved)
     if isinstance(frames, str | Path):
         frames = open_clip(Path(frames), max_pixels=max_pixels, warn=log.warning).read()
     pipeline = Pipeline(guided(resolved, temporal=True), device=device)

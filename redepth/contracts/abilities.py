@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from redepth.ops.camera import Camera
 
@@ -34,7 +35,7 @@ class NeedsDevice(Protocol):
 
 @runtime_checkable
 class FollowsPhoto(Protocol):
-    """A depth model that reads another input for each photo, such as a file of the same name."""
+    """A depth model or renderer that reads another input for each photo, such as a file of the same name."""
 
     def next_photo(self, source: Path | None) -> None:
         """Set the file of the next photo; None if it has no file. Raises InputError."""
@@ -102,6 +103,62 @@ class UsesCamera(Protocol):
 
     def look_through(self, camera: Camera) -> None:
         """Use this camera for the next photo."""
+        ...
+
+
+@runtime_checkable
+class LightsAlbedo(Protocol):
+    """A renderer that may light another albedo than the photo's colours, which it finds for each photo.
+
+    ``albedo`` is the option that says which: an `AlbedoName`, or where files of albedos are.
+    """
+
+    albedo: str
+
+    def load(self, device: torch.device) -> Self:
+        """Load what estimates the albedo, if anything does. Raises WeightsError."""
+        ...
+
+    def check_albedo(self, source: Path | None, height: int, width: int, photos: int = 1) -> None:
+        """Read the file of a photo's albedo, if it is in one, and check that it fits, before any work.
+
+        Args:
+            source: the photo's file; None if it has no file.
+            height: of the photo.
+            width: of the photo.
+            photos: how many photos are refined.
+
+        Raises:
+            InputError: there is no such file, it cannot be read, or it does not fit.
+        """
+        ...
+
+    def take_albedo(self, values: NDArray[Any] | None) -> None:
+        """Set the next photo's albedo, (h, w, 3); None: the renderer finds it by its options.
+
+        Raises InputError.
+        """
+        ...
+
+    def find_albedo(self, photo: Tensor, image: Tensor, margin: float, seed: int) -> Tensor | None:
+        """Find a photo's albedo, and light it from now on.
+
+        Args:
+            photo: (1,3,h,w) sRGB in [0, 1], any size.
+            image: (1,3,H,W) the same at network size, on the device of the run.
+            margin: the share of its width by which a panorama goes on beyond one turn on either side.
+            seed: of what is random in an estimate.
+
+        Returns:
+            (1,3,H,W) linear colours in [0, 1]; None: the photo's own colours.
+
+        Raises:
+            InputError: the albedo cannot be read or does not fit.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the entries of the run record: where the albedo is from, with its hash or checkpoint."""
         ...
 
 

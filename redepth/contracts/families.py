@@ -131,7 +131,8 @@ class DepthModel(Protocol):
 class Renderer(Protocol):
     """Re-lights the surface: relative depth and the photo's linear colours under random light.
 
-    ``lights`` is L, the number of lights per image and step.
+    One that lights other colours than the photo's is a `LightsAlbedo`, too. ``lights`` is L, the number of
+    lights per image and step.
     """
 
     lights: int

@@ -11,25 +11,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from redepth import checkpoints
+from redepth.checkpoints.marigold import FILES, freeze, load_marigold
 from redepth.depth_models.catalog import hub_id
 from redepth.depth_models.whole import WholeModel
-from redepth.errors import WeightsError
 from redepth.literals import MAX_SEED
-
-FILES = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "tokenizer/tokenizer_config.json",
-    "tokenizer/vocab.json",
-    "tokenizer/merges.txt",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-)
-"""The files of a pipeline's repository that are loaded."""
 
 PIPELINE = "MarigoldDepthPipeline"
 
@@ -73,29 +58,13 @@ class Marigold(WholeModel):
         Raises:
             WeightsError: missing, unreachable, corrupted or of another class.
         """
-        with checkpoints.one_line(self.checkpoint):
-            self._load(device)
-        return self
-
-    def _load(self, device: torch.device) -> None:
-        source = checkpoints.locate(self.checkpoint, self.revision, FILES)
-        class_name = source.json("model_index.json").get("_class_name")
-        if class_name != PIPELINE:
-            raise WeightsError(
-                f"'{self.checkpoint}' is a '{class_name}', not a {PIPELINE}: choose another checkpoint"
-            )
-        from diffusers import MarigoldDepthPipeline
-
-        pipeline = source.load(MarigoldDepthPipeline, None, use_safetensors=True)
-        self._commit = source.commit
+        pipeline, self._commit = load_marigold(self.checkpoint, self.revision, PIPELINE)
         self.use(pipeline, device)
+        return self
 
     def use(self, pipeline: Any, device: torch.device) -> None:
         """Use a ``MarigoldDepthPipeline`` that is already in memory."""
-        pipeline.set_progress_bar_config(disable=True)
-        pipeline.to(torch.float32)
-        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
+        freeze(pipeline)
         self._pipeline, self._device = pipeline, device
         self.predicts = "disparity" if pipeline.config.prediction_type == "disparity" else "depth"
 

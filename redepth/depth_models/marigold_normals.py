@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from redepth import checkpoints
-from redepth.depth_models.marigold import FILES
-from redepth.errors import ConfigError, InputError, WeightsError
+from redepth.checkpoints.marigold import FILES, load_marigold
+from redepth.errors import ConfigError, InputError
 from redepth.guidance import NormalMap
 from redepth.literals import NormalsFrame
 from redepth.ops.camera import Camera
@@ -56,23 +56,8 @@ class MarigoldNormals:
         Raises:
             WeightsError: missing, unreachable, corrupted or of another class.
         """
-        with checkpoints.one_line(self.checkpoint):
-            source = checkpoints.locate(self.checkpoint, self.revision, FILES)
-            found = source.json("model_index.json").get("_class_name")
-            if found != PIPELINE:
-                raise WeightsError(
-                    f"'{self.checkpoint}' is a '{found}', not a {PIPELINE}: set "
-                    "optim.objectives.normals.checkpoint to another one"
-                )
-            from diffusers import MarigoldNormalsPipeline
-
-            pipeline = source.load(
-                MarigoldNormalsPipeline, None, use_safetensors=True, torch_dtype=torch.float32
-            )
-        pipeline.set_progress_bar_config(disable=True)
-        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
-        self._pipeline, self._commit = pipeline, source.commit
+        advice = "set optim.objectives.normals.checkpoint to another one"
+        self._pipeline, self._commit = load_marigold(self.checkpoint, self.revision, PIPELINE, advice)
 
     def check_camera(self, camera: Camera | str | None) -> None:
         """Raise InputError for a panorama: the estimate is one of a flat picture."""

@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from redepth import checkpoints
+from redepth.checkpoints.marigold import FILES
 from redepth.contracts import Features, Predicts
 from redepth.depth_models.backbone import Backbone, Preprocessing, Rule
-from redepth.depth_models.marigold import FILES
 from redepth.errors import WeightsError, brief, cut
 
 

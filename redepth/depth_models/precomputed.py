@@ -22,10 +22,6 @@ from redepth.io.arrays import as_map
 from redepth.literals import MapKind
 from redepth.ops import filters, panorama
 
-ASPECT_TOLERANCE = 0.05
-"""Largest relative difference of a map's aspect ratio from the photo's; networks round sides to patches."""
-
-
 GIVEN_ARRAY = "<array>"
 """The path of maps that are passed as arrays (`redepth.refine`'s ``depth``)."""
 
@@ -114,7 +110,7 @@ class Precomputed(WholeModel):
         known = np.isfinite(values)
         self._check(path, values[known])
         height, width = image.shape[-2], round(image.shape[-1] / (1 + 2 * self._beyond))
-        _check_aspect(path, values.shape[1], values.shape[0], width, height)
+        io.check_aspect(path, "map", (values.shape[0], values.shape[1]), (height, width))
         inside = torch.from_numpy(known)[None, None]
         self._holes = None if known.all() else ~inside
         raw = filters.fill_holes(torch.from_numpy(values)[None, None], inside).to(image)
@@ -161,12 +157,3 @@ class Precomputed(WholeModel):
             )
         if low == high:
             raise InputError(f"{path}: the map is constant ({low:g}); there is no surface to refine")
-
-
-def _check_aspect(path: Path, columns: int, rows: int, width: int, height: int) -> None:
-    ratio = (columns / rows) / (width / height)
-    if abs(np.log(ratio)) > np.log1p(ASPECT_TOLERANCE):
-        raise InputError(
-            f"{path}: the map is {columns} x {rows}, the photo has the shape of {width} x {height}: "
-            "give the map of this photo, uncropped and unrotated"
-        )

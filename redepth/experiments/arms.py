@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from redepth import priors
+from redepth.config import Preset
 from redepth.experiments.unlabelled import Adaptation
 from redepth.registry import Registry, options_schema
+from redepth.renderers.albedo import GIVEN_ARRAY
+
+TRUE_ALBEDO = (f"renderer.albedo={GIVEN_ARRAY}",)
+"""The overrides of an arm that lights the true albedo of its scenes."""
 
 RANDOM_WEIGHTS, NO_PRIOR = ("prior.weights=random",), ("optim.prior_weight=0",)
 
@@ -49,3 +54,8 @@ def no_random_weights(prior: str) -> str:
 def has_option(registry: Registry, name: str, option: str) -> bool:
     """Return whether a component has an option."""
     return option in options_schema(registry.get(name)).model_fields
+
+
+def lights_true_albedo(preset: Preset) -> bool:
+    """Return whether a preset's renderer lights the true albedo of the scenes."""
+    return preset.renderer.options.get("albedo") == GIVEN_ARRAY

@@ -11,7 +11,14 @@ from redepth import priors, renderers
 from redepth.config import Component, Preset
 from redepth.errors import ConfigError, RedepthError, nearest
 from redepth.experiments.adapt_arms import PER_PHOTO, adapt_arms
-from redepth.experiments.arms import NO_PRIOR, RANDOM_WEIGHTS, Arm, has_option, no_random_weights
+from redepth.experiments.arms import (
+    NO_PRIOR,
+    RANDOM_WEIGHTS,
+    TRUE_ALBEDO,
+    Arm,
+    has_option,
+    no_random_weights,
+)
 from redepth.experiments.known_points import COUNTS
 from redepth.experiments.unlabelled import KEPT_SPLIT
 from redepth.optim.objectives import GUIDE_WEIGHTS
@@ -148,6 +155,15 @@ def _prior(preset: Preset) -> list[Arm]:
         Arm("told nothing", ("prior.condition_on=nothing",), extra=True, obstacle=no_condition),
         Arm("no guidance", ("prior.guidance_scale=1",), extra=True),
     ]
+
+
+# --- the albedo -----------------------------------------------------------------------------------
+
+ALBEDOS = {"photo": ("renderer.albedo=photo",), "grey": ("renderer.albedo=grey",), "true albedo": TRUE_ALBEDO}
+
+
+def _albedo(preset: Preset) -> list[Arm]:
+    return [Arm(name, overrides) for name, overrides in ALBEDOS.items()]
 
 
 # --- the renderer ---------------------------------------------------------------------------------
@@ -313,6 +329,13 @@ _EXPERIMENTS = (
         "How much does it matter by which shading model the photo is re-lit?",
         _renderer,
         reference=REFERENCE_RENDERER,
+    ),
+    Experiment(
+        "albedo",
+        "How much does it matter that the photo, with its own light in it, stands for the albedo?",
+        _albedo,
+        reference="photo",
+        splits=("relief", "texture"),
     ),
     Experiment(
         "shift",

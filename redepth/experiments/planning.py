@@ -12,7 +12,7 @@ from redepth.components import captioner_of, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
-from redepth.experiments.arms import Arm
+from redepth.experiments.arms import Arm, lights_true_albedo
 from redepth.experiments.grids import UNSHIFTED, Experiment, experiment
 from redepth.experiments.study import (
     EVALUATION_SEED,
@@ -205,6 +205,8 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
     if arm.adapt is not None and not synthetic:
         raise ConfigError(f"needs more photos of the same kind, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
+    if lights_true_albedo(preset) and not synthetic:
+        raise ConfigError(f"needs the true albedo, which only {SYNTHETIC} has")
     if arm.adapt is not None:
         check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
     _check_runnable(preset)

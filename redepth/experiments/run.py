@@ -24,6 +24,7 @@ from redepth.experiments.adapting import (
     measured_preset,
     seconds_of,
 )
+from redepth.experiments.arms import lights_true_albedo
 from redepth.experiments.feed_forward import predict
 from redepth.experiments.known_points import draw_points, measure_aligned
 from redepth.experiments.study import ArmRun, Scene, Study, differences
@@ -273,6 +274,7 @@ class _Worker:
             prompt=self.prompts.get(scene.name, ""),
             seed=self.study.image_seed(scene),
             data=() if points is None else (points,),
+            albedo=sample.albedo if lights_true_albedo(arm.preset) else None,
         )
         refinement.outcome.check_whole()
         return refinement, memory.mib()

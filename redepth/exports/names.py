@@ -13,7 +13,7 @@ RESULT_FILES = (
     *(f"{kind}.{suffix}" for kind in ("disparity", "depth", "raw_depth") for suffix in ("npy", "png")),
     *("initial.npy", "uncertainty.npy", "depth.exr", "normals.png", "normals.exr", "comparison.png"),
     VIEW_FILE,
-    *("points.ply", "mesh.glb", "intrinsics.json", RECORD),
+    *("points.ply", "mesh.glb", "intrinsics.json", "albedo.png", RECORD),
 )
 """All files that a result can have."""
 

@@ -7,7 +7,15 @@ from pathlib import Path
 from PIL import Image
 
 from redepth import io, viz
-from redepth.exports.source import Array, MapName, Source, Written, frame_of_normals, inverted
+from redepth.exports.source import (
+    Array,
+    MapName,
+    NotWrittenError,
+    Source,
+    Written,
+    frame_of_normals,
+    inverted,
+)
 from redepth.exports.viewer.facts import facts_of
 
 
@@ -100,3 +108,12 @@ def write_comparison(source: Source, folder: Path) -> Written:
     """Write the comparison sheet."""
     io.save_png(folder / "comparison.png", source.comparison())
     return Written("comparison.png", "photo, maps and normals before and after")
+
+
+def write_albedo(source: Source, folder: Path) -> Written:
+    """Write the albedo that was lit. Raises NotWrittenError: the photo itself was."""
+    albedo = source.albedo
+    if albedo is None:
+        raise NotWrittenError("the photo itself was re-lit; choose another albedo (--albedo)")
+    io.save_png(folder / "albedo.png", albedo)
+    return Written("albedo.png", "the albedo that was re-lit, sRGB, at the network's size")

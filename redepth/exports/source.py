@@ -93,6 +93,10 @@ class Source(Protocol):
         """Height and width of the maps before they get the photo's size."""
 
     @property
+    def albedo(self) -> Array | None:
+        """(h, w, 3) sRGB at network size, what was re-lit in place of the photo; None: the photo was."""
+
+    @property
     def normals_before(self) -> Array:
         """(h, w, 3) unit normals of the initial surface, NaN in holes."""
 

@@ -22,7 +22,7 @@ from redepth.exports.maps import (
     write_uncertainty,
 )
 from redepth.exports.mesh import write_mesh
-from redepth.exports.pictures import write_comparison, write_normals
+from redepth.exports.pictures import write_albedo, write_comparison, write_normals
 from redepth.exports.points import write_points
 from redepth.exports.source import NotWrittenError, Source, Written
 from redepth.exports.viewer import BYTES, write_view
@@ -45,6 +45,7 @@ WRITERS: dict[Export, Callable[[Source, Path], Written]] = {
     "points": write_points,
     "mesh": write_mesh,
     "intrinsics": write_intrinsics,
+    "albedo": write_albedo,
 }
 
 

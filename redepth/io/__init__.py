@@ -6,7 +6,15 @@ file that cannot be used raises `InputError` with one line: the file, the proble
 
 from redepth.io.arrays import read_floats
 from redepth.io.colmap import load_colmap_points
-from redepth.io.depth_map import check_size, load_depth_map, load_disparity_png, load_grey16, load_map
+from redepth.io.colours import LINEAR_SUFFIXES, linear_of_array, load_linear
+from redepth.io.depth_map import (
+    check_aspect,
+    check_size,
+    load_depth_map,
+    load_disparity_png,
+    load_grey16,
+    load_map,
+)
 from redepth.io.discovery import PHOTO_SUFFIXES, companions, find_photos, output_folders
 from redepth.io.exif import exif_focal_length
 from redepth.io.exr import save_exr
@@ -61,6 +69,7 @@ from redepth.io.write import (
 __all__ = [
     "ALL_FRAMES",
     "INTRINSICS_SUFFIXES",
+    "LINEAR_SUFFIXES",
     "MAX_ASPECT",
     "MAX_FRAMES",
     "MAX_PIXELS",
@@ -78,6 +87,7 @@ __all__ = [
     "VideoWriter",
     "as_text",
     "atomic_path",
+    "check_aspect",
     "check_name",
     "check_pixels",
     "check_size",
@@ -96,6 +106,7 @@ __all__ = [
     "is_video",
     "json_line",
     "json_text",
+    "linear_of_array",
     "load_colmap_points",
     "load_depth_map",
     "load_disparity_png",
@@ -103,6 +114,7 @@ __all__ = [
     "load_intrinsics",
     "load_known_points",
     "load_labels",
+    "load_linear",
     "load_map",
     "load_mask",
     "load_normals",

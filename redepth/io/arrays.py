@@ -115,14 +115,24 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
 
 
 def read_pfm(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32]:
-    r"""Read a PFM file of one channel, or of equal ones; its scale gives the byte order only.
+    """Read a PFM file of one channel, or of equal ones, (H, W), as `read_pfm_colours` does.
+
+    Raises:
+        InputError: as `read_pfm_colours`, or the file has different colour channels.
+    """
+    colours = read_pfm_colours(path, max_pixels=max_pixels)
+    return grey_of_colour(path, "the colours of a PFM", list(np.moveaxis(colours, -1, 0)))
+
+
+def read_pfm_colours(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32]:
+    r"""Read a PFM file, (H, W, 1) or (H, W, 3); its scale gives the byte order only.
 
     The header may end in any one character of white space, in ``\r\n``, or in blanks and ``\n``. The length
     of the file says which.
 
     Raises:
-        InputError: the file is missing, too large, longer or shorter than its header says, has
-            different colour channels, or is no PFM file.
+        InputError: the file is missing, too large, longer or shorter than its header says, or is no PFM
+            file.
     """
     with open_regular(path) as file:
         head = file.read(512)
@@ -148,8 +158,7 @@ def read_pfm(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32
     numbers = channels * width * height
     values = read_floats(path, height, channels * width, start=start, order=order, max_pixels=numbers)
     # PFM stores the bottom row first.
-    colours = values[::-1].reshape(height, width, channels)
-    return grey_of_colour(path, "the colours of a PFM", list(np.moveaxis(colours, -1, 0)))
+    return values[::-1].reshape(height, width, channels)
 
 
 def read_floats(

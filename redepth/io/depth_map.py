@@ -20,6 +20,9 @@ _IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
 
 MapName = Literal["depth", "disparity"]
 
+ASPECT_TOLERANCE = 0.05
+"""Largest relative difference of a file's aspect ratio from the photo's; networks round sides to patches."""
+
 
 def load_map(path: StrPath, kind: MapName, *, max_pixels: int | None = None) -> NDArray[np.float32]:
     """Read a map that is known to be depth or disparity, as `load_depth_map` does, with two differences.
@@ -131,6 +134,23 @@ def check_size(what: str, shape: tuple[int, ...], height: int, width: int) -> No
     if shape != (height, width):
         size = f"{shape[1]} x {shape[0]} pixels" if len(shape) == 2 else f"of shape {shape}"
         raise InputError(f"the {what} is {size} and the photo {width} x {height}: they must be one size")
+
+
+def check_aspect(path: Path, what: str, size: tuple[int, int], photo: tuple[int, int]) -> None:
+    """Raise InputError unless a file has the aspect ratio of its photo, within `ASPECT_TOLERANCE`.
+
+    Args:
+        path: the file.
+        what: what it holds, such as ``map``.
+        size: its height and width.
+        photo: those of the photo, or of a smaller copy of it.
+    """
+    ratio = (size[1] / size[0]) / (photo[1] / photo[0])
+    if abs(math.log(ratio)) > math.log1p(ASPECT_TOLERANCE):
+        raise InputError(
+            f"{path}: the {what} is {size[1]} x {size[0]}, the photo has the shape of {photo[1]} x "
+            f"{photo[0]}: give the {what} of this photo, uncropped and unrotated"
+        )
 
 
 def _refused(kind: MapName | None) -> str | None:

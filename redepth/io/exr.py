@@ -1,4 +1,4 @@
-"""OpenEXR: read the map of one channel, of equal colour channels, or of several layers; write channels."""
+"""OpenEXR: read the map of one channel, of equal colour channels, or of several layers, or colours; write."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _VECTORS = {"z": "xy", "y": "x", "v": "u"}
 """Channels that stand beside one of such a name if it is a part of a vector, as in normals."""
 _KINDS = ("depth", "disparity")
 _DEPTH_LAYERS = ("depth", "disparity", "zdepth", "z")
+_ALBEDO_LAYERS = ("albedo", "diffcol", "diffuse", "basecolor", "base_color")
+"""Names of the layer that holds an albedo, in lower case; ``diffcol`` is Blender's."""
 _NUMBERS_A_PIXEL = 64
 """All channels are decoded at once: they may hold so many numbers for each pixel of the limit."""
 
@@ -92,6 +94,53 @@ def read_exr(path: Path, kind: str | None = None, *, max_pixels: int | None = No
             than one, fits.
         MissingDependencyError: the package OpenEXR is not installed.
     """
+    channels, parts = _opened(path, max_pixels)
+    group, alpha = _choose(path, _of_kind(path, channels, kind))
+    *arrays, opacity = _pixels(path, parts, [*group, alpha or group[0]])
+    values = grey_of_colour(path, f"the channels {sorted(c.key for c in group)}", arrays)
+    if alpha is not None and opacity.shape == values.shape:
+        values = np.where(opacity == 0, np.nan, values.astype(np.float32))
+    return _displayed(path, group[0], values)
+
+
+def read_exr_colours(path: Path, *, max_pixels: int | None = None) -> NDArray[np.float32]:
+    """Read the red, green and blue of an albedo, at the size of the display window.
+
+    It is that of the layer named albedo, DiffCol (Blender's), diffuse or base colour; else the only colour of
+    the file. Alpha is ignored.
+
+    Args:
+        path: the file.
+        max_pixels: as for `redepth.io.load_photo`.
+
+    Returns:
+        (H, W, 3), NaN outside the data window.
+
+    Raises:
+        InputError: the file is missing, damaged or too large, or it has no colour, or several.
+        MissingDependencyError: the package OpenEXR is not installed.
+    """
+    channels, parts = _opened(path, max_pixels)
+    layers = {
+        key: [layer[name] for name in "rgb"]
+        for key, layer in _layers(channels).items()
+        if set("rgb") <= set(layer)
+    }
+    named = {key: group for key, group in layers.items() if key[1].rpartition(".")[2] in _ALBEDO_LAYERS}
+    groups = list((named or layers).values())
+    if len(groups) != 1:
+        names = shortened(str(sorted(channel.key for channel in channels)))
+        problem = "several are colours" if groups else "none are red, green and blue"
+        raise InputError(
+            f"{path}: holds the channels {names}, {problem}; name the layer of the albedo albedo"
+        )
+    arrays = _pixels(path, parts, groups[0])
+    shown = [_displayed(path, *both) for both in zip(groups[0], arrays, strict=True)]
+    return np.stack(shown, axis=-1).astype(np.float32)
+
+
+def _opened(path: Path, max_pixels: int | None) -> tuple[list[_Channel], int]:
+    """Return the channels of a file and the number of its parts. Raises as `read_exr`."""
     with open_regular(path):
         pass  # The OpenEXR package does not say why it cannot open a path.
     try:
@@ -100,21 +149,20 @@ def read_exr(path: Path, kind: str | None = None, *, max_pixels: int | None = No
         raise MissingDependencyError(
             f'{path}: reading OpenEXR needs the package OpenEXR; run: pip install "redepth[exr]"'
         ) from None
-    channels, parts = _headers(path, OpenEXR.File, max_pixels)
-    group, alpha = _choose(path, _of_kind(path, channels, kind))
+    return _headers(path, OpenEXR.File, max_pixels)
+
+
+def _pixels(path: Path, parts: int, channels: Sequence[_Channel]) -> list[NDArray[Any]]:
+    """Return the pixels of channels. Raises InputError: the file is damaged."""
+    import OpenEXR
+
     try:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             if len(file.parts) != parts:  # a part that cannot be decoded is left out, with no exception
                 raise ValueError("a part cannot be decoded")
-            stored = file.parts[group[0].part].channels
-            arrays = [np.array(stored[channel.key].pixels) for channel in group]
-            opacity = None if alpha is None else np.array(stored[alpha.key].pixels)
+            return [np.array(file.parts[c.part].channels[c.key].pixels) for c in channels]
     except Exception as error:  # it raises RuntimeError, ValueError and TypeError on damaged bytes
         raise damaged(path, error) from None
-    values = grey_of_colour(path, f"the channels {sorted(c.key for c in group)}", arrays)
-    if opacity is not None and opacity.shape == values.shape:
-        values = np.where(opacity == 0, np.nan, values.astype(np.float32))
-    return _displayed(path, group[0], values)
 
 
 def save_exr(path: StrPath, channels: Mapping[str, NDArray[np.float32]], header: Mapping[str, Any]) -> None:
@@ -185,9 +233,7 @@ def _of_kind(path: Path, channels: Sequence[_Channel], kind: str | None) -> Sequ
 
 def _choose(path: Path, channels: Sequence[_Channel]) -> tuple[list[_Channel], _Channel | None]:
     """Return the channel that holds the map, or three of a grey picture, and the alpha beside them."""
-    layers: dict[tuple[int, str], dict[str, _Channel]] = {}
-    for channel in channels:
-        layers.setdefault((channel.part, channel.layer), {})[channel.name] = channel
+    layers = _layers(channels)
     for rule in (_only, _named, _of_depth_layer, _scalar_z):
         groups = [found for layer in layers.values() if (found := rule(layer, len(layers)))]
         if groups:
@@ -198,6 +244,14 @@ def _choose(path: Path, channels: Sequence[_Channel]) -> tuple[list[_Channel], _
         raise InputError(f"{path}: holds the channels {names}, {problem}; name the map's depth, Z or Y")
     group = groups[0]
     return group, layers[group[0].part, group[0].layer].get("a")
+
+
+def _layers(channels: Sequence[_Channel]) -> dict[tuple[int, str], dict[str, _Channel]]:
+    """Return the channels by part and layer, and in each by name."""
+    layers: dict[tuple[int, str], dict[str, _Channel]] = {}
+    for channel in channels:
+        layers.setdefault((channel.part, channel.layer), {})[channel.name] = channel
+    return layers
 
 
 def _only(layer: dict[str, _Channel], layers: int) -> list[_Channel]:

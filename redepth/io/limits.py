@@ -42,9 +42,14 @@ def with_pixel_limit(function: Callable[[T], R], max_pixels: int) -> Callable[[T
     return limited
 
 
+def limit_of(max_pixels: int | None) -> int:
+    """Return a limit of pixels; None is that of `pixel_limit`."""
+    return _limit.get() if max_pixels is None else max_pixels
+
+
 def check_pixels(path: Path, width: int, height: int, max_pixels: int | None = None) -> None:
     """Raise InputError if a file declares more pixels than a limit; None is that of `pixel_limit`."""
-    limit = _limit.get() if max_pixels is None else max_pixels
+    limit = limit_of(max_pixels)
     if width * height > limit:
         raise InputError(
             f"{path}: {width} x {height} is {width * height / 1e6:.1f} megapixels, the limit is "

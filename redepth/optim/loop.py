@@ -280,6 +280,7 @@ class Loop:
             support=_support(problem, solver),
             tie=_tie(problem, solver),
             learned=None if self._start is None else joined([group.learned for group in self._finished]),
+            albedo=None if problem.albedo is None else problem.albedo.cpu(),
         )
         _check_finite(
             {

@@ -132,6 +132,7 @@ class Outcome:
         fit: the plan that the run followed; None if it followed the preset.
         tie: to the last frame of a clip; None for a photo. All maps are then in the scale of the clip.
         learned: what the members learned, on the device; None for a run without a `WarmStart`.
+        albedo: (1,3,H,W) linear, what was lit in place of the photo's colours; None: these were.
     """
 
     predicts: Predicts
@@ -158,6 +159,7 @@ class Outcome:
     fit: Plan | None = None
     tie: Tie | None = None
     learned: Learned | None = None
+    albedo: Tensor | None = None
 
     @property
     def refined(self) -> Tensor:
@@ -271,6 +273,7 @@ def closed(outcome: Outcome) -> Outcome:
     unchanged.
     """
     margin, sky, support = outcome.camera.margin, outcome.sky, outcome.support
+    albedo = outcome.albedo
     if not margin:
         return outcome
     return replace(
@@ -282,5 +285,6 @@ def closed(outcome: Outcome) -> Outcome:
         sky=None if sky is None else panorama.close(sky.float(), margin) >= 0.5,
         support=None if support is None else panorama.close(support, margin),
         tie=None if outcome.tie is None else _closed_tie(outcome.tie, margin),
+        albedo=None if albedo is None else panorama.close(albedo, margin),
         camera=SPHERICAL,
     )

@@ -30,6 +30,7 @@ class Problem:
         condition: of the prior, for this photo and its prompt.
         camera: of the photo: the renderer, the normals and the exports use it.
         guidance: what is known of the photo besides its pixels; always with a `SkyMask`.
+        albedo: (1,3,H,W) linear, what the renderer lights in place of the photo's colours; None: these.
     """
 
     image: Tensor
@@ -41,6 +42,7 @@ class Problem:
     condition: Condition
     camera: Camera
     guidance: Guidance
+    albedo: Tensor | None = None
 
     @property
     def previous(self) -> Previous | None:

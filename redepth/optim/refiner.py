@@ -20,6 +20,7 @@ from redepth.contracts import (
     FollowsCamera,
     GoesAround,
     HoldsMemory,
+    LightsAlbedo,
     Objective,
     PredictsCamera,
     Prior,
@@ -96,14 +97,15 @@ class Refiner:
         """Return `prediction.predict` of this refiner's depth model, on its device."""
         return predict(self.depth_model, photo, self.device)
 
-    def make_problem(self, photo: Tensor, prompt: str = "", given: Given = NOTHING) -> Problem:
-        """Prepare one photo: predict its depth, condition the prior, choose the camera and find the sky.
+    def make_problem(self, photo: Tensor, prompt: str = "", given: Given = NOTHING, seed: int = 0) -> Problem:
+        """Prepare one photo: predict its depth, find its albedo, condition the prior, choose camera and sky.
 
         Args:
             photo: (1,3,H,W) sRGB in [0, 1], any size.
             prompt: text that the prior is conditioned on.
             given: its camera and data; without a `SkyMask`, `ops.sky.sky_mask` detects the sky. Under a
                 spherical camera the problem is that of the photo extended by `ops.panorama.extend`.
+            seed: of an estimated albedo.
 
         Raises:
             RedepthError: if the prediction is not finite or has no scale.
@@ -115,6 +117,7 @@ class Refiner:
             self.depth_model.next_camera(known)
         image, features, prediction = self.predict(photo)
         camera = self._camera(given.camera, *photo.shape[-2:])
+        albedo = self._albedo(photo, image, camera, seed)
         condition = self.prior.condition(image, prompt)
         checks.check_condition(checks.title("prior", self.prior), condition)
         if self.optim.parameterization != "full":
@@ -139,7 +142,15 @@ class Refiner:
             condition=condition,
             camera=camera,
             guidance=guidance,
+            albedo=albedo,
         )
+
+    @torch.no_grad()
+    def _albedo(self, photo: Tensor, image: Tensor, camera: Camera, seed: int) -> Tensor | None:
+        """Return the albedo that the renderer lights; None if that is the photo."""
+        if not isinstance(self.renderer, LightsAlbedo):
+            return None
+        return self.renderer.find_albedo(photo, image, camera.margin, seed)
 
     def _unit_of(self, prediction: Tensor, given: Given) -> float:
         """Return the unit of a photo; the frames of a clip share that of the first one."""
@@ -218,7 +229,7 @@ class Refiner:
         Args:
             photo: (1,3,H,W) sRGB in [0, 1], any size.
             prompt: text that the prior is conditioned on.
-            seed: of all members' random streams.
+            seed: of all members' random streams, and of an estimated albedo.
             on_step: called after each step of each group of members.
             draws: recorded draws to replay, a record per step with a row per member.
             given: the camera and the data of the photo; without a `SkyMask` the sky is detected in the photo
@@ -239,7 +250,7 @@ class Refiner:
         fast = self.optim.performance
         with numerics(self.device, tf32=fast.tf32, cudnn_benchmark=fast.cudnn_benchmark):
             began = time.perf_counter()
-            problem = self.make_problem(photo, prompt, given)
+            problem = self.make_problem(photo, prompt, given, seed)
             size = plan or self.preset_plan
             loop = Loop(
                 self, problem, size, seed=seed, on_step=on_step, replay=draws, watch=watch, start=start

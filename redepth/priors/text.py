@@ -160,12 +160,11 @@ def _check_text(part: TextPart, tokenizer: Any, text: str) -> None:
     """Refuse a text with a word that a language model's tokenizer has for the form of a chat."""
     if TOKENIZERS[part.encoder][0] != LANGUAGE_MODELS:
         return
-    found = sorted(
-        word for word in {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens} if word in text
-    )
+    tokens = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    found = sorted(token for token in tokens if token in text)
     if found:
         raise InputError(
-            f"the prompt holds {cut(repr(found[0]))}, which the text encoder does not read as words: remove it"
+            f"the prompt holds {cut(repr(found[0]))}, which the text encoder reads as no words: remove it"
         )
 
 

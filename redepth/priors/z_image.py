@@ -47,7 +47,7 @@ class ZImage(FlowTransformer):
         """Return the transformer on the CPU; warn of one that is distilled by its name."""
         if "turbo" in Path(self.checkpoint).name.lower():
             log.warning(
-                "'%s' seems to be Z-Image-Turbo, which is distilled to few noise levels and without guidance: "
+                "'%s' seems to be Z-Image-Turbo, which is distilled to few noise levels and has no guidance: "
                 "take %s",
                 self.checkpoint,
                 ZImage.checkpoint,

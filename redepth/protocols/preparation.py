@@ -40,7 +40,8 @@ def _check_shapes(protocol: EvaluationProtocol, sample: Sample) -> None:
             f"{label}: the ground truth is {_shown(truth)} pixels and the photo, as it is shown, "
             f"{_shown(photo)}: they must have one shape; turn or crop the ground truth like the photo"
         )
-    for what, array in (("mask", sample.mask), ("normals", sample.normals), ("sky", sample.sky)):
+    arrays = {"mask": sample.mask, "normals": sample.normals, "sky": sample.sky, "albedo": sample.albedo}
+    for what, array in arrays.items():
         if array is not None and array.shape[:2] != truth:
             problem = f"the {what} is {_shown(array.shape)} pixels and the ground truth {_shown(truth)}"
             raise InputError(f"{label}: {problem}: they must be one size")
@@ -73,6 +74,7 @@ def _cropped(crop: Crop, protocol: EvaluationProtocol, sample: Sample) -> Sample
         normals=None if sample.normals is None else sample.normals[window],
         sky=None if sample.sky is None else sample.sky[window],
         no_hit=None if sample.no_hit is None else sample.no_hit[window],
+        albedo=None if sample.albedo is None else sample.albedo[window],
         camera=None if sample.camera is None else _cropped_camera(sample.camera, window, height, width),
     )
 

@@ -115,7 +115,8 @@ class BlinnPhong(Glossy):
         return {"torch": "", "triton": problem}
 
     def ensure_available(self) -> None:
-        """Raise MissingDependencyError if the chosen backend is not installed."""
+        """Raise MissingDependencyError if the chosen backend is not installed, or as the base class."""
+        super().ensure_available()
         if self.backend == "triton" and (problem := kernels.TRITON_PROBLEM):
             raise MissingDependencyError(f"renderer.backend=triton: {problem}, or take backend=auto")
 
@@ -141,7 +142,7 @@ class BlinnPhong(Glossy):
         material = illumination.material
         return relight_blinn_phong(
             depth,
-            self.albedo(image_linear),
+            self.albedo_of(image_linear),
             illumination.direction,
             material.diffuse[..., None] * light,
             material.specular[..., None] * light,

@@ -58,9 +58,9 @@ class Mesh(Glossy):
     """Blinn-Phong shading of a triangle mesh (`ops.mesh`), one vertex per pixel, cut at depth edges.
 
     Positions and normals are interpolated over the triangles and shaded as `BlinnPhong` shades pixels; the
-    photo is the texture. From the photo's viewpoint the picture differs from `BlinnPhong`'s only in the
+    albedo is the texture. From the photo's viewpoint the picture differs from `BlinnPhong`'s only in the
     normals: they are those of the faces around a vertex and never span a cut. Pixels without a triangle show
-    the unlit albedo at their place in the photo: the photo itself, or the grey of ``shading-only``.
+    the unlit albedo at their place in the photo: the photo itself, unless ``albedo`` is another one.
 
     With ``max_rotation`` each light has another viewpoint: the scene is turned about the point at median
     depth on the optical axis, about an axis in the image plane. The light stays with the camera, so
@@ -91,7 +91,8 @@ class Mesh(Glossy):
         return {name: _obstacle(rasterizer) for name, rasterizer in RASTERIZERS.items()}
 
     def ensure_available(self) -> None:
-        """Raise MissingDependencyError if the rasterizer cannot run here."""
+        """Raise MissingDependencyError if the rasterizer cannot run here, or as the base class."""
+        super().ensure_available()
         RASTERIZERS[self.rasterizer].ensure_available()
 
     def look_through(self, camera: Camera) -> None:
@@ -121,7 +122,7 @@ class Mesh(Glossy):
         """Re-light: (B,1,H,W) relative depth, (B|1,3,H,W) linear image -> sRGB (B,L,3,H,W)."""
         lights, (height, width) = illumination.direction.shape[1], depth.shape[-2:]
         surface = mesh.grid_mesh(depth, self._camera, cut=self.cut)
-        albedo, light = self.albedo(image_linear).expand(len(depth), -1, -1, -1), illumination
+        albedo, light = self.albedo_of(image_linear).expand(len(depth), -1, -1, -1), illumination
         if "rotation" in illumination.tensors:
             # Each light has another viewpoint: from here on a batch of B * L pictures with one light.
             light = illumination.map(lambda values: values.flatten(0, 1)[:, None])

@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Generator, Tensor
+from typing_extensions import Self
 
 from redepth.contracts import Illumination, Material
 from redepth.errors import ConfigError
+from redepth.literals import AlbedoName
 from redepth.ops import geometry, shading
 from redepth.ops.camera import Camera
 from redepth.ops.shadows import soft_shadows
+from redepth.renderers.albedo import AlbedoSource
+from redepth.renderers.intrinsics import APPEARANCE, MarigoldIntrinsics
 
 LightDistribution = Literal["paper", "cosine", "uniform"]
 
@@ -33,7 +39,10 @@ class ShadedRenderer(ABC):
     .. math:: I = \mathrm{develop}\big(2^{e} (V \, c \, R(n, l, v, a) + k_a a)\big)
 
     with the model's reflected light R, the visibility V of the light (shadows), its colour c, the ambient
-    share k_a, exposure e and the albedo a, which is the photo in linear colours (``composite``) or a grey.
+    share k_a, exposure e and the albedo a. The paper takes the photo's linear colours for a, so the photo's
+    own light stays in the picture. An estimate or a file has only what the surface reflects; it is taken in
+    its own scale: light of strength 1 gives the picture of that surface. A folder has one file per photo, of
+    the photo's name.
 
     Args:
         lights: L, the number of lights per image and step; their losses are averaged, which lowers the
@@ -55,9 +64,19 @@ class ShadedRenderer(ABC):
         camera: the camera that sees the surface: ``orthographic`` (the paper's) or ``pinhole``.
         field_of_view: horizontal, of the pinhole, in degrees; 55 if neither it nor intrinsics are given.
         intrinsics: fx, fy, cx, cy of the pinhole, in units of the picture's width (x) and height (y).
-        relight: what is lit: the photo (``composite``, the paper's) or a grey surface (``shading-only``).
+        albedo: a, what is lit: ``photo`` (the paper's), ``grey``, ``marigold-intrinsics`` (an estimate), or a
+            file or folder of albedos: pictures (sRGB), or npy, pfm, exr (linear).
         grey: albedo of the grey surface, linear.
+        albedo_checkpoint: hub id or local folder of a diffusers ``MarigoldIntrinsicsPipeline``.
+        albedo_revision: commit, tag or branch of its hub repository.
+        albedo_steps: number of its diffusion steps; None is the checkpoint's default.
+        albedo_ensemble: number of its estimates, of which the median is taken.
     """
+
+    renamed_options: ClassVar[dict[str, str]] = {"relight": "albedo"}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {
+        "relight": {"composite": "photo", "shading-only": "grey"}
+    }
 
     lights: Annotated[int, Field(ge=1, le=64)] = 1
     light_distribution: LightDistribution = "paper"
@@ -74,8 +93,12 @@ class ShadedRenderer(ABC):
     intrinsics: (
         Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(min_length=4, max_length=4)] | None
     ) = None
-    relight: Literal["composite", "shading-only"] = "composite"
+    albedo: AlbedoName | str = "photo"
     grey: Annotated[float, Field(ge=1e-6, le=1)] = 0.5
+    albedo_checkpoint: str = APPEARANCE
+    albedo_revision: str | None = None
+    albedo_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    albedo_ensemble: Annotated[int, Field(ge=1, le=100)] = 1
 
     def __post_init__(self) -> None:
         known = self.field_of_view is not None or self.intrinsics is not None
@@ -90,6 +113,47 @@ class ShadedRenderer(ABC):
             field_of_view = DEFAULT_FIELD_OF_VIEW
         intrinsics = None if self.intrinsics is None else tuple(self.intrinsics)
         self._own_camera = self._camera = Camera(field_of_view, intrinsics)
+        estimate = MarigoldIntrinsics(
+            self.albedo_checkpoint, self.albedo_revision, self.albedo_steps, self.albedo_ensemble
+        )
+        self._albedo = AlbedoSource(self.albedo, self.grey, estimate)
+
+    def ensure_available(self) -> None:
+        """Raise InputError if the albedo's file is missing, WeightsError if its weights are unavailable."""
+        self._albedo.ensure_available()
+
+    def load(self, device: torch.device) -> Self:
+        """Load what estimates the albedo, if anything does, on the CPU: it is on the device while it works.
+
+        Raises:
+            WeightsError: missing, unreachable, corrupted or of another class.
+        """
+        self._albedo.load()
+        return self
+
+    def next_photo(self, source: Path | None) -> None:
+        """Set the file of the next photo; None if it has none."""
+        self._albedo.next_photo(source)
+
+    def check_albedo(self, source: Path | None, height: int, width: int, photos: int = 1) -> None:
+        """Check the file of a photo's albedo; see `redepth.contracts.LightsAlbedo`. Raises InputError."""
+        self._albedo.check(source, height, width, photos)
+
+    def take_albedo(self, values: NDArray[Any] | None) -> None:
+        """Set the next photo's albedo, (h, w, 3) or (h, w): floats are linear, uint8 is sRGB.
+
+        Raises:
+            InputError: it is neither in a file nor given, or both, or no albedo.
+        """
+        self._albedo.take(values)
+
+    def find_albedo(self, photo: Tensor, image: Tensor, margin: float, seed: int) -> Tensor | None:
+        """Find a photo's albedo and light it from now on; see `redepth.contracts.LightsAlbedo`."""
+        return self._albedo.find(photo, image, margin, seed)
+
+    def describe(self) -> dict[str, Any]:
+        """Return where the last photo's albedo is from, for the run record."""
+        return self._albedo.describe()
 
     @property
     def own_camera(self) -> Camera:
@@ -127,17 +191,19 @@ class ShadedRenderer(ABC):
         """Re-light: (B,1,H,W) relative depth, (B|1,3,H,W) linear image -> sRGB (B,L,3,H,W)."""
         normals = geometry.normals_from_depth(depth, self._camera)
         view = self._camera.view(*depth.shape[-2:], like=depth)
-        albedo = self.albedo(image_linear)
+        albedo = self.albedo_of(image_linear)
         reflected = self.reflect(normals, view, albedo, illumination)
         if self.shadows == "soft":
             reflected = reflected * self.visibility(depth, illumination)[:, :, None]
         return self.expose(reflected, albedo, illumination)
 
-    def albedo(self, image_linear: Tensor) -> Tensor:
-        """Return what the light is multiplied with, (B or 1, 3, H, W)."""
-        if self.relight == "composite":
-            return image_linear
-        return torch.full_like(image_linear[:, :, :1, :1], self.grey).expand_as(image_linear)
+    def albedo_of(self, image_linear: Tensor) -> Tensor:
+        """Return what is lit in place of the photo's linear colours, (B or 1, 3, H, W).
+
+        Raises:
+            InputError: it is a file's or an estimate, and `find_albedo` did not find it for this photo.
+        """
+        return self._albedo.of(image_linear)
 
     def visibility(self, depth: Tensor, illumination: Illumination) -> Tensor:
         """Return the share of each light that reaches each pixel, (B, L, H, W)."""

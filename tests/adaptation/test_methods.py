@@ -50,3 +50,7 @@ def test_a_prior_that_learns_is_refused_without_its_weights() -> None:
     with pytest.raises(ConfigError, match=r"cannot use prior\.score=vsd"):
         check_method(preset("prior.score=vsd"))
     check_method(preset("prior.score=vsd", "adapt.method=distil"))
+    check_method(preset("renderer.albedo=grey"))
+    with pytest.raises(ConfigError, match=r"renderer\.albedo=marigold-intrinsics: set renderer"):
+        check_method(preset("renderer.albedo=marigold-intrinsics"))
+    check_method(preset("renderer.albedo=marigold-intrinsics", "adapt.method=distil"))

@@ -147,6 +147,20 @@ def test_shifted_geometry_keeps_slope_and_mixes_with_the_strength(split: Split) 
     assert like[0] > like[1] + 0.1 > like[2] + 0.2
 
 
+def test_a_photo_without_its_albedo_is_white_light() -> None:
+    found = benchmark_scenes(2, "texture", torch.Generator().manual_seed(5))
+    assert found.albedo is not None
+    assert found.albedo.shape == found.image.shape
+    linear = found.image.double() ** 2.2
+    inside = (found.image > 0.15).all(1) & (found.image < 0.98).all(1)
+    light = linear / found.albedo.double()
+    spread = (light.amax(1) - light.amin(1)) / light.mean(1)
+    # The sensor's noise alone differs between the channels.
+    assert float(spread[inside].median()) < 0.15
+    without = linear / linear.mean(1, keepdim=True)
+    assert float((without.amax(1) - without.amin(1))[inside].median()) > 0.1
+
+
 def test_strength_is_checked() -> None:
     with pytest.raises(ConfigError, match=r"strength 1.5 is outside \[0, 1\]"):
         drawn("relief", strength=1.5)

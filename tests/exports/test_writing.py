@@ -74,13 +74,14 @@ def test_the_record_says_what_each_file_holds_and_why_others_are_missing(tmp_pat
     assert set(run["contents"]) == set(run["files"])
     assert run["contents"]["disparity.npy"]["unit"] == "affine"
     assert run["contents"]["points.ply"]["unit"] == run["contents"]["mesh.glb"]["unit"] == "relative"
-    assert set(run["not_written"]) == {"depth", "depth-exr", "intrinsics"}
+    assert set(run["not_written"]) == {"depth", "depth-exr", "intrinsics", "albedo"}
     assert "no metres are known" in run["not_written"]["depth"]
 
 
 def test_metric_depth_is_one_file_in_metres(tmp_path: Path) -> None:
     metres = ramp()
-    folder = result(metres, predicts="depth", invariance="metric", camera=PINHOLE).save(tmp_path / "a")
+    lit = {"camera": PINHOLE, "albedo": torch.full((1, 3, 8, 8), 0.4)}
+    folder = result(metres, predicts="depth", invariance="metric", **lit).save(tmp_path / "a")
     run = record(folder)
     assert "raw_depth.npy" not in run["files"]
     assert run["not_written"] == {}
@@ -176,7 +177,8 @@ def test_each_choice_writes_its_files_and_takes_the_place_of_any_other(
 ) -> None:
     """All pairs, one after the other in one folder."""
     monkeypatch.setattr(Refinement, "comparison", lambda self: Image.new("L", (4, 4)))
-    made = result(ramp(), predicts="depth", invariance="metric", camera=PINHOLE)
+    lit = {"camera": PINHOLE, "albedo": torch.full((1, 3, 8, 8), 0.4)}
+    made = result(ramp(), predicts="depth", invariance="metric", **lit)
     alone = {}
     for name in EXPORTS:
         folder = result_with(made, [name]).save(tmp_path / name)
@@ -201,7 +203,7 @@ def test_the_choice_is_a_list_or_a_text_and_unknown_names_are_refused() -> None:
     for wrong in ("mash", "[map, 3]", "7"):
         with pytest.raises(ConfigError, match=r"output\.write"):
             load_preset("smoke", [f"output.write={wrong}"])
-    with pytest.raises(ConfigError, match=r"valid: map, preview, .*mesh, intrinsics, all"):
+    with pytest.raises(ConfigError, match=r"valid: map, preview, .*mesh, intrinsics, albedo, all"):
         load_preset("smoke", ["output.write=mash"])
 
 

@@ -438,7 +438,7 @@ def test_a_distilled_z_image_is_named_by_a_warning(tmp_path: Path, caplog: pytes
         assert not caplog.records
         loaded("z-image", folder)
     assert [r.getMessage() for r in caplog.records] == [
-        f"'{folder}' seems to be Z-Image-Turbo, which is distilled to few noise levels and without guidance: "
+        f"'{folder}' seems to be Z-Image-Turbo, which is distilled to few noise levels and has no guidance: "
         "take Tongyi-MAI/Z-Image"
     ]
 

@@ -308,7 +308,7 @@ def test_the_gradient_of_a_turned_view_is_that_of_finite_differences(options: di
 OPTIONS: dict[str, dict[str, Any]] = {
     **CAMERAS,
     "coloured": {"light_saturation": 0.6, "ambient": 0.1, "exposure": 0.5},
-    "shading-only": {"relight": "shading-only"},
+    "grey": {"albedo": "grey"},
     "shadows": {"shadows": "soft", "shadow_samples": 6},
     "pinhole shadows": {"camera": "pinhole", "shadows": "soft", "shadow_samples": 6},
 }
@@ -333,7 +333,7 @@ def test_the_contract_holds_under_every_option(option: str, max_rotation: float)
     picture.sum().backward()
     assert torch.isfinite(depth.grad).all()
     assert (depth.grad.abs().sum(dim=(1, 2, 3)) > 0).all()
-    if option == "shading-only":
+    if option == "grey":
         assert image.grad is None
     else:
         assert torch.isfinite(image.grad).all()
@@ -402,10 +402,10 @@ def test_shadows_are_the_flat_renderers_and_turn_with_the_scene(options: dict[st
     assert difference[seen].abs().mean() < 0.1 * carried[seen].mean()
 
 
-def test_shading_only_leaves_grey_where_nothing_is_seen() -> None:
+def test_a_grey_albedo_leaves_grey_where_nothing_is_seen() -> None:
     depth = smooth(16, 16)
     depth[..., 6:10, 6:10] = float("nan")
-    picture = Mesh(relight="shading-only", grey=0.25)(depth, linear(16, 16), lit())
+    picture = Mesh(albedo="grey", grey=0.25)(depth, linear(16, 16), lit())
     assert torch.allclose(picture[..., 7:9, 7:9], torch.tensor(0.25 ** (1 / 2.2)))
 
 

@@ -47,7 +47,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pinhole": {"camera": "pinhole", "field_of_view": 60.0},
     "intrinsics": {"camera": "pinhole", "intrinsics": [0.9, 1.1, 0.5, 0.5]},
     "coloured": {"light_saturation": 0.6, "ambient": 0.1, "exposure": 0.5},
-    "shading-only": {"relight": "shading-only"},
+    "grey": {"albedo": "grey"},
     "cosine": {"light_distribution": "cosine"},
     "uniform": {"light_distribution": "uniform", "min_elevation": 20.0},
     "shadows": {"shadows": "soft", "shadow_samples": 6},
@@ -81,7 +81,7 @@ def test_the_contract_holds_under_every_option(name: str, option: str, device: t
     picture.sum().backward()
     assert torch.isfinite(depth.grad).all()
     assert depth.grad.abs().sum() > 0
-    if option == "shading-only":
+    if option == "grey":
         assert image.grad is None
     else:
         assert torch.isfinite(image.grad).all()
@@ -220,11 +220,11 @@ def test_ambient_and_exposure_are_what_they_say() -> None:
     assert torch.allclose(stopped, (dark / 2).clamp(min=1e-3), atol=2e-3)
 
 
-def test_shading_only_does_not_know_the_photo() -> None:
-    renderer, light = make("ggx", relight="shading-only"), make("ggx").draw(1, seeded())
+def test_a_grey_albedo_does_not_know_the_photo() -> None:
+    renderer, light = make("ggx", albedo="grey"), make("ggx").draw(1, seeded())
     pictures = [renderer(surface(), color.srgb_to_linear(photo(10, 12, seed=s)), light) for s in (0, 1)]
     assert torch.equal(*pictures)
-    bright = make("lambert", relight="shading-only", grey=1.0)(surface(), pictures[0][:1, 0], light)
+    bright = make("lambert", albedo="grey", grey=1.0)(surface(), pictures[0][:1, 0], light)
     expected = shading.develop(
         shading.lambert(geometry.normals_from_depth(surface()), torch.ones(1, 3, 10, 12), light.direction)
     )
@@ -311,7 +311,7 @@ def test_backend_auto_says_once_what_it_takes(caplog: pytest.LogCaptureFixture) 
 # The interpreter's numpy warns of log2(0), whose result is not used.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*encountered in log2:RuntimeWarning")
-@pytest.mark.parametrize("options", [{}, OPTIONS["coloured"], OPTIONS["shading-only"]])
+@pytest.mark.parametrize("options", [{}, OPTIONS["coloured"], OPTIONS["grey"]])
 def test_the_triton_backend_gives_the_same_picture_and_gradient(
     options: Mapping[str, Any], device: torch.device
 ) -> None:
@@ -338,7 +338,7 @@ def test_a_real_photo_is_refined_with_it(name: str, real_photos: Mapping[str, Pa
 
 def test_a_panorama_is_lit_as_if_each_pixel_were_seen_head_on() -> None:
     """The light from the viewer onto a sphere around the camera: the same brightness everywhere."""
-    renderer = make("lambert", relight="shading-only", ambient=0.0)
+    renderer = make("lambert", albedo="grey", ambient=0.0)
     renderer.look_through(SPHERICAL)
     light = renderer.draw(1, seeded())
     head_on = torch.tensor([[[0.0, 0.0, 1.0]]])

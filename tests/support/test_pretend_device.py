@@ -338,7 +338,7 @@ LIGHT: dict[str, dict[str, Any]] = {
     "coloured": COLOURED,
     "pinhole": PINHOLE,
     "intrinsics": {"camera": "pinhole", "intrinsics": [1.0, 1.3, 0.5, 0.5]},
-    "grey": {"relight": "shading-only", "light_distribution": "cosine"},
+    "grey": {"albedo": "grey", "light_distribution": "cosine"},
     "shadows": {"shadows": "soft", "shadow_samples": 3},
     "shadows, pinhole": {"shadows": "soft", "shadow_samples": 3, **PINHOLE},
 }

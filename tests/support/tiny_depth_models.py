@@ -660,7 +660,13 @@ def marigold_normals(folder: Path) -> Path:
     return _marigold("MarigoldNormalsPipeline", folder, use_full_z_range=False)
 
 
-def _marigold(name: str, folder: Path, **options: Any) -> Path:
+def marigold_intrinsics(folder: Path, properties: dict[str, Any]) -> Path:
+    """Save a Marigold pipeline for intrinsic images of a few channels."""
+    options = {"prediction_type": "intrinsics", "target_properties": properties}
+    return _marigold("MarigoldIntrinsicsPipeline", folder, len(properties["target_names"]), **options)
+
+
+def _marigold(name: str, folder: Path, targets: int = 1, **options: Any) -> Path:
     """Save a pipeline whose text encoder and VAE are those of the recorded tiny SD."""
     import diffusers
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -670,7 +676,8 @@ def _marigold(name: str, folder: Path, **options: Any) -> Path:
     known = json.loads((source / "unet" / "config.json").read_text())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        unet = UNet2DConditionModel.from_config(known | {"in_channels": 8})
+        channels = {"in_channels": 4 * (1 + targets), "out_channels": 4 * targets}
+        unet = UNet2DConditionModel.from_config(known | channels)
     quick = {"low_cpu_mem_usage": False}
     pipeline = getattr(diffusers, name)(
         unet=unet,

@@ -40,6 +40,7 @@ class Sample:
         camera: camera of the photo, if known; the normals of a predicted depth need it.
         no_hit: (H, W) where the stored number means that nothing was hit, if the reader looked for such
             numbers; the truth is unknown there.
+        albedo: (H, W, 3) true linear albedo in [0, 1], if the data set has it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Sample:
     sky: Mask | None = None
     camera: Camera | None = None
     no_hit: Mask | None = None
+    albedo: Array | None = None
 
     def pixels(self) -> Array:
         """Return the photo, (H, W, 3) sRGB in [0, 1]. Raises InputError if the file cannot be read."""

@@ -83,8 +83,8 @@ def broad_photograph(c: Canvas, depth: Tensor) -> Tensor:
     return exposed(linear, sensor_noise(c, 0.03))
 
 
-def shifted_photograph(c: Canvas, depth: Tensor, factor: str, strength: float) -> Tensor:
-    """Photograph a surface as `narrow_photograph` does but for one factor.
+def shifted_photograph(c: Canvas, depth: Tensor, factor: str, strength: float) -> tuple[Tensor, Tensor]:
+    """Photograph a surface as `narrow_photograph` does but for one factor; return photo and linear albedo.
 
     Args:
         c: canvas.
@@ -99,7 +99,9 @@ def shifted_photograph(c: Canvas, depth: Tensor, factor: str, strength: float) -
     if factor == "texture":
         albedo = albedo * painted(c, strength)
     image = exposed(lit(depth, albedo, lighting), grain)
-    return degraded(c, image, strength) if factor == "degraded" else image
+    if factor == "degraded":
+        image = degraded(c, image, strength)
+    return image, albedo.expand_as(image)
 
 
 # --- light ----------------------------------------------------------------------------------------

@@ -42,16 +42,21 @@ class Scenes:
         image: (B, 3, H, W) sRGB in [0, 1].
         depth: (B, 1, H, W) relative depth z = 1 - h > 0; infinite in the sky.
         sky: (B, 1, H, W) bool, where the sky is; None where there is none.
+        albedo: (B, 3, H, W) linear, of the surface; None where it is not kept.
     """
 
     image: Tensor
     depth: Tensor
     sky: Tensor | None = None
+    albedo: Tensor | None = None
 
     def to(self, device: torch.device) -> Scenes:
         """Return a copy on the device."""
         return Scenes(
-            self.image.to(device), self.depth.to(device), None if self.sky is None else self.sky.to(device)
+            self.image.to(device),
+            self.depth.to(device),
+            None if self.sky is None else self.sky.to(device),
+            None if self.albedo is None else self.albedo.to(device),
         )
 
     @property
@@ -120,9 +125,9 @@ def benchmark_scenes(
     unseen = {"relief": UNSEEN_RELIEF, "shapes": UNSEEN_SHAPES}
     h = shifted_relief(c, unseen[split], strength) if split in unseen else relief.narrow_relief(c)
     depth = (1.0 - h)[:, None]
-    image = photographs.shifted_photograph(c, depth, split, strength)
+    image, albedo = photographs.shifted_photograph(c, depth, split, strength)
     sky = None
     if split == "sky":
         image, sky = photographs.with_sky(c, image, strength)
         depth = torch.where(sky, torch.inf, depth)
-    return Scenes((image * 255).round().float() / 255, depth.float(), sky)
+    return Scenes((image * 255).round().float() / 255, depth.float(), sky, albedo.float())
