@@ -7,7 +7,6 @@ before: an archive as torch writes it, whose entries are stored as they are and 
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -56,7 +55,7 @@ def read_pickled(path: Path) -> dict[str, Any]:
 
 def _problem(error: Exception) -> str:
     """Return why the reader refuses a file; never its advice, which is to read such a file without it."""
-    if not isinstance(error, pickle.UnpicklingError):
+    if type(error).__name__ != "UnpicklingError":
         return cut(reason(error), 200)
     code = _CODE.search(str(error))
     return f"its pickle names {cut(code[1])}, which is code" if code else "its pickle asks for other objects"
