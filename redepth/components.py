@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -43,6 +43,7 @@ from redepth.optim.parameterizations import check_supported
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
 from redepth.registry import Entry, Registry, options_schema
+from redepth.renderers.albedo import check_apart
 from redepth.runtime import component_files
 
 FAMILIES: dict[str, Registry] = {
@@ -198,6 +199,19 @@ def check_albedo(preset: Preset, source: Path | None, height: int, width: int, p
     renderer = _built(renderers.REGISTRY, preset.renderer)
     if isinstance(renderer, LightsAlbedo):
         renderer.check_albedo(source, height, width, photos)
+
+
+def check_albedos_apart(preset: Preset, photos: Sequence[Path]) -> None:
+    """Refuse, before any work, a file of an albedo that a preset's renderer would light on several photos.
+
+    Args:
+        preset: resolved.
+        photos: all photos of a call.
+
+    Raises:
+        InputError: the albedo is one file and there are several photos, or two photos have one name.
+    """
+    check_apart(lit_albedo(preset), photos)
 
 
 def lit_albedo(preset: Preset) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from redepth import depth_models, priors, renderers
 from redepth.adaptation.learned import check_adaptable
 from redepth.checkpoints import EMBEDDED
-from redepth.components import captioner_of, resolve
+from redepth.components import captioner_of, lit_albedo, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
@@ -23,6 +23,7 @@ from redepth.experiments.study import (
     Study,
     open_scenes,
 )
+from redepth.literals import AlbedoName
 from redepth.optim import objectives
 from redepth.optim.parameterizations import check_supported
 from redepth.protocols import (
@@ -170,6 +171,7 @@ def _arm_runs(
         RedepthError: if the preset itself cannot.
     """
     _check_runnable(base)
+    _check_albedo(base)
     captioner = captioner_of(base, choose_device())
     if captioner is not None:
         captioner.ensure_available()
@@ -205,6 +207,7 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
     if arm.adapt is not None and not synthetic:
         raise ConfigError(f"needs more photos of the same kind, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
+    _check_albedo(preset)
     if lights_true_albedo(preset) and not synthetic:
         raise ConfigError(f"needs the true albedo, which only {SYNTHETIC} has")
     if arm.adapt is not None:
@@ -218,6 +221,16 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
         points=arm.points,
         adapt=arm.adapt,
     )
+
+
+def _check_albedo(preset: Preset) -> None:
+    """Raise ConfigError if the renderer lights an albedo from files, which belong to one photo each."""
+    albedo = lit_albedo(preset)
+    if albedo not in get_args(AlbedoName) and not lights_true_albedo(preset):
+        raise ConfigError(
+            f"renderer.albedo={albedo}: the scenes of an experiment have no files of albedos; choose one of "
+            f"{', '.join(get_args(AlbedoName))}"
+        )
 
 
 def _check_runnable(preset: Preset) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -92,10 +93,7 @@ class AlbedoSource:
         if not self._is_file:
             return
         if photos > 1 and not os.path.isdir(self._location):
-            raise InputError(
-                f"{self._name}: an albedo belongs to one photo, {photos} were given; give a folder with a "
-                "file of each photo's name"
-            )
+            raise _shared(self._name, photos)
         self._read(self._file_of(photo), height, width)
 
     def find(self, photo: Tensor, image: Tensor, margin: float, seed: int) -> Tensor | None:
@@ -175,6 +173,40 @@ class AlbedoSource:
             values = _decoded(io.load_photo(path))
         io.check_aspect(path, "albedo", values.shape[:2], (height, width))
         return values
+
+
+def check_apart(source: str, photos: Sequence[Path]) -> None:
+    """Refuse, before any work, a file that would be lit on several photos.
+
+    Args:
+        source: as of `AlbedoSource`.
+        photos: all photos of a call.
+
+    Raises:
+        InputError: the source is one file and there are several photos, or two photos have one name.
+    """
+    if source in get_args(AlbedoName):
+        return
+    location = os.path.expanduser(source)
+    if not os.path.isdir(location):
+        if len(photos) > 1:
+            raise _shared(source, len(photos))
+        return
+    named: dict[str, Path] = {}
+    for photo in photos:
+        other = named.setdefault(photo.stem, photo)
+        if other is not photo and other.resolve() != photo.resolve():
+            raise InputError(
+                f"{other} and {photo}: {location} has one albedo for both, by their name {photo.stem}; "
+                "rename one of them"
+            )
+
+
+def _shared(source: str, photos: int) -> InputError:
+    return InputError(
+        f"{source}: an albedo belongs to one photo, {photos} were given; give a folder with a file of each "
+        "photo's name"
+    )
 
 
 def _decoded(srgb: NDArray[np.float32]) -> NDArray[np.float32]:

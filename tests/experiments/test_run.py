@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from redepth import io
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.errors import ConfigError, InputError
 from redepth.experiments.grids import EXPERIMENTS, SIZES
@@ -31,6 +33,14 @@ def make(name: str = "prior", *overrides: str, **options: Any) -> Study:
     if name == "prior":
         settings.setdefault("arms", ARMS)
     return plan(name, "smoke", [*TINY, *overrides], **settings)
+
+
+def test_files_of_albedos_are_refused_before_any_work(tmp_path: Path) -> None:
+    io.save_npy(tmp_path / "one.npy", np.full((32, 32, 3), 0.4, np.float32))
+    for albedo in (tmp_path, tmp_path / "one.npy"):
+        with pytest.raises(ConfigError, match="the scenes of an experiment have no files of albedos"):
+            make("prior", f"renderer.albedo={albedo}")
+    assert make("prior", "renderer.albedo=grey").arms
 
 
 def numbers(rows: list[ArmResult]) -> list[dict[str, Any]]:

@@ -385,6 +385,22 @@ def test_another_albedo_is_another_preset_and_the_photo_that_of_earlier_versions
     assert preset_sha256(presets[0].model_copy(update={"renderer": stored})) == hashes[0]
 
 
+def test_one_file_is_the_albedo_of_the_first_photo_alone(tmp_path: Path) -> None:
+    io.save_npy(tmp_path / "cat.npy", known_albedo())
+    first, second = (p[0].permute(1, 2, 0).numpy() for p in (srgb(), 1 - srgb()))
+    settings = {"optim.steps": 1, "optim.members": 1}
+    pipeline = redepth.Pipeline(
+        "smoke", overrides={**settings, "renderer.albedo": str(tmp_path / "cat.npy")}, device="cpu"
+    )
+    before = pipeline.refine(first, prompt="").refined
+    with pytest.raises(InputError, match="an albedo belongs to one photo, 2 were given"):
+        pipeline.refine(second, prompt="")
+    assert np.array_equal(pipeline.refine(first, prompt="").refined, before)
+    arrays = redepth.Pipeline("smoke", overrides={**settings, "renderer.albedo": "<array>"}, device="cpu")
+    for photo_ in (first, second):
+        arrays.refine(photo_, prompt="", albedo=known_albedo())
+
+
 def test_the_public_function_takes_each_source(tmp_path: Path, checkpoint: Path) -> None:
     pixels = srgb()[0].permute(1, 2, 0).numpy()
     io.save_npy(tmp_path / "albedo.npy", known_albedo())
