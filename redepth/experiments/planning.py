@@ -11,6 +11,7 @@ from redepth.checkpoints import EMBEDDED
 from redepth.components import captioner_of, lit_albedo, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
+from redepth.data.datasets.synthetic import WITHOUT_ALBEDO
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.arms import Arm, lights_true_albedo
 from redepth.experiments.grids import UNSHIFTED, Experiment, experiment
@@ -178,7 +179,7 @@ def _arm_runs(
     runs: dict[str, ArmRun] = {}
     for arm in arms:
         try:
-            runs[arm.name] = _arm_run(arm, base, synthetic=bool(scenes))
+            runs[arm.name] = _arm_run(arm, base, [s.split for s in scenes])
         except RedepthError as error:
             skipped[arm.name] = str(error)
     if not runs:
@@ -198,8 +199,13 @@ def _for_each_set(runs: Mapping[str, ArmRun], scenes: Sequence[SceneSet]) -> dic
     return found
 
 
-def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
-    """Resolve an arm. Raises RedepthError with the reason if it cannot run here."""
+def _arm_run(arm: Arm, base: Preset, splits: Sequence[str]) -> ArmRun:
+    """Resolve an arm; ``splits`` are those of synthetic scenes, empty for other data.
+
+    Raises:
+        RedepthError: it cannot run here, with the reason.
+    """
+    synthetic = bool(splits)
     if arm.obstacle:
         raise ConfigError(arm.obstacle)
     if arm.teacher is not None and not synthetic:
@@ -208,8 +214,13 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
         raise ConfigError(f"needs more photos of the same kind, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
     _check_albedo(preset)
-    if lights_true_albedo(preset) and not synthetic:
-        raise ConfigError(f"needs the true albedo, which only {SYNTHETIC} has")
+    if lights_true_albedo(preset):
+        if not synthetic:
+            raise ConfigError(f"needs the true albedo, which only {SYNTHETIC} has")
+        if without := [split for split in splits if split in WITHOUT_ALBEDO]:
+            raise ConfigError(
+                f"needs the true albedo, which {' and '.join(dict.fromkeys(without))} does not keep"
+            )
     if arm.adapt is not None:
         check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
     _check_runnable(preset)

@@ -900,6 +900,9 @@ def test_synthetic_splits_have_strengths_and_skies() -> None:
         assert room.pixels().shape == room.normals.shape == (32, 32, 3)
         assert ((room.depth() == 0).numpy() == room.sky).all()
         assert (room.normals[room.sky] == 0).all()
+        assert room.albedo.shape == (32, 32, 3)
+        assert room.albedo[~room.sky].min() >= 0.02
+        assert np.allclose(room.albedo[room.sky], room.pixels()[room.sky] ** 2.2, atol=0.01)
     stored = REGISTRY.build("synthetic", {"split": "path-traced"})
     assert len(stored.names()) == 24
     assert stored.load("path-traced-23").pixels().shape == (96, 96, 3)

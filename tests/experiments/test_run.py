@@ -43,6 +43,18 @@ def test_files_of_albedos_are_refused_before_any_work(tmp_path: Path) -> None:
     assert make("prior", "renderer.albedo=grey").arms
 
 
+def test_the_true_albedo_is_lit_where_the_scenes_keep_it(tmp_path: Path) -> None:
+    study = make("albedo", splits=["rooms", "path-traced"])
+    assert list(study.arms) == ["photo", "grey"]
+    assert study.skipped == {"true albedo": "needs the true albedo, which path-traced does not keep"}
+    with pytest.raises(ConfigError, match=r"no arm of albedo can run: .*path-traced does not keep"):
+        make("albedo", splits=["path-traced"], arms=["true albedo"])
+    rows, failures = run_study(make("albedo", splits=["rooms"], images=1), tmp_path, ONE_THREAD)
+    assert failures == {}
+    assert [row.arm for row in rows] == ["photo", "grey", "true albedo"]
+    assert len({row.after["silog"] for row in rows}) == 3
+
+
 def numbers(rows: list[ArmResult]) -> list[dict[str, Any]]:
     """The rows without their times."""
     return [row.model_dump(exclude={"seconds", "memory_mib"}) for row in rows]

@@ -18,6 +18,9 @@ from redepth.io.assets import SOURCE, find_asset
 from redepth.literals import MAX_SEED
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
+WITHOUT_ALBEDO = ("broad", "path-traced")
+"""Splits whose scenes do not keep their albedo."""
+
 # No embedded model's training, tuning or published table uses these seeds.
 FIRST_SEED = 50_000
 
@@ -110,6 +113,7 @@ class Synthetic:
             normals=drawn.normals[0].permute(1, 2, 0).float().contiguous().numpy(),
             sky=drawn.sky[0, 0].numpy(),
             camera=Camera(field_of_view=float(drawn.field_of_view[0])),
+            albedo=drawn.albedo[0].permute(1, 2, 0).float().contiguous().numpy(),
         )
 
     def _scene(self, index: int, split: Split | Literal["broad", "path-traced"]) -> Scenes:
