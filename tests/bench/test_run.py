@@ -49,6 +49,17 @@ def make_run(images: int = 3, *overrides: str, **changes: Any) -> bench.Run:
     return bench.Run(**(settings | {"images": names, "protocol": pinned} | changes))
 
 
+def test_a_run_of_an_earlier_version_continues_under_current_names() -> None:
+    run = make_run(1, "renderer.albedo=grey")
+    record = run.model_dump(mode="json")
+    renderer = record["presets"]["smoke"]["renderer"]
+    former = {key: value for key, value in renderer.items() if not key.startswith("albedo")}
+    record["presets"]["smoke"]["renderer"] = {**former, "relight": "shading-only"}
+    stored = bench.Run.model_validate(record)
+    assert stored == run
+    assert stored != make_run(1, "renderer.albedo=photo")
+
+
 def tables(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in FILES]
 
