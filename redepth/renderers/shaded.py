@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from typing_extensions import Self
 
 from redepth.contracts import Illumination, Material
 from redepth.errors import ConfigError
-from redepth.literals import AlbedoName
+from redepth.literals import RENAMED_OPTIONS, AlbedoName
 from redepth.ops import geometry, shading
 from redepth.ops.camera import Camera
 from redepth.ops.shadows import soft_shadows
@@ -73,7 +74,7 @@ class ShadedRenderer(ABC):
         albedo_ensemble: number of its estimates, of which the median is taken.
     """
 
-    renamed_options: ClassVar[dict[str, str]] = {"relight": "albedo"}
+    renamed_options: ClassVar[Mapping[str, str]] = RENAMED_OPTIONS["renderer"]
     renamed_values: ClassVar[dict[str, dict[str, str]]] = {
         "relight": {"composite": "photo", "shading-only": "grey"}
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.config.hashing import preset_sha256
 from redepth.contracts import Illumination, LightsAlbedo
-from redepth.errors import InputError, RenamedOptionWarning, WeightsError
+from redepth.errors import ConfigError, InputError, RenamedOptionWarning, WeightsError
 from redepth.experiments.teacher import Teacher
 from redepth.ops import color, geometry, panorama, shading
 from redepth.optim.refiner import Refiner
+from redepth.pipeline import preset_with
 from redepth.renderers import REGISTRY
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.intrinsics import MarigoldIntrinsics
@@ -361,6 +363,37 @@ def test_relight_is_the_former_name_of_albedo() -> None:
         assert preset_sha256(preset) == preset_sha256(
             resolve(load_preset("smoke", [f"renderer.albedo={current}"]))
         )
+
+
+def lit(*layers: Any, **preset: Any) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RenamedOptionWarning)
+        source = {"extends": "smoke", "renderer": preset}
+        albedo: str = resolve(preset_with(source, *layers)).renderer.options["albedo"]
+    return albedo
+
+
+def test_a_later_layer_wins_under_either_name(tmp_path: Path) -> None:
+    current, former = ["renderer.albedo=grey"], ["renderer.relight=shading-only"]
+    assert lit(current, relight="composite") == "grey"
+    assert lit(former, albedo="photo") == "grey"
+    assert lit(["renderer.relight=composite"], current) == "grey"
+    assert lit(current, ["renderer.relight=composite"]) == "photo"
+    assert lit({"renderer": {"albedo": "grey"}}, relight="composite", lights=2) == "grey"
+    (tmp_path / "old.yaml").write_text("extends: smoke\nrenderer: {relight: composite}\n")
+    (tmp_path / "new.yaml").write_text("extends: old.yaml\nrenderer: {albedo: grey}\n")
+    assert resolve(load_preset(tmp_path / "new.yaml")).renderer.options["albedo"] == "grey"
+    with pytest.raises(ConfigError, match="both are set"):
+        lit([*current, *former])
+    with pytest.raises(ConfigError, match="both are set"):
+        lit(relight="composite", albedo="grey")
+
+
+def test_the_argument_wins_over_a_preset_of_an_earlier_version() -> None:
+    pixels = srgb()[0].permute(1, 2, 0).numpy()
+    preset = {"extends": "smoke", "renderer": {"relight": "composite"}, "optim": {"steps": 1, "members": 1}}
+    found = redepth.refine(pixels, preset, albedo="grey", prompt="", device="cpu")
+    assert found.record()["renderer"] == {"albedo": "grey"}
 
 
 def test_another_albedo_is_another_preset_and_the_photo_that_of_earlier_versions() -> None:
