@@ -12,6 +12,7 @@ from redepth import checkpoints
 from redepth.checkpoints.marigold import FILES, load_marigold
 from redepth.errors import WeightsError
 from redepth.ops import color
+from redepth.runtime.device import free_cached
 
 PIPELINE = "MarigoldIntrinsicsPipeline"
 
@@ -107,6 +108,7 @@ class MarigoldIntrinsics:
             ).prediction
         finally:
             pipeline.to("cpu")
+            free_cached(device)
         index = pipeline.config.target_properties["target_names"].index(TARGET)
         albedo = predicted[index : index + 1].clamp(0, 1)
         if self.space == "srgb":
