@@ -11,10 +11,10 @@ from redepth.checkpoints import EMBEDDED
 from redepth.components import captioner_of, lit_albedo, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
-from redepth.data.datasets.synthetic import WITHOUT_ALBEDO
+from redepth.data.datasets.synthetic import UNSHIFTED, WITHOUT_ALBEDO
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.arms import Arm, lights_true_albedo
-from redepth.experiments.grids import UNSHIFTED, Experiment, experiment
+from redepth.experiments.grids import Experiment, experiment
 from redepth.experiments.study import (
     EVALUATION_SEED,
     SYNTHETIC,

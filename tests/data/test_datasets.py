@@ -24,6 +24,7 @@ from redepth.data.datasets import middlebury as middlebury_module
 from redepth.data.datasets import sintel as sintel_module
 from redepth.data.datasets.base import require_some, unknown_name
 from redepth.data.datasets.middlebury import Calibration, read_calibration
+from redepth.data.datasets.synthetic import UNSHIFTED
 from redepth.errors import ConfigError, InputError, MissingDependencyError
 from redepth.ops.geometry import normals_from_depth
 from redepth.protocols import PROTOCOLS, load_protocol, measure, prepare, read_names
@@ -908,6 +909,10 @@ def test_synthetic_splits_have_strengths_and_skies() -> None:
     assert stored.load("path-traced-23").pixels().shape == (96, 96, 3)
     with pytest.raises(ConfigError, match="strength"):
         REGISTRY.build("synthetic", {"strength": 2})
+    for split in UNSHIFTED:
+        with pytest.raises(ConfigError, match=f"strength 0.5: {split} has no shift to scale"):
+            REGISTRY.build("synthetic", {"split": split, "strength": 0.5})
+        assert REGISTRY.build("synthetic", {"split": split, "strength": 1}).names()
 
 
 # --- the registry ---------------------------------------------------------------------------------

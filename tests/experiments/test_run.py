@@ -43,6 +43,12 @@ def test_files_of_albedos_are_refused_before_any_work(tmp_path: Path) -> None:
     assert make("prior", "renderer.albedo=grey").arms
 
 
+def test_rooms_have_no_strength() -> None:
+    assert [s.strength for s in make(splits=["rooms", "unseen-rooms"], strengths=[]).sets] == [None, None]
+    with pytest.raises(ConfigError, match="no shift to scale in rooms"):
+        make(splits=["rooms"], strengths=[0.5])
+
+
 def test_the_true_albedo_is_lit_where_the_scenes_keep_it(tmp_path: Path) -> None:
     study = make("albedo", splits=["rooms", "path-traced"])
     assert list(study.arms) == ["photo", "grey"]
