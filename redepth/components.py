@@ -344,7 +344,7 @@ def build(preset: Preset, device: torch.device) -> Components:
 def normals_of(preset: Preset) -> MarigoldNormals | None:
     """Return what estimates the normals of a resolved preset, not loaded; None where it wants no estimate."""
     term = preset.optim.objectives.get("normals")
-    if term is None or term.options.get("source") != "marigold":
+    if term is None or not term.weight or term.options.get("source") != "marigold":
         return None
     settings = ("checkpoint", "revision", "steps", "ensemble")
     return MarigoldNormals(**{name: term.options[name] for name in settings})

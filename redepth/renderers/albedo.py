@@ -170,7 +170,7 @@ class AlbedoSource:
         if path.suffix.lower() in io.LINEAR_SUFFIXES:
             values = io.load_linear(path)
         else:
-            values = _decoded(io.load_photo(path))
+            values = _decoded(io.load_photo(path, opaque=True))
         io.check_aspect(path, "albedo", values.shape[:2], (height, width))
         return values
 
@@ -217,5 +217,10 @@ def _decoded(srgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _linear_of_array(values: NDArray[Any]) -> NDArray[np.float32]:
     if values.dtype == np.uint8:
+        if values.ndim == 3 and values.shape[2] in (2, 4):
+            raise InputError(
+                f"albedo: has shape {values.shape}, with opacity; what is transparent has no albedo: give "
+                "(H, W, 3)"
+            )
         return _decoded(io.photo_of_array(values))
     return io.linear_of_array(values)

@@ -40,7 +40,8 @@ class MarigoldIntrinsics:
         checkpoint: hub id or local folder.
         revision: commit, tag or branch of the hub repository.
         steps: number of diffusion steps; None is the checkpoint's default.
-        ensemble: number of estimates, of which the median is taken.
+        ensemble: number of estimates, of which the median is taken; of an even number, the lower one of the
+            two in the middle.
 
     Source: Ke et al., "Marigold: Affordable Adaptation of Diffusion-Based Image Generators for Image
     Analysis", arXiv 2505.09358.

@@ -71,7 +71,8 @@ class ShadedRenderer(ABC):
         albedo_checkpoint: hub id or local folder of a diffusers ``MarigoldIntrinsicsPipeline``.
         albedo_revision: commit, tag or branch of its hub repository.
         albedo_steps: number of its diffusion steps; None is the checkpoint's default.
-        albedo_ensemble: number of its estimates, of which the median is taken.
+        albedo_ensemble: number of its estimates, of which the median is taken; of an even number, the lower
+            one of the two in the middle.
     """
 
     renamed_options: ClassVar[Mapping[str, str]] = RENAMED_OPTIONS["renderer"]
@@ -102,6 +103,8 @@ class ShadedRenderer(ABC):
     albedo_ensemble: Annotated[int, Field(ge=1, le=100)] = 1
 
     def __post_init__(self) -> None:
+        if not self.albedo:
+            raise ValueError("albedo is empty: give a name, a file or a folder")
         known = self.field_of_view is not None or self.intrinsics is not None
         if known and self.camera == "orthographic":
             raise ValueError("field_of_view and intrinsics need camera: pinhole; it is orthographic")

@@ -61,3 +61,4 @@ def test_normals_that_would_not_be_estimated_are_refused() -> None:
     with pytest.raises(ConfigError, match="score estimates no normals"):
         check_method(preset(*estimated))
     check_method(preset(*estimated, "adapt.method=distil"))
+    check_method(preset(*estimated[1:], "optim.objectives.normals.weight=0"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import redepth
@@ -276,6 +277,24 @@ def test_what_is_missing_or_given_twice_is_refused(tmp_path: Path) -> None:
         Lambert(albedo="<array>").take_albedo(None)
     with pytest.raises(InputError, match="give one of them"):
         Lambert(albedo="grey").take_albedo(known_albedo())
+
+
+def test_what_is_transparent_has_no_albedo(tmp_path: Path) -> None:
+    pixels = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    pixels[..., 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    check(tmp_path / "cat.png")
+    pixels[3, 4, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    with pytest.raises(InputError, match=r"cat\.png: is transparent in places"):
+        check(tmp_path / "cat.png")
+    with pytest.raises(InputError, match="with opacity"):
+        Lambert(albedo="<array>").take_albedo(pixels)
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(ConfigError, match="albedo is empty: give a name, a file or a folder"):
+        resolve(load_preset("smoke", ['renderer.albedo=""']))
 
 
 def test_an_albedo_that_was_not_found_for_this_photo_is_not_lit(tmp_path: Path) -> None:
