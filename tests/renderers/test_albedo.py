@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from redepth.renderers import REGISTRY
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.intrinsics import MarigoldIntrinsics
 from redepth.renderers.matte import Lambert
+from tests.support.command import ENVIRONMENT
 from tests.support.helpers import CPU, TargetPrior, make_refiner, photo, seeded
 from tests.support.tiny_intrinsics import APPEARANCE, LIGHTING, save_intrinsics
 
@@ -215,6 +218,18 @@ def test_the_pipeline_is_on_the_device_only_while_it_estimates(
         )
         assert expected is not None
         assert torch.equal(found, expected)
+
+
+def test_nothing_is_said_of_how_diffusers_works(checkpoint: Path) -> None:
+    script = f"""
+import torch
+from redepth.renderers.matte import Lambert
+options = {{"albedo": "marigold-intrinsics", "albedo_checkpoint": {str(checkpoint)!r}}}
+photo = torch.full((1, 3, 32, 48), 0.5)
+Lambert(**options).load(torch.device("cpu")).find_albedo(photo, photo, 0.0, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_checkpoint_without_an_albedo_is_refused(tmp_path: Path) -> None:
