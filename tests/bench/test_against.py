@@ -156,8 +156,8 @@ def test_why_no_anchor_applies() -> None:
     )
     # The paper's preset has the paper's smaller input.
     reason = only_reason(make_run(resolved_preset("re-depth-anything", [])))
-    assert f"numbers of {SMALL} are of another input" in reason
-    assert "depth_model.resize_rule is upper_bound here and null or minimal or lower_bound there" in reason
+    assert f"numbers of {SMALL} are of other options" in reason
+    assert "depth_model.resize_rule is upper_bound here and minimal or lower_bound there" in reason
     reason = only_reason(make_run(images=NAMES[:50]))
     assert "50 of the split's 652 images: a part cannot be held against the number of all" in reason
     reason = only_reason(make_run(protocols=("redepth-paper",)))
