@@ -113,7 +113,8 @@ def _other_truths(
 def _shown(differing: Mapping[str, str]) -> str:
     names = ", ".join(list(differing)[:_NAMED]) + (", ..." if len(differing) > _NAMED else "")
     what = " or ".join(dict.fromkeys(differing.values()))
-    return f"{len(differing)} images of which {what} differs in the two runs: {names}"
+    images = "1 image" if len(differing) == 1 else f"{len(differing)} images"
+    return f"{images} of which {what} differs in the two runs: {names}"
 
 
 def _joined(

@@ -83,7 +83,8 @@ def with_shared_options(protocols: Sequence[EvaluationProtocol], name: str) -> l
     usual = options_schema(DATASETS.get(name)).model_fields
     fixed = {
         key: value
-        for key, value in _fixed_options(protocols).items()
+        # A protocol of another data set is refused when the reader is built.
+        for key, value in _fixed_options([p for p in protocols if p.dataset in (None, name)]).items()
         if key not in usual or usual[key].default != value
     }
     return [
