@@ -19,7 +19,7 @@ from redepth.bench.worker import Kept, Prompts, make_worker
 from redepth.components import build, captioner_of
 from redepth.config import Preset
 from redepth.data.datasets import Dataset, Sample
-from redepth.data.datasets.base import Array
+from redepth.data.datasets.base import Array, OtherKindError
 from redepth.protocols import EvaluationProtocol, check_unit, difference, prepare
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
@@ -65,7 +65,7 @@ def run_benchmark(
     """
     tasks = run.tasks()
     check_photo_files(run.presets, run.images, renders=not run.initial_only)
-    _check_unit(run, max_pixels)
+    _check_kind(run, max_pixels)
     if not (folder / RUN_FILE).is_file():  # a run that cannot start must not claim the folder
         _check_weights(run, tasks, device, resources)
     claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
@@ -98,11 +98,17 @@ def _with_all_protocols(run: Run, rows: dict[Task, Row]) -> dict[Task, Row]:
     return whole
 
 
-def _check_unit(run: Run, max_pixels: int) -> None:
-    """Refuse a protocol for the unit of the data set, which the first image tells, if that can be read."""
+def _check_kind(run: Run, max_pixels: int) -> None:
+    """Refuse a ground truth that is wrong for every image, as the first one tells if it can be read.
+
+    Raises:
+        InputError: it is of another kind than the one asked for, or of another unit than a protocol needs.
+    """
     try:
         with io.pixel_limit(max_pixels):
             first = run.reader().load(run.images[0])
+    except OtherKindError:
+        raise
     except Exception:  # its worker reports the reason
         return
     for protocol in run.protocols:

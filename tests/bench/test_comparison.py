@@ -104,6 +104,19 @@ def test_a_truth_without_metres_is_refused_before_the_run(root: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+def test_depth_of_another_kind_is_refused_before_the_run(tmp_path: Path) -> None:
+    """Kaggle's copy of NYU does not say whether its depth is raw or filled; the first map tells."""
+    for number in range(2):
+        photo = np.zeros((48, 64, 3), np.uint8)
+        Image.fromarray(photo).save(tmp_path / f"{number:05}_colors.png")
+        depth = np.full((48, 64), 2000, np.uint16)
+        Image.fromarray(depth).save(tmp_path / f"{number:05}_depth.png")
+    settings = (*SMOKE, "--protocol", "nyuv2-eigen", "--limit", "2", "--out", tmp_path / "out")
+    done = call("bench", "nyuv2", "--root", tmp_path, *settings)
+    one_line(done, "so it is filled, not raw", "nyuv2-filled")
+    assert not (tmp_path / "out").exists()
+
+
 # --- maps of another tool -------------------------------------------------------------------------
 
 

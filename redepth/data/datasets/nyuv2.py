@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from redepth import io
 from redepth.data.datasets.base import (
     Missing,
+    OtherKindError,
     Sample,
     read_grey16,
     require_some,
@@ -74,10 +75,7 @@ class Nyuv2:
         if os.path.isfile(self.root / MAT):
             with self._open() as file:
                 return [f"{i + 1:04}" for i in range(len(file["images"]))]
-        exported = self._exported()
-        names = require_some(sorted(exported), self, self.root)
-        self._check_first(exported[names[0]][1])
-        return names
+        return require_some(sorted(self._exported()), self, self.root)
 
     def load(self, name: str) -> Sample:
         """Read one image; depth in metres."""
@@ -92,25 +90,17 @@ class Nyuv2:
         truth = stored.astype(np.float32) / np.float32(1000)
         return same_size(Sample(name, photo, truth, camera=_camera(*truth.shape)), io.image_size(photo))
 
-    def _check_first(self, path: Path) -> None:
-        """Check the kind of one map, which is that of all; if it is damaged, its image will say so."""
-        try:
-            stored = read_grey16(path, SOURCE)
-        except InputError:
-            return
-        self._check_kind(path, stored)
-
     def _check_kind(self, path: Path, stored: NDArray[np.uint16]) -> None:
-        """Raise InputError unless depth of an unknown kind can be of the kind that is asked for."""
+        """Raise OtherKindError unless depth of an unknown kind can be of the kind that is asked for."""
         if path.name != _KAGGLE.format(path.name[:5]):
             return
         holes = bool((stored == 0).any())
         if holes and self.depth == "filled":
-            raise InputError(
+            raise OtherKindError(
                 f"{path}: has pixels without depth, so it is raw: take depth=raw, and its protocol"
             )
         if not holes and self.depth == "raw":
-            raise InputError(
+            raise OtherKindError(
                 f"{path}: has depth at every pixel, so it is filled, not raw: take depth=filled, such as the "
                 "protocol nyuv2-filled does; its numbers are others than those of raw depth"
             )
