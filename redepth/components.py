@@ -170,9 +170,16 @@ def check_camera(preset: Preset, camera: Camera | Literal["model"] | None) -> No
         name = preset.depth_model.name
         if not hasattr(depth_models.REGISTRY.get(name), "predicted_camera"):
             raise ConfigError(
-                f"camera model: the depth model {name} estimates no camera (depth-pro and moge-2 do); give "
-                "--fov DEG or --intrinsics (camera= in Python)"
+                f"camera model: the depth model {name} estimates no camera ({_models_with_camera()} "
+                "do); give --fov DEG or --intrinsics (camera= in Python)"
             )
+
+
+def _models_with_camera() -> str:
+    """Return the names of the depth models that estimate the camera of a photo."""
+    registry = depth_models.REGISTRY
+    names = [name for name, entry in registry.entries().items() if "redepth." in str(entry.target)]
+    return ", ".join(name for name in names if hasattr(registry.get(name), "predicted_camera"))
 
 
 def check_albedo(preset: Preset, source: Path | None, height: int, width: int, photos: int = 1) -> None:

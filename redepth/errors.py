@@ -71,7 +71,7 @@ def one_line(error: BaseException) -> str:
     """Return what an error says on one line, with its class unless it is a user's error."""
     if isinstance(error, MemoryError):
         return "not enough memory for it; free some, or give a smaller photo"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split())) or type(error).__name__
     return text if isinstance(error, RedepthError) else f"{type(error).__name__}: {text}"
 
 
@@ -97,4 +97,9 @@ def cut(text: str, limit: int = 80) -> str:
     if len(text) > limit:
         half = limit // 2 - 2
         text = f"{text[:half]}...{text[-half:]}"
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return a text with its characters that a terminal acts on, such as colours, as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -102,8 +102,11 @@ def test_python_refuses_what_is_no_camera() -> None:
     ):
         with pytest.raises(InputError, match=words):
             redepth.refine(pixels, "smoke", camera=camera)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="estimates no camera"):
+    with pytest.raises(ConfigError, match="estimates no camera") as error:
         redepth.refine(pixels, "smoke", camera="model")
+    for name in ("depth-pro", "moge-2", "moge-3-giant", "depth-anything-3-small"):
+        assert f"{name}," in str(error.value) or f"{name} do)" in str(error.value)
+    assert "marigold" not in str(error.value)
 
 
 def test_a_camera_is_that_of_one_photo_alone() -> None:

@@ -18,6 +18,8 @@ from torch import Generator, Tensor, nn
 from redepth.errors import ConfigError, RedepthError
 
 WARM_UP_STEPS, LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 200, 100, 500, 1000
+CHECKPOINT_SECONDS = 240.0
+"""A checkpoint is written at the latest after these seconds, on a slow machine."""
 
 
 class Training:
@@ -35,9 +37,10 @@ class Training:
         cycles: Sequence[int],
         batch: int,
         validate: Callable[[nn.Module], dict[str, Any]],
+        validation_steps: int = VALIDATION_STEPS,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.validate = validate
+        self.validate, self.validation_steps = validate, validation_steps
         # Convolutions of few channels run about twice as fast on the CPU in this layout.
         self.model = model.to(memory_format=torch.channels_last)
         self.folder, self.log = folder, folder / "log.jsonl"
@@ -75,7 +78,7 @@ class Training:
         self._resume()
         step = make_step(self.generator)
         losses: list[float] = []
-        started = time.time()
+        started = saved = time.monotonic()
         end = min(until or self.total, self.total)
         for _ in track(self.step, end):
             loss = step()
@@ -93,12 +96,14 @@ class Training:
             self._update_average()
             losses.append(loss.item())
             if self.step % LOG_STEPS == 0 or self.step == end:
-                due = self.step % VALIDATION_STEPS == 0 or self.step == end
+                due = self.step % self.validation_steps == 0 or self.step == end
                 more = self._validated() if due else {}
-                self._log(sum(losses) / len(losses), time.time() - started, more)
+                self._log(sum(losses) / len(losses), time.monotonic() - started, more)
                 losses.clear()
-            if self.step % CHECKPOINT_STEPS == 0 or self.step == end:
+            late = time.monotonic() - saved > CHECKPOINT_SECONDS
+            if late or self.step % CHECKPOINT_STEPS == 0 or self.step == end:
                 self.save()
+                saved = time.monotonic()
 
     def _update_average(self) -> None:
         decay = min(0.999, (1 + self.step) / (10 + self.step))

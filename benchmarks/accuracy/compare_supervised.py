@@ -29,16 +29,10 @@ from redepth.io import save_json
 from redepth.metrics import Interval, bootstrap_interval
 from redepth.protocols import EvaluationProtocol, evaluate, load_protocol
 from training.loop import averaged
-from training.train_embedded import (
-    DEPTH_NAME,
-    FINETUNED_NAME,
-    NORMALS_NAME,
-    SIZE,
-    angles,
-    build_depth_model,
-    build_normals_model,
-    predict_normals,
-)
+from training.networks import SIZE, build_depth_model, build_normals_model
+from training.relief_depth import angles
+from training.relief_normals import predict_normals
+from training.train_embedded import DEPTH_NAME, FINETUNED_NAME, NORMALS_NAME
 
 RESULT = STORED / "supervised.json"
 SPLITS = ["in-domain", "relief", "shapes", "broad"]

@@ -21,7 +21,6 @@ _COMPANIONS = {
     "tokenizer_config.json": ("special_tokens_map.json", "added_tokens.json", "tokenizer.json"),
     "preprocessor_config.json": ("processor_config.json",),
 }
-"""Files that the libraries read beside a file if they exist."""
 
 _FORBIDDEN_CHARACTERS = re.compile(r"[\\:\x00-\x1f]")
 """Separators of folders and drives on Windows, and control characters."""
@@ -46,6 +45,12 @@ def alternatives(name: str) -> list[str]:
     if match:
         return [name, f"{folder}{slash}{match[1]}.safetensors.index{match[2]}.json"]
     return [name]
+
+
+def companions(name: str) -> list[str]:
+    """Return the names of files that the libraries read beside a file if they exist."""
+    folder, slash, base = name.rpartition("/")
+    return [f"{folder}{slash}{other}" for other in _COMPANIONS.get(base, ())]
 
 
 def is_index(name: str) -> bool:
@@ -128,8 +133,7 @@ def files_to_download(names: Collection[str], files: Iterable[str], optional: It
         available = [form for form in alternatives(name) if form in names]
         # One form of weights is enough; a tokenizer may read both.
         selected += available[:1] if name.endswith(".safetensors") else available
-        folder, slash, base = name.rpartition("/")
-        selected += [f"{folder}{slash}{other}" for other in _COMPANIONS.get(base, ())]
+        selected += companions(name)
     selected += optional
     return [name for name in dict.fromkeys(selected) if name in names]
 

@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +95,26 @@ def load_random_model(cls: Any, config: dict[str, Any], seed: int) -> Any:
             return cls.from_config(config).eval()
 
 
-def fill(module: Any, path: Path, *, prefixes: Sequence[str]) -> None:
-    """Load a module's weights from a safetensors file whose names start with one of the prefixes.
+def fill(module: Any, path: Path, stored: Mapping[str, Any], *, prefixes: Sequence[str]) -> None:
+    """Load a module's weights from those of a safetensors file whose names start with one of the prefixes.
+
+    Args:
+        module: to fill.
+        path: of the file, for messages.
+        stored: its tensors, as `read_tensors` returns them.
+        prefixes: of the module's names.
 
     Raises:
-        WeightsError: the file is damaged, or weights are missing or of another shape.
+        WeightsError: weights are missing or of another shape.
     """
-    from safetensors.torch import load_file
-
-    try:
-        stored = load_file(path)
-        weights = {k.removeprefix(p): v for p in prefixes for k, v in stored.items() if k.startswith(p)}
-        missing = sorted(set(module.state_dict()) - set(weights))
-        if not missing:
+    weights = {k.removeprefix(p): v for p in prefixes for k, v in stored.items() if k.startswith(p)}
+    missing = sorted(set(module.state_dict()) - set(weights))
+    if not missing:
+        try:
             module.load_state_dict(weights, strict=False)
-            return
-    except Exception as error:  # as in `from_pretrained`
-        problem = _problem(error, path.parent)
-        raise WeightsError(f"cannot load the weights in '{path}': {problem}") from error
+        except RuntimeError as error:
+            raise WeightsError(f"cannot load the weights in '{path}': {reason(error)}") from error
+        return
     raise WeightsError(f"'{path}' lacks {len(missing)} weights, such as {prefixes[0]}{missing[0]}")
 
 

@@ -6,6 +6,8 @@ import errno
 import ssl
 from collections.abc import Iterator
 
+from redepth.errors import printable
+
 _LICENCE = (
     "its licence has to be accepted first: open its page on the hub, then log in with 'hf auth login' or set "
     "HF_TOKEN"
@@ -94,7 +96,7 @@ def reason(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     first, *more = text.splitlines()
     # A first line that ends with a colon needs the next one.
-    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
+    return printable(f"{first} {more[0].strip()}" if first.endswith(":") and more else first)
 
 
 def is_transient(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from redepth.checkpoints import hub_api, loading
 from redepth.checkpoints.cache import cached_file, note_absent, snapshot, unknown_files
 from redepth.checkpoints.downloads import download
-from redepth.checkpoints.files import alternatives
+from redepth.checkpoints.files import alternatives, companions
 from redepth.checkpoints.names import check_revision, local_folder, resolve_name
 from redepth.checkpoints.optional_files import request_optional
 from redepth.errors import WeightsError
@@ -142,12 +142,16 @@ class Source:
         return loading.read_tensors(self.file(name))
 
     def identity(self, files: Sequence[str]) -> str:
-        """Return a text that changes when these files do: the commit, or sizes and times of local files."""
+        """Return a text that changes when these files do: the commit, or sizes and times of local files.
+
+        What the libraries read beside a local file counts too. All variants of a file are in one commit.
+        """
         folder = local_folder(self.checkpoint)
         if folder is None:
             without = "".join(f" without {name}" for name in self.defaults_for())
             return f"{self.name}@{self.commit or self.revision}{without}"
-        paths = [folder / form for name in files for form in alternatives(name)]
+        names = dict.fromkeys(form for name in files for form in (*alternatives(name), *companions(name)))
+        paths = [folder / name for name in names]
         stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p.is_file()]
         return json.dumps([str(folder.resolve()), *stats])
 

@@ -84,9 +84,10 @@ class DepthAnything3(Backbone):
             ) from error
         path = source.file(WEIGHTS)
         self._commit, self._read = source.commit, source
+        stored = source.tensors(WEIGHTS)
         for part, module in parts.items():
             name = network.STORED_AS.get(part, part)
-            checkpoints.fill(module, path, prefixes=(f"model.{name}.", f"{name}."))
+            checkpoints.fill(module, path, stored, prefixes=(f"model.{name}.", f"{name}."))
         self.use(parts.eval().requires_grad_(False).to(device), device)
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -64,7 +65,7 @@ class Lotus(OneStep):
     The UNet predicts the clean latent itself. The map is the mean of the three channels of the decoded z_0,
     each moved from [-1, 1] to [0, 1] and clipped. A UNet with 8 input channels is G, one with 4 is D. The
     authors draw x from the VAE's distribution; here it is the mean, so that nothing but n is random. The
-    options are those of `OneStep`.
+    options are those of `OneStep`; ``near`` changes nothing in a disparity, where 0 is infinitely far.
 
     Args:
         output: what the checkpoint predicts; None: by its name, as the authors publish them.
@@ -87,7 +88,7 @@ class Lotus(OneStep):
                 f"'{self.checkpoint}' is a '{found}' whose UNet takes no task, as those of Lotus do: choose "
                 "another checkpoint"
             )
-        name = self.checkpoint.rsplit("/", 1)[-1].lower()
+        name = Path(self.checkpoint).name.lower()
         if self.output is not None:
             self.predicts = self.output
         elif "disparity" in name:

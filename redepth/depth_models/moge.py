@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -21,7 +22,14 @@ from redepth import checkpoints, io
 from redepth.contracts import Features, Predicts
 from redepth.depth_models.backbone import WEIGHTS, Backbone, Preprocessing, save_weights
 from redepth.depth_models.depth_pro import camera_of
-from redepth.depth_models.moge_networks import PATCH, Decoder, Encoder, FirstDecoder, FirstEncoder
+from redepth.depth_models.moge_networks import (
+    PATCH,
+    Decoder,
+    Encoder,
+    FirstDecoder,
+    FirstEncoder,
+    bounded,
+)
 from redepth.errors import MissingDependencyError, WeightsError, brief, cut
 from redepth.ops import geometry
 from redepth.ops.camera import Camera
@@ -42,6 +50,12 @@ INSTALL_3 = (
 
 PUBLISHED, CONFIG = "model.pt", "config.json"
 
+SAMPLES = (64, 64)
+"""The package finds focal length and shift on so many points of the photo, by their nearest pixels."""
+
+LEAST_SAMPLES = 41
+"""Fewest of these that decide a focal length, 1 %; from a handful the package finds any."""
+
 _BACKBONE = re.compile(r"dinov2_vit[sblg]14(_reg)?")
 _CORRECTION = ("refiner", "refiner_depth_resolution")
 """The settings that MoGe-3 adds to those of MoGe-2."""
@@ -59,9 +73,10 @@ class MoGe(Backbone):
 
     with the predicted metric scale m (1 for MoGe-1). f, b and m are found once per photo, from the frozen
     network, and are constants afterwards: only z is refined. The field of view of the photo's camera takes
-    f's place where one is given (`next_camera`); as in the package its axis is taken to be centred. A photo
-    in which the mask has less than two pixels keeps an unknown shift, and its depth counts as affine. Outside
-    the mask, in the sky for example, depth is what the network says. Predicted normals are not used.
+    f's place where one is given (`next_camera`); as in the package its axis is taken to be centred. The
+    package solves for them on 64 x 64 samples of the photo. If the mask has fewer than 41 of them (1 %),
+    the shift stays unknown and 0, no camera is found, and the depth counts as affine. Outside the mask, in
+    the sky for example, depth is what the network says. Predicted normals are not used.
 
     MoGe-3 corrects its depth in some steps of a sparse network, which has no gradient: what they change,
     z_corrected / z, is another constant.
@@ -130,12 +145,15 @@ class MoGe(Backbone):
         if not isinstance(settings, dict) or not isinstance(weights, dict):
             raise WeightsError(f"'{self.checkpoint}' holds no model_config and model: it is not of MoGe")
         self._commit = source.commit
-        model = self._built(settings)
+        model = self._built(settings, sum(w.numel() for w in weights.values() if isinstance(w, Tensor)))
         _fill(model, weights, self.checkpoint)
         self.use(model.eval().requires_grad_(False).to(device), device)
 
-    def _built(self, settings: Mapping[str, Any]) -> Any:
-        """Build the package's network, with random weights, from a checkpoint's settings."""
+    def _built(self, settings: Mapping[str, Any], stored: int) -> Any:
+        """Build the package's network, with random weights, from a checkpoint's settings.
+
+        ``stored`` is the number of weights in the checkpoint, and a bound for what the settings may build.
+        """
         known = dict(settings)
         encoder = known.get("encoder")
         self._version = 1 if isinstance(encoder, str) else 3 if _CORRECTION[0] in known else 2
@@ -156,7 +174,7 @@ class MoGe(Backbone):
         self._settings = known
         try:
             # The random weights are replaced; the generator of the process stays as it is.
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            with torch.random.fork_rng(devices=[]), bounded(2 * stored), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return network(**known)
         except Exception as error:  # of the package's own code, for values of any type and size
@@ -226,13 +244,17 @@ class MoGe(Backbone):
         # In units of half the diagonal, as the package has it; f in widths is this by 2 span.
         focal, shift = self._solve(points, valid)
         span = width / math.hypot(height, width)
-        seen = valid is None or bool((valid.sum(dim=(1, 2)) > 1).all())
+        seen = valid is None or _samples_of(valid) >= LEAST_SAMPLES
         self._predicted = camera_of(2 * span / focal) if seen else None
-        if self._given is not None:
+        if not seen:
+            shift = torch.zeros_like(shift)
+        elif self._given is not None:
             fx, _, _, _ = self._given.normalized_intrinsics(height, width)
             _, shift = self._solve(points, valid, focal=torch.full_like(focal, 2 * span * fx))
         if not seen:
-            log.warning("MoGe finds no surface in the photo: its depth is known up to scale and shift")
+            log.warning(
+                "MoGe finds too little surface in the photo: its depth is known up to scale and shift"
+            )
         self.invariance = "metric" if self._is_metric and seen else "affine"
         scale = output.get("metric_scale", torch.ones_like(shift))
         correction = torch.ones_like(shift)[:, None, None, None]
@@ -258,6 +280,11 @@ class MoGe(Backbone):
         except ImportError as error:
             missing = error.name or PACKAGE
             raise MissingDependencyError(f"{missing} is needed for MoGe: {self._install}") from error
+
+
+def _samples_of(mask: Tensor) -> int:
+    """Return how many of the package's samples are in a mask (B,H,W), in the picture with the fewest."""
+    return int(F.interpolate(mask[:, None].float(), SAMPLES, mode="nearest").sum(dim=(1, 2, 3)).min())
 
 
 def _is_installed(module: str) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from redepth.contracts import Features
 
@@ -128,3 +131,26 @@ class FirstDecoder(_ToDepth):
         size = (PATCH * rows, PATCH * columns)
         x = F.interpolate(x, size, mode="bilinear")
         return self.depth(self.points(torch.cat([x, self.at(x, size, grid)], dim=1)), features)
+
+
+@contextlib.contextmanager
+def bounded(most: int) -> Iterator[None]:
+    """Refuse to build networks of more weights than ``most`` in this thread; a layer of them takes no memory.
+
+    Raises:
+        ValueError: as soon as one weight more is registered, before it gets its first values.
+    """
+    thread, count = threading.get_ident(), 0
+
+    def add(_module: nn.Module, _name: str, weight: nn.Parameter | None) -> None:
+        nonlocal count
+        if weight is not None and threading.get_ident() == thread:
+            count += weight.numel()
+            if count > most:
+                raise ValueError("they ask for more weights than the file holds")
+
+    handle = register_module_parameter_registration_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()

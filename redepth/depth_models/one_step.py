@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from redepth import checkpoints
 from redepth.checkpoints.marigold import FILES
 from redepth.contracts import Features, Predicts
 from redepth.depth_models.backbone import Backbone, Preprocessing, Rule
-from redepth.errors import WeightsError, cut
+from redepth.errors import WeightsError, brief, cut
 
 
 class Encoder(nn.Module):
@@ -86,7 +87,8 @@ class OneStep(Backbone):
     not kept.
 
     Args:
-        near: is added to depth, whose shift is unknown: without it the nearest point would have depth 0.
+        near: is added to depth, whose shift is unknown: without it the nearest point would have depth 0. It
+            changes nothing where a disparity is predicted.
     """
 
     optional_files: ClassVar[tuple[str, ...]] = ()
@@ -187,15 +189,22 @@ class E2EFT(OneStep):
     checkpoint: str = "GonzaloMG/marigold-e2e-ft-depth"
 
     def check_parts(self, index: Mapping[str, Any], unet: Mapping[str, Any]) -> None:
-        """Check that the UNet takes two latents and no task. Raises WeightsError."""
+        """Check that the UNet takes two latents and no task, and one step is enough. Raises WeightsError."""
         if unet.get("in_channels") != 8 or unet.get("class_embed_type") is not None:
             found = cut(str(index.get("_class_name")))
             raise WeightsError(
                 f"'{self.checkpoint}' is a '{found}' whose UNet is not Marigold's (8 input channels): choose "
                 "another checkpoint"
             )
-        if "normal" in self.checkpoint.rsplit("/", 1)[-1].lower():
+        if "normal" in Path(self.checkpoint).name.lower():
             raise WeightsError(f"'{self.checkpoint}' predicts normals: choose a checkpoint for depth")
+        # The published checkpoint does not say; the UNet of an ordinary Marigold is the same.
+        steps = index.get("default_denoising_steps")
+        if isinstance(steps, int) and steps > 1:
+            raise WeightsError(
+                f"'{self.checkpoint}' asks for {brief(steps)} steps, so it is not fine-tuned for one: choose "
+                "depth_model.name=marigold; if it is, set default_denoising_steps=1 in its model_index.json"
+            )
 
     def halves(self, model: Any) -> tuple[nn.Module, nn.Module]:
         """Split between the UNet and the VAE's decoder."""

@@ -178,11 +178,12 @@ class Refiner:
         renderer, model = self.renderer, self.depth_model
         camera = given
         if camera == "model":
-            camera = model.predicted_camera if isinstance(model, PredictsCamera) else None
+            camera, problem = None, "estimates no camera"
+            if isinstance(model, PredictsCamera):
+                camera, problem = model.predicted_camera, "found no camera for this photo"
             if camera is None:
                 raise InputError(
-                    f"the depth model {type(model).__name__} estimates no camera: give a field of view or "
-                    "intrinsics"
+                    f"the depth model {type(model).__name__} {problem}: give a field of view or intrinsics"
                 )
         own = renderer.own_camera if isinstance(renderer, UsesCamera) else ORTHOGRAPHIC
         # The photo's pixels are square; the network's are not, because its sides are rounded.

@@ -76,8 +76,8 @@ class DiffusionPrior(ABC):
         interval: timesteps between the two noise levels of the score ism.
         lora_rank: rank of the adapter that the score vsd trains.
         lora_rate: learning rate of the adapter that the score vsd trains.
-        dtype: precision of the frozen model. ``auto`` is float16 on CUDA and float32 elsewhere; float16
-            on a CPU runs in float32.
+        dtype: precision of the frozen model. ``auto`` is float16 on CUDA (bfloat16 for models that are
+            published in it) and float32 elsewhere; float16 on a CPU runs in float32.
     """
 
     score: Score = "sds"

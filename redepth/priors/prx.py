@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import importlib.metadata
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +13,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from redepth.contracts import Noise
-from redepth.errors import WeightsError, brief
+from redepth.errors import MissingDependencyError, WeightsError, brief
 from redepth.priors.distillation import StepInputs
 from redepth.priors.pictures import fit_square
 from redepth.priors.scores import Branch
@@ -23,6 +25,8 @@ TOKENS = 256
 NOISE_SCALE = 2.0
 """Standard deviation of the noise, unless the checkpoint has another one."""
 LARGEST_SCALE = 100.0
+DIFFUSERS = (0, 39)
+"""The first release of diffusers whose transformer reads these checkpoints."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,6 +57,16 @@ class PRXPixel(TextDiffusion):
     half: ClassVar[torch.dtype] = torch.bfloat16
     flow_predicts: ClassVar[Literal["flow", "sample"]] = "sample"
     text_widths: ClassVar[tuple[str, ...]] = ("context_in_dim",)
+
+    def check_packages(self) -> None:
+        """Raise MissingDependencyError now if a package is missing, or diffusers is too old."""
+        super().check_packages()
+        found = importlib.metadata.version("diffusers")
+        if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) < DIFFUSERS:
+            raise MissingDependencyError(
+                f"diffusers {found} cannot load PRXPixel, and 0.39 or later can: pip install -U "
+                '"diffusers>=0.39,<1"'
+            )
 
     @property
     def text_parts(self) -> tuple[TextPart, ...]:

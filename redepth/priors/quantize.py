@@ -7,6 +7,7 @@ input. `vsd` is the exception: it trains adapters inside the denoiser, whose gra
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -42,6 +43,17 @@ def check_packages(form: Quantize) -> None:
                 require(package, EXTRA)
 
 
+class _CastOfInputs(logging.Filter):
+    """Leaves out what bitsandbytes says at each call of each layer; the documentation says it once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is another one."""
+        return "inputs will be cast" not in str(record.msg)
+
+
+_CAST_OF_INPUTS = _CastOfInputs()
+
+
 def check_device(form: Quantize, device: torch.device) -> None:
     """Raise ConfigError if a form cannot run on a device."""
     runs_on = {"none": (), "fp8-storage": ("cpu", "cuda"), "int8": ("cuda",), "nf4": ("cuda",)}[form]
@@ -65,6 +77,7 @@ def loading_options(form: Quantize, dtype: torch.dtype, device: torch.device) ->
     from diffusers import BitsAndBytesConfig
 
     if form == "int8":
+        logging.getLogger("bitsandbytes.autograd._functions").addFilter(_CAST_OF_INPUTS)
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
         config = BitsAndBytesConfig(

@@ -15,7 +15,7 @@ Predicted = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 TIMESTEPS = 1000
 LEAST_SIGMA = 0.05
-"""Least sigma that the distance of a predicted clean picture is divided by, to make a velocity of it."""
+"""Least noise level at which a predicted picture tells the noise: for velocities and inversion."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,19 @@ class Schedule:
         if self.predicts == "flow":
             return noisy + a * prediction
         return prediction
+
+    def raised(self, timestep: Tensor) -> Tensor:
+        r"""Return timesteps (N,) at which the model is asked for the noise while a picture is inverted.
+
+        They are at least 0. For a model that predicts the clean picture they are also at least the first with
+        s >= 0.05: below it the noise (x_t - a x) / s is the model's error many times over, 1000 times at
+        s = 0.001.
+        """
+        if self.predicts != "sample":
+            return timestep.clamp(min=0)
+        # No number is read from the device. The levels rise with t.
+        first = (self.s < LEAST_SIGMA).sum().clamp(max=len(self.s) - 1)
+        return torch.maximum(timestep, first)
 
     def velocity_of(self, prediction: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
         r"""Return the velocity u = eps - x of a flow-matching model's prediction.

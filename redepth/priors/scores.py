@@ -291,11 +291,15 @@ class NFSD(Rule):
 
 
 class ISM(Rule):
-    """`ism`: x is inverted to s = t - ``interval`` in ``inversion_steps`` steps without prompt, then to t."""
+    """`ism`: x is inverted to s = t - ``interval`` in ``inversion_steps`` steps without prompt, then to t.
+
+    s is at least 0; for a model that predicts clean pictures at least the level of `Schedule.raised`, or t.
+    """
 
     def gradient(self, query: Query) -> Tensor:
         """Return w(t) (e_guided(x_t) - e_uncond(x_s))."""
-        before = (query.timestep - query.settings.interval).clamp(min=0)
+        before = query.schedule.raised(query.timestep - query.settings.interval)
+        before = torch.minimum(before, query.timestep)
 
         def unconditional(noisy: Tensor, timestep: Tensor) -> Tensor:
             return query.predict(noisy, timestep, ("uncond",))["uncond"]
@@ -400,12 +404,13 @@ assert set(RULES) == set(get_args(Score))
 def invert(query: Query, end: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Carry x to the noise level ``end`` (N,) by DDIM inversion in ``inversion_steps`` equal steps.
 
-    At each step the noise is predicted at the current level (at the first step: at level 0).
+    At each step the noise is predicted at the current level (at the first step: at level 0), or at the least
+    one that the model can be asked at, `Schedule.raised`.
     """
     noisy, level = query.x, torch.full_like(end, -1)
     for k in range(1, query.settings.inversion_steps + 1):
         following = ((end + 1) * k) // query.settings.inversion_steps - 1
-        predicted = predict(noisy, level.clamp(min=0))
+        predicted = predict(noisy, query.schedule.raised(level))
         noisy = query.schedule.step(noisy, predicted, level, following)
         level = following
     return noisy

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redepth.errors import InputError
+from redepth.errors import InputError, cut
 
 Component = Callable[..., Any]
 """Loads one component of a pipeline: (loader, class, subfolder, options)."""
@@ -23,13 +23,16 @@ TextEmbeddings = dict[str, Tensor]
 
 BPE = ("vocab.json", "merges.txt")
 
+LANGUAGE_MODELS = "Qwen2TokenizerFast"
+"""The tokenizer of the language models, which has tokens of its own for chats and pictures."""
+
 TOKENIZERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CLIPTextModel": ("CLIPTokenizer", BPE),
     "CLIPTextModelWithProjection": ("CLIPTokenizer", BPE),
     "T5EncoderModel": ("T5TokenizerFast", ("spiece.model",)),
-    "Qwen3VLTextModel": ("Qwen2TokenizerFast", BPE),
-    "Qwen3Model": ("Qwen2TokenizerFast", BPE),
-    "Qwen2_5_VLForConditionalGeneration": ("Qwen2TokenizerFast", BPE),
+    "Qwen3VLTextModel": (LANGUAGE_MODELS, BPE),
+    "Qwen3Model": (LANGUAGE_MODELS, BPE),
+    "Qwen2_5_VLForConditionalGeneration": (LANGUAGE_MODELS, BPE),
 }
 """Class of a text encoder in transformers -> the class of its tokenizer, and the files of its vocabulary."""
 
@@ -131,7 +134,8 @@ class TextEncoders:
             add: completes the inputs of an encoder, (inputs, encoder's configuration).
 
         Raises:
-            InputError: if one of them cannot read a text of this length.
+            InputError: if one of them cannot read a text of this length, or it holds one of the tokens that
+                give a chat its form, such as ``<|im_end|>``.
         """
         readings = []
         for part, tokenizer, encoder in self._parts:
@@ -152,8 +156,21 @@ class TextEncoders:
             encoder.to("cpu")
 
 
+def _check_text(part: TextPart, tokenizer: Any, text: str) -> None:
+    """Refuse a text with a word that a language model's tokenizer has for the form of a chat."""
+    if TOKENIZERS[part.encoder][0] != LANGUAGE_MODELS:
+        return
+    tokens = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    found = sorted(token for token in tokens if token in text)
+    if found:
+        raise InputError(
+            f"the prompt holds {cut(repr(found[0]))}, which the text encoder reads as no words: remove it"
+        )
+
+
 def _tokens(part: TextPart, tokenizer: Any, text: str) -> Inputs:
     """Return ``input_ids`` and ``attention_mask`` (1, tokens) of a text in its template."""
+    _check_text(part, tokenizer, text)
     limit = part.tokens or tokenizer.model_max_length
     # Not `format`: the text may hold braces.
     whole = part.template.replace("{}", text)

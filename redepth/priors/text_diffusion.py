@@ -77,7 +77,7 @@ class TextDiffusion(DiffusionPrior):
         random_seed: seed of the random weights.
         quantize: form of the denoiser's weights. ``none``: all in ``dtype``. ``fp8-storage``: large layers
             in float8, scaled by row; they compute in ``dtype``. ``int8``, ``nf4``: linear layers in 8 or 4
-            bits by bitsandbytes, on an NVIDIA GPU.
+            bits by bitsandbytes, on an NVIDIA GPU; the inputs of ``int8`` pass float16 in any ``dtype``.
         negative_prompt: prompt of the unconditional prediction. For the scores that have a negative prompt
             beside the empty one (``nfsd``, ``csd`` with ``negative_scale``) it is the negative prompt, and
             empty means `NEGATIVE`.
@@ -158,6 +158,7 @@ class TextDiffusion(DiffusionPrior):
 
         Raises:
             ConfigError: the device cannot run the quantised weights.
+            MissingDependencyError: a package is missing or too old.
             WeightsError: missing, unreachable, corrupted, pickled or of another class.
         """
         with checkpoints.one_line(self.checkpoint):
@@ -167,6 +168,7 @@ class TextDiffusion(DiffusionPrior):
     def _load(self, device: torch.device) -> None:
         import diffusers
 
+        self.check_packages()
         self.check_device(device)
         self._device, self._dtype = device, self.precision(device)
         self._text_dtype = self._dtype
@@ -276,7 +278,7 @@ class TextDiffusion(DiffusionPrior):
         """Embed the texts that the rule needs; the text encoders leave the device afterwards.
 
         Raises:
-            InputError: if a prompt is longer than a text encoder reads.
+            InputError: if a prompt is longer than a text encoder reads, or holds a token of its chats.
         """
         tensors = {"photo": image}
         try:
@@ -340,6 +342,9 @@ class TextDiffusion(DiffusionPrior):
         files = [self._variant_of(name) for part in self.text_parts for name in part.files]
         source = self._source.identity(files)
         kinds = [part.identity for part in self.text_parts]
+        # The weights of all variants are in one commit.
+        if self.variant:
+            kinds.append(f"variant={self.variant}")
         return (self.family, *kinds, source, str(self._text_dtype), self._device.type, __version__)
 
     def embed_text(self, text: str) -> TextEmbeddings:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor
 from redepth.priors.distillation import StepInputs
 from redepth.priors.flow_transformer import FlowTransformer
 from redepth.priors.text import CHAT, Reading, TextEmbeddings, TextPart
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -21,7 +25,7 @@ class ZImage(FlowTransformer):
     The transformer's time is 1 - sigma, and its output x - eps: the velocity with the other sign.
 
     Z-Image-Turbo has the same configuration, but is distilled to few noise levels and without guidance. It is
-    not meant for this prior, and cannot be told from its files.
+    not meant for this prior, and cannot be told from its files: a warning is logged for a name with "turbo".
 
     The other options are those of `latent.LatentDiffusion`.
 
@@ -40,7 +44,14 @@ class ZImage(FlowTransformer):
         return (TextPart("", "Qwen3Model", 512, CHAT, masked=True),)
 
     def load_denoiser(self, cls: Any, dtype: torch.dtype) -> Any:
-        """Return the transformer on the CPU."""
+        """Return the transformer on the CPU; warn of one that is distilled by its name."""
+        if "turbo" in Path(self.checkpoint).name.lower():
+            log.warning(
+                "'%s' seems to be Z-Image-Turbo, which is distilled to few noise levels and has no guidance: "
+                "take %s",
+                self.checkpoint,
+                ZImage.checkpoint,
+            )
         transformer = super().load_denoiser(cls, dtype)
         if self.weights == "random":
             # Older releases of diffusers leave the memory of these as it is.

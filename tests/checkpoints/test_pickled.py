@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from redepth.checkpoints import pickled, read_pickled
 from redepth.errors import WeightsError
@@ -51,7 +53,9 @@ def test_tensors_and_settings_are_read(tmp_path: Path) -> None:
 def test_code_in_a_model_pt_does_not_run(legacy: bool, tmp_path: Path) -> None:
     mark, path = tmp_path / "ran", tmp_path / "model.pt"
     torch.save({"model": Bomb(mark)}, path, _use_new_zipfile_serialization=not legacy)
-    assert ("is no archive" if legacy else "more than tensors and settings") in said(path)
+    message = said(path)
+    assert ("is no archive" if legacy else "more than tensors and settings") in message
+    assert legacy or f"its pickle names {os.mkdir.__module__}.mkdir, which is code" in message
     assert not mark.exists()
 
 
@@ -89,3 +93,36 @@ def test_numbers_that_are_missing_are_noticed(tmp_path: Path) -> None:
     path = saved(CONTENT, tmp_path / "model.pt")
     rewritten(path, lambda name, content: content[:8] if name.endswith("data/0") else content)
     assert "or is damaged" in said(path)
+
+
+def test_the_readers_advice_to_read_it_anyway_is_not_passed_on(tmp_path: Path) -> None:
+    path = saved({"model": Bomb(tmp_path / "ran")}, tmp_path / "model.pt")
+    with pytest.raises(WeightsError) as error:
+        read_pickled(path)
+    assert "weights_only" in str(error.value.__cause__)
+    for words in ("weights_only", "torch.load", "can still", "\x1b"):
+        assert words not in str(error.value)
+
+
+def test_a_name_in_the_file_does_not_act_on_the_terminal(tmp_path: Path) -> None:
+    path = saved({"model": Bomb(tmp_path / "ran")}, tmp_path / "model.pt")
+
+    def hostile(name: str, content: bytes) -> bytes:
+        return content.replace(b"mkdir", b"\x1b[2J") if name.endswith("data.pkl") else content
+
+    message = said(rewritten(path, hostile))
+    assert message.isprintable()
+    assert r".\x1b[2J, which is code" in message
+
+
+def test_tensors_that_repeat_few_numbers_are_refused(tmp_path: Path) -> None:
+    path, one = tmp_path / "model.pt", torch.zeros(1)
+    for large in (one.as_strided((2**40,), (0,)), one.expand(2), torch.zeros(2**40, device="meta")):
+        for content in ({"w": large}, {"a": [({"b": large},)]}):
+            saved({"model": content}, path)
+            assert "larger than their numbers in it" in said(path)
+    saved({"model": {"w": torch.eye(3).to_sparse()}}, path)
+    assert "larger than their numbers in it" in said(path)
+    whole = torch.arange(12.0).view(3, 4)
+    saved({"model": {"a": whole[1:], "b": whole.T, "c": nn.Parameter(whole), "d": torch.tensor(1)}}, path)
+    assert torch.equal(read_pickled(path)["model"]["b"], whole.T)

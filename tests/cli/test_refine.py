@@ -30,7 +30,7 @@ from redepth.optim.planning import run_within_limits
 from redepth.pipeline import DecodedPhoto, Pipeline
 from redepth.protocols import load_protocol
 from redepth.refinement import Refinement
-from redepth.registry import Entry
+from redepth.registry import Entry, Registry
 from redepth.renderers import REGISTRY as RENDERERS
 from redepth.renderers.blinn_phong import BlinnPhong
 from tests.support.checkpoints import tiny
@@ -620,5 +620,12 @@ def test_a_limit_that_cannot_be_kept_is_one_line_before_anything_is_loaded(
     given: tuple[str, ...],
     words: tuple[str, ...],
 ) -> None:
-    monkeypatch.setattr("redepth.components._built", None)
+    build = components._built
+
+    def renderer_alone(registry: Registry, component: config.Component) -> Any:
+        """Build the renderer, which reads the albedo of the photo, and no network."""
+        assert registry is RENDERERS
+        return build(registry, component)
+
+    monkeypatch.setattr(components, "_built", renderer_alone)
     one_line(call("refine", real_photos["coins"], *SMOKE, *given, "--out", tmp_path), *words)

@@ -24,7 +24,7 @@ def test_an_override_of_the_wrong_form_is_named(override: str) -> None:
         ("optim.learning_rates.decodr=1", ("'optim.learning_rates.decodr'", "did you mean 'decoder'?")),
         (
             "renderer.lihgts=3",
-            ("unknown key 'renderer.lihgts'", "did you mean 'lights'?", "(valid: ambient,"),
+            ("unknown key 'renderer.lihgts'", "did you mean 'lights'?", "(valid: albedo, "),
         ),
         ("renderer.nmae=x", ("'renderer.nmae'", "did you mean 'name'?")),
         ("optim.objectives.smoothness.wieght=1", ("'optim.objectives.smoothness.wieght'", "'weight'?")),

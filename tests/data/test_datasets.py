@@ -896,6 +896,12 @@ def test_synthetic_splits_have_strengths_and_skies() -> None:
     assert ((sample.depth() == 0).numpy() == sample.sky).all()
     assert (sample.normals[sample.sky] == 0).all()
     assert REGISTRY.build("synthetic", {**options, "split": "broad"}).load("broad-7").sky is None
+    for split in ("rooms", "unseen-rooms"):
+        room = REGISTRY.build("synthetic", {**options, "split": split}).load(f"{split}-8")
+        assert 35 <= room.camera.field_of_view <= 80
+        assert room.pixels().shape == room.normals.shape == (32, 32, 3)
+        assert ((room.depth() == 0).numpy() == room.sky).all()
+        assert (room.normals[room.sky] == 0).all()
     stored = REGISTRY.build("synthetic", {"split": "path-traced"})
     assert len(stored.names()) == 24
     assert stored.load("path-traced-23").pixels().shape == (96, 96, 3)

@@ -15,7 +15,7 @@ from redepth.config import load_preset
 from redepth.contracts import PredictsCamera
 from redepth.depth_models.depth_anything_3 import DepthAnything3
 from redepth.depth_models.depth_anything_3_network import PACKAGE, shipped
-from redepth.errors import MissingDependencyError, WeightsError
+from redepth.errors import InputError, MissingDependencyError, WeightsError
 from redepth.ops.camera import ORTHOGRAPHIC, SPHERICAL, Camera
 from tests.depth_models.test_backbones import needs_da3
 from tests.support import tiny_depth_models as tiny
@@ -181,14 +181,38 @@ def test_one_view_gives_the_packages_own_intrinsics(tmp_path: Path) -> None:
 
 
 @needs_da3
+def test_its_file_of_weights_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import safetensors.torch
+
+    folder = tiny.save(tiny.da3("da3-small"), tmp_path / "small")
+    read: list[Any] = []
+    load_file = safetensors.torch.load_file
+
+    def counted(*args: Any, **more: Any) -> Any:
+        read.append(args)
+        return load_file(*args, **more)
+
+    monkeypatch.setattr(safetensors.torch, "load_file", counted)
+    tiny.load("depth-anything-3-small", checkpoint=str(folder), longer_side=56)
+    assert len(read) == 1
+
+
+@needs_da3
 def test_an_angle_that_no_lens_has_is_no_camera(tmp_path: Path) -> None:
     library = tiny.da3("da3-small")
     with torch.no_grad():
         library.get_parameter("cam_dec.fc_fov.0.bias").fill_(-1e3)  # after its ReLU: 0 degrees
-    model = tiny.load("depth-anything-3-small", checkpoint=str(tiny.save(library, tmp_path / "small")))
+    folder = tiny.save(library, tmp_path / "small")
+    model = tiny.load("depth-anything-3-small", checkpoint=str(folder))
     with torch.no_grad():
         model.encode(photo(42, 56))
     assert model.predicted_camera is None
+    # It is the photo, and not the model, that has none.
+    overrides = ["depth_model.name=depth-anything-3-small", f"depth_model.checkpoint={folder}"]
+    pixels = photo(45, 60)[0].permute(1, 2, 0).numpy()
+    said = "DepthAnything3AnyView found no camera for this photo: give a field of view or intrinsics"
+    with tiny.small_da3(), pytest.raises(InputError, match=said):
+        redepth.refine(pixels, "smoke", overrides=overrides, device="cpu", camera="model")
 
 
 @needs_da3

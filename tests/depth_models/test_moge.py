@@ -191,12 +191,35 @@ def test_a_photo_without_a_surface_has_no_camera_and_no_metres(
     bias.sub_(1e3)
     with caplog.at_level(logging.WARNING):
         depth(model, image)
-    assert "finds no surface" in caplog.text
+    assert "finds too little surface" in caplog.text
     assert (model.predicted_camera, model.invariance) == (None, "affine")
     bias.add_(1e3)
     depth(model, image)
     assert model.predicted_camera is not None
     assert model.invariance == "metric"
+
+
+@needs_moge
+@pytest.mark.parametrize(("seen", "enough"), [("an unsampled row", False), ("40", False), ("41", True)])
+def test_the_samples_that_the_package_takes_decide_whether_there_are_metres(
+    seen: str, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It solves for focal length and shift on 64 x 64 nearest pixels, and answers 1 and 0 without any."""
+    model, image = load(stored(tmp_path), longer_side=140), photo(98, 140)
+    mask = torch.zeros(1, 98, 140)
+    if seen == "an unsampled row":
+        sampled = {row * 98 // 64 for row in range(64)}
+        mask[:, next(row for row in range(98) if row not in sampled)] = 1.0
+        assert int(mask.sum()) == 140
+    else:
+        mask[:, 0, [column * 140 // 64 for column in range(int(seen))]] = 1.0
+    forward = model._model.forward
+    monkeypatch.setattr(model._model, "forward", lambda *a, **more: forward(*a, **more) | {"mask": mask})
+    with caplog.at_level(logging.WARNING):
+        shift = model.encode(image).constants[0]
+    assert (model.invariance == "metric") is enough
+    assert (model.predicted_camera is not None or bool(shift.any())) is enough
+    assert ("finds too little surface" in caplog.text) is not enough
 
 
 @needs_moge
@@ -344,6 +367,23 @@ def test_each_thing_that_is_wrong_with_a_checkpoint_is_one_line(tmp_path: Path) 
     assert "config.json" in complaint(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "dpt"}))
     assert "choose depth_model.name=dpt" in complaint(folder)
+
+
+@needs_moge
+def test_settings_that_ask_for_more_than_the_file_holds_are_refused_before_they_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, path = stored(tmp_path), tmp_path / "model.pt"
+    good: dict[str, Any] = torch.load(path, weights_only=True)
+    filled: list[int] = []
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", lambda weight, **_: filled.append(weight.numel()))
+    for settings in (
+        {"encoder": good["model_config"]["encoder"] | {"dim_out": 60_000_000}},
+        {"neck": good["model_config"]["neck"] | {"num_res_blocks": [400] * 5}},
+    ):
+        torch.save(good | {"model_config": good["model_config"] | settings}, path)
+        assert "more weights than the file holds" in complaint(folder)
+    assert sum(filled) <= 2 * sum(w.numel() for w in good["model"].values())
 
 
 @needs_moge

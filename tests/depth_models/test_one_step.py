@@ -96,6 +96,27 @@ def test_what_lotus_predicts_follows_from_the_published_name(
     assert (float(raw.min()) >= 0.1) == (predicts == "depth")
 
 
+def test_the_end_of_a_path_does_not_change_what_lotus_predicts(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "lotus-depth-g-v1-0"
+    shutil.copytree(folders["lotus"], folder)
+    for path in (f"{folder}/", f"{folder}/."):
+        assert tiny.load("lotus", checkpoint=path, longer_side=64).predicts == "depth"
+
+
+def test_an_ordinary_marigold_is_not_run_in_one_step(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "marigold"
+    shutil.copytree(folders["e2e-ft"], folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    for steps in (10, 4):
+        (folder / "model_index.json").write_text(json.dumps(index | {"default_denoising_steps": steps}))
+        assert f"asks for {steps} steps" in (said := complaint("e2e-ft", folder))
+        assert "choose depth_model.name=marigold" in said
+    (folder / "model_index.json").write_text(json.dumps(index | {"default_denoising_steps": 1}))
+    tiny.load("e2e-ft", checkpoint=str(folder))
+
+
 def test_a_lotus_of_another_name_asks_what_it_predicts(folders: dict[str, Path], tmp_path: Path) -> None:
     assert "set depth_model.output=disparity or depth" in complaint("lotus", folders["lotus"])
     folder = tmp_path / "lotus-normal-g-v1-1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from redepth.priors import text
 from redepth.priors.distillation import StepInputs
 from redepth.priors.flow_transformer import FlowTransformer, from_tokens, to_tokens
 from redepth.priors.flux2_klein import Flux2Klein
+from redepth.priors.prx import PRXPixel
 from redepth.priors.qwen_image import QwenImage
 from redepth.priors.qwen_image_edit import QwenImageEdit, photo_inputs
 from redepth.priors.scores import RULES, guide
@@ -415,6 +418,29 @@ def test_its_precision_is_the_published_one(name: str) -> None:
 def test_a_prompt_that_is_too_long_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="tokens long and the text encoder reads 5"):
         loaded(name).condition(square_photo(), "word " * 200)
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "prx-pixel"])
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|image_pad|>", "<think>"])
+def test_a_prompt_with_a_token_of_the_chat_is_refused_by_name(name: str, token: str) -> None:
+    prx = name == "prx-pixel"
+    found = PRXPixel(checkpoint=str(tiny(name)), size=SIZE).load(CPU) if prx else loaded(name)
+    with pytest.raises(InputError, match=re.escape(f"the prompt holds '{token}', which")):
+        found.condition(photo(), f"a cat {token} on a mat")
+    found.condition(photo(), "a cat <b> | on a mat")
+
+
+def test_a_distilled_z_image_is_named_by_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "Z-Image-Turbo"
+    folder.symlink_to(tiny("z-image"))
+    with caplog.at_level(logging.WARNING):
+        loaded("z-image")
+        assert not caplog.records
+        loaded("z-image", folder)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"'{folder}' seems to be Z-Image-Turbo, which is distilled to few noise levels and has no guidance: "
+        "take Tongyi-MAI/Z-Image"
+    ]
 
 
 def test_the_sizes_are_multiples_of_a_token() -> None:

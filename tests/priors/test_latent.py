@@ -20,7 +20,7 @@ from redepth.priors.pictures import fit_square, scale_gradient
 from redepth.priors.stable_diffusion import StableDiffusion
 from redepth.priors.stable_diffusion_xl import StableDiffusionXL
 from redepth.runtime.networks import Graphed
-from tests.support.checkpoints import SD, copy_of, save_tiny_vae, tiny
+from tests.support.checkpoints import SD, copy_of, save_tiny_vae, tiny, to_cache
 from tests.support.helpers import CPU, photo, relative_error, seeded
 
 
@@ -250,6 +250,30 @@ def test_an_embedding_belongs_to_text_weights_and_precision(cache: Path, tmp_pat
     shutil.copytree(tiny("xl") / "text_encoder", folder / "text_encoder", dirs_exist_ok=True)
     (folder / "text_encoder" / "config.json").touch()
     assert count() == 7
+
+
+def test_an_embedding_belongs_to_a_variant_of_a_commit(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text encoders of several variants are in one commit of the hub."""
+    from safetensors.torch import load_file, save_file
+
+    hub = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    folder = copy_of("sd15", tmp_path)
+    for weights in list(folder.rglob("*.safetensors")):
+        other = weights.with_name(weights.name.replace(".safetensors", ".fp16.safetensors"))
+        save_file({k: 0.9 * v for k, v in load_file(weights).items()}, other)
+    to_cache(folder, hub, "somebody/sd")
+
+    def embedding(**options: Any) -> torch.Tensor:
+        prior = StableDiffusion(checkpoint="somebody/sd", size=64, **options).load(CPU)
+        return prior.condition(photo(), "a").tensors["text"]
+
+    first = embedding()
+    assert not torch.equal(embedding(variant="fp16"), first)
+    assert torch.equal(embedding(), first)
+    assert len(entries(cache)) == 4
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])

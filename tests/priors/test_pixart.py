@@ -144,6 +144,18 @@ def test_a_vocabulary_in_its_published_form_needs_a_package(
             check()
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "special_tokens_map.json", "added_tokens.json"])
+def test_an_embedding_belongs_to_every_file_of_the_tokenizer(name: str, tmp_path: Path) -> None:
+    folder = copy_of("pixart", tmp_path)
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"published beside it")
+    prior = pixart(folder)
+    before = prior.text_origin()
+    assert prior.text_origin() == before
+    path = folder / "tokenizer" / name
+    path.write_text(path.read_text() + "\n" if path.is_file() else "{}")
+    assert prior.text_origin() != before
+
+
 def test_a_transformer_of_other_channels_is_refused(tmp_path: Path) -> None:
     folder = copy_of("pixart", tmp_path)
     shutil.rmtree(folder / "transformer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from redepth.contracts import Illumination
-from redepth.errors import WeightsError
+from redepth.errors import MissingDependencyError, WeightsError
 from redepth.priors import scores
 from redepth.priors.distillation import StepInputs
 from redepth.priors.pictures import fit_square
@@ -111,6 +112,28 @@ def test_the_picture_is_what_it_denoises() -> None:
     assert bool(relit.grad.any())
     assert not hasattr(prior, "_vae")
     assert "vae" not in prior.describe()
+
+
+@pytest.mark.parametrize(
+    ("found", "works"), [("0.37.1", False), ("0.38.0.dev0", False), ("0.39.0", True), ("1.0", True)]
+)
+def test_an_older_diffusers_is_named_and_not_the_checkpoint(
+    found: str, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: found if name == "diffusers" else version(name)
+    )
+    prior = PRXPixel(checkpoint=str(tiny("prx-pixel")), size=SIZE)
+    if works:
+        prior.ensure_available()
+        prior.load(CPU)
+        return
+    for check in (prior.ensure_available, lambda: prior.load(CPU)):
+        with pytest.raises(
+            MissingDependencyError, match=rf'diffusers {found} cannot .* "diffusers>=0\.39,<1"'
+        ):
+            check()
 
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:

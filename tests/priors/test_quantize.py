@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
+import logging
 import re
 import sys
 from typing import Any
@@ -238,6 +239,20 @@ def test_the_options_of_the_library_are_its_own(monkeypatch: pytest.MonkeyPatch)
     assert four["quantization_config"].bnb_4bit_quant_type == "nf4"
     assert four["quantization_config"].bnb_4bit_compute_dtype is torch.bfloat16
     assert eight["device_map"] == {"": "cuda"}
+
+
+def test_the_library_does_not_say_at_each_layer_that_it_casts_its_inputs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(quantize, "check_packages", lambda *_: None)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "0.46.0")
+    theirs = logging.getLogger("bitsandbytes.autograd._functions")
+    for _ in range(2):
+        quantize.loading_options("int8", torch.bfloat16, CUDA)
+    theirs.warning("MatMul8bitLt: inputs will be cast from %s to float16 during quantization", torch.bfloat16)
+    theirs.warning("another warning")
+    assert [record.getMessage() for record in caplog.records] == ["another warning"]
+    assert len(theirs.filters) == 1
 
 
 @pytest.mark.gpu

@@ -78,3 +78,15 @@ def test_the_level_before_0_is_the_clean_picture() -> None:
 def test_another_schedule_is_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(WeightsError, match=words):
         Schedule.from_config(SCHEDULE | change)
+
+
+def test_a_model_of_pictures_is_not_asked_for_the_noise_of_nearly_clean_ones() -> None:
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
+    timesteps = torch.tensor([-1, 0, 48, 49, 50, 999])
+    found = Schedule.from_config(flow, "sample").raised(timesteps)
+    assert found.tolist() == [49, 49, 49, 49, 50, 999]
+    assert float(Schedule.from_config(flow, "sample").s[49]) == pytest.approx(LEAST_SIGMA)
+    for kind in ("epsilon", "v_prediction", "flow"):
+        assert schedule(kind).raised(timesteps).tolist() == [0, 0, 48, 49, 50, 999]
+    still = Schedule(torch.ones(1000), torch.full((1000,), 1e-3), "sample")
+    assert still.raised(timesteps).tolist() == [999] * 6

@@ -169,6 +169,45 @@ def test_sdi_takes_its_noise_from_inverting_the_picture() -> None:
     assert found == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("t", [60, 300])
+@pytest.mark.parametrize("score", ["sdi", "ism"])
+def test_inverting_does_not_multiply_the_error_of_a_predicted_picture(score: str, t: int) -> None:
+    """A model that predicts pictures and errs by 10 %: the path stays as large as x_t is."""
+    options: dict[str, Any] = {"guidance_scale": 1.0, "guidance_base": "uncond", "inversion_guidance": 1.0}
+    options |= {"t_min": t / 1000, "t_max": t / 1000, "samples": 4096}
+    prior = gaussian(score, flow=True, predicts="sample", **options)
+    perfect, sizes = prior.predict, []
+
+    def nearly(noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]) -> Any:
+        sizes.append(float(noisy.square().mean().sqrt()))
+        error = 0.1 * X * torch.randn(noisy.shape, generator=seeded(3))
+        return {k: v + error for k, v in perfect(noisy, timestep, inputs, branches).items()}
+
+    prior.predict = nearly  # type: ignore[method-assign]
+    drawn = prior.draw(1, seeded())
+    x = torch.full_like(drawn["noise"], X)
+    usual = prior.schedule.add_noise(x, drawn["noise"], drawn["timestep"])
+    found = RULES[score].gradient(prior._query(x, StepInputs(Condition({}), Illumination(), drawn)))
+    assert len(sizes) == {"sdi": 6, "ism": 7}[score]
+    assert max(sizes) < 1.5 * max(X, float(usual.square().mean().sqrt()))
+    assert float(found.square().mean().sqrt()) < 2 * 0.1 * X / LEAST_SIGMA
+
+
+@pytest.mark.parametrize("score", ["sdi", "ism"])
+def test_inverting_with_predicted_pictures_finds_the_path_of_velocities(score: str) -> None:
+    options: dict[str, Any] = {
+        "guidance_scale": 2.0,
+        "inversion_guidance": 1.0,
+        "interval": 200,
+        "samples": 1,
+    }
+    found, expected = (
+        gradient(gaussian(score, flow=True, predicts=kind, inversion_steps=100, **options, **LEVEL))
+        for kind in ("sample", "flow")
+    )
+    assert found == pytest.approx(expected, rel=0.1)
+
+
 def test_dds_is_the_difference_to_the_photo_and_zero_at_it() -> None:
     a, s, variance = level()
     found = gradient(gaussian("dds", guidance_scale=3.0, **LEVEL))

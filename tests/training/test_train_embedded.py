@@ -17,7 +17,11 @@ from redepth.errors import ConfigError, RedepthError
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.support.helpers import CPU, photo, seeded
 from training import train_embedded as training
+from training.exporting import write_checksums
 from training.loop import Training, averaged, cosine
+from training.networks import SIZE, Kind, build_normals_model, build_prior
+from training.relief_prior import composites, prior_steps, windows
+from training.relighting import draw_timesteps
 
 
 def run(*arguments: str) -> None:
@@ -107,8 +111,8 @@ def test_a_training_stops_before_a_gradient_that_is_not_finite(tmp_path: Path) -
 
 
 def test_every_attention_of_the_networks_reads_normalised_features() -> None:
-    kinds: tuple[training.Kind, ...] = ("relighting", "unconditional")
-    for network in (training.build_normals_model(0), *(training.build_prior(0, kind) for kind in kinds)):
+    kinds: tuple[Kind, ...] = ("relighting", "unconditional")
+    for network in (build_normals_model(0), *(build_prior(0, kind) for kind in kinds)):
         attentions = [m for m in network.modules() if isinstance(m, Attention)]
         assert attentions
         assert all(attention.group_norm is not None for attention in attentions)
@@ -125,18 +129,18 @@ def test_fine_tuning_starts_from_the_trained_model(tmp_path: Path) -> None:
 
 
 def test_quarters_of_large_scenes_are_windows_in_order() -> None:
-    picture = torch.arange(4.0).repeat_interleave(training.SIZE).view(1, 1, 1, -1)[..., : 2 * training.SIZE]
-    picture = picture.expand(1, 3, 2 * training.SIZE, -1)
-    cut = training.windows(picture)
-    assert cut.shape == (4, 3, training.SIZE, training.SIZE)
+    picture = torch.arange(4.0).repeat_interleave(SIZE).view(1, 1, 1, -1)[..., : 2 * SIZE]
+    picture = picture.expand(1, 3, 2 * SIZE, -1)
+    cut = windows(picture)
+    assert cut.shape == (4, 3, SIZE, SIZE)
     assert cut.mean(dim=(1, 2, 3)).tolist() == [0.0, 1.0, 0.0, 1.0]
 
 
 def test_composites_of_both_sizes_go_with_their_lights() -> None:
     sizes = set()
     for seed in range(6):
-        seen = training.composites(8, "mid", seeded(seed))
-        assert seen.relit.shape == seen.photo.shape == (8, 3, training.SIZE, training.SIZE)
+        seen = composites(8, "mid", seeded(seed))
+        assert seen.relit.shape == seen.photo.shape == (8, 3, SIZE, SIZE)
         assert seen.light.shape == (8, 7)
         sizes.add(len(seen.light.unique(dim=0)))
     assert sizes == {2, 8}
@@ -144,13 +148,13 @@ def test_composites_of_both_sizes_go_with_their_lights() -> None:
 
 @pytest.mark.slow
 def test_the_loss_of_other_pictures_falls_within_the_first_steps() -> None:
-    model = training.build_prior(0)
-    step = training.prior_steps(model, seeded(), 8, CPU)
+    model = build_prior(0)
+    step = prior_steps(model, seeded(), 8, CPU)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     @torch.no_grad()
     def held_out() -> float:
-        return float(training.prior_steps(model, seeded(1), 16, CPU)())
+        return float(prior_steps(model, seeded(1), 16, CPU)())
 
     before = held_out()
     for _ in range(12):
@@ -163,14 +167,14 @@ def test_the_loss_of_other_pictures_falls_within_the_first_steps() -> None:
 def test_checksums_find_a_changed_file(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "config.json").write_text(json.dumps({}))
-    training.write_checksums(tmp_path)
+    write_checksums(tmp_path)
     assert [c.ok for c in embedded_weights(tmp_path)] == [True]
     (tmp_path / "a" / "config.json").write_text("changed")
     assert [c.ok for c in embedded_weights(tmp_path)] == [False]
 
 
 def test_timesteps_are_mostly_high() -> None:
-    drawn = training.draw_timesteps(4000, seeded())
+    drawn = draw_timesteps(4000, seeded())
     assert drawn.min() >= 20
     assert drawn.max() <= 999
     assert 0.83 < (drawn >= 500).float().mean() < 0.87

@@ -1,4 +1,4 @@
-"""Procedural relief scenes as a data set: exact depth, normals and sky, no files."""
+"""Procedural scenes as a data set: exact depth, normals and sky, no files."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
 from redepth.data.scenes.path_traced import ASSET, path_traced
+from redepth.data.scenes.rooms.layouts import TRAINING
+from redepth.data.scenes.rooms.scene import room_scenes
+from redepth.data.scenes.rooms.unseen import UNSEEN
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes, scenes
 from redepth.errors import InputError
 from redepth.io.assets import SOURCE, find_asset
 from redepth.literals import MAX_SEED
-from redepth.ops.camera import ORTHOGRAPHIC
+from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
 # No embedded model's training, tuning or published table uses these seeds.
 FIRST_SEED = 50_000
@@ -22,14 +25,16 @@ FIRST_SEED = 50_000
 class Synthetic:
     """Scenes of `data.scenes.synthetic`, each drawn by its own seed: ``relief-50000``, ``relief-50001``, ...
 
-    Relative depth seen by an orthographic camera, exact everywhere; the sky has no depth.
+    Relative depth, exact everywhere; the sky has no depth. The camera of rooms is a pinhole whose field of
+    view each scene draws, that of all others is orthographic.
 
     Args:
         split: ``in-domain`` (the training domain of the embedded depth model), a shift from it (``relief``,
             ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), ``broad`` (the training domain of
-            the embedded priors), or ``path-traced`` (relief and shapes rendered by another renderer: 24
+            the embedded priors), ``rooms`` (rooms, streets and terrain), ``unseen-rooms`` (of families that
+            no model is trained on), or ``path-traced`` (relief and shapes rendered by another renderer: 24
             stored scenes of 96 x 96, which have no strength, size or seed).
-        strength: strength of the shift, 0 to 1.
+        strength: strength of the shift, 0 to 1; rooms have none.
         count: number of scenes; at most 24 of ``path-traced``.
         size: side in pixels.
         seed: seed of the first scene; the others have the next seeds.
@@ -37,7 +42,7 @@ class Synthetic:
 
     def __init__(
         self,
-        split: Split | Literal["broad", "path-traced"] = "relief",
+        split: Split | Literal["broad", "rooms", "unseen-rooms", "path-traced"] = "relief",
         strength: Annotated[float, Field(ge=0, le=1)] = 1.0,
         count: Annotated[int, Field(ge=1, le=10_000)] = 64,
         size: Annotated[int, Field(ge=16, le=1024)] = 96,
@@ -71,7 +76,10 @@ class Synthetic:
         names = self.names()
         if name not in names:
             raise unknown_name(name, names)
-        scene = self._scene(names.index(name))
+        index, split = names.index(name), self.split
+        if split == "rooms" or split == "unseen-rooms":
+            return self._room(name, index)
+        scene = self._scene(index, split)
         return Sample(
             name,
             photo=scene.image[0].permute(1, 2, 0).contiguous().numpy(),
@@ -83,13 +91,34 @@ class Synthetic:
             albedo=None if scene.albedo is None else scene.albedo[0].permute(1, 2, 0).contiguous().numpy(),
         )
 
-    def _scene(self, index: int) -> Scenes:
-        if self.split == "path-traced":
+    def _room(self, name: str, index: int) -> Sample:
+        generator = torch.Generator().manual_seed(self.seed + index)
+        drawn = room_scenes(
+            1,
+            generator,
+            height=self.size,
+            width=self.size,
+            families=TRAINING if self.split == "rooms" else UNSEEN,
+            dtype=torch.float64,
+        )
+        eight_bits = (drawn.image[0] * 255).round().float() / 255
+        return Sample(
+            name,
+            photo=eight_bits.permute(1, 2, 0).contiguous().numpy(),
+            truth=drawn.depth[0, 0].float().numpy(),
+            unit="relative",
+            normals=drawn.normals[0].permute(1, 2, 0).float().contiguous().numpy(),
+            sky=drawn.sky[0, 0].numpy(),
+            camera=Camera(field_of_view=float(drawn.field_of_view[0])),
+        )
+
+    def _scene(self, index: int, split: Split | Literal["broad", "path-traced"]) -> Scenes:
+        if split == "path-traced":
             stored = path_traced()
             return Scenes(stored.image[index : index + 1], stored.depth[index : index + 1])
         generator = torch.Generator().manual_seed(self.seed + index)
-        if self.split == "broad":
+        if split == "broad":
             return scenes(1, "broad", generator, height=self.size, width=self.size)
         return benchmark_scenes(
-            1, self.split, generator, strength=self.strength, height=self.size, width=self.size
+            1, split, generator, strength=self.strength, height=self.size, width=self.size
         )

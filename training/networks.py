@@ -1,0 +1,105 @@
+"""The networks of the relief pair and of those it is compared with."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from redepth.priors.pixel_unet import LIGHT_CHANNELS, Layout, PixelUNet
+
+SIZE = 96
+
+Kind = Literal["relighting", "unconditional", "narrow"]
+
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def build_depth_model(seed: int) -> Any:
+    """Return a small ``DepthAnythingForDepthEstimation`` with fresh weights."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    torch.manual_seed(seed)  # transformers initialises from the global generator
+    backbone = Dinov2Config(
+        hidden_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        mlp_ratio=4,
+        image_size=SIZE,
+        patch_size=8,
+        out_indices=[2, 3, 5, 6],
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        patch_size=8,
+        reassemble_hidden_size=128,
+        neck_hidden_sizes=[32, 48, 64, 96],
+        fusion_hidden_size=32,
+        head_hidden_size=32,
+    )
+    model = DepthAnythingForDepthEstimation(config)
+    # The disparity of a flat scene: with a bias near 0 the final ReLU dies.
+    nn.init.constant_(model.head.conv3.bias, 6.9)
+    return model
+
+
+def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:
+    """Return a UNet of one kind of prior with fresh weights."""
+    from diffusers import UNet2DConditionModel, UNet2DModel
+
+    torch.manual_seed(seed)  # diffusers initialises from the global generator
+    patch = 4
+    shape: dict[str, Any] = {
+        "sample_size": SIZE // patch,
+        "out_channels": 3 * patch**2,
+        "block_out_channels": (64, 112, 160),
+        "layers_per_block": 1,
+        "norm_num_groups": 16,
+        "attention_head_dim": 32,
+        "resnet_time_scale_shift": "scale_shift",
+    }
+    if kind == "unconditional":
+        unet = UNet2DModel(
+            in_channels=3 * patch**2,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+            # With "scale_shift" diffusers omits the norm of the middle attention, and its gradient explodes.
+            attn_norm_num_groups=16,
+            **shape,
+        )
+        return PixelUNet(unet, Layout(size=SIZE, patch=patch))
+    unet = UNet2DConditionModel(
+        in_channels=2 * 3 * patch**2,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        mid_block_type="UNetMidBlock2D",
+        cross_attention_dim=8,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=LIGHT_CHANNELS,
+        **shape,
+    )
+    return PixelUNet(unet, Layout(size=SIZE, patch=patch, relighting=True))
+
+
+def build_normals_model(seed: int) -> Any:
+    """Return a UNet from photo to normals, of the prior's size, with fresh weights; it reads t = 0."""
+    return build_prior(seed, "unconditional").unet
+
+
+def noise_schedule() -> Tensor:
+    """Return the cumulative alphas (1000,) of Stable Diffusion's schedule."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(**SCHEDULE).alphas_cumprod

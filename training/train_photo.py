@@ -1,0 +1,108 @@
+"""Train the pair for photos from scratch on relief, rooms, streets and terrain: resumable, seeded.
+
+    python -m training.train_photo depth             # the depth model
+    python -m training.train_photo prior             # the re-lighting prior
+    python -m training.train_photo export --out DIR  # half-precision safetensors of both
+
+Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``. Started
+again, it resumes from the last checkpoint; with another number of cycles it goes on after the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, cast
+
+import torch
+import typer
+from torch import Tensor
+
+from training.exporting import save_depth_model, save_prior, write_checksums
+from training.loop import Training, averaged
+from training.networks import build_prior
+from training.options import Compile, Device, Runs, Seed, Until
+from training.photo_depth import BATCH, DEPTH_NAME, build_photo_depth, photo_depth_steps, validate_photo_depth
+from training.photo_prior import PRIOR_NAME, photo_prior_steps, validate_photo_prior
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+DEPTH_SAMPLES = (48_000, 96_000, 128_000, 192_000)
+"""Pictures of each cycle of the learning rate, as if every batch were of `BATCH`."""
+
+VALIDATION_STEPS = 300
+PRIOR_SAMPLES = (64_000, 96_000, 128_000, 192_000)
+
+Cycles = Annotated[
+    int | None, typer.Option(min=1, help="How many cycles of the learning rate; all by default.")
+]
+
+
+@app.command()
+def depth(
+    cycles: Cycles = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    until: Until = None,
+) -> None:
+    """Train the depth model."""
+    target = torch.device(device)
+    model = build_photo_depth(seed).to(target)
+    training = Training(
+        model,
+        runs / f"{DEPTH_NAME}-{seed}",
+        rate=1e-3,
+        cycles=DEPTH_SAMPLES[:cycles],
+        batch=BATCH,
+        validate=lambda average: validate_photo_depth(average, target),
+        validation_steps=VALIDATION_STEPS,
+    )
+    training.run(lambda generator: photo_depth_steps(model, generator, target), seed + 1, until)
+
+
+@app.command()
+def prior(
+    cycles: Cycles = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    compiled: Compile = False,
+    until: Until = None,
+) -> None:
+    """Train the re-lighting prior."""
+    target = torch.device(device)
+    model = build_prior(seed).to(target)
+    forward = cast(Callable[..., Tensor], torch.compile(model)) if compiled else None
+    training = Training(
+        model,
+        runs / f"{PRIOR_NAME}-{seed}",
+        rate=1e-3,
+        cycles=PRIOR_SAMPLES[:cycles],
+        batch=BATCH,
+        validate=lambda average: validate_photo_prior(average, target),
+        validation_steps=VALIDATION_STEPS,
+    )
+    training.run(lambda g: photo_prior_steps(model, g, BATCH, target, forward), seed + 1, until)
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(help="Folder of the exported checkpoints.")],
+    seed: Seed = 0,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Write the averaged weights in half precision, of what has been trained so far."""
+    if (run := runs / f"{DEPTH_NAME}-{seed}").is_dir():
+        model = build_photo_depth(seed)
+        model.load_state_dict(averaged(run))
+        save_depth_model(model, out / DEPTH_NAME)
+    if (run := runs / f"{PRIOR_NAME}-{seed}").is_dir():
+        wrapped = build_prior(seed)
+        wrapped.load_state_dict(averaged(run))
+        save_prior(wrapped, out / PRIOR_NAME)
+    write_checksums(out)
+
+
+if __name__ == "__main__":
+    app()
