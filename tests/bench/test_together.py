@@ -351,3 +351,6 @@ def test_the_report_of_several_protocols_opens_its_tables(
         page.get_by_text("Protocol cropped: images").click()
         assert tables.nth(1).is_visible()
         assert page.locator("img:visible").count() == len(FRAMES) * (5 + 5 + 2)
+        # All protocols and metrics side by side fit on a telephone.
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.locator(".beside .wide").evaluate("box => box.scrollWidth <= box.clientWidth")
