@@ -21,7 +21,7 @@ from redepth import components, io
 from redepth.captions import write_captions
 from redepth.components import Components
 from redepth.config import DEFAULT_PRESET, Overrides, Preset, load_preset, merged_overrides
-from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, LightsAlbedo, TakesMap
+from redepth.contracts import DepthModel, FollowsPhoto, LeavesHoles, LightsAlbedo
 from redepth.depth_models.marigold_normals import MARIGOLD, check_frame
 from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError, InputError, cut
@@ -33,6 +33,7 @@ from redepth.ops.camera import SPHERICAL, Camera
 from redepth.optim.objectives import GUIDE_WEIGHTS
 from redepth.optim.outcome import OnStep, Outcome
 from redepth.optim.planning import run_within_limits
+from redepth.optim.prediction import tell_photo
 from redepth.optim.progress import Progress, run_with_progress
 from redepth.optim.refiner import Refiner
 from redepth.optim.warm import WarmStart
@@ -206,15 +207,7 @@ class Pipeline:
     def _model_of(self, photo: DecodedPhoto, depth: ArrayLike | None) -> DepthModel:
         """Return the depth model, after it was told which photo comes next, and its map."""
         model = self.refiner.depth_model
-        if isinstance(model, FollowsPhoto):
-            model.next_photo(photo.source)
-        if isinstance(model, TakesMap):
-            model.take_map(None if depth is None else np.asarray(depth))
-        elif depth is not None:
-            raise ConfigError(
-                f"the depth model {self.preset.depth_model.name} predicts the depth and takes no map; refine "
-                "one with redepth.refine(depth=..., predicts=...)"
-            )
+        tell_photo(model, photo.source, None if depth is None else np.asarray(depth))
         return model
 
     def _next_albedo(self, photo: DecodedPhoto, albedo: ArrayLike | None) -> None:

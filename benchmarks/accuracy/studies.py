@@ -104,6 +104,10 @@ TUNED: dict[str, tuple[str, str]] = {
         "adapt.learning_rate=2e-3 adapt.anchor.keep_photos=8 adapt.steps=300 adapt.anchor.keep_weight=0.5 "
         "adapt.anchor.weight=0.3",
     ),
+    "adapt-1500-steps": (
+        ADAPT_TUNING,
+        "adapt.steps=1500 adapt.validate_every=75 adapt.patience=20",
+    ),
 }
 """Name -> arguments of `redepth experiment`, and the settings."""
 

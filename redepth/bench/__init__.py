@@ -9,7 +9,13 @@ from redepth.bench.losses import losses
 from redepth.bench.records import Comparison, Result, Row, Run, Summary
 from redepth.bench.run import captions, differences, finished_rows, run_benchmark
 from redepth.bench.tables import of_protocol, results_of, side_by_side, summarize, write_tables
-from redepth.bench.together import load_protocols, open_together, preparations_line, select_together
+from redepth.bench.together import (
+    load_protocols,
+    open_together,
+    preparations_line,
+    select_together,
+    with_shared_options,
+)
 
 __all__ = [
     "Comparison",
@@ -35,5 +41,6 @@ __all__ = [
     "select_together",
     "side_by_side",
     "summarize",
+    "with_shared_options",
     "write_tables",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redepth import depth_models
@@ -34,13 +34,21 @@ class Held:
         applied: the published number, and what it was held against.
         value: the run's, of the prediction.
         distance: relative, (value - published) / published.
-        reproduced: whether it is within the tolerance; None without one.
+        agrees: whether it is within the tolerance; None without one.
+        reproduced: whether a number of the same model, protocol and metric agrees, of any source: the verdict
+            on the measurement, which the sources share. None if none of them has a tolerance.
     """
 
     applied: Applied
     value: float
     distance: float
-    reproduced: bool | None
+    agrees: bool | None
+    reproduced: bool | None = None
+
+    @property
+    def measurement(self) -> tuple[str, str, str]:
+        """Preset, protocol and metric: what the run measured once and several sources may have."""
+        return self.applied.preset, self.applied.protocol.name, self.applied.anchor.metric
 
     def record(self) -> dict[str, Any]:
         """Return it as JSON-compatible data."""
@@ -52,6 +60,7 @@ class Held:
             "source": source.model_dump(),
             "measured": self.value,
             "distance": self.distance,
+            "agrees": self.agrees,
             "reproduced": self.reproduced,
         }
 
@@ -78,9 +87,9 @@ def applicable(run: Run, anchors: Anchors) -> tuple[list[Applied], list[str]]:
             what = component.name if checkpoint is None else f"{component.name} with {checkpoint}"
             reasons.append(f"{name}: no published number is about its depth model ({what})")
             continue
-        if wrong := list(_other_options(preset.depth_model, anchors.options(model))):
+        if wrong := list(_other_options(preset.depth_model, model, anchors)):
             reasons.append(
-                f"{name}: the published numbers of {model} are of another input: {'; '.join(wrong)}"
+                f"{name}: the published numbers of {model} are of other options: {'; '.join(wrong)}"
             )
             continue
         for protocol in run.protocols:
@@ -98,6 +107,8 @@ def applicable(run: Run, anchors: Anchors) -> tuple[list[Applied], list[str]]:
 
 def hold(run: Run, results: Sequence[Result], applied: Sequence[Applied]) -> tuple[list[Held], list[str]]:
     """Hold the predictions of a run against numbers that apply to it.
+
+    Sources differ from each other: a measurement is reproduced if it agrees with one of them.
 
     Returns:
         The numbers side by side, and a line for each that could not be held, because images failed or the
@@ -118,9 +129,19 @@ def hold(run: Run, results: Sequence[Result], applied: Sequence[Applied]) -> tup
             continue
         distance = summary.initial / one.anchor.value - 1
         tolerance = one.anchor.tolerance
-        reproduced = None if tolerance is None else abs(distance) <= tolerance
-        held.append(Held(one, summary.initial, distance, reproduced))
-    return held, list(reasons)
+        agrees = None if tolerance is None else abs(distance) <= tolerance
+        held.append(Held(one, summary.initial, distance, agrees))
+    reproduced = verdicts(held)
+    return [replace(one, reproduced=reproduced.get(one.measurement)) for one in held], list(reasons)
+
+
+def verdicts(held: Sequence[Held]) -> dict[tuple[str, str, str], bool]:
+    """Return whether each measurement (`Held.measurement`) agrees with a source, if one has a tolerance."""
+    found: dict[tuple[str, str, str], bool] = {}
+    for one in held:
+        if one.agrees is not None:
+            found[one.measurement] = found.get(one.measurement, False) or one.agrees
+    return found
 
 
 def model_of(preset: Preset, anchors: Anchors) -> str | None:
@@ -141,8 +162,13 @@ def _class_of(component: Component) -> type:
     return depth_models.REGISTRY.get(component.name)
 
 
-def _other_options(component: Component, allowed: dict[str, list[Any]]) -> Iterator[str]:
-    for key, values in allowed.items():
+def _other_options(component: Component, model: str, anchors: Anchors) -> Iterator[str]:
+    """Yield in words each option that is not as it was for a model's numbers, which may change them."""
+    usual = {key: [value] for key, value in depth_models.REGISTRY.check(model, {}).items()}
+    # `model_of` has compared the checkpoints.
+    for key in anchors.free(model) | {"checkpoint"}:
+        usual.pop(key, None)
+    for key, values in {**usual, **anchors.options(model)}.items():
         value = component.options.get(key)
         if value not in values:
             shown = " or ".join("null" if one is None else str(one) for one in values)

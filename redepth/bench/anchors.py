@@ -43,11 +43,13 @@ class ModelRun(_Record):
 
     Attributes:
         models: names of components.
-        options: option of the component -> the values that it may have.
+        options: option of the component -> the values that it may have; every other one has its default.
+        free: options that may have any value, because they change no number.
     """
 
     models: Annotated[list[str], Field(min_length=1)]
     options: dict[str, Annotated[list[Any], Field(min_length=1)]]
+    free: list[str] = Field(default_factory=list)
 
 
 class Anchor(_Record):
@@ -59,8 +61,8 @@ class Anchor(_Record):
         metric: name of the metric, averaged over the protocol's images.
         value: of the model's prediction, not refined.
         source: key of `Anchors.sources`.
-        tolerance: the largest relative distance at which a number counts as reproduced; None: the number is
-            for orientation and no measure of an installation.
+        tolerance: the largest relative distance at which a measurement agrees with the number; None: the
+            number is for orientation and no measure of an installation.
         differs: how its measurement differs from the protocol; stated where there is no tolerance.
     """
 
@@ -119,6 +121,10 @@ class Anchors(_Record):
             if model in run.models:
                 found |= run.options
         return found
+
+    def free(self, model: str) -> set[str]:
+        """Return the options of a model that change none of its numbers."""
+        return {option for run in self.runs if model in run.models for option in run.free}
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,12 @@ from torch import Tensor
 
 from redepth import depth_models
 from redepth.config import Preset
-from redepth.contracts import (
-    DepthModel,
-    FollowsCamera,
-    FollowsPhoto,
-    GoesAround,
-    HasNeeds,
-    Invariance,
-    LeavesHoles,
-    Predicts,
-    TakesMap,
-)
+from redepth.contracts import DepthModel, GoesAround, HasNeeds, Invariance, LeavesHoles, Predicts
 from redepth.data.datasets import Sample
 from redepth.data.datasets.base import Array
 from redepth.ops.camera import Camera
 from redepth.optim.outcome import Outcome
-from redepth.optim.prediction import predict
+from redepth.optim.prediction import predict, tell_camera, tell_photo
 from redepth.protocols import EvaluationProtocol, Measurement, measure
 from redepth.refinement import Refinement, holes_at
 from redepth.runtime.device import numerics
@@ -140,17 +131,23 @@ class Predictor:
         self.fast = preset.optim.performance
         self.model = depth_model_of(preset).load(self.device)
 
-    def predict(self, photo: Array, camera: Camera | None = None) -> Answer:
-        """Predict one photo, (H, W, 3) sRGB in [0, 1]; a model whose metres need a camera is given it."""
+    def predict(self, photo: Array, camera: Camera | None = None, source: Path | None = None) -> Answer:
+        """Predict one photo.
+
+        Args:
+            photo: (H, W, 3) sRGB in [0, 1].
+            camera: of the photo; a model whose metres need one is given it.
+            source: the file by whose name a model finds its files of the photo (`photo_file`).
+
+        Raises:
+            InputError: the model finds no file of the photo.
+            RedepthError: the model fails.
+        """
         model = self.model
-        if isinstance(model, FollowsPhoto):
-            model.next_photo(None)
-        if isinstance(model, TakesMap):
-            model.take_map(None)
+        tell_photo(model, source)
         if isinstance(model, GoesAround):
             model.go_around(0.0)
-        if isinstance(model, FollowsCamera):
-            model.next_camera(None if camera is None else camera.of_picture(*photo.shape[:2]))
+        tell_camera(model, camera, *photo.shape[:2])
         pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1)[None]
         with numerics(self.device, tf32=self.fast.tf32, cudnn_benchmark=self.fast.cudnn_benchmark):
             _, _, raw = predict(model, pixels, self.device)

@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redepth import io
+from redepth.bench.photo_files import photo_file
 from redepth.components import component_versions, named_files
 from redepth.config import Preset
 from redepth.data.datasets import Sample
 from redepth.runtime.resume import Identity
+
+TRUTH = ("the ground truth", "the kind of the ground truth", "the mask", "the normals", "the camera")
+"""The inputs that a prediction is measured against: two rows are comparable if these are equal."""
 
 
 def identify(sample: Sample, preset: Preset) -> Identity:
@@ -23,7 +27,7 @@ def identify(sample: Sample, preset: Preset) -> Identity:
 
     The hash of a photo's file is taken here: call it before the file is decoded.
     """
-    return _with_inputs(_of_preset(preset), _inputs(sample))
+    return _with_inputs(_of_preset(preset), {**_inputs(sample), **_files_of(sample.name, preset)})
 
 
 def identities(
@@ -42,11 +46,20 @@ def identities(
     def of_preset(name: str) -> Identity:
         return _of_preset(presets[name])
 
-    return lambda preset, image: _with_inputs(of_preset(preset), inputs(image))
+    return lambda preset, image: _with_inputs(
+        of_preset(preset), {**inputs(image), **_files_of(image, presets[preset])}
+    )
 
 
 def _of_preset(preset: Preset) -> Identity:
     return Identity.of(named_files(preset), component_versions(preset))
+
+
+def _files_of(image: str, preset: Preset) -> dict[str, str]:
+    """Return the hashes of the files that a preset has for an image, in folders of one for each image."""
+    usual = named_files(preset)
+    own = {k: v for k, v in named_files(preset, photo_file(image)).items() if usual.get(k) != v}
+    return Identity.of(own, {}).inputs
 
 
 def _with_inputs(identity: Identity, inputs: Mapping[str, str]) -> Identity:

@@ -57,12 +57,13 @@ def beside(row: Path, number: int, ending: str) -> Path:
     Args:
         row: path of the row.
         number: of the protocol in the row; 0 is the first one, whose files have no number.
-        ending: such as ``photo.jpg``.
+        ending: such as ``photo.jpg`` or ``npz``.
     """
     if number == 0:
         return row.with_suffix(f".{ending}")
     # The name of a row leaves room for the longest ending of the first protocol.
-    return row.with_suffix(f".{number + 1}-{ending.replace('error', 'e')}")
+    separator = "-" if "." in ending else "."
+    return row.with_suffix(f".{number + 1}{separator}{ending.replace('error', 'e')}")
 
 
 def view_path(row: Path, number: int = 0) -> Path:

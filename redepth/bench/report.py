@@ -27,6 +27,8 @@ _STYLE = """
 .compare{position:relative;line-height:0}.compare img+img{position:absolute;inset:0;
 clip-path:inset(0 0 0 var(--at,50%))}.compare::after{content:"";position:absolute;top:0;bottom:0;
 left:var(--at,50%);width:2px;background:#fff;box-shadow:0 0 2px #000}
+@media(max-width:600px){.beside :is(td,th){white-space:normal;overflow-wrap:anywhere;font-size:.75rem;
+padding-right:.3rem}}
 input[type=range]{width:100%;margin:.3rem 0 0}h3{margin-top:1.6rem}h4{font-size:.9rem;margin:.8rem 0 0}
 """
 
@@ -90,7 +92,7 @@ def _preset(
     parts = []
     if several:
         head, body = side_by_side({name: tables[preset] for name, tables in summaries.items()})
-        parts.append(pages.table(head, body))
+        parts.append(f'<div class="beside">{pages.table(head, body)}</div>')
     order = "most improved" if not run.initial_only else "best"
     for protocol in run.protocols:
         ranked = sorted(_under(protocol, own), key=_rank)

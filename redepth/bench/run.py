@@ -10,6 +10,7 @@ from pathlib import Path
 from redepth import io
 from redepth.bench.answers import depth_model_of
 from redepth.bench.identity import identities
+from redepth.bench.photo_files import check_photo_files
 from redepth.bench.records import RUN_FILE, RUN_KIND, Result, Row, Run
 from redepth.bench.report import write_report
 from redepth.bench.tables import results_of, write_tables
@@ -18,8 +19,8 @@ from redepth.bench.worker import Kept, Prompts, make_worker
 from redepth.components import build, captioner_of
 from redepth.config import Preset
 from redepth.data.datasets import Dataset, Sample
-from redepth.data.datasets.base import Array
-from redepth.protocols import EvaluationProtocol, difference, prepare
+from redepth.data.datasets.base import Array, OtherKindError
+from redepth.protocols import EvaluationProtocol, check_unit, difference, prepare
 from redepth.runtime.device import choose_device
 from redepth.runtime.executors import Done, Resources
 from redepth.runtime.resume import Task, claim, done_rows, read_rows, row_path, run_tasks
@@ -57,10 +58,14 @@ def run_benchmark(
         on_done: called after each image.
 
     Raises:
-        ConfigError: the folder holds another run, with the differences.
+        ConfigError: the folder holds another run, with the differences; or a preset reads one file for
+            several images.
+        InputError: an image has no file of those that a preset reads for each.
         WeightsError: weights that an image needs are missing and unreachable.
     """
     tasks = run.tasks()
+    check_photo_files(run.presets, run.images, renders=not run.initial_only)
+    _check_kind(run, max_pixels)
     if not (folder / RUN_FILE).is_file():  # a run that cannot start must not claim the folder
         _check_weights(run, tasks, device, resources)
     claim(folder / RUN_FILE, run, differences, RUN_KIND, fresh=fresh)
@@ -91,6 +96,23 @@ def _with_all_protocols(run: Run, rows: dict[Task, Row]) -> dict[Task, Row]:
         else:
             whole[task] = row
     return whole
+
+
+def _check_kind(run: Run, max_pixels: int) -> None:
+    """Refuse a ground truth that is wrong for every image, as the first one tells if it can be read.
+
+    Raises:
+        InputError: it is of another kind than the one asked for, or of another unit than a protocol needs.
+    """
+    try:
+        with io.pixel_limit(max_pixels):
+            first = run.reader().load(run.images[0])
+    except OtherKindError:
+        raise
+    except Exception:  # its worker reports the reason
+        return
+    for protocol in run.protocols:
+        check_unit(protocol, first)
 
 
 def _check_weights(run: Run, tasks: Sequence[Task], device: str, resources: Resources) -> None:

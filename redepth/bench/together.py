@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from redepth.data.datasets import REGISTRY as DATASETS
 from redepth.data.datasets import Dataset
 from redepth.errors import ConfigError
 from redepth.protocols import EvaluationProtocol, load_protocol, open_dataset, select
+from redepth.registry import options_schema
 
 
 def load_protocols(sources: Sequence[str | Path]) -> list[EvaluationProtocol]:
@@ -66,11 +68,36 @@ def _picture(protocol: EvaluationProtocol) -> str:
     return f"cropped to {crop.width} x {crop.height} ({crop.vertical}, {crop.horizontal})"
 
 
+def with_shared_options(protocols: Sequence[EvaluationProtocol], name: str) -> list[EvaluationProtocol]:
+    """Return protocols that share a reader: what one fixes of it is fixed by all, and part of their hashes.
+
+    A value that the reader has anyway is left out: with it, the ground truth is the same as without.
+
+    Args:
+        protocols: at least one.
+        name: name of the data set.
+
+    Raises:
+        ConfigError: two protocols fix an option differently.
+    """
+    usual = options_schema(DATASETS.get(name)).model_fields
+    fixed = {
+        key: value
+        # A protocol of another data set is refused when the reader is built.
+        for key, value in _fixed_options([p for p in protocols if p.dataset in (None, name)]).items()
+        if key not in usual or usual[key].default != value
+    }
+    return [
+        protocol.model_copy(update={"options": {**fixed, **protocol.options}}) if fixed else protocol
+        for protocol in protocols
+    ]
+
+
 def open_together(protocols: Sequence[EvaluationProtocol], name: str, options: Mapping[str, Any]) -> Dataset:
     """Build a data set's reader with the options that any of the protocols fixes.
 
     Args:
-        protocols: at least one. An option that only one of them fixes holds for all.
+        protocols: at least one, as `with_shared_options` returns them.
         name: name of the data set.
         options: options of the user, such as ``root``.
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from redepth import io
 from redepth.bench.answers import Answer, Predictor
 from redepth.bench.identity import identify
+from redepth.bench.photo_files import photo_file
 from redepth.bench.pictures import ERRORS, PICTURES, beside, draw, view_path
 from redepth.bench.records import Result, Row, Run
 from redepth.bench.together import preparations
 from redepth.data.datasets import Sample
 from redepth.errors import InputError
 from redepth.exports.viewer import page_of
-from redepth.photo_inputs import ChosenCamera
+from redepth.photo_inputs import ChosenCamera, DecodedPhoto
 from redepth.pipeline import Pipeline
 from redepth.protocols import Measurement, prepare
 from redepth.runtime.device import choose_device
@@ -112,10 +113,11 @@ class _Worker:
 
     def _answer(self, preset: str, sample: Sample, prompt: str) -> Answer:
         camera = self._camera(sample)
-        model = self._model(preset)
+        model, source = self._model(preset), photo_file(sample.name)
         if isinstance(model, Predictor):
-            return model.predict(sample.pixels(), None if camera is None else sample.camera)
-        refinement = model.refine(sample.pixels(), prompt=prompt, seed=self.run.seed, camera=camera)
+            return model.predict(sample.pixels(), None if camera is None else sample.camera, source)
+        photo = DecodedPhoto(sample.pixels(), source)
+        refinement = model.refine(photo, prompt=prompt, seed=self.run.seed, camera=camera)
         refinement.outcome.check_whole()
         return Answer.of(refinement)
 

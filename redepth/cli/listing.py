@@ -72,9 +72,7 @@ def _print_overview() -> None:
         console.out.print(Text.assemble((family, "bold"), f"  {_USE[family]}"))
         print_rows = _print_names if family in _NAMES_ALONE else _print_rows
         print_rows(family, checks)
-        if family not in _NAMES_ALONE:
-            console.out.print()
-    console.out.print()
+        console.out.print()
     for line in (
         *_legend(needed),
         "What each is, its licence, and how to get what is missing: redepth list FAMILY",

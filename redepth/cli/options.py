@@ -180,9 +180,16 @@ def resolved_preset(name: str, overrides: Sequence[str]) -> Preset:
 
 
 def resolved_model(name: str, overrides: Sequence[str]) -> Preset:
-    """Return a resolved preset of a depth model with its own defaults; the rest of it needs no download."""
+    """Return a resolved preset of a depth model with its own defaults; the rest of it needs no download.
+
+    Its name is the model's, with the checkpoint if that is not the model's own.
+
+    Raises:
+        ConfigError: the model is unknown, an override is wrong, or names another model.
+    """
     from redepth.components import resolve
     from redepth.config import load_preset
+    from redepth.depth_models import REGISTRY as DEPTH_MODELS
 
     data = {
         "name": name,
@@ -192,7 +199,18 @@ def resolved_model(name: str, overrides: Sequence[str]) -> Preset:
         "prior": load_preset("embedded").prior.model_dump(),
         "optim": {"parameterization": "depth"},
     }
-    return resolve(load_preset(data, overrides))
+    preset = resolve(load_preset(data, overrides))
+    chosen = preset.depth_model
+    if chosen.name != name:
+        raise ConfigError(
+            f"--depth-model {cut(name)} and depth_model.name={cut(chosen.name)} are two models: name one, by "
+            "--depth-model"
+        )
+    checkpoint = chosen.options.get("checkpoint")
+    if checkpoint == DEPTH_MODELS.check(name, {}).get("checkpoint"):
+        return preset
+    # The weights are not those that the name stands for.
+    return preset.model_copy(update={"name": f"{name} with {checkpoint}"})
 
 
 def resources(workers: int, ray: str | None, threads: int | None, device: str) -> Resources:

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from redepth.contracts import DepthModel, Features
-from redepth.errors import RedepthError, cut
+from redepth.contracts import DepthModel, Features, FollowsCamera, FollowsPhoto, TakesMap
+from redepth.errors import ConfigError, RedepthError, cut
+from redepth.ops.camera import Camera
 from redepth.optim import component_checks as checks
 from redepth.runtime.device import is_out_of_memory
+
+
+def tell_photo(model: DepthModel, source: Path | None, depth: NDArray[Any] | None = None) -> None:
+    """Tell a depth model which photo comes next, and its map.
+
+    Args:
+        model: the depth model.
+        source: the photo's file, by whose name a model finds other files; None if it has none.
+        depth: (h, w), a finished map of the photo; None if there is none, or an option names its file.
+
+    Raises:
+        ConfigError: the model takes no map.
+        InputError: the model finds no file of the photo, or no map.
+    """
+    if isinstance(model, FollowsPhoto):
+        model.next_photo(source)
+    if isinstance(model, TakesMap):
+        model.take_map(depth)
+    elif depth is not None:
+        raise ConfigError(
+            f"{checks.title('depth model', model)} predicts the depth and takes no map; refine one with "
+            "redepth.refine(depth=..., predicts=...)"
+        )
+
+
+def tell_camera(model: DepthModel, camera: Camera | None, height: int, width: int) -> None:
+    """Tell a depth model whose metres need it the camera of a photo of this size; None: it is not known."""
+    if isinstance(model, FollowsCamera):
+        model.next_camera(None if camera is None else camera.of_picture(height, width))
 
 
 @torch.no_grad()

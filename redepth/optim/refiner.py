@@ -17,7 +17,6 @@ from redepth.contracts import (
     Condition,
     DepthModel,
     Features,
-    FollowsCamera,
     GoesAround,
     HoldsMemory,
     LightsAlbedo,
@@ -41,7 +40,7 @@ from redepth.optim.loop import Loop, Watch
 from redepth.optim.outcome import OnStep, Outcome, closed
 from redepth.optim.parameterizations import Parameterization, check_supported
 from redepth.optim.plan import Plan
-from redepth.optim.prediction import predict
+from redepth.optim.prediction import predict, tell_camera
 from redepth.optim.problem import Problem, State
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 from redepth.optim.warm import WarmStart
@@ -112,9 +111,8 @@ class Refiner:
             InputError: if what is given does not fit the photo.
         """
         photo, given = self._around(photo, given)
-        if isinstance(self.depth_model, FollowsCamera):
-            known = given.camera.of_picture(*photo.shape[-2:]) if isinstance(given.camera, Camera) else None
-            self.depth_model.next_camera(known)
+        known = given.camera if isinstance(given.camera, Camera) else None
+        tell_camera(self.depth_model, known, *photo.shape[-2:])
         image, features, prediction = self.predict(photo)
         camera = self._camera(given.camera, *photo.shape[-2:])
         albedo = self._albedo(photo, image, camera, seed)

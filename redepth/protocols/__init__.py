@@ -30,6 +30,7 @@ from redepth.protocols.schema import (
     names_hash,
 )
 from redepth.protocols.selection import open_dataset, read_names, select
+from redepth.protocols.truth import check_unit
 
 __all__ = [
     "DEFAULT_PROTOCOL",
@@ -44,6 +45,7 @@ __all__ = [
     "Size",
     "Split",
     "average",
+    "check_unit",
     "difference",
     "evaluate",
     "finite_numbers",

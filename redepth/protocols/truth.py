@@ -81,6 +81,12 @@ def in_region(region: Region | None, height: int, width: int) -> Tensor:
     return inside
 
 
+def check_unit(protocol: EvaluationProtocol, sample: Sample) -> None:
+    """Raise InputError if no image like this can be measured: the protocol clips its depth to metres."""
+    if sample.unit != "m":
+        _check_unit(protocol, sample, 0, 0)
+
+
 def _check_unit(protocol: EvaluationProtocol, sample: Sample, outside: int, known: int) -> None:
     """Raise InputError if a range in metres would change the numbers of a truth in an unknown unit."""
     near, far = protocol.range.near, protocol.range.far

@@ -210,6 +210,14 @@ def read_row(folder: Path, task: Task, kind: type[M]) -> M | None:
         return None
 
 
+def read_identity(folder: Path, task: Task) -> Identity | None:
+    """Return what the row of a finished task was made from, or None if its record does not say that."""
+    try:
+        return Identity.model_validate(_record(row_path(folder, task)).get("identity"))
+    except ValueError:
+        return None
+
+
 def read_rows(folder: Path, tasks: Iterable[Task], kind: type[M]) -> dict[Task, M]:
     """Return the rows of those tasks that are finished."""
     rows = {task: read_row(folder, task, kind) for task in tasks}

@@ -15,6 +15,7 @@ from PIL import Image
 from redepth import bench
 from redepth.bench.pictures import PICTURES, beside
 from redepth.bench.records import RUN_FILE, RUN_KIND, Run
+from redepth.cli import bench as command
 from redepth.errors import ConfigError
 from redepth.optim.refiner import Refiner
 from redepth.pipeline import Pipeline
@@ -81,7 +82,7 @@ def together(
     refine = Pipeline.refine
 
     def watched(self: Pipeline, photo: Any, **options: Any) -> Any:
-        seen[photo.shape[:2]] += 1
+        seen[photo.size] += 1
         return refine(self, photo, **options)
 
     names = ",".join(protocols[name] for name in ("whole", "cropped"))
@@ -146,6 +147,10 @@ def test_the_protocols_stand_side_by_side(together: tuple[Finished, Path, Counte
 def test_maps_of_every_protocol_are_kept(together: tuple[Finished, Path, Counter[tuple[int, int]]]) -> None:
     _, out, _ = together
     row = row_path(out, ("smoke", f"{DRIVE}/{FRAMES[0]}"))
+    assert [beside(row, number, "npz").name.split("%2F")[-1] for number in (1, 2)] == [
+        f"{FRAMES[0]}.2.npz",
+        f"{FRAMES[0]}.3.npz",
+    ]
     sizes = [np.load(beside(row, number, "npz"))["truth"].shape for number in range(3)]
     assert sizes == [(40, 60), (32, 48), (40, 60)]
 
@@ -207,6 +212,30 @@ def test_protocols_that_cannot_go_together_are_refused(
     one_line(refused("whole", "nyuv2-eigen"), "protocol nyuv2-eigen belongs to the data set nyuv2")
     one_line(refused("whole", ""), "a name is missing")
     one_line(refused("whole", "one-image"), "has 1 images, 2 are there")
+
+
+def test_what_one_protocol_fixes_of_the_reader_is_in_the_hash_of_all() -> None:
+    paper, raw, filled = map(load_protocol, ("redepth-paper", "nyuv2-eigen", "nyuv2-filled"))
+    shared = bench.with_shared_options([paper, filled], "nyuv2")
+    assert [protocol.options for protocol in shared] == [{"depth": "filled"}] * 2
+    assert shared[0].sha256 != paper.sha256
+    # What the reader does anyway changes nothing: a run of one protocol and of two have one hash.
+    assert bench.with_shared_options([paper, raw], "nyuv2") == [paper, raw]
+
+
+def test_a_long_protocol_is_one_line(kitti: Path, tmp_path: Path) -> None:
+    done = measure(kitti, tmp_path / "out", "--protocol", "x" * 5000)
+    one_line(done, "unknown protocol")
+
+
+def test_a_file_with_a_comma_may_stand_in_a_list(
+    tmp_path: Path, protocols: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine,2.yaml", "mine, 3.yaml"):
+        shutil.copyfile(protocols["whole"], tmp_path / name)
+    names = ["kitti-garg", "mine,2.yaml", "mine, 3.yaml", "redepth-paper"]
+    assert command._names([", ".join(names)]) == names
 
 
 def test_protocols_of_other_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +335,9 @@ def test_a_depth_model_is_measured_without_a_preset(kitti: Path, tmp_path: Path)
     done = call("bench", "kitti", *settings, *model, *weights, "--out", tmp_path / "out")
     assert done.code == 0, done.err
     (row,) = lines(tmp_path / "out")
-    assert (row["preset"], row["refined"]) == ("depth-anything", None)
+    assert (row["preset"], row["refined"]) == ("depth-anything with embedded:relief-depth", None)
+    other = call("bench", "kitti", *settings, *model, "-s", "depth_model.name=dpt", "--out", tmp_path / "two")
+    one_line(other, "--depth-model depth-anything and depth_model.name=dpt are two models")
 
 
 @pytest.mark.browser
@@ -320,3 +351,6 @@ def test_the_report_of_several_protocols_opens_its_tables(
         page.get_by_text("Protocol cropped: images").click()
         assert tables.nth(1).is_visible()
         assert page.locator("img:visible").count() == len(FRAMES) * (5 + 5 + 2)
+        # All protocols and metrics side by side fit on a telephone.
+        page.set_viewport_size({"width": 390, "height": 800})
+        assert page.locator(".beside .wide").evaluate("box => box.scrollWidth <= box.clientWidth")

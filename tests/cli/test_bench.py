@@ -33,6 +33,11 @@ def test_a_second_preset_of_one_name_keeps_what_was_written(tmp_path: Path) -> N
     assert [preset.optim.steps for preset in presets.values()] == [3, 1]
 
 
+def test_a_preset_that_is_given_twice_is_refused(tmp_path: Path) -> None:
+    smoke = ("--preset", "smoke")
+    one_line(call("bench", "synthetic", *smoke, *smoke, "--out", tmp_path), "--preset smoke: given twice")
+
+
 def test_a_change_that_is_unknown_is_a_dash() -> None:
     unknown = Summary("a", 0.0, 1.0, float("nan"), float("nan"), float("nan"), 0.5, 2)
     known = Summary("b", 2.0, 1.0, -50.0, -60.0, -40.0, 1.0, 2)

@@ -183,15 +183,17 @@ def test_kitti(tmp_path: Path) -> None:
     assert dataset.load(names[2]).truth.shape == (HEIGHT, WIDTH)
 
 
-def test_kitti_photos_may_be_jpeg(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "JPG", "JPEG"])
+def test_kitti_photos_may_be_jpeg(ending: str, tmp_path: Path) -> None:
     values = kitti_frame(tmp_path, "0000000069")
     folder = tmp_path / "2011_09_26" / DRIVE / "image_02" / "data"
     (folder / "0000000069.png").unlink()
-    photo(folder / "0000000069.jpg")
+    photo(tmp_path / "photo.jpg")
+    (tmp_path / "photo.jpg").rename(folder / f"0000000069.{ending}")
     dataset = build("kitti", tmp_path)
     assert dataset.names() == [f"{DRIVE}/0000000069"]
     sample = dataset.load(f"{DRIVE}/0000000069")
-    assert sample.photo == folder / "0000000069.jpg"
+    assert sample.photo == folder / f"0000000069.{ending}"
     np.testing.assert_array_equal(sample.truth, values / np.float32(256))
 
 

@@ -73,6 +73,10 @@ class Sample:
         return torch.where(known, depth, 0.0)
 
 
+class OtherKindError(InputError):
+    """The whole data set holds another kind of ground truth than the one that is asked for."""
+
+
 @dataclass(frozen=True)
 class Missing:
     """A part of the official layout that the folder lacks.

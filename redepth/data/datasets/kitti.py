@@ -27,7 +27,7 @@ DEPTH = (
     "KITTI annotated depth maps, data_depth_annotated.zip: "
     "https://www.cvlibs.net/datasets/kitti/eval_depth.php?benchmark=depth_prediction"
 )
-SUFFIXES = (".png", ".jpg")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 """Endings of the photos: the download has PNG, and a conversion to JPEG, a tenth of its size, is common."""
 EXAMPLE = "2011_09_26_drive_0002_sync/0000000069"
 
@@ -40,9 +40,9 @@ class Kitti:
         ROOT/2011_09_26/2011_09_26_drive_0002_sync/image_02/data/0000000069.png
         ROOT/{train,val}/2011_09_26_drive_0002_sync/proj_depth/groundtruth/image_02/0000000069.png
 
-    Photos may also be ``.jpg``. ``train`` and ``val`` may also be in ``ROOT/data_depth_annotated``. The first
-    and last 5 frames of a drive have no depth map. 0 is unknown. The camera is known where the day's
-    calibration is there, ``ROOT/2011_09_26/calib_cam_to_cam.txt``.
+    Photos may also be ``.jpg`` or ``.jpeg``. ``train`` and ``val`` may also be in
+    ``ROOT/data_depth_annotated``. The first and last 5 frames of a drive have no depth map. 0 is unknown. The
+    camera is known where the day's calibration is there, ``ROOT/2011_09_26/calib_cam_to_cam.txt``.
 
     Args:
         root: the folder above.
@@ -72,7 +72,7 @@ class Kitti:
         for drive, folder in self._drives():
             photos = self._photo(drive, "0").parent
             # Two listings a drive: on a network disk a query for each of 93,000 frames would take minutes.
-            taken = {path.stem for suffix in SUFFIXES for path in photos.glob(f"*{suffix}")}
+            taken = {path.stem for path in photos.glob("*") if path.suffix in SUFFIXES}
             both = {path.stem for path in folder.glob("*.png")} & taken
             names += [f"{drive}/{frame}" for frame in both]
         return require_some(sorted(names), self, self.root)

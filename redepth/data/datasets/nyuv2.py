@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from redepth import io
 from redepth.data.datasets.base import (
     Missing,
+    OtherKindError,
     Sample,
     read_grey16,
     require_some,
@@ -84,19 +86,21 @@ class Nyuv2:
             raise unknown_name(name, require_some(exported, self, self.root))
         photo, path = exported[name]
         stored = read_grey16(path, SOURCE)
-        if path.name == _KAGGLE.format(path.name[:5]):
-            self._check_holes(path, holes=bool((stored == 0).any()))
+        self._check_kind(path, stored)
         truth = stored.astype(np.float32) / np.float32(1000)
         return same_size(Sample(name, photo, truth, camera=_camera(*truth.shape)), io.image_size(photo))
 
-    def _check_holes(self, path: Path, *, holes: bool) -> None:
-        """Raise InputError unless depth of an unknown kind can be of the kind that is asked for."""
+    def _check_kind(self, path: Path, stored: NDArray[np.uint16]) -> None:
+        """Raise OtherKindError unless depth of an unknown kind can be of the kind that is asked for."""
+        if path.name != _KAGGLE.format(path.name[:5]):
+            return
+        holes = bool((stored == 0).any())
         if holes and self.depth == "filled":
-            raise InputError(
+            raise OtherKindError(
                 f"{path}: has pixels without depth, so it is raw: take depth=raw, and its protocol"
             )
         if not holes and self.depth == "raw":
-            raise InputError(
+            raise OtherKindError(
                 f"{path}: has depth at every pixel, so it is filled, not raw: take depth=filled, such as the "
                 "protocol nyuv2-filled does; its numbers are others than those of raw depth"
             )
