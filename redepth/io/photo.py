@@ -120,7 +120,7 @@ def _photo_array(path: Path, picture: Picture, max_pixels: int | None) -> NDArra
 
 def _check_opaque(path: Path, picture: Picture, max_pixels: int | None) -> None:
     alpha = _alpha(path, picture, max_pixels)
-    if alpha is not None and alpha.getextrema()[0] < 255:
+    if alpha is not None and np.asarray(alpha).min() < 255:
         raise InputError(
             f"{path}: is transparent in places, which have no colour; fill them, or save it as RGB"
         )
