@@ -66,8 +66,10 @@ class AlbedoSource:
             self._intrinsics.load()
 
     def next_photo(self, source: Path | None) -> None:
-        """Set the file of the next photo; None if it has none."""
+        """Set the file of the next photo; None if it has none. Raises InputError: it has no albedo."""
         self._photo, self._array, self._found = source, None, None
+        if self._is_file:
+            self._file_of(source)
 
     def take(self, values: NDArray[Any] | None) -> None:
         """Set the next photo's albedo, (h, w, 3) or (h, w): floats are linear, uint8 is sRGB.

@@ -136,7 +136,7 @@ class ShadedRenderer(ABC):
         return self
 
     def next_photo(self, source: Path | None) -> None:
-        """Set the file of the next photo; None if it has none."""
+        """Set the file of the next photo; None if it has none. Raises InputError: it has no albedo."""
         self._albedo.next_photo(source)
 
     def check_albedo(self, source: Path | None, height: int, width: int, photos: int = 1) -> None:
