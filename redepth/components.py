@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from weakref import WeakValueDictionary
 
 import torch
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError
 
 from redepth import __version__, depth_models, priors, renderers
 from redepth.config import Component, Preset, Term, load_preset, preset_names
@@ -43,6 +43,7 @@ from redepth.optim.parameterizations import check_supported
 from redepth.priors.prompts import Captioner
 from redepth.protocols import load_protocol, protocol_names
 from redepth.registry import Entry, Registry, options_schema
+from redepth.renderers.albedo import check_apart
 from redepth.runtime import component_files
 
 FAMILIES: dict[str, Registry] = {
@@ -200,32 +201,60 @@ def check_albedo(preset: Preset, source: Path | None, height: int, width: int, p
         renderer.check_albedo(source, height, width, photos)
 
 
+def check_albedos_apart(preset: Preset, photos: Sequence[Path]) -> None:
+    """Refuse, before any work, a file of an albedo that a preset's renderer would light on several photos.
+
+    Args:
+        preset: resolved.
+        photos: all photos of a call.
+
+    Raises:
+        InputError: the albedo is one file and there are several photos, or two photos have one name.
+    """
+    check_apart(lit_albedo(preset), photos)
+
+
 def lit_albedo(preset: Preset) -> str:
     """Return what a preset's renderer lights: an `AlbedoName`, or where files of albedos are."""
     renderer = _built(renderers.REGISTRY, preset.renderer)
     return renderer.albedo if isinstance(renderer, LightsAlbedo) else "photo"
 
 
-def with_current_names(preset: Preset) -> Preset:
-    """Return the preset of a stored record with its components' options under their current names."""
+def with_current_options(preset: Preset) -> Preset:
+    """Return the preset of a stored record as it would be resolved now.
+
+    The options of its components have their current names, and those that are new have their defaults.
+    """
     sections = {
         "depth_model": (depth_models.REGISTRY, preset.depth_model),
         "renderer": (renderers.REGISTRY, preset.renderer),
         "prior": (priors.REGISTRY, preset.prior),
     }
-    update = {}
+    update: dict[str, Any] = {}
     for section, (registry, component) in sections.items():
-        try:
+        # A record can be read where its component is not installed, or has other options now.
+        with suppress(RedepthError):
             options = registry.with_current_names(component.name, component.options, warn=False)
-        except RedepthError:  # a record can be read where its component is not installed
-            continue
-        if options != component.options:
             update[section] = Component.model_validate({"name": component.name, **options})
-    return preset.model_copy(update=update) if update else preset
+            update[section] = _checked(registry, update[section])
+    with suppress(RedepthError):
+        update["optim"] = preset.optim.model_copy(update={"objectives": _checked_terms(preset)})
+    return preset.model_copy(update=update)
 
 
-StoredPreset = Annotated[Preset, AfterValidator(with_current_names)]
-"""The type of a preset in a stored record, which may have options under their former names."""
+def as_resolved_now(preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the preset of a stored record, as JSON holds it, by `with_current_options`.
+
+    What is no preset of this version is returned as it is.
+    """
+    try:
+        return with_current_options(Preset.model_validate(preset)).model_dump(mode="json")
+    except ValidationError:
+        return preset
+
+
+StoredPreset = Annotated[Preset, AfterValidator(with_current_options)]
+"""The type of a preset in a stored record, which may be of an earlier version."""
 
 
 def _checked(registry: Registry, component: Component) -> Component:
@@ -315,7 +344,7 @@ def build(preset: Preset, device: torch.device) -> Components:
 def normals_of(preset: Preset) -> MarigoldNormals | None:
     """Return what estimates the normals of a resolved preset, not loaded; None where it wants no estimate."""
     term = preset.optim.objectives.get("normals")
-    if term is None or term.options.get("source") != "marigold":
+    if term is None or not term.weight or term.options.get("source") != "marigold":
         return None
     settings = ("checkpoint", "revision", "steps", "ensemble")
     return MarigoldNormals(**{name: term.options[name] for name in settings})

@@ -5,6 +5,7 @@ This module imports nothing heavy, so that ``redepth --help`` can list the choic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 Predicts = Literal["disparity", "depth"]
@@ -33,6 +34,12 @@ FamilyName = Literal["presets", "depth-models", "renderers", "priors", "objectiv
 
 NormalsFrame = Literal["redepth", "opencv", "opengl"]
 """The frames that a map of normals may be in."""
+
+RENAMED_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "renderer": {"relight": "albedo"},
+    "prior": {"tell": "condition_on"},
+}
+"""Section of a preset -> former name of an option of the components that ship -> current name."""
 
 AlbedoName = Literal["photo", "grey", "marigold-intrinsics"]
 """What a renderer may light that is in no file: the photo itself, a grey, or an estimate of the albedo."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -9,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from redepth.depth_models.precomputed import GIVEN_ARRAY
 from redepth.errors import ConfigError, InputError, cut
 from redepth.ground_truth import GroundTruth
 from redepth.guidance import Anchors, Given, NormalMap, PhotoData, Planes
-from redepth.literals import CameraName, MapKind, NormalsFrame
+from redepth.literals import AlbedoName, CameraName, MapKind, NormalsFrame
 from redepth.metrics.metric_fit import MetricFit, fit_metric
 from redepth.ops.camera import SPHERICAL, Camera
 from redepth.optim.objectives import GUIDE_WEIGHTS
@@ -94,6 +95,7 @@ class Pipeline:
             loaded.objectives,
             self.device,
         )
+        self._first_photo = ""
         self.components = self._describe()
         self.load_seconds = time.perf_counter() - started
 
@@ -129,6 +131,7 @@ class Pipeline:
 
         ``depth`` is a map for a preset whose depth model takes one (``depth_model.name=precomputed``,
         ``depth_model.path=<array>``), and ``albedo`` the albedo for one with ``renderer.albedo=<array>``.
+        Where ``renderer.albedo`` is one file, it belongs to the first photo, and another one is refused.
         ``start`` is the warm start of a frame of a clip (`redepth.clips`).
 
         Raises:
@@ -213,9 +216,20 @@ class Pipeline:
         if isinstance(renderer, FollowsPhoto):
             renderer.next_photo(photo.source)
         if isinstance(renderer, LightsAlbedo):
+            self._check_same_photo(renderer, photo)
             renderer.take_albedo(None if albedo is None else np.asarray(albedo))
         elif albedo is not None:
             raise ConfigError(f"the renderer {self.preset.renderer.name} takes no albedo: leave out albedo=")
+
+    def _check_same_photo(self, renderer: LightsAlbedo, photo: DecodedPhoto) -> None:
+        """Refuse a second photo where the albedo is one file, which belongs to the first one."""
+        if renderer.albedo in (*get_args(AlbedoName), GIVEN_ALBEDO):
+            return
+        content = hashlib.sha256(f"{photo.size}".encode())
+        content.update(np.ascontiguousarray(photo.values).data)
+        self._first_photo = self._first_photo or content.hexdigest()
+        if content.hexdigest() != self._first_photo:
+            renderer.check_albedo(photo.source, *photo.size, photos=2)
 
     def _renderer(self) -> dict[str, Any]:
         """Return the run record's entry about the renderer: where its albedo is from."""

@@ -30,6 +30,7 @@ from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.runtime.executors import Resources
 from redepth.runtime.resume import Identity
 from tests.support.command import Finished, call, spawn
+from tests.support.helpers import GOLDEN
 from tests.support.small_photos import write_depth, write_photo
 
 SMALL = ["--preset", "smoke", "--set", "optim.steps=1", "--set", "optim.members=1"]
@@ -287,6 +288,27 @@ def test_a_setting_that_changed_is_named(done: Batch) -> None:
     assert batch.why_refine(masked, done.settings()) == "the mask is new"
     inverse = replace(done.photo, ground_truth=replace(done.photo.ground_truth, kind="disparity"))
     assert batch.why_refine(inverse, done.settings()) == "the kind of the ground truth changed"
+
+
+def test_a_result_of_an_earlier_version_with_former_names_is_done(tmp_path: Path) -> None:
+    photo = Photo(write_photo(tmp_path / "a.png"), tmp_path / "out" / "a")
+    changes = ["optim.steps=1", "optim.members=1", "depth_model.longer_side=56"]
+
+    def settings(*more: str) -> batch.Settings:
+        return batch.Settings(resolve(load_preset("smoke", [*changes, *more])), device="cpu", prompt="")
+
+    (outcome,) = batch.refine_photos([photo], settings(), Resources())
+    assert outcome.error == ""
+    path = tmp_path / "out" / "a" / "run.json"
+    former = json.loads((GOLDEN / "preset_of_0_1_0.json").read_text())
+    assert former["renderer"]["relight"] == "composite"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "preset": former}))
+    assert batch.why_refine(photo, settings()) is None
+    grey = "another preset (renderer.albedo photo was used, it is grey now)"
+    assert batch.why_refine(photo, settings("renderer.albedo=grey")) == grey
+    former["renderer"]["relight"] = "shading-only"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "preset": former}))
+    assert batch.why_refine(photo, settings("renderer.albedo=grey")) is None
 
 
 def test_another_version_is_named(done: Batch, monkeypatch: pytest.MonkeyPatch) -> None:

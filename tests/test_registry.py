@@ -6,8 +6,12 @@ from typing import Any, ClassVar, Protocol
 
 import pytest
 
+from redepth.depth_models import REGISTRY as DEPTH_MODELS
 from redepth.errors import ConfigError, MissingDependencyError, RenamedOptionWarning
+from redepth.literals import RENAMED_OPTIONS
+from redepth.priors import REGISTRY as PRIORS
 from redepth.registry import Registry, options_schema
+from redepth.renderers import REGISTRY as RENDERERS
 
 
 class Anything(Protocol):
@@ -111,3 +115,12 @@ def test_a_class_that_does_not_follow_the_contract_is_refused_by_what_it_lacks()
     registry.register("mute")(Mute)
     with pytest.raises(ConfigError, match=r"voice 'mute' lacks speak, which .*Speaks requires"):
         registry.check("mute", {})
+
+
+def test_layers_of_presets_know_every_former_name() -> None:
+    """`redepth.config` merges layers by this table, because it cannot see the components."""
+    for section, registry in (("depth_model", DEPTH_MODELS), ("renderer", RENDERERS), ("prior", PRIORS)):
+        found: dict[str, str] = {}
+        for name in registry.entries():
+            found |= getattr(registry.get(name), "renamed_options", {})
+        assert RENAMED_OPTIONS.get(section, {}) == found

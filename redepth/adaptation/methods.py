@@ -19,7 +19,7 @@ from redepth.adaptation.prompts import prompts_of
 from redepth.adaptation.scoring import Score, check_prior
 from redepth.adaptation.targets import Target, TargetRow, load_target
 from redepth.adaptation.validation import distance
-from redepth.components import lit_albedo
+from redepth.components import lit_albedo, normals_of
 from redepth.config import Preset
 from redepth.contracts import DepthModel
 from redepth.errors import ConfigError
@@ -85,7 +85,7 @@ def validation_of(material: Material, model: DepthModel) -> Validation | None:
 
 
 def check_method(preset: Preset) -> None:
-    """Raise ConfigError if the method cannot use the preset's prior or albedo; no weights are read."""
+    """Raise ConfigError if the method cannot use the preset's prior, albedo or normals; reads no weights."""
     if preset.adapt.method != "score":
         return
     check_prior(priors.REGISTRY.build(preset.prior.name, preset.prior.options))
@@ -93,6 +93,11 @@ def check_method(preset: Preset) -> None:
         raise ConfigError(
             f"adapt.method=score prepares a photo anew at each step, too often for renderer.albedo={albedo}: "
             "set renderer.albedo=photo or grey, or adapt.method=distil"
+        )
+    if normals_of(preset) is not None:
+        raise ConfigError(
+            "adapt.method=score estimates no normals, so optim.objectives.normals.source=marigold would do "
+            "nothing: take the objective normals out, or set adapt.method=distil"
         )
 
 

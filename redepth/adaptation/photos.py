@@ -75,12 +75,6 @@ def decoded(photo: PhotoFile, max_pixels: int = io.MAX_PIXELS) -> DecodedPhoto:
     return pixels
 
 
-def check(photos: Sequence[PhotoFile], max_pixels: int = io.MAX_PIXELS) -> None:
-    """Decode each photo once, before any work. Raises InputError for the first that cannot be used."""
-    for photo in photos:
-        decoded(photo, max_pixels)
-
-
 def by_content(photos: Iterable[PhotoFile]) -> tuple[PhotoFile, ...]:
     """Return photos in an order that depends neither on their names nor on how they were given."""
     return tuple(sorted(photos, key=lambda photo: photo.sha256))

@@ -115,6 +115,7 @@ def adapt(
     _check_refined(folder, refined)
     _check_keep(kept, resolved)
     _check_apart(found, kept)
+    components.check_albedos_apart(resolved, [photo.path for photo in found])
     photo_files.split(found, resolved.adapt, seed)  # finds that there are too few
     processes = Processes.start(device)
     _check_batch(resolved, processes)
@@ -325,7 +326,10 @@ class _Call:
         for done, photo in enumerate(left, 1):
             problem = ""
             try:
-                photo_files.check([photo], self.max_pixels)
+                decoded = photo_files.decoded(photo, self.max_pixels)
+                if photo in found:  # the others are not re-lit
+                    with io.pixel_limit(self.max_pixels):
+                        components.check_albedo(self.preset, photo.path, *decoded.size)
             except Exception as error:  # such as MemoryError
                 problem = one_line(error)
                 damaged.add(photo.sha256)

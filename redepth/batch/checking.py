@@ -12,7 +12,7 @@ import numpy as np
 
 from redepth import io
 from redepth.batch.records import Decoded, Photo
-from redepth.components import check_albedo
+from redepth.components import check_albedo, check_albedos_apart
 from redepth.config import Preset
 from redepth.errors import InputError, one_line
 from redepth.exports import RESULT_FILES
@@ -42,6 +42,7 @@ def check_photos(
         The outcome of each check. The result is the photo, with its arrays as far as `KEPT_BYTES` allows.
     """
     room = KEPT_BYTES
+    shared = _shared_albedo(photos, presets)
     for index, photo in enumerate(photos):
         try:
             # The hashes first: a file that changes meanwhile differs from its hash in the next call.
@@ -49,6 +50,8 @@ def check_photos(
             check_folder(photo.folder)
             check_kept(photo.folder, [photo.path, *photo.inputs.files.values()])
             decoded = decode_inputs(photo, max_pixels)
+            if shared is not None:
+                raise shared
             with io.pixel_limit(max_pixels):
                 for preset in presets:
                     check_albedo(preset, photo.path, *decoded.photo.size, len(photos))
@@ -62,6 +65,16 @@ def check_photos(
             yield Done(index, photo, result=replace(checked, decoded=decoded))
         else:
             yield Done(index, photo, result=checked)
+
+
+def _shared_albedo(photos: Sequence[Photo], presets: Sequence[Preset]) -> InputError | None:
+    """Return what is wrong if several photos would have one file as their albedo."""
+    try:
+        for preset in presets:
+            check_albedos_apart(preset, [photo.path for photo in photos])
+    except InputError as error:
+        return error
+    return None
 
 
 def check_folder(folder: Path) -> None:

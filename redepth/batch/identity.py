@@ -43,6 +43,8 @@ def _changed_settings(record: Mapping[str, Any], settings: Settings) -> Iterator
         yield f"{', '.join(failed)} could not be written"
     stored, preset = _decides_maps(record["preset"]), _decides_maps(settings.preset.model_dump(mode="json"))
     if stored != preset:
+        stored = _decides_maps(components.as_resolved_now(record["preset"]))
+    if stored != preset:
         yield f"another preset ({first_difference(stored, preset)})"
     if record["seed"] != settings.seed:
         yield first_difference(record["seed"], settings.seed, "seed")

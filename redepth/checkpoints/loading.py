@@ -189,9 +189,11 @@ def _quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    bars = transformers_logging.is_progress_bar_enabled()
+    libraries = transformers_logging, diffusers_logging
+    bars = [library for library in libraries if library.is_progress_bar_enabled()]
     levels = transformers_logging.get_verbosity(), diffusers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
+    for library in libraries:
+        library.disable_progress_bar()
     transformers_logging.set_verbosity(logging.CRITICAL)
     diffusers_logging.set_verbosity(logging.CRITICAL)
     try:
@@ -202,5 +204,5 @@ def _quiet() -> Iterator[None]:
     finally:
         transformers_logging.set_verbosity(levels[0])
         diffusers_logging.set_verbosity(levels[1])
-        if bars:
-            transformers_logging.enable_progress_bar()
+        for library in bars:
+            library.enable_progress_bar()

@@ -58,6 +58,7 @@ def load_marigold(
 def freeze(pipeline: Any) -> None:
     """Make a pipeline float32, without gradients and without progress bars."""
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(torch.float32)
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        if part.dtype != torch.float32:  # diffusers warns of every cast
+            part.to(torch.float32)
         part.eval().requires_grad_(False)

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from redepth import exports, io
 from redepth.clips.state import ClipSummary, FrameResult
+from redepth.components import as_resolved_now
 from redepth.errors import InputError
 from redepth.exports.source import inverted
 from redepth.refinement import Refinement
@@ -180,6 +181,9 @@ class ClipFolder:
 
     def _differences(self, record: Mapping[str, Any]) -> str:
         stored, now = record["settings"], dict(self.made_from.settings)
+        if stored != now:
+            preset = as_resolved_now(stored["preset"])
+            stored = {**stored, "preset": {key: preset[key] for key in now["preset"]}}
         if stored != now:
             return first_difference(stored, now)
         return why_again(record, self.made_from.identity, self.path)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from redepth.config.overrides import Overrides, merged_overrides
+from redepth.config.overrides import Overrides, merged_overrides, without_replaced
 from redepth.config.schema import Preset
 from redepth.errors import ConfigError, InputError, brief, cut, nearest
 from redepth.io import read_text
@@ -53,7 +53,7 @@ def load_preset(source: str | Path | Mapping[str, Any] = DEFAULT_PRESET, overrid
     # All overrides are joined before they are applied: an option may precede its component's name.
     changes = merged_overrides(overrides)
     try:
-        return Preset.model_validate(_merge(data, changes))
+        return Preset.model_validate(_merge(without_replaced(data, changes), changes))
     except ValidationError as error:
         raise ConfigError(f"preset: {explain(error, '', _valid_keys, Preset)}") from None
 
@@ -121,6 +121,7 @@ def _extend(data: dict[str, Any], folder: Path, chain: tuple[Path, ...]) -> dict
     if not isinstance(parent, str):
         raise ConfigError(f"preset: extends: must be the name or the file of one preset, got {brief(parent)}")
     base = _load(_find(parent, folder), chain)
+    base = without_replaced(base, changes)
     return _merge(base | _derived_titles(base["name"], changes), changes)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from redepth.errors import ConfigError, brief, cut
 from redepth.io.markup import DEPTH_LIMIT, parse_yaml
+from redepth.literals import RENAMED_OPTIONS
 
 Overrides: TypeAlias = Sequence[str] | Mapping[str, Any]
 """A list of ``key.path=value`` texts, whose values are YAML; or a mapping of Python values, whose keys are
@@ -25,8 +26,20 @@ def merged_overrides(*layers: Overrides) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for layer in layers:
-        merged = _join(merged, _nested(layer))
+        later = _nested(layer)
+        merged = _join(without_replaced(merged, later), later)
     return merged
+
+
+def without_replaced(layer: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the options that later ones set under another of their names."""
+    kept = dict(layer)
+    for section, names in RENAMED_OPTIONS.items():
+        old, new = layer.get(section), later.get(section)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            other = {**names, **{current: former for former, current in names.items()}}
+            kept[section] = {key: value for key, value in old.items() if other.get(key) not in new}
+    return kept
 
 
 def _nested(overrides: Overrides) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from redepth.errors import ConfigError, InputError
 from redepth.guidance import NormalMap
 from redepth.literals import NormalsFrame
 from redepth.ops.camera import Camera
+from redepth.runtime.device import free_cached
 
 PIPELINE = "MarigoldNormalsPipeline"
 
@@ -87,6 +88,7 @@ class MarigoldNormals:
             ).prediction
         finally:
             self._pipeline.to("cpu")
+            free_cached(device)
         return NormalMap(normals.cpu())
 
     def describe(self) -> dict[str, Any]:

@@ -200,9 +200,6 @@ def _as_renderer(component: Component, name: str) -> tuple[str, ...]:
 
 # --- the shift ------------------------------------------------------------------------------------
 
-UNSHIFTED = ("in-domain", "broad", "path-traced")
-"""Splits without a shift, and so without a strength."""
-
 SHIFTED = ("relief", "shapes", "lighting", "texture", "degraded", "sky")
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from redepth import depth_models, priors, renderers
 from redepth.adaptation.learned import check_adaptable
 from redepth.checkpoints import EMBEDDED
-from redepth.components import captioner_of, resolve
+from redepth.components import captioner_of, lit_albedo, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
+from redepth.data.datasets.synthetic import UNSHIFTED, WITHOUT_ALBEDO
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.arms import Arm, lights_true_albedo
-from redepth.experiments.grids import UNSHIFTED, Experiment, experiment
+from redepth.experiments.grids import Experiment, experiment
 from redepth.experiments.study import (
     EVALUATION_SEED,
     SYNTHETIC,
@@ -23,6 +24,7 @@ from redepth.experiments.study import (
     Study,
     open_scenes,
 )
+from redepth.literals import AlbedoName
 from redepth.optim import objectives
 from redepth.optim.parameterizations import check_supported
 from redepth.protocols import (
@@ -170,13 +172,14 @@ def _arm_runs(
         RedepthError: if the preset itself cannot.
     """
     _check_runnable(base)
+    _check_albedo(base)
     captioner = captioner_of(base, choose_device())
     if captioner is not None:
         captioner.ensure_available()
     runs: dict[str, ArmRun] = {}
     for arm in arms:
         try:
-            runs[arm.name] = _arm_run(arm, base, synthetic=bool(scenes))
+            runs[arm.name] = _arm_run(arm, base, [s.split for s in scenes])
         except RedepthError as error:
             skipped[arm.name] = str(error)
     if not runs:
@@ -196,8 +199,13 @@ def _for_each_set(runs: Mapping[str, ArmRun], scenes: Sequence[SceneSet]) -> dic
     return found
 
 
-def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
-    """Resolve an arm. Raises RedepthError with the reason if it cannot run here."""
+def _arm_run(arm: Arm, base: Preset, splits: Sequence[str]) -> ArmRun:
+    """Resolve an arm; ``splits`` are those of synthetic scenes, empty for other data.
+
+    Raises:
+        RedepthError: it cannot run here, with the reason.
+    """
+    synthetic = bool(splits)
     if arm.obstacle:
         raise ConfigError(arm.obstacle)
     if arm.teacher is not None and not synthetic:
@@ -205,8 +213,14 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
     if arm.adapt is not None and not synthetic:
         raise ConfigError(f"needs more photos of the same kind, which only {SYNTHETIC} has")
     preset = resolve(load_preset(base.model_dump(), arm.overrides))
-    if lights_true_albedo(preset) and not synthetic:
-        raise ConfigError(f"needs the true albedo, which only {SYNTHETIC} has")
+    _check_albedo(preset)
+    if lights_true_albedo(preset):
+        if not synthetic:
+            raise ConfigError(f"needs the true albedo, which only {SYNTHETIC} has")
+        if without := [split for split in splits if split in WITHOUT_ALBEDO]:
+            raise ConfigError(
+                f"needs the true albedo, which {' and '.join(dict.fromkeys(without))} does not keep"
+            )
     if arm.adapt is not None:
         check_adaptable(depth_models.REGISTRY.get(preset.depth_model.name))
     _check_runnable(preset)
@@ -218,6 +232,16 @@ def _arm_run(arm: Arm, base: Preset, *, synthetic: bool) -> ArmRun:
         points=arm.points,
         adapt=arm.adapt,
     )
+
+
+def _check_albedo(preset: Preset) -> None:
+    """Raise ConfigError if the renderer lights an albedo from files, which belong to one photo each."""
+    albedo = lit_albedo(preset)
+    if albedo not in get_args(AlbedoName) and not lights_true_albedo(preset):
+        raise ConfigError(
+            f"renderer.albedo={albedo}: the scenes of an experiment have no files of albedos; choose one of "
+            f"{', '.join(get_args(AlbedoName))}"
+        )
 
 
 def _check_runnable(preset: Preset) -> None:

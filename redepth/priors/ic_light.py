@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from redepth import checkpoints
 from redepth.contracts import Condition
 from redepth.errors import WeightsError
+from redepth.literals import RENAMED_OPTIONS
 from redepth.priors import quantize
 from redepth.priors.distillation import StepInputs
 from redepth.priors.light import light_direction
@@ -63,7 +64,7 @@ class ICLight(StableDiffusion):
     light_revision: str | None = None
     condition_on: Literal["photo+light", "photo"] = "photo+light"
 
-    renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
+    renamed_options: ClassVar[Mapping[str, str]] = RENAMED_OPTIONS["prior"]
     changes: ClassVar[Mapping[str, Any]] = MappingProxyType({"in_channels": 8})
 
     def __post_init__(self) -> None:

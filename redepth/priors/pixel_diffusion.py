@@ -15,7 +15,7 @@ from typing_extensions import Self
 from redepth import checkpoints
 from redepth.contracts import Condition, Noise
 from redepth.errors import WeightsError, brief, cut
-from redepth.literals import MAX_SEED
+from redepth.literals import MAX_SEED, RENAMED_OPTIONS
 from redepth.priors.distillation import DiffusionPrior, Fraction, StepInputs
 from redepth.priors.pixel_unet import (
     LAYOUT_FILE,
@@ -68,7 +68,7 @@ class PixelDiffusion(DiffusionPrior):
     weights: Literal["trained", "random"] = "trained"
     random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
-    renamed_options: ClassVar[dict[str, str]] = {"tell": "condition_on"}
+    renamed_options: ClassVar[Mapping[str, str]] = RENAMED_OPTIONS["prior"]
     supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
     reads_prompt: ClassVar[bool] = False

@@ -21,7 +21,7 @@ from redepth.io import to_uint8
 from redepth.literals import CaptionerName
 from redepth.priors import cache
 from redepth.registry import require
-from redepth.runtime.device import current
+from redepth.runtime.device import free_cached
 
 log = logging.getLogger(__name__)
 
@@ -203,9 +203,7 @@ class Captioner:
         if self._loaded is not None:
             self._loaded = None
             gc.collect()
-            if self.device.type == "cuda":
-                with current(self.device):
-                    torch.cuda.empty_cache()
+            free_cached(self.device)
 
     def _locate(self) -> checkpoints.Source:
         if self.dtype == "int8":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -65,8 +66,10 @@ class AlbedoSource:
             self._intrinsics.load()
 
     def next_photo(self, source: Path | None) -> None:
-        """Set the file of the next photo; None if it has none."""
+        """Set the file of the next photo; None if it has none. Raises InputError: it has no albedo."""
         self._photo, self._array, self._found = source, None, None
+        if self._is_file:
+            self._file_of(source)
 
     def take(self, values: NDArray[Any] | None) -> None:
         """Set the next photo's albedo, (h, w, 3) or (h, w): floats are linear, uint8 is sRGB.
@@ -92,10 +95,7 @@ class AlbedoSource:
         if not self._is_file:
             return
         if photos > 1 and not os.path.isdir(self._location):
-            raise InputError(
-                f"{self._name}: an albedo belongs to one photo, {photos} were given; give a folder with a "
-                "file of each photo's name"
-            )
+            raise _shared(self._name, photos)
         self._read(self._file_of(photo), height, width)
 
     def find(self, photo: Tensor, image: Tensor, margin: float, seed: int) -> Tensor | None:
@@ -172,9 +172,43 @@ class AlbedoSource:
         if path.suffix.lower() in io.LINEAR_SUFFIXES:
             values = io.load_linear(path)
         else:
-            values = _decoded(io.load_photo(path))
+            values = _decoded(io.load_photo(path, opaque=True))
         io.check_aspect(path, "albedo", values.shape[:2], (height, width))
         return values
+
+
+def check_apart(source: str, photos: Sequence[Path]) -> None:
+    """Refuse, before any work, a file that would be lit on several photos.
+
+    Args:
+        source: as of `AlbedoSource`.
+        photos: all photos of a call.
+
+    Raises:
+        InputError: the source is one file and there are several photos, or two photos have one name.
+    """
+    if source in get_args(AlbedoName):
+        return
+    location = os.path.expanduser(source)
+    if not os.path.isdir(location):
+        if len(photos) > 1:
+            raise _shared(source, len(photos))
+        return
+    named: dict[str, Path] = {}
+    for photo in photos:
+        other = named.setdefault(photo.stem, photo)
+        if other is not photo and other.resolve() != photo.resolve():
+            raise InputError(
+                f"{other} and {photo}: {location} has one albedo for both, by their name {photo.stem}; "
+                "rename one of them"
+            )
+
+
+def _shared(source: str, photos: int) -> InputError:
+    return InputError(
+        f"{source}: an albedo belongs to one photo, {photos} were given; give a folder with a file of each "
+        "photo's name"
+    )
 
 
 def _decoded(srgb: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -185,5 +219,10 @@ def _decoded(srgb: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _linear_of_array(values: NDArray[Any]) -> NDArray[np.float32]:
     if values.dtype == np.uint8:
+        if values.ndim == 3 and values.shape[2] in (2, 4):
+            raise InputError(
+                f"albedo: has shape {values.shape}, with opacity; what is transparent has no albedo: give "
+                "(H, W, 3)"
+            )
         return _decoded(io.photo_of_array(values))
     return io.linear_of_array(values)

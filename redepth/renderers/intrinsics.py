@@ -12,6 +12,7 @@ from redepth import checkpoints
 from redepth.checkpoints.marigold import FILES, load_marigold
 from redepth.errors import WeightsError
 from redepth.ops import color
+from redepth.runtime.device import free_cached
 
 PIPELINE = "MarigoldIntrinsicsPipeline"
 
@@ -39,7 +40,8 @@ class MarigoldIntrinsics:
         checkpoint: hub id or local folder.
         revision: commit, tag or branch of the hub repository.
         steps: number of diffusion steps; None is the checkpoint's default.
-        ensemble: number of estimates, of which the median is taken.
+        ensemble: number of estimates, of which the median is taken; of an even number, the lower one of the
+            two in the middle.
 
     Source: Ke et al., "Marigold: Affordable Adaptation of Diffusion-Based Image Generators for Image
     Analysis", arXiv 2505.09358.
@@ -107,6 +109,7 @@ class MarigoldIntrinsics:
             ).prediction
         finally:
             pipeline.to("cpu")
+            free_cached(device)
         index = pipeline.config.target_properties["target_names"].index(TARGET)
         albedo = predicted[index : index + 1].clamp(0, 1)
         if self.space == "srgb":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from typing_extensions import Self
 
 from redepth.contracts import Illumination, Material
 from redepth.errors import ConfigError
-from redepth.literals import AlbedoName
+from redepth.literals import RENAMED_OPTIONS, AlbedoName
 from redepth.ops import geometry, shading
 from redepth.ops.camera import Camera
 from redepth.ops.shadows import soft_shadows
@@ -70,10 +71,11 @@ class ShadedRenderer(ABC):
         albedo_checkpoint: hub id or local folder of a diffusers ``MarigoldIntrinsicsPipeline``.
         albedo_revision: commit, tag or branch of its hub repository.
         albedo_steps: number of its diffusion steps; None is the checkpoint's default.
-        albedo_ensemble: number of its estimates, of which the median is taken.
+        albedo_ensemble: number of its estimates, of which the median is taken; of an even number, the lower
+            one of the two in the middle.
     """
 
-    renamed_options: ClassVar[dict[str, str]] = {"relight": "albedo"}
+    renamed_options: ClassVar[Mapping[str, str]] = RENAMED_OPTIONS["renderer"]
     renamed_values: ClassVar[dict[str, dict[str, str]]] = {
         "relight": {"composite": "photo", "shading-only": "grey"}
     }
@@ -101,6 +103,8 @@ class ShadedRenderer(ABC):
     albedo_ensemble: Annotated[int, Field(ge=1, le=100)] = 1
 
     def __post_init__(self) -> None:
+        if not self.albedo:
+            raise ValueError("albedo is empty: give a name, a file or a folder")
         known = self.field_of_view is not None or self.intrinsics is not None
         if known and self.camera == "orthographic":
             raise ValueError("field_of_view and intrinsics need camera: pinhole; it is orthographic")
@@ -132,7 +136,7 @@ class ShadedRenderer(ABC):
         return self
 
     def next_photo(self, source: Path | None) -> None:
-        """Set the file of the next photo; None if it has none."""
+        """Set the file of the next photo; None if it has none. Raises InputError: it has no albedo."""
         self._albedo.next_photo(source)
 
     def check_albedo(self, source: Path | None, height: int, width: int, photos: int = 1) -> None:

@@ -54,3 +54,11 @@ def test_a_prior_that_learns_is_refused_without_its_weights() -> None:
     with pytest.raises(ConfigError, match=r"renderer\.albedo=marigold-intrinsics: set renderer"):
         check_method(preset("renderer.albedo=marigold-intrinsics"))
     check_method(preset("renderer.albedo=marigold-intrinsics", "adapt.method=distil"))
+
+
+def test_normals_that_would_not_be_estimated_are_refused() -> None:
+    estimated = ("optim.objectives.normals.weight=1", "optim.objectives.normals.source=marigold")
+    with pytest.raises(ConfigError, match="score estimates no normals"):
+        check_method(preset(*estimated))
+    check_method(preset(*estimated, "adapt.method=distil"))
+    check_method(preset(*estimated[1:], "optim.objectives.normals.weight=0"))

@@ -51,10 +51,10 @@ def test_what_cannot_be_used_is_one_line(tmp_path: Path) -> None:
     write_photo(tmp_path / "good.png")
     found = files.find([tmp_path])
     with pytest.raises(InputError, match=r"bad\.png"):
-        files.check(found)
-    files.check(found[1:])
+        files.decoded(found[0])
+    files.decoded(found[1])
     with pytest.raises(InputError, match=r"good\.png.*pixels"):
-        files.check(found[1:], max_pixels=100)
+        files.decoded(found[1], max_pixels=100)
 
 
 def test_the_split_depends_on_contents_and_seed_alone() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -334,6 +335,35 @@ def test_damaged_photos_are_named_before_any_work_and_the_others_used(made: Made
     assert [(e.stage, e.total) for e in failed] == [("check", 6)]
     # It stays known, also to a call that finds the result finished.
     assert redepth.adapt(files, smoke("adapt.steps=2"), tmp_path / "out", **options) == result
+
+
+@pytest.mark.usefixtures("never_trains")
+def test_one_albedo_is_not_lit_on_several_photos(made: Made, tmp_path: Path) -> None:
+    io.save_npy(tmp_path / "one.npy", np.full((48, 64, 3), 0.4, np.float32))
+    with pytest.raises(InputError, match="an albedo belongs to one photo, 5 were given"):
+        made.adapt(tmp_path / "out", f"renderer.albedo={tmp_path / 'one.npy'}")
+    for number, folder in enumerate(("a", "b")):
+        write_photo(tmp_path / folder / "cat.png", number)
+    (tmp_path / "albedos").mkdir()
+    shutil.copy(tmp_path / "one.npy", tmp_path / "albedos" / "cat.npy")
+    twins = [tmp_path / "a" / "cat.png", tmp_path / "b" / "cat.png"]
+    with pytest.raises(InputError, match="has one albedo for both, by their name cat"):
+        redepth.adapt(twins, smoke(f"renderer.albedo={tmp_path / 'albedos'}"), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_photo_without_an_albedo_is_named_before_any_work(made: Made, tmp_path: Path) -> None:
+    albedos = tmp_path / "albedos"
+    for photo in made.photos[1:]:
+        io.save_npy(albedos / f"{photo.stem}.npy", np.full((48, 64, 3), 0.4, np.float32))
+    events: list[Event] = []
+    options = {"on_event": events.append, "refined": tmp_path / "refined"}
+    result = made.adapt(
+        tmp_path / "out", f"renderer.albedo={albedos}", "adapt.steps=2", "optim.steps=1", **options
+    )
+    assert result.failed == [made.photos[0].stem]
+    assert "must hold one albedo of its name" in result.left_out[made.photos[0].stem]
+    assert [event.stage for event in events if event.failed] == ["check"]
 
 
 def test_what_cannot_be_trusted_is_left_out_with_the_reason(made: Made, tmp_path: Path) -> None:

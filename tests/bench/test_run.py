@@ -21,7 +21,7 @@ import pytest
 
 from redepth import bench, io
 from redepth.bench.records import RUN_FILE
-from redepth.errors import ConfigError, InputError
+from redepth.errors import ConfigError, InputError, RedepthError
 from redepth.optim.loop import Interrupted
 from redepth.optim.refiner import Refiner
 from redepth.pipeline import Pipeline
@@ -47,6 +47,26 @@ def make_run(images: int = 3, *overrides: str, **changes: Any) -> bench.Run:
     preset = resolve(load_preset("smoke", [*SMALL, *overrides]))
     settings: dict[str, Any] = {"dataset": "synthetic", "options": {}, "presets": {"smoke": preset}}
     return bench.Run(**(settings | {"images": names, "protocol": pinned} | changes))
+
+
+def test_a_run_of_an_earlier_version_continues_under_current_names() -> None:
+    run = make_run(1, "renderer.albedo=grey")
+    record = run.model_dump(mode="json")
+    renderer = record["presets"]["smoke"]["renderer"]
+    former = {key: value for key, value in renderer.items() if not key.startswith("albedo")}
+    record["presets"]["smoke"]["renderer"] = {**former, "relight": "shading-only"}
+    stored = bench.Run.model_validate(record)
+    assert stored == run
+    assert stored != make_run(1, "renderer.albedo=photo")
+
+
+def test_one_albedo_is_not_lit_on_every_image(tmp_path: Path) -> None:
+    io.save_npy(tmp_path / "one.npy", np.full((96, 96, 3), 0.4, np.float32))
+    for albedo, problem in ((tmp_path / "one.npy", "is one file"), (tmp_path, "must hold one albedo")):
+        run = make_run(2, f"renderer.albedo={albedo}")
+        with pytest.raises(RedepthError, match=problem):
+            bench.run_benchmark(run, tmp_path / "out", ONE_THREAD)
+    assert not (tmp_path / "out").exists()
 
 
 def tables(folder: Path) -> list[bytes]:

@@ -90,6 +90,15 @@ def test_what_is_wrong_is_one_line(photos: Path) -> None:
     assert not (photos / "out").exists()
 
 
+def test_two_photos_of_one_name_do_not_share_an_albedo(photos: Path) -> None:
+    twin = write_photo(photos / "more" / "cat.png", 7)
+    command = ("refine", photos / "photos", twin, "--out", photos / "out", *QUICK)
+    refused = call(*command, "--albedo", photos / "albedos")
+    assert refused.code == 2
+    assert "has one albedo for both, by their name cat" in refused.err
+    assert not list((photos / "out").rglob("run.json"))
+
+
 def test_an_estimate_is_made_of_each_photo_by_one_pipeline(photos: Path) -> None:
     checkpoint = save_intrinsics(photos / "intrinsics")
     options = ("--albedo", "marigold-intrinsics", "-s", f"renderer.albedo_checkpoint={checkpoint}")

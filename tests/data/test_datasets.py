@@ -24,6 +24,7 @@ from redepth.data.datasets import middlebury as middlebury_module
 from redepth.data.datasets import sintel as sintel_module
 from redepth.data.datasets.base import require_some, unknown_name
 from redepth.data.datasets.middlebury import Calibration, read_calibration
+from redepth.data.datasets.synthetic import UNSHIFTED
 from redepth.errors import ConfigError, InputError, MissingDependencyError
 from redepth.ops.geometry import normals_from_depth
 from redepth.protocols import PROTOCOLS, load_protocol, measure, prepare, read_names
@@ -902,11 +903,18 @@ def test_synthetic_splits_have_strengths_and_skies() -> None:
         assert room.pixels().shape == room.normals.shape == (32, 32, 3)
         assert ((room.depth() == 0).numpy() == room.sky).all()
         assert (room.normals[room.sky] == 0).all()
+        assert room.albedo.shape == (32, 32, 3)
+        assert room.albedo[~room.sky].min() >= 0.02
+        assert np.allclose(room.albedo[room.sky], room.pixels()[room.sky] ** 2.2, atol=0.01)
     stored = REGISTRY.build("synthetic", {"split": "path-traced"})
     assert len(stored.names()) == 24
     assert stored.load("path-traced-23").pixels().shape == (96, 96, 3)
     with pytest.raises(ConfigError, match="strength"):
         REGISTRY.build("synthetic", {"strength": 2})
+    for split in UNSHIFTED:
+        with pytest.raises(ConfigError, match=f"strength 0.5: {split} has no shift to scale"):
+            REGISTRY.build("synthetic", {"split": split, "strength": 0.5})
+        assert REGISTRY.build("synthetic", {"split": split, "strength": 1}).names()
 
 
 # --- the registry ---------------------------------------------------------------------------------

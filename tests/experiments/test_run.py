@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from redepth import io
 from redepth.data.datasets.synthetic import Synthetic
 from redepth.errors import ConfigError, InputError
 from redepth.experiments.grids import EXPERIMENTS, SIZES
@@ -31,6 +33,32 @@ def make(name: str = "prior", *overrides: str, **options: Any) -> Study:
     if name == "prior":
         settings.setdefault("arms", ARMS)
     return plan(name, "smoke", [*TINY, *overrides], **settings)
+
+
+def test_files_of_albedos_are_refused_before_any_work(tmp_path: Path) -> None:
+    io.save_npy(tmp_path / "one.npy", np.full((32, 32, 3), 0.4, np.float32))
+    for albedo in (tmp_path, tmp_path / "one.npy"):
+        with pytest.raises(ConfigError, match="the scenes of an experiment have no files of albedos"):
+            make("prior", f"renderer.albedo={albedo}")
+    assert make("prior", "renderer.albedo=grey").arms
+
+
+def test_rooms_have_no_strength() -> None:
+    assert [s.strength for s in make(splits=["rooms", "unseen-rooms"], strengths=[]).sets] == [None, None]
+    with pytest.raises(ConfigError, match="no shift to scale in rooms"):
+        make(splits=["rooms"], strengths=[0.5])
+
+
+def test_the_true_albedo_is_lit_where_the_scenes_keep_it(tmp_path: Path) -> None:
+    study = make("albedo", splits=["rooms", "path-traced"])
+    assert list(study.arms) == ["photo", "grey"]
+    assert study.skipped == {"true albedo": "needs the true albedo, which path-traced does not keep"}
+    with pytest.raises(ConfigError, match=r"no arm of albedo can run: .*path-traced does not keep"):
+        make("albedo", splits=["path-traced"], arms=["true albedo"])
+    rows, failures = run_study(make("albedo", splits=["rooms"], images=1), tmp_path, ONE_THREAD)
+    assert failures == {}
+    assert [row.arm for row in rows] == ["photo", "grey", "true albedo"]
+    assert len({row.after["silog"] for row in rows}) == 3
 
 
 def numbers(rows: list[ArmResult]) -> list[dict[str, Any]]:

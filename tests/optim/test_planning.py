@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,10 @@ from redepth.optim.plan import Plan, Trial
 from redepth.optim.planning import affordable, batch_within, choose_plan, run_within_limits
 from redepth.optim.refiner import Refiner
 from redepth.optim.warm import WarmStart
+from redepth.renderers.blinn_phong import BlinnPhong
+from redepth.renderers.intrinsics import MarigoldIntrinsics
 from tests.support.helpers import TargetPrior, make_refiner, photo
+from tests.support.tiny_intrinsics import save_intrinsics
 
 GB = 10**9
 
@@ -325,6 +329,36 @@ def test_as_many_members_run_together_as_fit_into_memory(limit: str, together: i
     assert outcome.fit.record()["trials"][0]["peak_bytes"] == 4 * GB
     expected = make_refiner(members=5, steps=2, members_per_batch=together).run(photo(), seed=5)
     assert torch.equal(outcome.members, expected.members)
+
+
+def test_an_estimated_albedo_counts_neither_as_memory_nor_as_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meter = Meter(8 * GB)
+    prior = Hungry(meter)
+    estimate = MarigoldIntrinsics._estimate
+    made: list[float] = []
+
+    def costly(*given: Any) -> torch.Tensor:
+        assert not meter.active
+        prior.now += 1000
+        meter.most = 7 * GB
+        made.append(prior.now)
+        return estimate(*given)
+
+    monkeypatch.setattr(MarigoldIntrinsics, "_estimate", costly)
+    outcomes = []
+    options = {"albedo": "marigold-intrinsics", "albedo_checkpoint": str(save_intrinsics(tmp_path))}
+    for renderer in (BlinnPhong(albedo="grey"), BlinnPhong(**options)):
+        refiner = make_refiner(prior, vram="8GB", budget="60s", members=6, steps=20)
+        refiner.renderer = renderer
+        outcomes.append(run_within_limits(refiner, photo(), clock=prior.clock, meter=meter, seed=5))
+    plain, estimated = outcomes
+    assert len(made) == 1
+    assert plain.fit is not None
+    assert estimated.fit is not None
+    assert estimated.fit.record() == plain.fit.record()
+    assert estimated.seconds == plain.seconds
 
 
 def test_a_trial_releases_its_memory_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:

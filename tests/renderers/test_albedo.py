@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import redepth
@@ -16,14 +20,16 @@ from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.config.hashing import preset_sha256
 from redepth.contracts import Illumination, LightsAlbedo
-from redepth.errors import InputError, RenamedOptionWarning, WeightsError
+from redepth.errors import ConfigError, InputError, RenamedOptionWarning, WeightsError
 from redepth.experiments.teacher import Teacher
 from redepth.ops import color, geometry, panorama, shading
 from redepth.optim.refiner import Refiner
+from redepth.pipeline import preset_with
 from redepth.renderers import REGISTRY
 from redepth.renderers.blinn_phong import BlinnPhong
 from redepth.renderers.intrinsics import MarigoldIntrinsics
 from redepth.renderers.matte import Lambert
+from tests.support.command import ENVIRONMENT
 from tests.support.helpers import CPU, TargetPrior, make_refiner, photo, seeded
 from tests.support.tiny_intrinsics import APPEARANCE, LIGHTING, save_intrinsics
 
@@ -214,6 +220,18 @@ def test_the_pipeline_is_on_the_device_only_while_it_estimates(
         assert torch.equal(found, expected)
 
 
+def test_nothing_is_said_of_how_diffusers_works(checkpoint: Path) -> None:
+    script = f"""
+import torch
+from redepth.renderers.matte import Lambert
+options = {{"albedo": "marigold-intrinsics", "albedo_checkpoint": {str(checkpoint)!r}}}
+photo = torch.full((1, 3, 32, 48), 0.5)
+Lambert(**options).load(torch.device("cpu")).find_albedo(photo, photo, 0.0, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_checkpoint_without_an_albedo_is_refused(tmp_path: Path) -> None:
     properties = {"target_names": ["shading"], "shading": {"prediction_space": "linear"}}
     for folder in (save_intrinsics(tmp_path / "shading", properties), tmp_path / "nothing"):
@@ -274,6 +292,24 @@ def test_what_is_missing_or_given_twice_is_refused(tmp_path: Path) -> None:
         Lambert(albedo="<array>").take_albedo(None)
     with pytest.raises(InputError, match="give one of them"):
         Lambert(albedo="grey").take_albedo(known_albedo())
+
+
+def test_what_is_transparent_has_no_albedo(tmp_path: Path) -> None:
+    pixels = np.full((HEIGHT, WIDTH, 4), 200, np.uint8)
+    pixels[..., 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    check(tmp_path / "cat.png")
+    pixels[3, 4, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "cat.png")
+    with pytest.raises(InputError, match=r"cat\.png: is transparent in places"):
+        check(tmp_path / "cat.png")
+    with pytest.raises(InputError, match="with opacity"):
+        Lambert(albedo="<array>").take_albedo(pixels)
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(ConfigError, match="albedo is empty: give a name, a file or a folder"):
+        resolve(load_preset("smoke", ['renderer.albedo=""']))
 
 
 def test_an_albedo_that_was_not_found_for_this_photo_is_not_lit(tmp_path: Path) -> None:
@@ -363,6 +399,37 @@ def test_relight_is_the_former_name_of_albedo() -> None:
         )
 
 
+def lit(*layers: Any, **preset: Any) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RenamedOptionWarning)
+        source = {"extends": "smoke", "renderer": preset}
+        albedo: str = resolve(preset_with(source, *layers)).renderer.options["albedo"]
+    return albedo
+
+
+def test_a_later_layer_wins_under_either_name(tmp_path: Path) -> None:
+    current, former = ["renderer.albedo=grey"], ["renderer.relight=shading-only"]
+    assert lit(current, relight="composite") == "grey"
+    assert lit(former, albedo="photo") == "grey"
+    assert lit(["renderer.relight=composite"], current) == "grey"
+    assert lit(current, ["renderer.relight=composite"]) == "photo"
+    assert lit({"renderer": {"albedo": "grey"}}, relight="composite", lights=2) == "grey"
+    (tmp_path / "old.yaml").write_text("extends: smoke\nrenderer: {relight: composite}\n")
+    (tmp_path / "new.yaml").write_text("extends: old.yaml\nrenderer: {albedo: grey}\n")
+    assert resolve(load_preset(tmp_path / "new.yaml")).renderer.options["albedo"] == "grey"
+    with pytest.raises(ConfigError, match="both are set"):
+        lit([*current, *former])
+    with pytest.raises(ConfigError, match="both are set"):
+        lit(relight="composite", albedo="grey")
+
+
+def test_the_argument_wins_over_a_preset_of_an_earlier_version() -> None:
+    pixels = srgb()[0].permute(1, 2, 0).numpy()
+    preset = {"extends": "smoke", "renderer": {"relight": "composite"}, "optim": {"steps": 1, "members": 1}}
+    found = redepth.refine(pixels, preset, albedo="grey", prompt="", device="cpu")
+    assert found.record()["renderer"] == {"albedo": "grey"}
+
+
 def test_another_albedo_is_another_preset_and_the_photo_that_of_earlier_versions() -> None:
     presets = [
         resolve(load_preset("smoke", [f"renderer.{change}"]))
@@ -383,6 +450,22 @@ def test_another_albedo_is_another_preset_and_the_photo_that_of_earlier_versions
     }
     stored = type(renderer).model_validate({"name": renderer.name, **former})
     assert preset_sha256(presets[0].model_copy(update={"renderer": stored})) == hashes[0]
+
+
+def test_one_file_is_the_albedo_of_the_first_photo_alone(tmp_path: Path) -> None:
+    io.save_npy(tmp_path / "cat.npy", known_albedo())
+    first, second = (p[0].permute(1, 2, 0).numpy() for p in (srgb(), 1 - srgb()))
+    settings = {"optim.steps": 1, "optim.members": 1}
+    pipeline = redepth.Pipeline(
+        "smoke", overrides={**settings, "renderer.albedo": str(tmp_path / "cat.npy")}, device="cpu"
+    )
+    before = pipeline.refine(first, prompt="").refined
+    with pytest.raises(InputError, match="an albedo belongs to one photo, 2 were given"):
+        pipeline.refine(second, prompt="")
+    assert np.array_equal(pipeline.refine(first, prompt="").refined, before)
+    arrays = redepth.Pipeline("smoke", overrides={**settings, "renderer.albedo": "<array>"}, device="cpu")
+    for photo_ in (first, second):
+        arrays.refine(photo_, prompt="", albedo=known_albedo())
 
 
 def test_the_public_function_takes_each_source(tmp_path: Path, checkpoint: Path) -> None:

@@ -18,6 +18,12 @@ from redepth.io.assets import SOURCE, find_asset
 from redepth.literals import MAX_SEED
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
+UNSHIFTED = ("in-domain", "broad", "rooms", "unseen-rooms", "path-traced")
+"""Splits without a shift, and so without a strength."""
+
+WITHOUT_ALBEDO = ("broad", "path-traced")
+"""Splits whose scenes do not keep their albedo."""
+
 # No embedded model's training, tuning or published table uses these seeds.
 FIRST_SEED = 50_000
 
@@ -34,7 +40,7 @@ class Synthetic:
             the embedded priors), ``rooms`` (rooms, streets and terrain), ``unseen-rooms`` (of families that
             no model is trained on), or ``path-traced`` (relief and shapes rendered by another renderer: 24
             stored scenes of 96 x 96, which have no strength, size or seed).
-        strength: strength of the shift, 0 to 1; rooms have none.
+        strength: strength of the shift, 0 to 1; only 1 where there is none (`UNSHIFTED`).
         count: number of scenes; at most 24 of ``path-traced``.
         size: side in pixels.
         seed: seed of the first scene; the others have the next seeds.
@@ -48,6 +54,8 @@ class Synthetic:
         size: Annotated[int, Field(ge=16, le=1024)] = 96,
         seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = FIRST_SEED,
     ) -> None:
+        if strength != 1 and split in UNSHIFTED:
+            raise ValueError(f"strength {strength:g}: {split} has no shift to scale; leave it out")
         self.split = split
         self.strength = strength
         self.count = count
@@ -110,6 +118,7 @@ class Synthetic:
             normals=drawn.normals[0].permute(1, 2, 0).float().contiguous().numpy(),
             sky=drawn.sky[0, 0].numpy(),
             camera=Camera(field_of_view=float(drawn.field_of_view[0])),
+            albedo=drawn.albedo[0].permute(1, 2, 0).float().contiguous().numpy(),
         )
 
     def _scene(self, index: int, split: Split | Literal["broad", "path-traced"]) -> Scenes:

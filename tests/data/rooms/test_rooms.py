@@ -15,6 +15,7 @@ from redepth.data.scenes.rooms.stage import Stage
 from redepth.data.scenes.rooms.unseen import UNSEEN
 from redepth.data.scenes.rooms.world import World
 from redepth.ops.camera import Camera
+from redepth.ops.color import srgb_to_linear
 from redepth.ops.geometry import normals_from_depth, relative_depth
 from tests.support.helpers import seeded
 
@@ -102,6 +103,24 @@ def test_normals_of_pictures_are_in_the_frame_of_the_package() -> None:
     differences = normals_from_depth(picture.depth.masked_fill(picture.sky, torch.nan), camera)
     cosine = (differences * picture.normals).sum(dim=1)[0]
     assert cosine[4:, 4:-4][known[4:, 4:-4]].min() > 0.999
+
+
+def test_the_albedo_is_that_of_the_surfaces() -> None:
+    stage = bare()
+    stage.add("ground", (0, 0, 0), (1, 1, 1))
+    bright = picture_of(stage, SIZE, SIZE)
+    sky = bright.sky.expand_as(bright.image)
+    assert bool(sky.any())
+    assert torch.equal(bright.albedo[sky], srgb_to_linear(bright.image)[sky])
+    drawn = room_scenes(8, seeded(3), height=SIZE, width=SIZE)
+    known = ~drawn.sky.expand_as(drawn.image)
+    assert 0.02 <= float(drawn.albedo[known].min()) <= float(drawn.albedo[known].max()) <= 0.98
+    # One light has nearly one colour: the hue of the picture is that of the albedo, but for haze and shine.
+    alike = []
+    for image, albedo, sky in zip(drawn.image, drawn.albedo, drawn.sky[:, 0], strict=True):
+        hues = [(c[0] / c[2].clamp(min=1e-3)).log()[~sky] for c in (srgb_to_linear(image), albedo)]
+        alike.append(float(torch.corrcoef(torch.stack(hues))[0, 1]))
+    assert sum(alike) / len(alike) > 0.5
 
 
 @pytest.mark.parametrize("family", FAMILIES)

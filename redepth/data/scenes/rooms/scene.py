@@ -22,6 +22,7 @@ from redepth.data.scenes.rooms.solids import unit
 from redepth.data.scenes.rooms.stage import Stage
 from redepth.data.scenes.rooms.world import World
 from redepth.data.scenes.synthetic import DISPARITY_MARGIN, DISPARITY_SCALE
+from redepth.ops.color import srgb_to_linear
 
 PER_FAMILY = 2
 """Scenes of one family that are drawn together."""
@@ -39,12 +40,14 @@ class RoomScenes:
         depth: (B, 1, H, W) depth along the optical axis, infinite in the sky; its harmonic mean is 1.
         normals: (B, 3, H, W) unit normals, x right, y up, z to the viewer; 0 in the sky.
         field_of_view: (B,) horizontal, in degrees.
+        albedo: (B, 3, H, W) linear, of the surfaces; in the sky the picture's own colours.
     """
 
     image: Tensor
     depth: Tensor
     normals: Tensor
     field_of_view: Tensor
+    albedo: Tensor
 
     @property
     def sky(self) -> Tensor:
@@ -107,8 +110,13 @@ def picture_of(stage: Stage, height: int, width: int) -> RoomScenes:
     facing = stage.view.mT @ view.normals
     facing = torch.where(view.sky[:, None], 0.0, facing * facing.new_tensor([1.0, 1.0, -1.0])[:, None])
     depth = view.depth * mean_disparity(view.depth)[:, None]
+    lit = torch.where(view.sky[:, None], srgb_to_linear(image).flatten(-2), albedo)
     return RoomScenes(
-        image, depth.unflatten(-1, size)[:, None], facing.unflatten(-1, size), stage.field_of_view
+        image,
+        depth.unflatten(-1, size)[:, None],
+        facing.unflatten(-1, size),
+        stage.field_of_view,
+        lit.unflatten(-1, size),
     )
 
 
