@@ -25,34 +25,50 @@ SCHEDULE: dict[str, Any] = {
 }
 
 
-def build_depth_model(seed: int) -> Any:
-    """Return a small ``DepthAnythingForDepthEstimation`` with fresh weights."""
+DISPARITY = 6.9
+"""The disparity of a flat scene, and the mean of a room: with a bias near 0 the final ReLU dies."""
+
+
+def depth_network(seed: int, *, width: int, heads: int, states: list[int], size: int) -> Any:
+    """Return a ``DepthAnythingForDepthEstimation`` with fresh weights.
+
+    Args:
+        seed: of the weights.
+        width: channels of a token.
+        heads: of attention.
+        states: the layers whose output the decoder reads; the last one is the number of layers.
+        size: side of the pictures that its position embeddings are for.
+    """
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     torch.manual_seed(seed)  # transformers initialises from the global generator
     backbone = Dinov2Config(
-        hidden_size=128,
-        num_hidden_layers=6,
-        num_attention_heads=4,
+        hidden_size=width,
+        num_hidden_layers=states[-1],
+        num_attention_heads=heads,
         mlp_ratio=4,
-        image_size=SIZE,
+        image_size=size,
         patch_size=8,
-        out_indices=[2, 3, 5, 6],
+        out_indices=states,
         apply_layernorm=True,
         reshape_hidden_states=False,
     )
     config = DepthAnythingConfig(
         backbone_config=backbone,
         patch_size=8,
-        reassemble_hidden_size=128,
+        reassemble_hidden_size=width,
         neck_hidden_sizes=[32, 48, 64, 96],
         fusion_hidden_size=32,
         head_hidden_size=32,
     )
     model = DepthAnythingForDepthEstimation(config)
-    # The disparity of a flat scene: with a bias near 0 the final ReLU dies.
-    nn.init.constant_(model.head.conv3.bias, 6.9)
+    nn.init.constant_(model.head.conv3.bias, DISPARITY)
     return model
+
+
+def build_depth_model(seed: int) -> Any:
+    """Return the depth network of the relief pair with fresh weights."""
+    return depth_network(seed, width=128, heads=4, states=[2, 3, 5, 6], size=SIZE)
 
 
 def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:

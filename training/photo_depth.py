@@ -19,6 +19,7 @@ from redepth.errors import RedepthError
 from redepth.metrics import align, depth_metrics
 from training.depth_losses import photo_depth_loss
 from training.mixture import CAMERA, mixture
+from training.networks import depth_network
 
 DEPTH_NAME = "photo-depth"
 BATCH = 16
@@ -38,32 +39,8 @@ PHOTO_SIDE = 192
 
 def build_photo_depth(seed: int) -> Any:
     """Return a ``DepthAnythingForDepthEstimation`` of 3.6 M parameters with fresh weights."""
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
-
-    torch.manual_seed(seed)  # transformers initialises from the global generator
-    backbone = Dinov2Config(
-        hidden_size=192,
-        num_hidden_layers=7,
-        num_attention_heads=6,
-        mlp_ratio=4,
-        image_size=128,
-        patch_size=8,
-        out_indices=[2, 4, 6, 7],
-        apply_layernorm=True,
-        reshape_hidden_states=False,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        patch_size=8,
-        reassemble_hidden_size=192,
-        neck_hidden_sizes=[32, 48, 64, 96],
-        fusion_hidden_size=32,
-        head_hidden_size=32,
-    )
-    model = DepthAnythingForDepthEstimation(config)
+    model = depth_network(seed, width=192, heads=6, states=[2, 4, 6, 7], size=128)
     _spread_out(model)
-    # The mean disparity of a scene: with a bias near 0 the final ReLU dies.
-    nn.init.constant_(model.head.conv3.bias, 6.9)
     return model
 
 

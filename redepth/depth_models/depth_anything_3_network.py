@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import io
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from redepth.contracts import Features
+from redepth.depth_models.packages import packaged
 from redepth.errors import MissingDependencyError
 
 PACKAGE = "depth_anything_3"
@@ -139,10 +139,4 @@ def shipped(name: str) -> dict[str, Any]:
 
 def item(module: str, name: str) -> Any:
     """Return a class or function of the package. Raises MissingDependencyError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
-    except ImportError as error:
-        missing = error.name or PACKAGE
-        raise MissingDependencyError(f"{missing} is needed for Depth Anything 3: {INSTALL}") from error
+    return packaged(PACKAGE, module, name, f"for Depth Anything 3: {INSTALL}")

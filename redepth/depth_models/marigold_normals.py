@@ -14,7 +14,7 @@ from redepth.errors import ConfigError, InputError
 from redepth.guidance import NormalMap
 from redepth.literals import NormalsFrame
 from redepth.ops.camera import Camera
-from redepth.runtime.device import free_cached
+from redepth.runtime.estimates import estimate_once
 
 PIPELINE = "MarigoldNormalsPipeline"
 
@@ -76,19 +76,9 @@ class MarigoldNormals:
             seed: of the noise; the same one gives the same normals.
             device: where it is computed.
         """
-        self._pipeline.to(device)
-        try:
-            normals: Tensor = self._pipeline(
-                photo.to(device),
-                num_inference_steps=self.steps,
-                ensemble_size=self.ensemble,
-                match_input_resolution=False,
-                generator=torch.Generator().manual_seed(seed),
-                output_type="pt",
-            ).prediction
-        finally:
-            self._pipeline.to("cpu")
-            free_cached(device)
+        normals = estimate_once(
+            self._pipeline, photo, device, seed=seed, steps=self.steps, ensemble=self.ensemble
+        )
         return NormalMap(normals.cpu())
 
     def describe(self) -> dict[str, Any]:

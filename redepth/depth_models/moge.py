@@ -30,6 +30,7 @@ from redepth.depth_models.moge_networks import (
     FirstEncoder,
     bounded,
 )
+from redepth.depth_models.packages import packaged
 from redepth.errors import MissingDependencyError, WeightsError, brief, cut
 from redepth.ops import geometry
 from redepth.ops.camera import Camera
@@ -273,13 +274,7 @@ class MoGe(Backbone):
         return super().describe() | {"network": f"MoGe v{self._version}"}
 
     def _item(self, module: str, name: str) -> Any:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return getattr(importlib.import_module(f"{PACKAGE}.{module}"), name)
-        except ImportError as error:
-            missing = error.name or PACKAGE
-            raise MissingDependencyError(f"{missing} is needed for MoGe: {self._install}") from error
+        return packaged(PACKAGE, module, name, f"for MoGe: {self._install}")
 
 
 def _samples_of(mask: Tensor) -> int:

@@ -12,7 +12,7 @@ from redepth import checkpoints
 from redepth.checkpoints.marigold import FILES, load_marigold
 from redepth.errors import WeightsError
 from redepth.ops import color
-from redepth.runtime.device import free_cached
+from redepth.runtime.estimates import estimate_once
 
 PIPELINE = "MarigoldIntrinsicsPipeline"
 
@@ -96,21 +96,10 @@ class MarigoldIntrinsics:
         return found
 
     def _estimate(self, photo: Tensor, device: torch.device, seed: int) -> Tensor:
-        pipeline = self._pipeline
-        pipeline.to(device)
-        try:
-            predicted: Tensor = pipeline(
-                photo.to(device, torch.float32),
-                num_inference_steps=self.steps,
-                ensemble_size=self.ensemble,
-                match_input_resolution=False,
-                generator=torch.Generator().manual_seed(seed),
-                output_type="pt",
-            ).prediction
-        finally:
-            pipeline.to("cpu")
-            free_cached(device)
-        index = pipeline.config.target_properties["target_names"].index(TARGET)
+        predicted = estimate_once(
+            self._pipeline, photo, device, seed=seed, steps=self.steps, ensemble=self.ensemble
+        )
+        index = self._pipeline.config.target_properties["target_names"].index(TARGET)
         albedo = predicted[index : index + 1].clamp(0, 1)
         if self.space == "srgb":
             albedo = color.srgb_to_linear(albedo)
