@@ -71,11 +71,13 @@ def main() -> None:
     try:
         with signals.caught():
             app()
-    except RedepthError as error:
+    except Exception as error:
         if signals.received():
-            # A library has made an error of the interruption while it loaded weights.
+            # A library has made an error of the interruption, while it loaded weights or built a schema.
             console.complain("interrupted")
             sys.exit(signals.exit_code())
+        if not isinstance(error, RedepthError):
+            raise
         console.complain(str(error))
         sys.exit(console.EXIT_ERROR)
     except KeyboardInterrupt:

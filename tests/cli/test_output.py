@@ -247,6 +247,24 @@ def test_ctrl_c_anywhere_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatc
     assert (done.code, done.complaints) == (130, ["error: interrupted"])
 
 
+def test_an_error_that_a_library_makes_of_an_interruption_is_the_same_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pressed(*_: Any, **__: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as interruption:
+            raise RuntimeError("Error building a schema") from interruption
+
+    monkeypatch.setattr("redepth.config.load_preset", pressed)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        done = call("refine", __file__, *SMOKE)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert (done.code, done.complaints) == (130, ["error: interrupted"])
+
+
 def test_the_table_is_printed_when_the_report_finds_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
