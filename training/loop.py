@@ -18,12 +18,13 @@ from torch import Generator, Tensor, nn
 from redepth.errors import ConfigError, RedepthError
 
 WARM_UP_STEPS, LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 200, 100, 500, 1000
+MATRIX_RATE = 4e-3
 CHECKPOINT_SECONDS = 240.0
 """A checkpoint is written at the latest after these seconds, on a slow machine."""
 
 
 class Training:
-    """The loop: AdamW under `rate_factor`, an exponential moving average, checkpoints.
+    """The loop: AdamW or Muon under `rate_factor`, an exponential moving average, checkpoints.
 
     A finished training continues if more cycles are given.
     """
@@ -38,7 +39,21 @@ class Training:
         batch: int,
         validate: Callable[[nn.Module], dict[str, Any]],
         validation_steps: int = VALIDATION_STEPS,
+        matrices: Sequence[nn.Parameter] = (),
     ) -> None:
+        """Prepare a training; it starts with `run`.
+
+        Args:
+            model: the network.
+            folder: of checkpoints and log.
+            rate: the largest learning rate of AdamW.
+            cycles: samples of each cycle of the learning rate.
+            batch: samples of a step.
+            validate: measures the averaged weights.
+            validation_steps: steps between two of these.
+            matrices: parameters that Muon moves (Jordan et al., 2024), at `MATRIX_RATE`; AdamW has
+                the others.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.validate, self.validation_steps = validate, validation_steps
         # Convolutions of few channels run about twice as fast on the CPU in this layout.
@@ -47,8 +62,17 @@ class Training:
         self.cycles, self.batch = [samples // batch for samples in cycles], batch
         self.total = sum(self.cycles)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-4)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate_factor)
+        taken = {id(p) for p in matrices}
+        others = [p for p in model.parameters() if id(p) not in taken]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=rate, weight_decay=1e-4)]
+        if matrices:
+            muon = torch.optim.Muon(
+                matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            )
+            self.optimizers.append(muon)
+        self.schedulers = [
+            torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate_factor) for optimizer in self.optimizers
+        ]
         self.generator = torch.Generator()
         self.step = 0
 
@@ -82,7 +106,7 @@ class Training:
         end = min(until or self.total, self.total)
         for _ in track(self.step, end):
             loss = step()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             if not torch.isfinite(norm):
@@ -90,8 +114,8 @@ class Training:
                     f"{self.folder}: the gradient of step {self.step + 1} is not finite "
                     f"(loss {loss.item():g}); the last checkpoint is from before it"
                 )
-            self.optimizer.step()
-            self.scheduler.step()
+            for mover in (*self.optimizers, *self.schedulers):
+                mover.step()
             self.step += 1
             self._update_average()
             losses.append(loss.item())
@@ -132,8 +156,8 @@ class Training:
         state = {
             "model": self.model.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "generator": self.generator.get_state(),
             "step": self.step,
             "cycles": self.cycles,
@@ -154,8 +178,9 @@ class Training:
             )
         self.model.load_state_dict(state["model"])
         self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
+        for name, movers in (("optimizers", self.optimizers), ("schedulers", self.schedulers)):
+            for mover, kept in zip(movers, state[name], strict=True):
+                mover.load_state_dict(kept)
         self.generator.set_state(state["generator"])
         self.step = state["step"]
         # Rows after the checkpoint belong to steps that are now taken again.

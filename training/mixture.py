@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Generator
 
-from redepth.data.scenes.rooms.scene import room_scenes
 from redepth.data.scenes.synthetic import Scenes, scenes
 from redepth.ops.camera import Camera
+from training.stored_scenes import StoredScenes
 
 CAMERA = Camera(field_of_view=55.0)
 """The camera that the pair's renderer takes: a pinhole with the default field of view."""
@@ -19,26 +19,23 @@ RELIEF_SCALE = math.tan(math.radians(55.0 / 2))
 
 
 def mixture(
-    count: int, generator: Generator, *, height: int = 96, width: int = 96, mirrored: bool = False
+    count: int, generator: Generator, rooms: StoredScenes, *, height: int = 96, width: int = 96
 ) -> Scenes:
-    """Draw relief of the broad domain and rooms in equal parts.
+    """Draw relief of the broad domain and views of stored rooms in equal parts.
 
     Relief is scaled as a whole such that `CAMERA` sees as much of it at z = 1 as its own camera does, so that
     its slopes stay what they are. The true fields of view of rooms differ: their depth is what is learned,
     and a wrong field of view stretches a scene along the optical axis and keeps planes plane.
 
     Args:
-        count: number of scenes, a multiple of 2, or of 4 if they are mirrored.
+        count: number of scenes, a multiple of 2.
         generator: of the CPU.
+        rooms: the stored rooms.
         height: in pixels.
         width: in pixels.
-        mirrored: whether the second half are mirror images of the first.
     """
-    each = count // (4 if mirrored else 2)
-    relief = scenes(each, "broad", generator, height=height, width=width)
-    rooms = room_scenes(each, generator, height=height, width=width)
-    image = torch.cat([relief.image, rooms.image])
-    depth = torch.cat([1 + RELIEF_SCALE * height / width * (relief.depth - 1), rooms.depth])
-    if mirrored:
-        image, depth = (torch.cat([x, x.flip(-1)]) for x in (image, depth))
+    relief = scenes(count // 2, "broad", generator, height=height, width=width)
+    pictures, depths, _ = rooms.views(count // 2, generator, height=height, width=width)
+    image = torch.cat([relief.image, pictures])
+    depth = torch.cat([1 + RELIEF_SCALE * height / width * (relief.depth - 1), depths])
     return Scenes(image, depth, torch.isinf(depth))

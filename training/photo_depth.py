@@ -20,9 +20,11 @@ from redepth.metrics import align, depth_metrics
 from training.depth_losses import photo_depth_loss
 from training.mixture import CAMERA, mixture
 from training.networks import depth_network
+from training.stored_scenes import StoredScenes
 
 DEPTH_NAME = "photo-depth"
 BATCH = 16
+SMALL_STEPS, SMALL_SHAPES = 3000, ((0.4, 64, 80, 32), (0.8, 80, 64, 32), (1.0, 64, 64, 32))
 SHAPES = (
     (0.06, 144, 192, 8),
     (0.14, 160, 160, 8),
@@ -31,7 +33,7 @@ SHAPES = (
     (0.48, 128, 96, 12),
     (1.0, 96, 96, BATCH),
 )
-"""Cumulative share of the training steps, height, width and pictures of a batch."""
+"""Cumulative share of the training steps, height, width and pictures of a batch; `SMALL_SHAPES` at first."""
 
 VALIDATION_SEED, VALIDATION_SCENES = 5_000, 24
 PHOTO_SIDE = 192
@@ -60,8 +62,15 @@ def _spread_out(model: Any) -> None:
             nn.init.zeros_(unit.convolution2.weight)
 
 
-def photo_depth_steps(model: Any, generator: Generator, device: torch.device) -> Callable[[], Tensor]:
-    """Return a function that computes the loss of the next batch, of one of `SHAPES`."""
+def encoder_matrices(model: Any) -> list[nn.Parameter]:
+    """Return the matrices of the transformer's layers."""
+    return [p for p in model.backbone.encoder.parameters() if p.ndim == 2]
+
+
+def photo_depth_steps(
+    model: Any, generator: Generator, device: torch.device, rooms: StoredScenes, steps_done: Callable[[], int]
+) -> Callable[[], Tensor]:
+    """Return a function that computes the loss of the next batch, of one of the shapes."""
     depth_model = DepthAnything()
     depth_model.use(model, device)
     model.requires_grad_(True)
@@ -70,8 +79,9 @@ def photo_depth_steps(model: Any, generator: Generator, device: torch.device) ->
 
     def step() -> Tensor:
         kind = float(torch.rand((), generator=generator))
-        height, width, count = next(shape for share, *shape in SHAPES if kind < share)
-        drawn = mixture(count, generator, height=height, width=width).to(device)
+        shapes = SMALL_SHAPES if steps_done() < SMALL_STEPS else SHAPES
+        height, width, count = next(shape for share, *shape in shapes if kind < share)
+        drawn = mixture(count, generator, rooms, height=height, width=width).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             features = depth_model.encode(drawn.image)
         # The decoder stays in float32: 8 bits of mantissa would quantise the normals.

@@ -20,6 +20,7 @@ from redepth.renderers.blinn_phong import BlinnPhong
 from training.mixture import RELIEF_SCALE, mixture
 from training.networks import SIZE
 from training.relighting import Composites, denoising_steps, measured_scores
+from training.stored_scenes import StoredScenes
 
 PRIOR_NAME = "photo-relighting-prior"
 LARGE_SHARE, LARGE_SIDES = 0.4, (128, 160, 192)
@@ -33,7 +34,7 @@ def renderer() -> BlinnPhong:
     return BlinnPhong(camera="pinhole")
 
 
-def photo_composites(count: int, generator: Generator) -> Composites:
+def photo_composites(count: int, generator: Generator, rooms: StoredScenes) -> Composites:
     """Draw re-lit pictures of true surfaces at the prior's size.
 
     Six batches in ten are whole pictures of that size. The others are windows of larger ones, as
@@ -41,9 +42,9 @@ def photo_composites(count: int, generator: Generator) -> Composites:
     prior's own.
     """
     if float(torch.rand((), generator=generator)) >= LARGE_SHARE:
-        return relit(mixture(count, generator, height=SIZE, width=SIZE, mirrored=True), generator)
+        return relit(mixture(count, generator, rooms, height=SIZE, width=SIZE), generator)
     side = LARGE_SIDES[int(torch.randint(len(LARGE_SIDES), (), generator=generator))]
-    whole = relit(mixture(4, generator, height=side, width=side, mirrored=True), generator)
+    whole = relit(mixture(4, generator, rooms, height=side, width=side), generator)
     return windows(whole, count // 4, generator)
 
 
@@ -72,12 +73,13 @@ def photo_prior_steps(
     generator: Generator,
     batch: int,
     device: torch.device,
+    rooms: StoredScenes,
     forward: Callable[..., Tensor] | None = None,
 ) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch, with a compiled ``forward`` if set."""
 
     def draw() -> Composites:
-        return photo_composites(batch, generator)
+        return photo_composites(batch, generator, rooms)
 
     return denoising_steps(model, draw, generator, device, forward)
 

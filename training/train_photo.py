@@ -1,5 +1,6 @@
 """Train the pair for photos from scratch on relief, rooms, streets and terrain: resumable, seeded.
 
+    python -m training.train_photo scenes            # draw the rooms once
     python -m training.train_photo depth             # the depth model
     python -m training.train_photo prior             # the re-lighting prior
     python -m training.train_photo export --out DIR  # half-precision safetensors of both
@@ -19,23 +20,48 @@ import typer
 from torch import Tensor
 
 from training.exporting import save_depth_model, save_prior, write_checksums
-from training.loop import Training, averaged
+from training.loop import Training, averaged, track
 from training.networks import build_prior
 from training.options import Compile, Device, Runs, Seed, Until
-from training.photo_depth import BATCH, DEPTH_NAME, build_photo_depth, photo_depth_steps, validate_photo_depth
+from training.photo_depth import (
+    BATCH,
+    DEPTH_NAME,
+    build_photo_depth,
+    encoder_matrices,
+    photo_depth_steps,
+    validate_photo_depth,
+)
 from training.photo_prior import PRIOR_NAME, photo_prior_steps, validate_photo_prior
+from training.stored_scenes import draw_file, stored_scenes
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
-DEPTH_SAMPLES = (48_000, 96_000, 128_000, 192_000)
+DEPTH_SAMPLES = (80_000, 80_000, 128_000, 192_000)
 """Pictures of each cycle of the learning rate, as if every batch were of `BATCH`."""
 
-VALIDATION_STEPS = 300
+VALIDATION_STEPS = 500
 PRIOR_SAMPLES = (64_000, 96_000, 128_000, 192_000)
+
+FILES = 60
+"""Files of stored scenes, of `stored_scenes.PER_FILE` each."""
+
+ScenesFolder = Annotated[Path, typer.Option(help="Where the stored scenes are.")]
 
 Cycles = Annotated[
     int | None, typer.Option(min=1, help="How many cycles of the learning rate; all by default.")
 ]
+
+
+@app.command()
+def scenes(
+    out: ScenesFolder = Path("runs/scenes"),
+    files: Annotated[int, typer.Option(min=1, help="How many files.")] = FILES,
+    first: Annotated[int, typer.Option(min=0, help="The first file, for several processes.")] = 0,
+    seed: Seed = 0,
+) -> None:
+    """Draw rooms and store them; what is there already stays."""
+    for number in track(first, files):
+        draw_file(out, number, seed)
 
 
 @app.command()
@@ -45,6 +71,7 @@ def depth(
     device: Device = "cpu",
     runs: Runs = Path("runs"),
     until: Until = None,
+    scenes: ScenesFolder = Path("runs/scenes"),
 ) -> None:
     """Train the depth model."""
     target = torch.device(device)
@@ -52,13 +79,15 @@ def depth(
     training = Training(
         model,
         runs / f"{DEPTH_NAME}-{seed}",
-        rate=1e-3,
+        rate=6e-4,
         cycles=DEPTH_SAMPLES[:cycles],
         batch=BATCH,
         validate=lambda average: validate_photo_depth(average, target),
         validation_steps=VALIDATION_STEPS,
+        matrices=encoder_matrices(model),
     )
-    training.run(lambda generator: photo_depth_steps(model, generator, target), seed + 1, until)
+    rooms = stored_scenes(scenes)
+    training.run(lambda g: photo_depth_steps(model, g, target, rooms, lambda: training.step), seed + 1, until)
 
 
 @app.command()
@@ -69,6 +98,7 @@ def prior(
     runs: Runs = Path("runs"),
     compiled: Compile = False,
     until: Until = None,
+    scenes: ScenesFolder = Path("runs/scenes"),
 ) -> None:
     """Train the re-lighting prior."""
     target = torch.device(device)
@@ -83,7 +113,8 @@ def prior(
         validate=lambda average: validate_photo_prior(average, target),
         validation_steps=VALIDATION_STEPS,
     )
-    training.run(lambda g: photo_prior_steps(model, g, BATCH, target, forward), seed + 1, until)
+    rooms = stored_scenes(scenes)
+    training.run(lambda g: photo_prior_steps(model, g, BATCH, target, rooms, forward), seed + 1, until)
 
 
 @app.command()

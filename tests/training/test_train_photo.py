@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
 from redepth.cli.checks import embedded_weights
+from redepth.data.scenes.rooms.layouts import TRAINING
+from redepth.data.scenes.rooms.scene import mean_disparity
 from redepth.data.scenes.synthetic import Scenes, scenes
 from redepth.depth_models.depth_anything import DepthAnything
+from redepth.errors import InputError
 from redepth.ops.geometry import normals_from_depth, relative_depth
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.support.helpers import CPU, photo, seeded
@@ -23,6 +27,7 @@ from training.loop import Training, averaged
 from training.mixture import CAMERA, mixture
 from training.networks import SIZE
 from training.relighting import Composites
+from training.stored_scenes import StoredScenes, recoloured, stored_scenes
 
 
 def run(*arguments: str) -> None:
@@ -30,8 +35,59 @@ def run(*arguments: str) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_half_of_the_mixture_is_relief_and_it_keeps_its_slopes() -> None:
-    drawn = mixture(8, seeded(2), height=48, width=64)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("scenes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.stored_scenes.PER_FILE", 4)
+        run("scenes", "--out", str(found), "--files", "2")
+    return found
+
+
+@pytest.fixture
+def rooms(folder: Path, monkeypatch: pytest.MonkeyPatch) -> StoredScenes:
+    monkeypatch.setattr("training.stored_scenes.PER_FILE", 4)
+    return stored_scenes(folder)
+
+
+def test_stored_scenes_are_the_same_again_and_stay(folder: Path, tmp_path: Path) -> None:
+    assert sorted(p.name for p in folder.iterdir()) == ["rooms-0000", "rooms-0001"]
+    written = (folder / "rooms-0001" / "image.npy").stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.stored_scenes.PER_FILE", 4)
+        for target in (folder, tmp_path):
+            run("scenes", "--out", str(target), "--first", "1", "--files", "2")
+    assert (folder / "rooms-0001" / "image.npy").stat().st_mtime_ns == written
+    for name in ("image", "depth", "family"):
+        parts = [np.load(where / "rooms-0001" / f"{name}.npy") for where in (folder, tmp_path)]
+        assert np.array_equal(*parts, equal_nan=True)
+
+
+def test_a_missing_folder_of_scenes_says_how_to_draw_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="train_photo scenes"):
+        stored_scenes(tmp_path)
+
+
+def test_views_of_rooms_keep_the_scene_and_a_mean_disparity_of_one(rooms: StoredScenes) -> None:
+    image, depth, family = rooms.views(32, seeded(1), height=96, width=128)
+    assert image.shape == (32, 3, 96, 128)
+    assert depth.shape == (32, 1, 96, 128)
+    assert 0 <= image.min() < image.max() <= 1
+    assert set(family.tolist()) <= set(range(len(TRAINING)))
+    assert len({tuple(f.tolist()) for f in rooms.family}) == 2
+    assert torch.allclose(mean_disparity(depth.flatten(1)), torch.ones(32), atol=1e-3)
+    assert not torch.equal(image[0], image[1])
+
+
+def test_colours_change_within_their_bounds() -> None:
+    grey = torch.full((64, 3, 2, 2), 0.5)
+    found = recoloured(grey, seeded())
+    assert 0.5**1.23 * 0.8 * 0.9 <= found.min() < 0.4
+    assert 0.6 < found.max() <= 0.5**0.81 * 1.2 * 1.1
+
+
+def test_half_of_the_mixture_is_relief_and_it_keeps_its_slopes(rooms: StoredScenes) -> None:
+    drawn = mixture(8, seeded(2), rooms, height=48, width=64)
     assert drawn.image.shape == (8, 3, 48, 64)
     relief = scenes(4, "broad", seeded(2), height=48, width=64)
     assert torch.equal(drawn.image[:4], relief.image)
@@ -50,15 +106,9 @@ def slopes(normals: Tensor) -> Tensor:
     return normals[:, :2] / normals[:, 2:]
 
 
-def test_a_mirrored_mixture_has_every_scene_twice() -> None:
-    drawn = mixture(8, seeded(2), height=32, width=32, mirrored=True)
-    assert torch.equal(drawn.image[4:], drawn.image[:4].flip(-1))
-    assert torch.equal(drawn.depth[4:], drawn.depth[:4].flip(-1))
-
-
-@pytest.fixture(scope="module")
-def drawn() -> Scenes:
-    return mixture(8, seeded(4), height=48, width=48)
+@pytest.fixture
+def drawn(rooms: StoredScenes) -> Scenes:
+    return mixture(8, seeded(4), rooms, height=48, width=48)
 
 
 def test_the_loss_is_least_at_the_truth(drawn: Scenes) -> None:
@@ -94,8 +144,8 @@ def test_the_network_is_small_enough_to_ship() -> None:
     assert 3e6 < parameters <= 4e6
 
 
-def test_a_picture_is_relit_from_its_true_surface() -> None:
-    whole = mixture(4, seeded(5), height=32, width=32, mirrored=True)
+def test_a_picture_is_relit_from_its_true_surface(rooms: StoredScenes) -> None:
+    whole = mixture(4, seeded(5), rooms, height=32, width=32)
     seen = photo_prior.relit(whole, seeded(6))
     lights = photo_prior.renderer().draw(4, seeded(6))
     expected = photo_prior.renderer()(relative_depth(whole.disparity), whole.image**2.2, lights)[:, 0]
@@ -117,9 +167,9 @@ def test_windows_are_the_same_of_photo_and_composite() -> None:
 
 
 @pytest.mark.slow
-def test_composites_of_all_scales_have_the_size_of_the_prior() -> None:
+def test_composites_of_all_scales_have_the_size_of_the_prior(rooms: StoredScenes) -> None:
     for seed in range(6):
-        seen = photo_prior.photo_composites(16, seeded(seed))
+        seen = photo_prior.photo_composites(16, seeded(seed), rooms)
         assert seen.relit.shape == seen.photo.shape == (16, 3, SIZE, SIZE)
         assert seen.light.shape == (16, 7)
         assert -1 <= seen.relit.min() < seen.relit.max() <= 1
@@ -136,22 +186,25 @@ def test_a_checkpoint_is_written_after_some_minutes(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["depth", "prior"])
-def test_training_resumes_exactly(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_resumes_exactly(
+    what: str, folder: Path, rooms: StoredScenes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("validate_photo_depth", "validate_photo_prior"):
         monkeypatch.setattr(train_photo, name, lambda *_: {})
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(what, "--until", "3", "--runs", str(whole))
-    run(what, "--until", "1", "--runs", str(parts))
-    run(what, "--until", "3", "--runs", str(parts))
+    for until, runs in ((3, whole), (1, parts), (3, parts)):
+        run(what, "--until", str(until), "--runs", str(runs), "--scenes", str(folder))
     (one, other) = (averaged(next(runs.iterdir())) for runs in (whole, parts))
     assert all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.mark.slow
-def test_what_is_trained_is_measured_exported_and_loaded(tmp_path: Path) -> None:
+def test_what_is_trained_is_measured_exported_and_loaded(
+    folder: Path, rooms: StoredScenes, tmp_path: Path
+) -> None:
     runs, out = tmp_path / "runs", tmp_path / "weights"
     for what in ("depth", "prior"):
-        run(what, "--until", "1", "--cycles", "1", "--runs", str(runs))
+        run(what, "--until", "1", "--cycles", "1", "--runs", str(runs), "--scenes", str(folder))
     found = last_row(runs / "photo-depth-0")["validation"]
     assert {"rooms", "unseen rooms", "relief", "shapes", "path-traced"} <= set(found)
     assert all(value > 0 for value in found.values())
