@@ -20,7 +20,7 @@ from redepth.ops.color import srgb_to_linear
 from redepth.ops.filters import gaussian_blur
 from redepth.ops.geometry import relative_depth
 from redepth.priors.pixel_unet import Layout, PixelUNet
-from redepth.priors.words import LIGHT_WORDS, WORD, light_rows, word_rows
+from redepth.priors.words import BLURRED, LIGHT_WORDS, WORD, light_rows, word_rows
 from training.mixture import RELIEF_SCALE, mixture_and_families
 from training.networks import PATCH, SIZE, conditional_prior, noise_schedule
 from training.photo_prior import renderer
@@ -30,9 +30,6 @@ from training.stored_scenes import StoredScenes
 
 Domain = Literal["scenes", "other"]
 NAMES: dict[Domain, str] = {"scenes": "captioned-prior", "other": "captioned-poster-prior"}
-
-BLURRED = "blurred"
-"""The word for what is wrong with a picture: it is re-lit from a surface that is blurred and too flat."""
 
 SCENE_WORDS = WORD.findall(", ".join([RELIEF, *RELIEF_WORDS.values(), *ROOM_CAPTIONS.values()]))
 WORDS = tuple(dict.fromkeys([*SCENE_WORDS, *LIGHT_WORDS, BLURRED, "poster", *PATTERNS]))

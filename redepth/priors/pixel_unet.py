@@ -76,6 +76,13 @@ class Layout:
         return len(self.words) + 1 if self.words else 0
 
     @property
+    def kind(self) -> str:
+        """What such a model is called in messages and records."""
+        if self.relighting:
+            return "re-lighting prior"
+        return "captioned prior" if self.words else "unconditional prior"
+
+    @property
     def channels(self) -> int:
         """Channels that the UNet reads: of the noisy picture, and of the photo where it is told it."""
         return 3 * self.patch**2 * (2 if self.relighting else 1)

@@ -17,6 +17,9 @@ WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 LIGHT_WORDS = ("left", "right", "above", "below", "front", "oblique", "glossy", "matt")
 """Words for the light and the material under it; left, right, above and below are where it comes from."""
 
+BLURRED = "blurred"
+"""The word for what is wrong with a picture: it is re-lit from a surface that is blurred and too flat."""
+
 ASIDE, OBLIQUE, GLOSSY = 0.3, 0.8, 0.1
 """Tangents of the angle to the optical axis beyond which light comes from a side, and at a grazing angle;
 how far the share of the highlight is from a half where a material is called glossy or matt."""
