@@ -46,7 +46,7 @@ class PixelDiffusion(DiffusionPrior):
 
     A model whose layout lists words is conditioned on a prompt: it is told which of its words the prompt has
     (`words.caption_vector`) and never sees the photo. It is a generic prior as the paper's, in miniature.
-    The negative prompt of its score rules and the flaws of the unrefined picture are the word `words.BLURRED`.
+    Where a score rule has a negative prompt, or flaws of the unrefined picture, that is `words.BLURRED`.
 
     The defaults differ from the paper's prior: high noise, weighted for the distance to the reconstruction,
     mild guidance. They were measured to suit a small model.
@@ -178,8 +178,8 @@ class PixelDiffusion(DiffusionPrior):
         told = (*PROMPT, "nothing") if layout.words else (*PHOTO, "nothing")
         if self.condition_on not in told:
             raise WeightsError(
-                f"prior.condition_on={self.condition_on}: '{self.checkpoint}' holds a {layout.kind}, which takes "
-                f"{', '.join(told)}; take one of these, or another checkpoint"
+                f"prior.condition_on={self.condition_on}: '{self.checkpoint}' holds a {layout.kind}, which "
+                f"takes {', '.join(told)}; take one of these, or another checkpoint"
             )
         if contrast and not layout.conditions:
             raise WeightsError(

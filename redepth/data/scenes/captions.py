@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Generator, Tensor
 
 from redepth.data.scenes.canvas import Canvas
 from redepth.data.scenes.relief import BROAD, broad_parts
+from redepth.data.scenes.rooms.layouts import Layout
 
 RELIEF = "relief"
 """What is said of a height field of an unknown family."""
@@ -68,3 +72,9 @@ def upcoming_relief(count: int, generator: Generator) -> list[str]:
     """
     ahead = Generator().set_state(generator.get_state())
     return relief_captions(broad_parts(Canvas(count, 2, 2, ahead)))
+
+
+def upcoming_room(families: Mapping[str, Layout], generator: Generator) -> str:
+    """Return the caption of the scene that ``rooms.scene.room_scenes`` will draw next, likewise."""
+    ahead = Generator().set_state(generator.get_state())
+    return ROOM_CAPTIONS[list(families)[int(torch.randint(len(families), (), generator=ahead))]]
