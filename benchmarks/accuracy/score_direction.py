@@ -1,11 +1,12 @@
 """Where a prior's score points, against where it should: by prior, score rule, guidance and noise level.
 
-    python -m benchmarks.accuracy.score_direction run [--scenes 6] [--draws 8] [--priors captioned ...]
+    python -m benchmarks.accuracy.score_direction run [--scenes 4] [--draws 6] [--priors captioned ...]
     python -m benchmarks.accuracy.score_direction summary
     python -m benchmarks.accuracy.score_direction plot
 
 A scene is re-lit from the depth that the embedded model predicts, x, and from its true depth, x*, under the
-same random lights. What a score rule back-propagates into x is compared with the way from x to x*, as cosines:
+same random lights. What a score rule back-propagates into x is compared with the way from x to x*, as
+cosines:
 
 - ``picture``: of the score and x* - x, the mean over lights and noises;
 - ``depth``: after both are pulled back to the logarithm of the depth, where x* - x gives the gradient of the
@@ -58,7 +59,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
 """Scenes -> overrides of the preset: rooms are seen by a pinhole."""
 
 LIGHT_SEED, NOISE_SEED = 200_000, 210_000
-LEVELS = (50, 150, 300, 500, 700, 900)
+LEVELS = (100, 300, 500, 700, 900)
 GUIDANCE = (1.0, 3.0, 7.5, 15.0, 50.0)
 MEASURES = ("picture", "depth", "mean depth", "embeddings")
 
@@ -81,6 +82,7 @@ class Measured:
 SDS = [("sds", scale) for scale in GUIDANCE]
 CONTRASTS = [("csd", 1.0), ("nfsd", 1.0), ("nfsd", 7.5), ("sds-bridge", 1.0)]
 DDS, SDI = [("dds", 1.0), ("dds", 7.5), ("dds", 50.0)], [("sdi", 1.0), ("sdi", 7.5)]
+FEW = [("sds", 1.0), ("sds", 7.5), ("sds", 50.0), ("csd", 1.0)]
 CAPTIONED = {"checkpoint": "embedded:captioned-prior"}
 PRIORS: dict[str, Measured] = {
     "re-lighting": Measured({}, [*SDS[:3], ("csd", 1.0), *DDS[:2], *SDI]),
@@ -90,12 +92,8 @@ PRIORS: dict[str, Measured] = {
         CAPTIONED | {"condition_on": "prompt+light"}, [*SDS, *CONTRASTS, *DDS, *SDI]
     ),
     "captioned, told nothing": Measured(CAPTIONED | {"condition_on": "nothing"}, SDS[:1]),
-    "of posters": Measured(
-        {"checkpoint": "embedded:captioned-poster-prior", "condition_on": "prompt"}, [*SDS, ("csd", 1.0)]
-    ),
-    "random weights": Measured(
-        CAPTIONED | {"condition_on": "prompt", "weights": "random"}, [*SDS, ("csd", 1.0)]
-    ),
+    "of posters": Measured({"checkpoint": "embedded:captioned-poster-prior", "condition_on": "prompt"}, FEW),
+    "random weights": Measured(CAPTIONED | {"condition_on": "prompt", "weights": "random"}, FEW),
 }
 """The priors, by name. Guidance starts from the prediction without conditions: 1 is none of it."""
 
@@ -232,10 +230,14 @@ def rows_of(
             }
 
 
+def pipeline_of(split: str) -> Pipeline:
+    """Load the embedded preset with one light, as it sees a split."""
+    return Pipeline(base_preset("embedded", ["renderer.lights=1", *SPLITS[split]]), device="cpu")
+
+
 def scenes_of(split: str, count: int, draws: int) -> list[Scene]:
     """Return the first scenes of a split, with the seeds of reported results."""
-    preset = base_preset("embedded", ["renderer.lights=1", *SPLITS[split]])
-    pipeline = Pipeline(preset, device="cpu")
+    pipeline = pipeline_of(split)
     strength = None if split in UNSHIFTED else 1.0
     reader = open_scenes(split, strength, count, DEFAULT_SIZE, EVALUATION_SEED)
     samples = [reader.load(name) for name in reader.names()]
@@ -262,7 +264,7 @@ def snapshots(folder: Path) -> dict[str, Measured]:
     folders = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name))
     return {
         f"captioned, {int(path.name) // 1000}k pictures": Measured(
-            {"checkpoint": str(path / "captioned-prior"), "condition_on": "prompt"}, [*SDS, ("csd", 1.0)]
+            {"checkpoint": str(path / "captioned-prior"), "condition_on": "prompt"}, FEW
         )
         for path in folders
     }
@@ -274,12 +276,6 @@ def snapshots(folder: Path) -> dict[str, Measured]:
 def stored(file: Path) -> list[dict[str, Any]]:
     """Return the rows that are done."""
     return json_lines(file) if file.is_file() else []
-
-
-def best(rows: Sequence[dict[str, Any]], split: str, prior: str, measure: str) -> dict[str, Any] | None:
-    """Return the row of a prior with the largest mean cosine on a split."""
-    own = [row for row in rows if row["prior"] == prior and row["split"] == split]
-    return max(own, key=lambda row: mean(row["cosines"][measure]), default=None)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -338,8 +334,8 @@ def main() -> None:
     )
     parser.add_argument("action", choices=("run", "summary", "plot"))
     parser.add_argument("--rows", type=Path, default=RESULT, help="where rows are kept")
-    parser.add_argument("--scenes", type=int, default=6, help="scenes of each split")
-    parser.add_argument("--draws", type=int, default=8, help="lights and noises of each scene and level")
+    parser.add_argument("--scenes", type=int, default=4, help="scenes of each split")
+    parser.add_argument("--draws", type=int, default=6, help="lights and noises of each scene and level")
     parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
     parser.add_argument("--priors", nargs="+", help="only these")
     parser.add_argument("--levels", nargs="+", type=int, default=list(LEVELS), help="noise levels t")

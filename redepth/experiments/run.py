@@ -26,7 +26,7 @@ from redepth.experiments.adapting import (
 from redepth.experiments.arms import lights_true_albedo
 from redepth.experiments.feed_forward import predict
 from redepth.experiments.known_points import draw_points, measure_aligned
-from redepth.experiments.study import ArmRun, Scene, Study, differences
+from redepth.experiments.study import SYNTHETIC, ArmRun, Scene, Study, differences
 from redepth.experiments.teacher import Teacher, surface_between
 from redepth.experiments.unlabelled import Adaptation
 from redepth.guidance import Anchors
@@ -181,7 +181,7 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
         return prepare(study.protocol, study.reader(scene.scenes).load(scene.image))
 
     names = list(dict.fromkeys(name for _, name in tasks))
-    if study.grid.captioned:
+    if study.grid.captioned and study.dataset == SYNTHETIC:
         return {name: load(name).caption for name in names}
     return captions(study.base, names, load, device)
 
