@@ -84,7 +84,6 @@ class PixelDiffusion(DiffusionPrior):
         {"text", "uncond", "source", "negative", "artefacts"}
     )
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
-    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +97,11 @@ class PixelDiffusion(DiffusionPrior):
         self._source = checkpoints.Source(
             self.checkpoint, self.revision, local_files_only=self.local_files_only
         )
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether a prompt says anything to the prior."""
+        return self.condition_on in PROMPT
 
     def ensure_available(self) -> None:
         """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""

@@ -237,7 +237,7 @@ def test_a_captioned_prior_is_saved_and_loaded_and_its_words_are_counted(tmp_pat
     prior = PixelDiffusion(checkpoint=str(tmp_path), condition_on="prompt").load(CPU)
     assert prior._model.layout == model.layout
     Layout(size=16, patch=2, words=WORDS[:2]).write(tmp_path)
-    with pytest.raises(WeightsError, match="reads 5 numbers of a caption, and .* has 2 words"):
+    with pytest.raises(WeightsError, match=r"reads 5 numbers of a caption, and .* has 2 words"):
         PixelDiffusion(checkpoint=str(tmp_path), condition_on="prompt").load(CPU)
 
 
