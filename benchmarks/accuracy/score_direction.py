@@ -15,6 +15,9 @@ cosines:
   sum them up;
 - ``embeddings``: of these means pulled back further, to the embeddings of the depth model.
 
+Of no prior are the rows ``flatter surface``: the way from x to the composite of the predicted depth with its
+relief blurred and halved. A score that points there alone looks like help wherever the prediction is rough.
+
 A cosine of 1 is the oracle, 0 is no help, and below 0 the score pulls away from the truth. Reported scenes
 have the seeds of reported results, and each prior sees the same lights and noises. Rows go to
 benchmarks/results/accuracy/score_direction.jsonl, one per prior, scenes, noise level and rule.
@@ -34,12 +37,13 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from redepth.contracts import Illumination
+from redepth.contracts import Illumination, Renderer
 from redepth.data.datasets import Sample
 from redepth.data.datasets.synthetic import UNSHIFTED
 from redepth.experiments.planning import DEFAULT_SIZE, base_preset
 from redepth.experiments.study import EVALUATION_SEED, open_scenes
 from redepth.experiments.teacher import surface_between
+from redepth.ops.filters import gaussian_blur
 from redepth.optim.problem import Problem
 from redepth.pipeline import Pipeline
 from redepth.priors.distillation import StepInputs
@@ -58,6 +62,7 @@ SPLITS: dict[str, tuple[str, ...]] = {
 }
 """Scenes -> overrides of the preset: rooms are seen by a pinhole."""
 
+FLATTER, FLATTER_SIGMA = "flatter surface", 2.0
 LIGHT_SEED, NOISE_SEED = 200_000, 210_000
 LEVELS = (100, 300, 500, 700, 900)
 GUIDANCE = (1.0, 3.0, 7.5, 15.0, 50.0)
@@ -98,6 +103,7 @@ PRIORS: dict[str, Measured] = {
 """The priors, by name. Guidance starts from the prediction without conditions: 1 is none of it."""
 
 SHOWN = (
+    (FLATTER, "none", 0.0),
     ("re-lighting", "sds", 3.0),
     ("captioned", "sds", 1.0),
     ("captioned", "sds", 50.0),
@@ -220,19 +226,42 @@ def rows_of(
             for score, scale, values in measured(prior, what, scene, level, seed=NOISE_SEED + number):
                 found.setdefault((score, scale), []).append(values)
         for (score, scale), values in found.items():
-            yield {
-                "prior": name,
-                "split": split,
-                "level": level,
-                "score": score,
-                "guidance": scale,
-                "cosines": {m: [round(v[m], 4) for v in values] for m in MEASURES},
-            }
+            yield row_of(name, split, level, (score, scale), values)
+
+
+def row_of(
+    name: str, split: str, level: int, rule: tuple[str, float], values: Sequence[Mapping[str, float]]
+) -> dict[str, Any]:
+    """Return the row of a prior, scenes, noise level and rule, from the cosines of each scene."""
+    return {
+        "prior": name,
+        "split": split,
+        "level": level,
+        "score": rule[0],
+        "guidance": rule[1],
+        "cosines": {measure: [round(value[measure], 4) for value in values] for measure in MEASURES},
+    }
+
+
+def flatter_row(split: str, scenes: Sequence[Scene], level: int) -> dict[str, Any]:
+    """Return the row of `flattened`, the same at every noise level."""
+    renderer = pipeline_of(split).refiner.renderer
+    values = [flattened(scene, renderer) for scene in scenes]
+    return row_of(FLATTER, split, level, ("none", 0.0), values)
 
 
 def pipeline_of(split: str) -> Pipeline:
     """Load the embedded preset with one light, as it sees a split."""
     return Pipeline(base_preset("embedded", ["renderer.lights=1", *SPLITS[split]]), device="cpu")
+
+
+def flattened(scene: Scene, renderer: Renderer) -> dict[str, float]:
+    """Return the cosines of the way to the composites of a blurred surface of half the height."""
+    with torch.no_grad():
+        depth = torch.exp(0.5 * gaussian_blur(scene.log_depth, FLATTER_SIGMA))
+        lights = scene.lights.map(lambda values: values[:, None])
+        way = renderer(depth, scene.problem.linear, lights)[:, 0] - scene.relit
+    return cosines(scene.pulled_back(-way), scene.pulled_back(-scene.direction))
 
 
 def scenes_of(split: str, count: int, draws: int) -> list[Scene]:
@@ -248,12 +277,15 @@ def run(args: argparse.Namespace) -> None:
     """Measure the priors that have no rows yet, and append theirs."""
     done = {(row["prior"], row["split"]) for row in stored(args.rows)}
     chosen = snapshots(args.snapshots) if args.snapshots else PRIORS
-    names = args.priors or list(chosen)
+    names = args.priors or [FLATTER, *chosen]
     for split in args.splits:
         left = [name for name in names if (name, split) not in done]
         scenes = scenes_of(split, args.scenes, args.draws) if left else []
         for name in left:
-            rows = list(rows_of(name, chosen[name], split, scenes, args.levels))
+            if name == FLATTER:
+                rows = [flatter_row(split, scenes, level) for level in args.levels]
+            else:
+                rows = list(rows_of(name, chosen[name], split, scenes, args.levels))
             args.rows.parent.mkdir(parents=True, exist_ok=True)
             with args.rows.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
