@@ -4,7 +4,7 @@
     python -m benchmarks.accuracy.generic_prior run [NAME]  # the studies, by `redepth experiment generic`
     python -m benchmarks.accuracy.generic_prior page        # the tables, from the stored rows
 
-Rows are stored in ``benchmarks/results/accuracy/generic/NAME``, those of tuning under ``tuning-NAME``. The page
+Rows are stored in ``benchmarks/results/accuracy/generic/NAME``, those of tuning in ``tuning-NAME``. The page
 also has the tables of `score_direction` and the validation of the training.
 """
 

@@ -59,9 +59,8 @@ class PixelDiffusion(DiffusionPrior):
         view: size of the scored window, which is at a random place. ``own-scale``: the model's own size in
             pixels of the picture. ``whole``: the picture's shorter side, resampled to the model's size.
             ``multiscale``: uniform between the two.
-        condition_on: the inputs that the model is conditioned on: ``photo+light`` or ``photo`` for a
-            relighting model; ``prompt``, or ``prompt+light`` with words for the light that the renderer has
-            drawn (`words.light_rows`), for one that knows captions; ``nothing`` for any.
+        condition_on: the inputs of a relighting model (``photo+light``, ``photo``) or of one of captions
+            (``prompt+light`` with `words.light_rows`, ``prompt``); ``nothing`` for any.
         weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
         random_seed: seed of the random weights.
     """
