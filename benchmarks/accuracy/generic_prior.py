@@ -106,6 +106,8 @@ def with_tables(text: str) -> str:
         f"direction: {measure}": "\n".join(score_direction.summary(rows, measure))
         for measure in score_direction.MEASURES
     }
+    ranked = score_direction.stored(score_direction.RANKING)
+    contents["ranking"] = "\n".join(score_direction.ranking_summary(ranked))
     contents["training"] = training_table(STORED / "training-captioned-prior-0.jsonl")
 
     def section(mark: re.Match[str]) -> str:

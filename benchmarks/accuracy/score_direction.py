@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy.score_direction run [--scenes 4] [--draws 6] [--priors captioned ...]
     python -m benchmarks.accuracy.score_direction summary
     python -m benchmarks.accuracy.score_direction plot
+    python -m benchmarks.accuracy.score_direction rank
 
 A scene is re-lit from the depth that the embedded model predicts, x, and from its true depth, x*, under the
 same random lights. What a score rule back-propagates into x is compared with the way from x to x*, as
@@ -17,6 +18,9 @@ cosines:
 
 Of no prior are the rows ``flatter surface``: the way from x to the composite of the predicted depth with its
 relief blurred and halved. A score that points there alone looks like help wherever the prediction is rough.
+
+``rank`` asks whether a prior finds the truth likelier at all: it compares its denoising errors of x and of x*,
+under the same noise (benchmarks/results/accuracy/score_ranking.jsonl).
 
 A cosine of 1 is the oracle, 0 is no help, and below 0 the score pulls away from the truth. Reported scenes
 have the seeds of reported results, and each prior sees the same lights and noises. Rows go to
@@ -53,7 +57,8 @@ from redepth.priors.scores import Branch
 from redepth.viz.library import import_matplotlib
 from training.loop import json_lines
 
-RESULT = Path(__file__).parents[1] / "results" / "accuracy" / "score_direction.jsonl"
+STORED = Path(__file__).parents[1] / "results" / "accuracy"
+RESULT, RANKING = STORED / "score_direction.jsonl", STORED / "score_ranking.jsonl"
 
 SPLITS: dict[str, tuple[str, ...]] = {
     "relief": (),
@@ -229,6 +234,37 @@ def rows_of(
             yield row_of(name, split, level, (score, scale), values)
 
 
+@torch.no_grad()
+def denoising_errors(
+    prior: Remembering, what: Measured, scene: Scene, level: int, seed: int
+) -> tuple[float, float]:
+    """Return the mean squared error of the predicted noise in x and in x*, told all that the prior takes."""
+    prior.t_min = prior.t_max = level / TIMESTEPS
+    noise = prior.draw(len(scene.relit), Generator().manual_seed(seed))
+    condition = prior.condition(scene.problem.image, what.prompt or scene.caption)
+    inputs, errors = StepInputs(condition, scene.lights, noise), []
+    for relit in (scene.relit, scene.relit + scene.direction):
+        noisy = prior.schedule.add_noise(prior.to_model_space(relit, noise), noise["noise"], inputs.timestep)
+        predicted = prior.predict(noisy, inputs.timestep, inputs, ("text",))["text"]
+        found = prior.schedule.noise_of(predicted, noisy, inputs.timestep)
+        errors.append(float(F.mse_loss(found, noise["noise"])))
+    prior.kept.clear()
+    return errors[0], errors[1]
+
+
+def ranking_rows(
+    name: str, what: Measured, split: str, scenes: Sequence[Scene], levels: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per noise level: the errors of the predicted and of the true composites of each scene."""
+    prior = Remembering(**what.options).load(torch.device("cpu"))
+    for level in levels:
+        pairs = [
+            denoising_errors(prior, what, scene, level, NOISE_SEED + i) for i, scene in enumerate(scenes)
+        ]
+        predicted, true = ([round(value, 6) for value in values] for values in zip(*pairs, strict=True))
+        yield {"prior": name, "split": split, "level": level, "predicted": predicted, "true": true}
+
+
 def row_of(
     name: str, split: str, level: int, rule: tuple[str, float], values: Sequence[Mapping[str, float]]
 ) -> dict[str, Any]:
@@ -273,11 +309,11 @@ def scenes_of(split: str, count: int, draws: int) -> list[Scene]:
     return [scene_of(pipeline, sample, draws, LIGHT_SEED + i) for i, sample in enumerate(samples)]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure the priors that have no rows yet, and append theirs."""
-    done = {(row["prior"], row["split"]) for row in stored(args.rows)}
+def run(args: argparse.Namespace, file: Path) -> None:
+    """Measure the priors that have no rows in a file yet, and append theirs."""
+    done, ranks = {(row["prior"], row["split"]) for row in stored(file)}, args.action == "rank"
     chosen = snapshots(args.snapshots) if args.snapshots else PRIORS
-    names = args.priors or [FLATTER, *chosen]
+    names = args.priors or [*([] if ranks else [FLATTER]), *chosen]
     for split in args.splits:
         left = [name for name in names if (name, split) not in done]
         scenes = scenes_of(split, args.scenes, args.draws) if left else []
@@ -285,10 +321,11 @@ def run(args: argparse.Namespace) -> None:
             if name == FLATTER:
                 rows = [flatter_row(split, scenes, level) for level in args.levels]
             else:
-                rows = list(rows_of(name, chosen[name], split, scenes, args.levels))
-            args.rows.parent.mkdir(parents=True, exist_ok=True)
-            with args.rows.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+                measure = ranking_rows if ranks else rows_of
+                rows = list(measure(name, chosen[name], split, scenes, args.levels))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def snapshots(folder: Path) -> dict[str, Measured]:
@@ -332,6 +369,24 @@ def summary(rows: Sequence[dict[str, Any]], measure: str) -> list[str]:
     return lines
 
 
+def ranking_summary(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table: by how much of its error a prior denoises the true composites better."""
+    levels = sorted({row["level"] for row in rows})
+    lines = [
+        "| prior | scenes | " + " | ".join(f"t = {t}" for t in levels) + " |",
+        "| --- | --- |" + " ---: |" * len(levels),
+    ]
+    groups: dict[tuple[str, str], dict[int, str]] = {}
+    for row in rows:
+        change = 100 * (mean(row["true"]) / mean(row["predicted"]) - 1)
+        better = sum(true < start for true, start in zip(row["true"], row["predicted"], strict=True))
+        cell = f"{change:+.0f} % ({better} of {len(row['true'])})"
+        groups.setdefault((row["prior"], row["split"]), {})[row["level"]] = cell
+    for (prior, split), cells in groups.items():
+        lines.append(f"| {prior} | {split} | " + " | ".join(cells.get(t, "") for t in levels) + " |")
+    return lines
+
+
 def plot(rows: Sequence[dict[str, Any]], file: Path, measure: str) -> None:
     """Draw the mean cosine by noise level: a panel for each split, a line for each prior's rule `SHOWN`."""
     import_matplotlib()
@@ -364,8 +419,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=("run", "summary", "plot"))
-    parser.add_argument("--rows", type=Path, default=RESULT, help="where rows are kept")
+    parser.add_argument("action", choices=("run", "rank", "summary", "plot"))
+    parser.add_argument("--rows", type=Path, help="where rows are kept")
     parser.add_argument("--scenes", type=int, default=4, help="scenes of each split")
     parser.add_argument("--draws", type=int, default=6, help="lights and noises of each scene and level")
     parser.add_argument("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS))
@@ -376,11 +431,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("score_direction.svg"), help="of plot")
     args = parser.parse_args()
     if args.action == "run":
-        run(args)
+        run(args, args.rows or RESULT)
+    elif args.action == "rank":
+        run(args, args.rows or RANKING)
+        print("\n".join(ranking_summary(stored(args.rows or RANKING))))
     elif args.action == "summary":
-        print("\n".join(summary(stored(args.rows), args.measure)))
+        print("\n".join(summary(stored(args.rows or RESULT), args.measure)))
     else:
-        plot(stored(args.rows), args.out, args.measure)
+        plot(stored(args.rows or RESULT), args.out, args.measure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from benchmarks.accuracy.score_direction import (
     Remembering,
     Scene,
     cosines,
+    denoising_errors,
     measured,
     plot,
+    ranking_summary,
     scenes_of,
     stored,
     summary,
@@ -62,6 +65,19 @@ def test_the_score_of_a_prior_is_that_of_its_loss_and_is_remembered(scene: Scene
     assert found[3.0] != found[1.0]
 
 
+def test_what_a_prior_is_told_makes_the_true_picture_less_surprising(scene: Scene) -> None:
+    swapped = replace(scene, relit=scene.relit + scene.direction, direction=-scene.direction)
+    ratios = []
+    for options in ({}, {"condition_on": "nothing"}):
+        prior, what = Remembering(**options).load(CPU), Measured(options, [])
+        predicted, true = denoising_errors(prior, what, scene, LEVEL, seed=1)
+        again = denoising_errors(prior, what, swapped, LEVEL, seed=1)
+        assert again == pytest.approx((true, predicted), rel=1e-3)
+        ratios.append(true / predicted)
+    told, untold = ratios
+    assert told < 0.8 * untold
+
+
 def test_every_prior_names_known_rules() -> None:
     for what in PRIORS.values():
         assert {score for score, _ in what.rules} <= set(RULES)
@@ -85,5 +101,7 @@ def test_rows_are_kept_and_shown(tmp_path: Path) -> None:
     assert stored(file) == rows
     assert stored(tmp_path / "none.jsonl") == []
     assert "| re-lighting, sds, 3 | relief | +0.10 | +0.50 |" in summary(rows, "depth")
+    ranks = [{"prior": "a", "split": "relief", "level": 100, "predicted": [2.0, 2.0], "true": [1.0, 2.0]}]
+    assert ranking_summary(ranks)[-1] == "| a | relief | -25 % (1 of 2) |"
     plot(rows, tmp_path / "plot.svg", "depth")
     assert "</svg>" in (tmp_path / "plot.svg").read_text()
