@@ -34,10 +34,16 @@ GENERIC, RUNS = STORED / "generic", Path("runs/generic")
 KEY_ARMS = (
     "--arm re-lighting --arm 'guidance 1' --arm 'guidance 50' --arm 'told the light' --arm 'smoothness only'"
 )
+OTHER_ARMS = " ".join(
+    f"--arm '{name}'"
+    for name in ("guidance 3", "guidance 7.5", "guidance 15", "csd", "nfsd", "sdi", "dds", "sds-bridge")
+    + ("low noise", "high noise", "told nothing", "of posters", "random weights", "oracle")
+)
 STUDIES: dict[str, str] = {
-    "relief": "generic --images 8 --split relief",
-    "shapes": f"generic --images 8 --split shapes {KEY_ARMS}",
-    "rooms": f"generic --images 8 --split unseen-rooms {KEY_ARMS} --set renderer.camera=pinhole",
+    "relief": f"generic --images 8 --split relief {KEY_ARMS}",
+    "shapes": f"generic --images 6 --split shapes {KEY_ARMS}",
+    "rooms": f"generic --images 6 --split unseen-rooms {KEY_ARMS} --set renderer.camera=pinhole",
+    "rules": f"generic --images 4 --split relief --arm re-lighting {OTHER_ARMS}",
 }
 """Name -> arguments of `redepth experiment`."""
 

@@ -19,8 +19,8 @@ cosines:
 Of no prior are the rows ``flatter surface``: the way from x to the composite of the predicted depth with its
 relief blurred and halved. A score that points there alone looks like help wherever the prediction is rough.
 
-``rank`` asks whether a prior finds the truth likelier at all: it compares its denoising errors of x and of x*,
-under the same noise (benchmarks/results/accuracy/score_ranking.jsonl).
+``rank`` asks whether a prior finds the truth likelier at all: it compares its denoising errors of x and x* under
+the same noise. Its rows go to benchmarks/results/accuracy/score_ranking.jsonl.
 
 A cosine of 1 is the oracle, 0 is no help, and below 0 the score pulls away from the truth. Reported scenes
 have the seeds of reported results, and each prior sees the same lights and noises. Rows go to
@@ -98,9 +98,7 @@ PRIORS: dict[str, Measured] = {
     "re-lighting": Measured({}, [*SDS[:3], ("csd", 1.0), *DDS[:2], *SDI]),
     "re-lighting, told nothing": Measured({"condition_on": "nothing"}, SDS[:1]),
     "captioned": Measured(CAPTIONED | {"condition_on": "prompt"}, [*SDS, *CONTRASTS, *DDS, *SDI]),
-    "captioned, light in words": Measured(
-        CAPTIONED | {"condition_on": "prompt+light"}, [*SDS, *CONTRASTS, *DDS, *SDI]
-    ),
+    "captioned, light in words": Measured(CAPTIONED | {"condition_on": "prompt+light"}, [*SDS, *CONTRASTS]),
     "captioned, told nothing": Measured(CAPTIONED | {"condition_on": "nothing"}, SDS[:1]),
     "of posters": Measured({"checkpoint": "embedded:captioned-poster-prior", "condition_on": "prompt"}, FEW),
     "random weights": Measured(CAPTIONED | {"condition_on": "prompt", "weights": "random"}, FEW),
