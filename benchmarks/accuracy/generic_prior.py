@@ -34,11 +34,9 @@ GENERIC, RUNS = STORED / "generic", Path("runs/generic")
 KEY_ARMS = (
     "--arm re-lighting --arm 'guidance 1' --arm 'guidance 50' --arm 'told the light' --arm 'smoothness only'"
 )
-OTHER_ARMS = " ".join(
-    f"--arm '{name}'"
-    for name in ("guidance 3", "guidance 7.5", "guidance 15", "csd", "nfsd", "sdi", "dds", "sds-bridge")
-    + ("low noise", "high noise", "told nothing", "of posters", "random weights", "oracle")
-)
+OTHERS = "guidance 3,guidance 7.5,guidance 15,csd,nfsd,sdi,dds,sds-bridge,low noise,high noise,told nothing"
+OTHERS += ",of posters,random weights,oracle"
+OTHER_ARMS = " ".join(f"--arm '{name}'" for name in OTHERS.split(","))
 STUDIES: dict[str, str] = {
     "relief": f"generic --images 8 --split relief {KEY_ARMS}",
     "shapes": f"generic --images 6 --split shapes {KEY_ARMS}",

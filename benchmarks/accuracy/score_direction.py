@@ -19,8 +19,8 @@ cosines:
 Of no prior are the rows ``flatter surface``: the way from x to the composite of the predicted depth with its
 relief blurred and halved. A score that points there alone looks like help wherever the prediction is rough.
 
-``rank`` asks whether a prior finds the truth likelier at all: it compares its denoising errors of x and x* under
-the same noise. Its rows go to benchmarks/results/accuracy/score_ranking.jsonl.
+``rank`` asks whether a prior finds the truth likelier at all: it compares its denoising errors of x and x*
+under the same noise. Its rows go to benchmarks/results/accuracy/score_ranking.jsonl.
 
 A cosine of 1 is the oracle, 0 is no help, and below 0 the score pulls away from the truth. Reported scenes
 have the seeds of reported results, and each prior sees the same lights and noises. Rows go to
