@@ -11,14 +11,16 @@ again, it resumes from the last checkpoint; with another number of cycles it goe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import torch
 import typer
-from torch import Tensor
+from torch import Generator, Tensor
 
+from training.ahead import drawn_ahead
 from training.exporting import save_depth_model, save_prior, write_checksums
 from training.loop import Training, averaged, track
 from training.networks import build_prior
@@ -31,8 +33,11 @@ from training.photo_depth import (
     photo_depth_steps,
     validate_photo_depth,
 )
-from training.photo_prior import PRIOR_NAME, photo_prior_steps, validate_photo_prior
+from training.photo_prior import PRIOR_NAME, draw_noisy, validate_photo_prior
+from training.relighting import denoising_steps
 from training.stored_scenes import draw_file, stored_scenes
+
+T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -44,6 +49,10 @@ PRIOR_SAMPLES = (64_000, 96_000, 128_000, 192_000)
 
 FILES = 60
 """Files of stored scenes, of `stored_scenes.PER_FILE` each."""
+
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that draw batches; with 0 the training draws them itself.")
+]
 
 ScenesFolder = Annotated[Path, typer.Option(help="Where the stored scenes are.")]
 
@@ -64,6 +73,11 @@ def scenes(
         draw_file(out, number, seed)
 
 
+def ahead(training: Training, draw: Callable[[int, Generator], T], seed: int, workers: int) -> Iterator[T]:
+    """Return the batches of the steps that are left."""
+    return drawn_ahead(draw, seed + 1, training.step, training.total, workers)
+
+
 @app.command()
 def depth(
     cycles: Cycles = None,
@@ -72,6 +86,7 @@ def depth(
     runs: Runs = Path("runs"),
     until: Until = None,
     scenes: ScenesFolder = Path("runs/scenes"),
+    workers: Workers = 0,
 ) -> None:
     """Train the depth model."""
     target = torch.device(device)
@@ -99,6 +114,7 @@ def prior(
     compiled: Compile = False,
     until: Until = None,
     scenes: ScenesFolder = Path("runs/scenes"),
+    workers: Workers = 0,
 ) -> None:
     """Train the re-lighting prior."""
     target = torch.device(device)
@@ -113,8 +129,10 @@ def prior(
         validate=lambda average: validate_photo_prior(average, target),
         validation_steps=VALIDATION_STEPS,
     )
-    rooms = stored_scenes(scenes)
-    training.run(lambda g: photo_prior_steps(model, g, BATCH, target, rooms, forward), seed + 1, until)
+    draw = partial(draw_noisy, stored_scenes(scenes), BATCH)
+    training.run(
+        lambda _: denoising_steps(model, ahead(training, draw, seed, workers), target, forward), seed, until
+    )
 
 
 @app.command()
