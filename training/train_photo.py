@@ -12,7 +12,9 @@ again, it resumes from the last checkpoint; with another number of cycles it goe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
 
@@ -65,12 +67,19 @@ Cycles = Annotated[
 def scenes(
     out: ScenesFolder = Path("runs/scenes"),
     files: Annotated[int, typer.Option(min=1, help="How many files.")] = FILES,
-    first: Annotated[int, typer.Option(min=0, help="The first file, for several processes.")] = 0,
     seed: Seed = 0,
+    workers: Workers = 0,
 ) -> None:
-    """Draw rooms and store them; what is there already stays."""
-    for number in track(first, files):
-        draw_file(out, number, seed)
+    """Draw rooms and store them; files that are there already stay."""
+    draw = partial(draw_file, out, seed)
+    if workers == 0:
+        for number in track(0, files):
+            draw(number)
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        for _ in zip(track(0, files), pool.map(draw, range(files)), strict=True):
+            pass
 
 
 def ahead(training: Training, draw: Callable[[int, Generator], T], seed: int, workers: int) -> Iterator[T]:
