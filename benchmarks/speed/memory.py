@@ -3,8 +3,9 @@
     python -m benchmarks.speed.memory                     # minutes; rows go to benchmarks/results
     python -m benchmarks.speed.memory --tiny              # small photos, in seconds
 
-Parts: ``size`` (the whole of ``redepth refine --preset embedded-relief PHOTO`` with few steps, for several sizes,
-each in a new process) and ``growth`` (300 photos in one process: its resident memory after every fifth).
+Parts: ``size`` (the whole of ``redepth refine --preset embedded-relief PHOTO`` with few steps, for several
+sizes, each in a new process) and ``growth`` (300 photos in one process: its resident memory after every
+fifth).
 """
 
 from __future__ import annotations

@@ -155,7 +155,10 @@ def test_a_derived_preset_says_what_it_changes_and_not_what_its_parent_says(tmp_
 
 def test_a_derived_mapping_has_neither_its_parents_name_nor_its_description() -> None:
     changed = load_preset({"extends": "embedded-relief", "optim": {"steps": 9}})
-    assert (changed.name, changed.description) == ("embedded-relief, changed", "extends embedded-relief: optim.steps=9")
+    assert (changed.name, changed.description) == (
+        "embedded-relief, changed",
+        "extends embedded-relief: optim.steps=9",
+    )
     same = load_preset({"extends": "embedded-relief"})
     assert (same.name, same.description) == ("embedded-relief", "extends embedded-relief")
     assert load_preset({"extends": "embedded-relief", "name": "mine"}).name == "mine"
