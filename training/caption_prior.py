@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from redepth.checkpoints import Source
 from redepth.data.scenes.captions import RELIEF, RELIEF_WORDS, ROOM_CAPTIONS, upcoming_relief
 from redepth.data.scenes.rooms.layouts import TRAINING
 from redepth.data.scenes.rooms.scene import room_scenes
@@ -22,7 +21,7 @@ from redepth.ops.geometry import relative_depth
 from redepth.priors.pixel_unet import Layout, PixelUNet
 from redepth.priors.words import BLURRED, LIGHT_WORDS, WORD, light_rows, word_rows
 from training.mixture import RELIEF_SCALE, mixture_and_families
-from training.networks import PATCH, SIZE, conditional_prior, noise_schedule
+from training.networks import PATCH, SIZE, conditional_prior, loaded_prior, noise_schedule
 from training.photo_prior import renderer
 from training.posters import PATTERNS, posters
 from training.relighting import Told, draw_timesteps, scores_when_told
@@ -65,9 +64,7 @@ def build_captioned_prior(seed: int, start: str | None = None) -> PixelUNet:
     model = conditional_prior(seed, Layout(size=SIZE, patch=PATCH, words=WORDS))
     if start is None:
         return model
-    from diffusers import UNet2DConditionModel
-
-    known = Source(start).model(UNet2DConditionModel, "unet").float().state_dict()
+    known = loaded_prior(start).unet.state_dict()
     for name, value in model.unet.state_dict().items():
         if known[name].shape == value.shape:
             value.copy_(known[name])

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from redepth.checkpoints import Source
 from redepth.priors.pixel_unet import Layout, PixelUNet
 
 SIZE, PATCH = 96, 4
@@ -119,6 +120,15 @@ def conditional_prior(seed: int, layout: Layout) -> PixelUNet:
         **UNET,
     )
     return PixelUNet(unet, layout)
+
+
+def loaded_prior(checkpoint: str) -> PixelUNet:
+    """Return the re-lighting prior of a checkpoint, as ``prior.checkpoint`` takes it, in float32."""
+    from diffusers import UNet2DConditionModel
+
+    model = build_prior(0)
+    model.unet.load_state_dict(Source(checkpoint).model(UNet2DConditionModel, "unet").float().state_dict())
+    return model
 
 
 def build_normals_model(seed: int) -> Any:

@@ -45,12 +45,17 @@ STUDIES: dict[str, str] = {
 }
 """Name -> arguments of `redepth experiment`."""
 
-TUNING_ARMS = (
-    "generic --images 8 --tuning --split relief --arm 'guidance 1' --arm 'guidance 7.5' --arm 'guidance 50'"
-)
+ON_TUNING_SCENES = "generic --images 8 --tuning --split relief"
+TUNING_ARMS = f"{ON_TUNING_SCENES} --arm 'guidance 1' --arm 'guidance 7.5' --arm 'guidance 50'"
+NO_SMOOTHNESS = "optim.objectives.smoothness.weight=0"
 TUNED: dict[str, tuple[str, str]] = {
     "as-it-ships": (TUNING_ARMS, ""),
     "slow": (TUNING_ARMS, SLOW),
+    "slow-no-smoothness": (
+        f"{ON_TUNING_SCENES} --arm 'guidance 1' --arm 'guidance 50' --arm 'smoothness only'",
+        f"{SLOW} {NO_SMOOTHNESS}",
+    ),
+    "slow-others": (f"{ON_TUNING_SCENES} --arm dds --arm 'low noise' --arm 'high noise'", SLOW),
 }
 """Name -> arguments of `redepth experiment`, and the settings."""
 
@@ -82,9 +87,14 @@ def run(
 
 
 @app.command()
-def tune(workers: Workers = 1) -> None:
+def tune(
+    names: Annotated[list[str] | None, typer.Argument(help="Settings; all by default.")] = None,
+    workers: Workers = 1,
+) -> None:
     """Try settings on scenes apart from those that are reported, and store their rows."""
-    for name in TUNED:
+    if unknown := set(names or []) - set(TUNED):
+        raise typer.BadParameter(f"no setting {', '.join(sorted(unknown))}; there are: {', '.join(TUNED)}")
+    for name in names or TUNED:
         folder = f"tuning-{name}"
         experiment(tuning_arguments(name), workers, RUNS / folder)
         store(RUNS / folder, GENERIC / folder, STUDY_FILES)
