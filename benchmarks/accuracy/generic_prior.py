@@ -35,12 +35,14 @@ KEY_ARMS = (
     "--arm re-lighting --arm 'guidance 1' --arm 'guidance 50' --arm 'told the light' --arm 'smoothness only'"
 )
 OTHERS = "guidance 3,guidance 7.5,guidance 15,csd,nfsd,sdi,dds,sds-bridge,low noise,high noise,told nothing"
-OTHERS += ",of posters,random weights,oracle"
+OTHERS += ",random weights,oracle"
 OTHER_ARMS = " ".join(f"--arm '{name}'" for name in OTHERS.split(","))
+SLOW_SETTINGS = " ".join(f"--set {setting}" for setting in SLOW.split())
 STUDIES: dict[str, str] = {
     "relief": f"generic --images 8 --split relief {KEY_ARMS}",
     "shapes": f"generic --images 6 --split shapes {KEY_ARMS}",
     "rooms": f"generic --images 6 --split unseen-rooms {KEY_ARMS} --set renderer.camera=pinhole",
+    "relief-slow": f"generic --images 8 --split relief --arm 'guidance 50' {SLOW_SETTINGS}",
     "rules": f"generic --images 4 --split relief --arm re-lighting {OTHER_ARMS}",
 }
 """Name -> arguments of `redepth experiment`."""
