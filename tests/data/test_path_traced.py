@@ -80,17 +80,18 @@ def test_the_file_says_what_was_rendered() -> None:
 
 def test_the_check_refuses_what_is_shifted_or_lit_from_below(stored: Scenes) -> None:
     seen = mean_over_pixels(stored.depth)
-    assert path_trace.check(stored, seen)["max_depth_error"] < 1e-6
+    assert path_trace.check_depth(stored, seen)["max_depth_error"] < 1e-6
     for dim in (-2, -1):
         half_a_pixel = (seen + seen.roll(1, dim)) / 2
         with pytest.raises(ValueError, match="not aligned"):
-            path_trace.check(stored, half_a_pixel)
+            path_trace.check_depth(stored, half_a_pixel)
     with pytest.raises(ValueError, match="not lit from above"):
-        path_trace.check(Scenes(1 - stored.image, stored.depth), seen)
+        path_trace.check_light(path_trace.lit_from_above(Scenes(1 - stored.image, stored.depth)))
 
 
 def test_relief_goes_on_smoothly_past_the_borders() -> None:
-    size, margin = path_trace.SIZE, path_trace.MARGIN
+    size = path_trace.SIZE
+    margin = size - 1
     ramp = torch.linspace(0, 1, size).expand(size, size)
     wide = path_trace.continued(ramp)
     assert wide.shape == (size + 2 * margin,) * 2
