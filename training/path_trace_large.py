@@ -3,8 +3,8 @@
     pip install "redepth[mitsuba]"
     python -m training.path_trace_large
 
-It writes a photo per scene and ``scenes.json`` to benchmarks/data/path_traced_large, and the picture
-docs/pictures/path-traced-large.jpg. Light, surface and camera are those of ``training/path_trace.py``. The
+It writes a photo per scene and ``scenes.json`` to benchmarks/data/path_traced_large (a test holds its SHA-256),
+docs/pictures/path-traced-large.jpg and docs/results/path-traced-large.json. Light, surface and camera are those of ``training/path_trace.py``. The
 depth is not stored: `redepth.data.scenes.synthetic.benchmark_scenes` draws it again from the scene's seed.
 
 Scenes that are already there are kept: a call that was stopped goes on, and a larger ``--count`` adds more.
@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -80,7 +81,7 @@ def main(
     samples: Annotated[int, typer.Option(min=1, help="Paths a pixel.")] = SAMPLES,
     variant: Annotated[str, typer.Option(help="Of Mitsuba: llvm_ad_rgb or scalar_rgb.")] = LLVM,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the scenes.")] = CHECKOUT / LARGE_ASSET,
-    docs: Annotated[Path, typer.Option(help="Folder of the picture.")] = DOCS,
+    docs: Annotated[Path, typer.Option(help="Folder of the picture and the measurements.")] = DOCS,
 ) -> None:
     """Render, check and write the scenes that are missing."""
     record = folder / RECORD
@@ -88,10 +89,20 @@ def main(
     for index in track(range(len(rows), count), "rendering"):
         rows.append(render(index, samples, variant, folder))
         save_json(record, rows)
-    check_light(torch.tensor([row["lit_from_above"] for row in rows]))
+    share = check_light(torch.tensor([row["lit_from_above"] for row in rows]))
     photos = {row["name"]: load_photo(folder / f"{row['name']}.jpg")[::3, ::3] for row in rows}
     save_jpeg(docs / "pictures" / "path-traced-large.jpg", side_by_side(photos, columns=8))
-    Console().print(f"{len(rows)} scenes of {LARGE_SIZE} x {LARGE_SIZE} in {folder}")
+    found = {
+        "scenes": len(rows),
+        "size": LARGE_SIZE,
+        "max_depth_error": max(row["max_depth_error"] for row in rows),
+        "mean_depth_error": float(np.mean([row["mean_depth_error"] for row in rows])),
+        "lit_from_above": share,
+        "median_cpu_seconds": float(np.median([row["cpu_seconds"] for row in rows])),
+        "sha256": sha256(record),
+    }
+    save_json(docs / "results" / "path-traced-large.json", found)
+    Console().print(found)
 
 
 if __name__ == "__main__":

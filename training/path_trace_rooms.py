@@ -185,7 +185,8 @@ def developed(linear: NDArray[np.float32], key: float = 0.27, white: float = 5.0
 
     The mean of the logarithm of the brightness L becomes ``key``; a shoulder, L (1 + L / w^2) / (1 + L),
     keeps what is brighter than white up to ``white`` (Reinhard et al., "Photographic Tone Reproduction for
-    Digital Images", 2002, equations 1 and 4). A power of `CONTRAST`, as film has it, and the sRGB curve follow.
+    Digital Images", 2002, equations 1 and 4). A power of `CONTRAST`, as film has it, and the sRGB curve
+    follow.
     """
     bright = linear @ np.array([0.2126, 0.7152, 0.0722])
     scaled = linear * (key / np.exp(np.log(np.maximum(bright, 1e-4 * bright.mean())).mean()))

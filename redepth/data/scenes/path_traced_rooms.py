@@ -60,3 +60,9 @@ def as_rooms(stored: Mapping[str, NDArray[Any]]) -> RoomScenes:
         torch.from_numpy(stored["field_of_view"]),
         srgb_to_linear(torch.where(sky[:, None], image, albedo)),
     )
+
+
+def room_names(file: Path | None = None) -> list[str]:
+    """Return the names of the stored scenes: layout and number. Raises InputError as `path_traced_rooms`."""
+    with np.load(file or find_asset(ASSET), allow_pickle=False) as stored:
+        return [str(name) for name in stored["name"]]
