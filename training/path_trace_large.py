@@ -3,9 +3,10 @@
     pip install "redepth[mitsuba]"
     python -m training.path_trace_large
 
-It writes a photo per scene and ``scenes.json`` to benchmarks/data/path_traced_large (a test holds its SHA-256),
-docs/pictures/path-traced-large.jpg and docs/results/path-traced-large.json. Light, surface and camera are those of ``training/path_trace.py``. The
-depth is not stored: `redepth.data.scenes.synthetic.benchmark_scenes` draws it again from the scene's seed.
+It writes a photo per scene and ``scenes.json`` to benchmarks/data/path_traced_large (a test holds its
+SHA-256), docs/pictures/path-traced-large.jpg and docs/results/path-traced-large.json. Light, surface and
+camera are those of ``training/path_trace.py``. The depth is not stored:
+`redepth.data.scenes.synthetic.benchmark_scenes` draws it again from the scene's seed.
 
 Scenes that are already there are kept: a call that was stopped goes on, and a larger ``--count`` adds more.
 Each scene is checked before it is written, like the small ones. Mitsuba's LLVM variant is three times as fast
@@ -90,7 +91,7 @@ def main(
         rows.append(render(index, samples, variant, folder))
         save_json(record, rows)
     share = check_light(torch.tensor([row["lit_from_above"] for row in rows]))
-    photos = {row["name"]: load_photo(folder / f"{row['name']}.jpg")[::3, ::3] for row in rows}
+    photos = {row["name"]: load_photo(folder / f"{row['name']}.jpg")[::4, ::4] for row in rows}
     save_jpeg(docs / "pictures" / "path-traced-large.jpg", side_by_side(photos, columns=8))
     found = {
         "scenes": len(rows),

@@ -37,7 +37,7 @@ from redepth.ops.geometry import relative_depth
 from tests.support.helpers import seeded
 from training import path_trace, path_trace_large
 
-LARGE_SHA256 = ""
+LARGE_SHA256 = "ba63ff722a2cdc0dcea56d4dd347bec3c640985537a9ac4490b7fd699fc4931e"
 SHA256 = "2afd7cf2e4a07bf644f3a950f6d3701025388e47adf8c38ded0c91f56e9b21c8"
 
 
