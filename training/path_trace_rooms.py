@@ -9,7 +9,8 @@ docs/pictures/path-traced-rooms.jpg and docs/results/path-traced-rooms.json.
 No model is trained on these scenes. Their layouts (``training/traced_rooms``) share nothing with those of
 `redepth.data.scenes.rooms`, which models are trained on: meshes and Mitsuba's shapes instead of solids in
 torch, other things, textures, lamps, windows and cameras. Light is reflected up to twelve times between
-micro-facet surfaces, and the pictures have the grain of the path tracer.
+micro-facet surfaces. The pictures have the grain of the path tracer; each pixel leaves out its brightest
+passes, because a few paths that meet a lamp by chance would make it white (`without_fireflies`).
 
 Depth, normals and albedo are those of one ray through each pixel's centre. Before anything is written, the
 script compares Mitsuba's depth with its points by redepth's camera, and checks the exposure and that the
@@ -20,6 +21,7 @@ at. Mitsuba's LLVM variant is three times as fast as the scalar one; where Mitsu
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +48,8 @@ from training.traced_rooms.stage import Stage
 app = typer.Typer(add_completion=False, help=__doc__)
 
 SIZE, SEED = 160, 90_000
-SAMPLES, BOUNCES = 256, 12
+SAMPLES, BOUNCES = 192, 12
+PASSES, BRIGHTEST = 16, 3
 LLVM = "llvm_ad_rgb"
 
 LAYOUTS: tuple[Callable[[Stage], None], ...] = (
@@ -79,6 +82,9 @@ NEAREST = 0.35
 """Metres in front of the camera that are free."""
 
 CONTRAST = 1.25
+
+MIN_COSINE = 0.8
+"""Between the normal of a mesh's triangle and the smooth normal there, at least."""
 
 MAX_DEPTH_ERROR = 1e-4
 """Relative difference between the depth of a ray's length and that of its point."""
@@ -149,12 +155,15 @@ def photograph(index: int, samples: int = SAMPLES, variant: str = LLVM, size: in
     scene = mi.load_dict({"type": "scene", **stage.parts})
     # One sample in the middle of each pixel: no value is a mean over an edge.
     middle = mi.load_dict(sensor(stage, size, {"type": "stratified", "sample_count": 1, "jitter": False}))
-    maps = mi.load_dict({"type": "aov", "aovs": "t:depth,p:position,n:sh_normal,a:albedo"})
+    maps = mi.load_dict({"type": "aov", "aovs": "t:depth,p:position,n:sh_normal,g:geo_normal,a:albedo"})
     found = np.array(mi.render(scene, sensor=middle, integrator=maps, spp=1, seed=0), dtype=np.float64)
-    grain = mi.load_dict(sensor(stage, size, {"type": "independent", "sample_count": samples}))
+    each = math.ceil(samples / PASSES)
+    camera = mi.load_dict(sensor(stage, size, {"type": "independent", "sample_count": each}))
     path = mi.load_dict({"type": "path", "max_depth": BOUNCES + 1})
-    linear = np.array(mi.render(scene, sensor=grain, integrator=path, spp=samples, seed=index))[..., :3]
-    length, points, normals, albedo = np.split(found[..., -10:], [1, 4, 7], axis=-1)
+    seeds = range(PASSES * index, PASSES * (index + 1))
+    passes = [np.array(mi.render(scene, sensor=camera, integrator=path, spp=each, seed=s)) for s in seeds]
+    linear = without_fireflies(np.stack(passes)[..., :3])
+    length, points, smooth, flat, albedo = np.split(found[..., -13:], [1, 4, 7, 10], axis=-1)
     length, axes = length[..., 0], camera_axes(stage)
     sky = length == 0
     u, v = (
@@ -165,19 +174,41 @@ def photograph(index: int, samples: int = SAMPLES, variant: str = LLVM, size: in
     depth = np.where(sky, np.inf, length / rays + NEAR)
     directions = np.stack(np.broadcast_arrays(u, v[:, None], 1.0), axis=-1)
     error = np.abs(seen[~sky] / depth[~sky, None] - directions[~sky])
-    facing = normals @ axes.T * [1, 1, -1]
-    # A two-sided surface may turn its back.
-    back = (facing * directions * [1, 1, -1]).sum(axis=-1, keepdims=True) > 0
+    shading, facets = (towards_viewer(n @ axes.T * [1, 1, -1], directions) for n in (smooth, flat))
+    # Where triangles of a mesh have no area, its smooth normals are arbitrary.
+    with np.errstate(invalid="ignore"):
+        good = (shading * facets).sum(axis=-1, keepdims=True) > MIN_COSINE
+    normals = np.where(good, shading, facets)
     return Shot(
         name_of(index),
         developed(linear),
         depth.astype(np.float32),
-        np.where(sky[..., None], 0.0, np.where(back, -facing, facing)).astype(np.float32),
+        np.where(sky[..., None], 0.0, normals).astype(np.float32),
         np.where(sky[..., None], 0.0, np.clip(albedo, 0, 1)).astype(np.float32),
         stage.field_of_view,
         float(error.max()),
         time.process_time() - started,
     )
+
+
+def towards_viewer(normals: NDArray[np.float64], directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn normals (H, W, 3), z to the viewer, of two-sided surfaces that show their backs.
+
+    ``directions`` (H, W, 3) are those of the rays, z away from the viewer.
+    """
+    back = (normals * directions * [1, 1, -1]).sum(axis=-1, keepdims=True) > 0
+    return np.where(back, -normals, normals)
+
+
+def without_fireflies(passes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean over passes (N, H, W, 3) without the brightest `BRIGHTEST` of them, pixel by pixel.
+
+    A path that meets a lamp by chance after a rough surface makes one pixel of one pass hundreds of times as
+    bright. Without those the picture loses a part of the light that is reflected often; no pixel takes
+    anything from its neighbours.
+    """
+    order = np.argsort(passes.sum(axis=-1), axis=0)[: len(passes) - BRIGHTEST, ..., None]
+    return np.take_along_axis(passes, order, axis=0).mean(axis=0)
 
 
 def developed(linear: NDArray[np.float32], key: float = 0.27, white: float = 5.0) -> NDArray[np.uint8]:

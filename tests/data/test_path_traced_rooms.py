@@ -25,7 +25,7 @@ from training import path_trace_rooms as tool
 from training.traced_rooms import textures
 from training.traced_rooms.stage import Stage
 
-SHA256 = ""
+SHA256 = "2591fc598998f8eb8d80c779a726d15c05fefcf01ba073d656b9a8a6809bb66e"
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +95,10 @@ def test_depth_and_normals_are_those_of_one_surface_seen_with_the_field_of_view(
     assert stored.field_of_view.max() <= 75
     assert stored.field_of_view.unique().numel() > 20
     right = angles(stored, 1.0)
-    assert right.max() < 2.0
-    assert (angles(stored, 0.85) > right + 1).all()
-    assert (angles(stored, 1.15) > right + 1).all()
+    assert right.max() < 0.5
+    for wrong in (angles(stored, 0.85), angles(stored, 1.15)):
+        assert (wrong > 1.3 * right).all()
+        assert wrong.mean() > 1
 
 
 def steps(values: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ def test_the_sky_has_no_depth(stored: RoomScenes) -> None:
     sky = stored.sky.expand_as(stored.image)
     assert (stored.normals[sky] == 0).all()
     assert (stored.disparity[stored.sky] == 0).all()
-    assert torch.equal(stored.albedo[sky], srgb_to_linear(stored.image[sky]))
+    assert torch.allclose(stored.albedo[sky], srgb_to_linear(stored.image[sky]))
     lengths = torch.linalg.vector_norm(stored.normals, dim=1)[~stored.sky[:, 0]]
     assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-5)
     # Seen surfaces face the camera, up to the rounding of smooth meshes' normals.
@@ -221,6 +222,18 @@ def test_exposure_does_not_depend_on_the_unit_of_light() -> None:
     assert (tool.developed(np.ones((4, 4, 3), np.float32)) == tool.developed(np.ones((4, 4, 3)))).all()
 
 
+def test_one_bright_pass_of_a_pixel_is_left_out() -> None:
+    passes = np.random.default_rng(2).uniform(0.4, 0.6, (tool.PASSES, 6, 6, 3)).astype(np.float32)
+    plain = tool.without_fireflies(passes)
+    assert plain.shape == (6, 6, 3)
+    assert np.abs(plain - passes.mean(axis=0)).max() < 0.06
+    passes[5, 2, 3] = 400.0
+    assert 0.4 < tool.without_fireflies(passes)[2, 3].min() < tool.without_fireflies(passes)[2, 3].max() < 0.6
+    passes[5, 2, 3] = passes[4, 2, 3]
+    ramp = np.arange(tool.PASSES, dtype=np.float32)[:, None, None, None] * np.ones((1, 1, 3), np.float32)
+    assert (tool.without_fireflies(ramp) == (tool.PASSES - tool.BRIGHTEST - 1) / 2).all()
+
+
 def test_the_axes_of_the_camera() -> None:
     stage = Stage(None, 0)
     stage.look((0, 1, 0), (0, 1, 5))
@@ -276,5 +289,6 @@ def test_a_scene_rendered_again_is_the_stored_one_within_noise(stored: RoomScene
     both = ~again.sky[0] & ~stored.sky[index]
     close = torch.isclose(again.depth[0][both], stored.depth[index][both], rtol=1e-3)
     assert close.float().mean() > 0.995
-    blurred = [F.avg_pool2d(picture, 16) for picture in (again.image[0], stored.image[index])]
-    assert (blurred[0] - blurred[1]).abs().mean() < 0.05
+    assert torch.isfinite(again.normals).all()
+    blurred = torch.stack([F.avg_pool2d(p, 8).flatten() for p in (again.image[0], stored.image[index])])
+    assert torch.corrcoef(blurred)[0, 1] > 0.9
