@@ -149,7 +149,7 @@ def preset_today(options: list[str]) -> Preset:
     """Return the preset that a study's arguments stand for today."""
     sizes = values_of("--size", options) or ["96"]
     overrides = [f"depth_model.longer_side={sizes[-1]}", *values_of("--set", options)]
-    return resolve(load_preset("embedded", overrides))
+    return resolve(load_preset("embedded-relief", overrides))
 
 
 def is_of_todays_preset(study: Study, options: list[str]) -> bool:
