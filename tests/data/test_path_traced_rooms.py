@@ -25,7 +25,7 @@ from training import path_trace_rooms as tool
 from training.traced_rooms import textures
 from training.traced_rooms.stage import Stage
 
-SHA256 = "2591fc598998f8eb8d80c779a726d15c05fefcf01ba073d656b9a8a6809bb66e"
+SHA256 = "eda0d17d4fbd8e3b76789088072e3352f080569682330a9a3a28e6fd64fed75c"
 
 
 @pytest.fixture(scope="module")
