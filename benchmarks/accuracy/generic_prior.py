@@ -43,6 +43,7 @@ STUDIES: dict[str, str] = {
     "shapes": f"generic --images 6 --split shapes {KEY_ARMS}",
     "rooms": f"generic --images 6 --split unseen-rooms {KEY_ARMS} --set renderer.camera=pinhole",
     "relief-slow": f"generic --images 8 --split relief --arm 'guidance 50' {SLOW_SETTINGS}",
+    "posters": "generic --images 4 --split relief --arm 'of posters'",
     "rules": f"generic --images 4 --split relief --arm re-lighting {OTHER_ARMS}",
 }
 """Name -> arguments of `redepth experiment`."""

@@ -286,7 +286,7 @@ def flatter_row(split: str, scenes: Sequence[Scene], level: int) -> dict[str, An
 
 def pipeline_of(split: str) -> Pipeline:
     """Load the embedded preset with one light, as it sees a split."""
-    return Pipeline(base_preset("embedded", ["renderer.lights=1", *SPLITS[split]]), device="cpu")
+    return Pipeline(base_preset("embedded-relief", ["renderer.lights=1", *SPLITS[split]]), device="cpu")
 
 
 def flattened(scene: Scene, renderer: Renderer) -> dict[str, float]:

@@ -11,7 +11,7 @@ from redepth.experiments.planning import plan
 from redepth.experiments.run import run_study
 from redepth.runtime.executors import Resources
 
-EMBEDDED = resolve(load_preset("embedded"))
+EMBEDDED = resolve(load_preset("embedded-relief"))
 
 
 def test_every_rule_guidance_and_noise_has_an_arm() -> None:
@@ -39,7 +39,7 @@ def test_another_kind_of_prior_has_only_its_own_arm_and_the_controls() -> None:
 def test_the_prior_is_told_the_caption_of_the_scene(tmp_path: Path) -> None:
     study = plan(
         "generic",
-        "embedded",
+        "embedded-relief",
         ["optim.steps=1", "optim.members=1"],
         images=1,
         arms=["guidance 50", "nfsd"],
