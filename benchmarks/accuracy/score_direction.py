@@ -406,7 +406,7 @@ def plot(rows: Sequence[dict[str, Any]], file: Path, measure: str) -> None:
                 )
         axes.axhline(0, color="grey", lw=0.8)
         axes.set(title=split, xlabel="noise level t")
-    panels[0].set_ylabel(f"cosine with the oracle, {measure}")
+    panels[0].set_ylabel(f"cosine, {measure}")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7)
     figure.savefig(file)
