@@ -21,7 +21,11 @@ RUNS, TUNING_RUNS = Path("runs/experiments"), Path("runs/tuning")
 
 ALL_SPLITS = " ".join(f"--split {name}" for name in ("in-domain", *SHIFTED))
 OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
+PRIOR_SIDE = 96
+"""Side of the pictures of the embedded priors, and of scenes by default."""
 SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
+AS_A_PHOTO = "--set depth_model.longer_side=192"
+"""As the preset refines a photo: at this size, whose answer is enlarged."""
 STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
@@ -40,9 +44,15 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
+    "relief-192": "prior --images 24 --size 192 --arm trained --arm 'random weights' --arm 'smoothness only'",
+    "unshifted-192": "shift --images 24 --size 192 --split in-domain --split shapes --strength 1",
+    "relief-384": f"prior --images 16 --size 384 --arm trained {AS_A_PHOTO}",
+    "unshifted-384": "shift --images 16 --size 384 --split in-domain --split shapes --strength 1 "
+    f"{AS_A_PHOTO}",
+    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only' "
+    "--set prior.view=own-scale --set optim.blend_pixels=null",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
-    "--set prior.view=whole --set optim.blend_scale=0.1",
+    "--set prior.view=whole --set optim.blend_scale=0.1 --set optim.blend_pixels=null",
     "adapt": "adapt --images 48",
 }
 """Name -> arguments of `redepth experiment`."""
@@ -50,6 +60,8 @@ STUDIES: dict[str, str] = {
 RELIEF_TUNING = "prior --images 16 --tuning --arm trained"
 IN_DOMAIN_TUNING = "shift --images 16 --tuning --split in-domain"
 LARGE_TUNING = "prior --images 8 --tuning --size 192 --arm trained"
+LARGE_SHAPES_TUNING = "shift --images 8 --tuning --size 192 --split shapes --strength 1"
+UNLIMITED = "optim.blend_pixels=null"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
@@ -78,10 +90,10 @@ TUNED: dict[str, tuple[str, str]] = {
     "as-it-ships": (RELIEF_TUNING, ""),
     "in-domain-as-it-ships": (IN_DOMAIN_TUNING, ""),
     "in-domain-blend-scale-0.17": (IN_DOMAIN_TUNING, "optim.blend_scale=0.17"),
-    "192-as-it-ships": (LARGE_TUNING, ""),
-    "192-multiscale": (LARGE_TUNING, "prior.view=multiscale"),
-    "192-whole": (LARGE_TUNING, "prior.view=whole"),
-    "192-whole-blend-scale-0.1": (LARGE_TUNING, "prior.view=whole optim.blend_scale=0.1"),
+    "192-own-scale": (LARGE_TUNING, f"prior.view=own-scale {UNLIMITED}"),
+    "192-multiscale": (LARGE_TUNING, f"prior.view=multiscale {UNLIMITED}"),
+    "192-whole": (LARGE_TUNING, f"prior.view=whole {UNLIMITED}"),
+    "192-whole-blend-scale-0.1": (LARGE_TUNING, f"prior.view=whole optim.blend_scale=0.1 {UNLIMITED}"),
     "unconditional-as-it-ships": (UNCONDITIONAL_TUNING, ""),
     "unconditional-embeddings": (UNCONDITIONAL_TUNING, "optim.parameterization=embeddings"),
     "unconditional-slow": (UNCONDITIONAL_TUNING, SLOW),
@@ -145,11 +157,29 @@ def stored_rows(folder: Path) -> list[ArmResult]:
 # --- the preset -----------------------------------------------------------------------------------
 
 
+def size_of(options: list[str]) -> int:
+    """Return the side of the scenes of a study's arguments, in pixels."""
+    return int((values_of("--size", options) or [PRIOR_SIDE])[-1])
+
+
 def preset_today(options: list[str]) -> Preset:
     """Return the preset that a study's arguments stand for today."""
-    sizes = values_of("--size", options) or ["96"]
-    overrides = [f"depth_model.longer_side={sizes[-1]}", *values_of("--set", options)]
+    overrides = [f"depth_model.longer_side={size_of(options)}", *values_of("--set", options)]
     return resolve(load_preset("embedded", overrides))
+
+
+def at_size(preset: Preset, side: int) -> Preset:
+    """Return a preset without what does nothing at the size of the scenes.
+
+    Every view of a picture of the prior's own size is the whole picture, and a limit of the blend's filter that
+    is not reached is none.
+    """
+    optim, prior = preset.optim, preset.prior
+    if side == PRIOR_SIDE and "view" in prior.options:
+        prior = prior.model_copy(update={"view": "own-scale"})
+    if optim.detail_scale(side, side) == optim.blend_scale:
+        optim = optim.model_copy(update={"blend_pixels": None})
+    return preset.model_copy(update={"prior": prior, "optim": optim})
 
 
 def is_of_todays_preset(study: Study, options: list[str]) -> bool:
@@ -158,7 +188,8 @@ def is_of_todays_preset(study: Study, options: list[str]) -> bool:
     An option that was added since has its default in both. How models are adapted is no part of the hash, and
     counts for the experiment `adapt` alone.
     """
-    measured, today = resolve(study.base), preset_today(options)
+    side = size_of(options)
+    measured, today = (at_size(preset, side) for preset in (resolve(study.base), preset_today(options)))
     if study.experiment == "adapt" and measured.adapt != today.adapt:
         return False
     return preset_sha256(measured) == preset_sha256(today)
