@@ -94,6 +94,8 @@ TUNED: dict[str, tuple[str, str]] = {
     "192-multiscale": (LARGE_TUNING, f"prior.view=multiscale {UNLIMITED}"),
     "192-whole": (LARGE_TUNING, f"prior.view=whole {UNLIMITED}"),
     "192-whole-blend-scale-0.1": (LARGE_TUNING, f"prior.view=whole optim.blend_scale=0.1 {UNLIMITED}"),
+    "192-as-it-ships": (LARGE_TUNING, ""),
+    "192-shapes-as-it-ships": (LARGE_SHAPES_TUNING, ""),
     "unconditional-as-it-ships": (UNCONDITIONAL_TUNING, ""),
     "unconditional-embeddings": (UNCONDITIONAL_TUNING, "optim.parameterization=embeddings"),
     "unconditional-slow": (UNCONDITIONAL_TUNING, SLOW),
@@ -171,7 +173,7 @@ def preset_today(options: list[str]) -> Preset:
 def at_size(preset: Preset, side: int) -> Preset:
     """Return a preset without what does nothing at the size of the scenes.
 
-    Every view of a picture of the prior's own size is the whole picture, and a limit of the blend's filter that
+    Every view of a picture of the prior's own size is the whole picture. A limit of the blend's filter that
     is not reached is none.
     """
     optim, prior = preset.optim, preset.prior
