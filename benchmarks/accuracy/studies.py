@@ -24,8 +24,6 @@ OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
 PRIOR_SIDE = 96
 """Side of the pictures of the embedded priors, and of scenes by default."""
 SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
-AS_A_PHOTO = "--set depth_model.longer_side=192"
-"""As the preset refines a photo: at this size, whose answer is enlarged."""
 STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
@@ -44,11 +42,8 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "relief-192": "prior --images 24 --size 192 --arm trained --arm 'random weights' --arm 'smoothness only'",
-    "unshifted-192": "shift --images 24 --size 192 --split in-domain --split shapes --strength 1",
-    "relief-384": f"prior --images 16 --size 384 --arm trained {AS_A_PHOTO}",
-    "unshifted-384": "shift --images 16 --size 384 --split in-domain --split shapes --strength 1 "
-    f"{AS_A_PHOTO}",
+    "relief-192": "prior --images 24 --size 192 --arm trained",
+    "unshifted-192": "shift --images 8 --size 192 --split in-domain --split shapes --strength 1",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only' "
     "--set prior.view=own-scale --set optim.blend_pixels=null",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
@@ -60,7 +55,6 @@ STUDIES: dict[str, str] = {
 RELIEF_TUNING = "prior --images 16 --tuning --arm trained"
 IN_DOMAIN_TUNING = "shift --images 16 --tuning --split in-domain"
 LARGE_TUNING = "prior --images 8 --tuning --size 192 --arm trained"
-LARGE_SHAPES_TUNING = "shift --images 8 --tuning --size 192 --split shapes --strength 1"
 UNLIMITED = "optim.blend_pixels=null"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
@@ -94,8 +88,6 @@ TUNED: dict[str, tuple[str, str]] = {
     "192-multiscale": (LARGE_TUNING, f"prior.view=multiscale {UNLIMITED}"),
     "192-whole": (LARGE_TUNING, f"prior.view=whole {UNLIMITED}"),
     "192-whole-blend-scale-0.1": (LARGE_TUNING, f"prior.view=whole optim.blend_scale=0.1 {UNLIMITED}"),
-    "192-as-it-ships": (LARGE_TUNING, ""),
-    "192-shapes-as-it-ships": (LARGE_SHAPES_TUNING, ""),
     "unconditional-as-it-ships": (UNCONDITIONAL_TUNING, ""),
     "unconditional-embeddings": (UNCONDITIONAL_TUNING, "optim.parameterization=embeddings"),
     "unconditional-slow": (UNCONDITIONAL_TUNING, SLOW),
