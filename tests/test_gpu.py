@@ -48,11 +48,11 @@ def test_the_papers_preset_runs_in_half_precision() -> None:
 def test_a_memory_limit_holds_and_leaves_the_result_as_it_is() -> None:
     settings = ["optim.members=64", "optim.steps=2", "depth_model.longer_side=96"]
     settings += ["optim.performance.tf32=false", "optim.performance.cudnn_benchmark=false"]
-    free = redepth.Pipeline("embedded", overrides=settings, device="cuda").refine(array(), seed=1)
+    free = redepth.Pipeline("embedded-relief", overrides=settings, device="cuda").refine(array(), seed=1)
     torch.cuda.empty_cache()
     held = torch.cuda.memory_allocated()
     limit = f"{held // 10**6 + 300}MB"
-    limited = redepth.Pipeline("embedded", overrides=[*settings, f"optim.vram={limit}"], device="cuda")
+    limited = redepth.Pipeline("embedded-relief", overrides=[*settings, f"optim.vram={limit}"], device="cuda")
     torch.cuda.reset_peak_memory_stats()
     result = limited.refine(array(), seed=1)
     assert torch.cuda.max_memory_allocated() <= memory(limit)

@@ -60,7 +60,7 @@ def test_the_papers_preset_runs_through_its_real_classes(paper: redepth.Refineme
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["smoke", "embedded"])
+@pytest.mark.parametrize("preset", ["smoke", "embedded-relief"])
 def test_a_preset_gives_on_a_device_what_it_gives_on_a_cpu(preset: str, device: torch.device) -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         pytest.skip("a pretended GPU cannot be asked for by its name")
@@ -211,17 +211,17 @@ def test_disparity_as_ground_truth_is_inverted_where_it_is_known() -> None:
 
 def test_options_are_checked_before_anything_is_loaded() -> None:
     with pytest.raises(ConfigError, match=r"renderer\.lights.*greater than or equal to 1"):
-        redepth.Pipeline("embedded", overrides=["renderer.lights=0"])
+        redepth.Pipeline("embedded-relief", overrides=["renderer.lights=0"])
     with pytest.raises(ConfigError, match=r"t_min 0\.9 is above t_max 0\.6"):
         redepth.Pipeline("re-depth-anything", overrides=["prior.t_min=0.9"])
     with pytest.raises(ConfigError, match="unknown renderer 'blin-phong'; did you mean 'blinn-phong'"):
-        redepth.Pipeline("embedded", overrides=["renderer.name=blin-phong"])
+        redepth.Pipeline("embedded-relief", overrides=["renderer.name=blin-phong"])
     with pytest.raises(ConfigError, match="nothing is left to optimise"):
-        redepth.Pipeline("embedded", overrides=["optim.prior_weight=0", "optim.objectives=null"])
+        redepth.Pipeline("embedded-relief", overrides=["optim.prior_weight=0", "optim.objectives=null"])
 
 
 def test_resolving_writes_every_default_out_and_changes_nothing_twice() -> None:
-    preset = resolve(redepth.load_preset("embedded"))
+    preset = resolve(redepth.load_preset("embedded-relief"))
     written = {"lights": 2, "min_log2_shininess": 2, "max_log2_shininess": 7}
     assert written.items() <= preset.renderer.options.items()
     assert resolve(preset) == preset

@@ -56,9 +56,9 @@ def test_the_record_lists_the_other_files(results: list[Refinement], tmp_path: P
 
 def test_a_run_that_a_limit_shortened_is_not_calibrated(results: list[Refinement]) -> None:
     preset = results[0].preset
-    diagnostics = preset.diagnostics.model_copy(update={"calibrated_for": "embedded"})
+    diagnostics = preset.diagnostics.model_copy(update={"calibrated_for": "embedded-relief"})
     whole = replace(results[0], preset=preset.model_copy(update={"diagnostics": diagnostics}))
-    for steps_done, expected in (([1], "embedded"), ([0], ""), ([1, 1], "")):
+    for steps_done, expected in (([1], "embedded-relief"), ([0], ""), ([1, 1], "")):
         run = replace(whole, outcome=replace(whole.outcome, steps_done=steps_done))
         assert {found.calibrated_for for found in run.diagnostics.values()} == {expected}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -67,10 +67,16 @@ def encoder_matrices(model: Any) -> list[nn.Parameter]:
     return [p for p in model.backbone.encoder.parameters() if p.ndim == 2]
 
 
-def photo_depth_steps(
-    model: Any, generator: Generator, device: torch.device, rooms: StoredScenes, steps_done: Callable[[], int]
-) -> Callable[[], Tensor]:
-    """Return a function that computes the loss of the next batch, of one of the shapes."""
+def draw_photos(rooms: StoredScenes, step: int, generator: Generator) -> Scenes:
+    """Draw the batch of a step, of one of the shapes."""
+    kind = float(torch.rand((), generator=generator))
+    shapes = SMALL_SHAPES if step < SMALL_STEPS else SHAPES
+    height, width, count = next(shape for share, *shape in shapes if kind < share)
+    return mixture(count, generator, rooms, height=height, width=width)
+
+
+def photo_depth_steps(model: Any, batches: Iterator[Scenes], device: torch.device) -> Callable[[], Tensor]:
+    """Return a function that computes the loss of the next batch."""
     depth_model = DepthAnything()
     depth_model.use(model, device)
     model.requires_grad_(True)
@@ -78,10 +84,7 @@ def photo_depth_steps(
     model.set_attn_implementation("eager")
 
     def step() -> Tensor:
-        kind = float(torch.rand((), generator=generator))
-        shapes = SMALL_SHAPES if steps_done() < SMALL_STEPS else SHAPES
-        height, width, count = next(shape for share, *shape in shapes if kind < share)
-        drawn = mixture(count, generator, rooms, height=height, width=width).to(device)
+        drawn = next(batches).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             features = depth_model.encode(drawn.image)
         # The decoder stays in float32: 8 bits of mantissa would quantise the normals.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from redepth.data.scenes.rooms.scene import room_scenes
 from redepth.data.scenes.rooms.unseen import UNSEEN
@@ -18,8 +17,8 @@ from redepth.priors.pixel_diffusion import cut_window
 from redepth.priors.pixel_unet import PixelUNet, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
 from training.mixture import RELIEF_SCALE, mixture
-from training.networks import SIZE
-from training.relighting import Composites, denoising_steps, measured_scores
+from training.networks import SIZE, noise_schedule
+from training.relighting import Composites, PriorBatch, measured_scores, prior_batch
 from training.stored_scenes import StoredScenes
 
 PRIOR_NAME = "photo-relighting-prior"
@@ -68,20 +67,9 @@ def windows(whole: Composites, number: int, generator: Generator) -> Composites:
     return Composites(relit_rows, photo_rows, whole.light.repeat_interleave(number, dim=0))
 
 
-def photo_prior_steps(
-    model: PixelUNet,
-    generator: Generator,
-    batch: int,
-    device: torch.device,
-    rooms: StoredScenes,
-    forward: Callable[..., Tensor] | None = None,
-) -> Callable[[], Tensor]:
-    """Return a function that computes the loss of the next batch, with a compiled ``forward`` if set."""
-
-    def draw() -> Composites:
-        return photo_composites(batch, generator, rooms)
-
-    return denoising_steps(model, draw, generator, device, forward)
+def draw_noisy(rooms: StoredScenes, batch: int, step: int, generator: Generator) -> PriorBatch:
+    """Draw the noised composites of a step."""
+    return prior_batch(photo_composites(batch, generator, rooms), generator, noise_schedule())
 
 
 def validate_photo_prior(model: PixelUNet, device: torch.device) -> dict[str, Any]:

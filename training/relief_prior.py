@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ from redepth.ops.color import srgb_to_linear
 from redepth.ops.filters import gaussian_blur
 from redepth.priors.pixel_unet import PixelUNet, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
-from training.networks import SIZE, Kind
+from training.networks import SIZE, Kind, noise_schedule
 from training.relief_depth import VALIDATION_SCENES, VALIDATION_SEED, with_mirrored
-from training.relighting import Composites, denoising_steps, measured_scores
+from training.relighting import Composites, denoising_steps, measured_scores, prior_batch
 
 DOMAINS: dict[Kind, Domain] = {"relighting": "broad", "unconditional": "broad", "narrow": "mid"}
 
@@ -52,11 +53,11 @@ def prior_steps(
     forward: Callable[..., Tensor] | None = None,
 ) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch, with a compiled ``forward`` if set."""
-
-    def draw() -> Composites:
-        return composites(batch, DOMAINS[kind], generator)
-
-    return denoising_steps(model, draw, generator, device, forward)
+    alphas = noise_schedule()
+    batches = (
+        prior_batch(composites(batch, DOMAINS[kind], generator), generator, alphas) for _ in itertools.count()
+    )
+    return denoising_steps(model, batches, device, forward)
 
 
 def validate_prior(model: PixelUNet, kind: Kind, device: torch.device) -> dict[str, Any]:

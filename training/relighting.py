@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,16 +66,15 @@ def prior_batch(seen: Composites, generator: Generator, alphas: Tensor) -> Prior
 
 def denoising_steps(
     model: PixelUNet,
-    draw: Callable[[], Composites],
-    generator: Generator,
+    batches: Iterator[PriorBatch],
     device: torch.device,
     forward: Callable[..., Tensor] | None = None,
 ) -> Callable[[], Tensor]:
     """Return a function that computes the loss of the next batch, with a compiled ``forward`` if set."""
-    alphas, predict = noise_schedule(), model if forward is None else forward
+    predict = model if forward is None else forward
 
     def step() -> Tensor:
-        b = prior_batch(draw(), generator, alphas).to(device)
+        b = next(batches).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16):
             prediction = predict(b.noisy, b.timestep, b.photo, b.light)
         return F.mse_loss(prediction.float(), b.target)

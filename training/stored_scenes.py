@@ -93,7 +93,7 @@ def file_of(folder: Path, number: int) -> Path:
     return folder / f"rooms-{number:04d}"
 
 
-def draw_file(folder: Path, number: int, seed: int) -> None:
+def draw_file(folder: Path, seed: int, number: int) -> None:
     """Draw the scenes of one file; they depend on the seed and the number alone."""
     target = file_of(folder, number)
     if target.is_dir():

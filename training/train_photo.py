@@ -11,14 +11,18 @@ again, it resumes from the last checkpoint; with another number of cycles it goe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, TypeVar, cast
 
 import torch
 import typer
-from torch import Tensor
+from torch import Generator, Tensor
 
+from training.ahead import drawn_ahead
 from training.exporting import save_depth_model, save_prior, write_checksums
 from training.loop import Training, averaged, track
 from training.networks import build_prior
@@ -31,8 +35,11 @@ from training.photo_depth import (
     photo_depth_steps,
     validate_photo_depth,
 )
-from training.photo_prior import PRIOR_NAME, photo_prior_steps, validate_photo_prior
+from training.photo_prior import PRIOR_NAME, draw_noisy, validate_photo_prior
+from training.relighting import denoising_steps
 from training.stored_scenes import draw_file, stored_scenes
+
+T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -45,6 +52,10 @@ PRIOR_SAMPLES = (64_000, 96_000, 128_000, 192_000)
 FILES = 60
 """Files of stored scenes, of `stored_scenes.PER_FILE` each."""
 
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that draw batches; with 0 the training draws them itself.")
+]
+
 ScenesFolder = Annotated[Path, typer.Option(help="Where the stored scenes are.")]
 
 Cycles = Annotated[
@@ -56,12 +67,24 @@ Cycles = Annotated[
 def scenes(
     out: ScenesFolder = Path("runs/scenes"),
     files: Annotated[int, typer.Option(min=1, help="How many files.")] = FILES,
-    first: Annotated[int, typer.Option(min=0, help="The first file, for several processes.")] = 0,
     seed: Seed = 0,
+    workers: Workers = 0,
 ) -> None:
-    """Draw rooms and store them; what is there already stays."""
-    for number in track(first, files):
-        draw_file(out, number, seed)
+    """Draw rooms and store them; files that are there already stay."""
+    draw = partial(draw_file, out, seed)
+    if workers == 0:
+        for number in track(0, files):
+            draw(number)
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        for _ in zip(track(0, files), pool.map(draw, range(files)), strict=True):
+            pass
+
+
+def ahead(training: Training, draw: Callable[[int, Generator], T], seed: int, workers: int) -> Iterator[T]:
+    """Return the batches of the steps that are left."""
+    return drawn_ahead(draw, seed + 1, training.step, training.total, workers)
 
 
 @app.command()
@@ -72,6 +95,7 @@ def depth(
     runs: Runs = Path("runs"),
     until: Until = None,
     scenes: ScenesFolder = Path("runs/scenes"),
+    workers: Workers = 0,
 ) -> None:
     """Train the depth model."""
     target = torch.device(device)
@@ -99,6 +123,7 @@ def prior(
     compiled: Compile = False,
     until: Until = None,
     scenes: ScenesFolder = Path("runs/scenes"),
+    workers: Workers = 0,
 ) -> None:
     """Train the re-lighting prior."""
     target = torch.device(device)
@@ -113,8 +138,10 @@ def prior(
         validate=lambda average: validate_photo_prior(average, target),
         validation_steps=VALIDATION_STEPS,
     )
-    rooms = stored_scenes(scenes)
-    training.run(lambda g: photo_prior_steps(model, g, BATCH, target, rooms, forward), seed + 1, until)
+    draw = partial(draw_noisy, stored_scenes(scenes), BATCH)
+    training.run(
+        lambda _: denoising_steps(model, ahead(training, draw, seed, workers), target, forward), seed, until
+    )
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Choose the thresholds of the failure signatures for the embedded preset, and measure their error rates.
+"""Choose the thresholds of the failure signatures for embedded-relief, and measure their error rates.
 
     python -m benchmarks.accuracy.calibration            # half an hour on one core; goes on where it ended
     python -m benchmarks.accuracy.calibration --page     # writes the tables of the page alone

@@ -30,7 +30,7 @@ from redepth.ops import geometry
 from redepth.pipeline import Pipeline
 from redepth.refinement import Refinement
 
-PRESET = "embedded"
+PRESET = "embedded-relief"
 
 PHOTOS = tuple(
     name if "." in name else f"{name}.png"

@@ -52,7 +52,7 @@ CLIPS += [("relief", LONG, 210), ("shapes", LONG, 210)]
 
 def pipeline_of(overrides: Sequence[str] = ()) -> Pipeline:
     """Load the embedded preset for clips of this size."""
-    preset = load_preset("embedded", [f"depth_model.longer_side={SIZE}", *overrides])
+    preset = load_preset("embedded-relief", [f"depth_model.longer_side={SIZE}", *overrides])
     return Pipeline(guided(resolve(preset), temporal=True), device="cpu")
 
 

@@ -159,7 +159,7 @@ def size_of(options: list[str]) -> int:
 def preset_today(options: list[str]) -> Preset:
     """Return the preset that a study's arguments stand for today."""
     overrides = [f"depth_model.longer_side={size_of(options)}", *values_of("--set", options)]
-    return resolve(load_preset("embedded", overrides))
+    return resolve(load_preset("embedded-relief", overrides))
 
 
 def at_size(preset: Preset, side: int) -> Preset:

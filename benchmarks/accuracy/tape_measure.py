@@ -91,7 +91,7 @@ def main() -> None:
     sample = prepare(protocol, Motorcycle().load("motorcycle"))
     depth = sample.depth()
     photo = torch.from_numpy(sample.pixels()).permute(2, 0, 1)[None].float()
-    _, _, predicted = Pipeline("embedded", device="cpu").refiner.predict(photo)
+    _, _, predicted = Pipeline("embedded-relief", device="cpu").refiner.predict(photo)
     predictions = {
         "embedded model": resize(predicted, *depth.shape, align_corners=True),
         "stand-in": stand_in(depth).float(),

@@ -130,7 +130,7 @@ def motorcycle() -> Iterator[tuple[str, Sample]]:
 
 def coarse_maps(samples: Iterable[tuple[str, Sample]]) -> Iterator[Coarse]:
     device = torch.device("cpu")
-    model = build(load_preset("embedded"), device).depth_model.load(device)
+    model = build(load_preset("embedded-relief"), device).depth_model.load(device)
     for group, sample in samples:
         photo = io.load_photo(sample.photo) if isinstance(sample.photo, Path) else np.asarray(sample.photo)
         depth = torch.from_numpy(np.nan_to_num(np.asarray(sample.truth, np.float64)))

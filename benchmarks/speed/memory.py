@@ -3,8 +3,9 @@
     python -m benchmarks.speed.memory                     # minutes; rows go to benchmarks/results
     python -m benchmarks.speed.memory --tiny              # small photos, in seconds
 
-Parts: ``size`` (the whole of ``redepth refine --preset embedded PHOTO`` with few steps, for several sizes,
-each in a new process) and ``growth`` (300 photos in one process: its resident memory after every fifth).
+Parts: ``size`` (the whole of ``redepth refine --preset embedded-relief PHOTO`` with few steps, for several
+sizes, each in a new process) and ``growth`` (300 photos in one process: its resident memory after every
+fifth).
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def main(
 
     def rows() -> Iterator[Row]:
         if "size" in (only or PARTS):
-            yield from of_sizes(TINY_SIZES if tiny else SIZES, "smoke" if tiny else "embedded")
+            yield from of_sizes(TINY_SIZES if tiny else SIZES, "smoke" if tiny else "embedded-relief")
         if "growth" in (only or PARTS):
             yield from growth(10 if tiny else PHOTOS)
 

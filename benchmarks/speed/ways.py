@@ -33,7 +33,7 @@ TINY_SIDE = 96
 RUNS = 3
 """Number of timed runs of slow operations other than steps: loading a model, a whole command."""
 
-EMBEDDED = "embedded"
+EMBEDDED = "embedded-relief"
 ALONE, THEIRS = "one at a time", "authors' way"
 PERFORMANCE = "optim.performance"
 PLAIN: tuple[tuple[str, Any], ...] = (

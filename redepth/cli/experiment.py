@@ -25,7 +25,7 @@ def experiment(
             metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift, cost, anchors or adapt."
         ),
     ],
-    preset: options.PresetName = "embedded",
+    preset: options.PresetName = "embedded-relief",
     overrides: options.Overrides = None,
     images: Annotated[
         int, typer.Option(max=1_000_000, help="Number of scenes per split, or of images.")

@@ -43,7 +43,7 @@ DEFAULT_SIZE = 96
 
 def plan(
     name: str,
-    preset: str = "embedded",
+    preset: str = "embedded-relief",
     overrides: Sequence[str] = (),
     *,
     images: int = 16,

@@ -23,7 +23,7 @@ def job(photos: int = 3, keep: int = 0, *overrides: str) -> Job:
     hashes = {f"holiday-{n}": hashlib.sha256(bytes([n])).hexdigest() for n in range(photos + keep)}
     names = list(hashes)
     return Job(
-        preset=resolve(load_preset("embedded", overrides)),
+        preset=resolve(load_preset("embedded-relief", overrides)),
         seed=11,
         photos={name: hashes[name] for name in names[:photos]},
         keep={name: hashes[name] for name in names[photos:]},
@@ -95,7 +95,7 @@ def test_it_says_how_the_model_was_made() -> None:
         "75 steps and ended: no improvement in 2 validations",
         "A prediction took 21 ms, a refinement of a photo 42 s",
         "No photos of other kinds were kept",
-        "--preset embedded --set depth_model.checkpoint=FOLDER",
+        "--preset embedded-relief --set depth_model.checkpoint=FOLDER",
         "`depth_model.scale` must be 7.0",
         "- torch 2.9",
         "Seed 11",
@@ -145,9 +145,9 @@ def test_without_validation_no_improvement_is_claimed() -> None:
     assert "nan" not in card.lower().partition("## settings")[0]
 
 
-@pytest.mark.parametrize("name", ["embedded", "own"])
+@pytest.mark.parametrize("name", ["embedded-relief", "own"])
 def test_an_own_preset_is_not_named_as_if_it_came_with_the_package(name: str) -> None:
     work = job()
     work = work.model_copy(update={"preset": work.preset.model_copy(update={"name": name})})
-    shown = "embedded" if name == "embedded" else "PRESET.yaml"
+    shown = "embedded-relief" if name == "embedded-relief" else "PRESET.yaml"
     assert f"--preset {shown} " in model_card(work, adapted(), HUB, 7.0)

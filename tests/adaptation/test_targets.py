@@ -291,7 +291,7 @@ def test_a_flagged_photo_is_left_out_unless_it_is_accepted(made: Made) -> None:
     assert found.flagged == {"over_smoothing": 0.3}
     assert found.reasons == ["over-smoothing (not calibrated for this preset): 0.3, above 0.11"]
     assert not found.trusted
-    calibrated = resolve(load_preset("embedded"))
+    calibrated = resolve(load_preset("embedded-relief"))
     assert judged(row, made.folder, calibrated).reasons == ["over-smoothing: 0.3, above 0.11"]
     accepted = judged(row, made.folder, preset("adapt.trust.flagged=true"))
     assert (accepted.flagged, accepted.trusted) == ({"over_smoothing": 0.3}, True)

@@ -183,7 +183,7 @@ def only_reason(run: bench.Run) -> str:
 
 def test_why_no_anchor_applies() -> None:
     assert "no published number is about its depth model (depth-anything with embedded:relief-depth)" in (
-        only_reason(make_run(resolved_preset("embedded", [])))
+        only_reason(make_run(resolved_preset("embedded-relief", [])))
     )
     # The paper's preset has the paper's smaller input.
     reason = only_reason(make_run(resolved_preset("re-depth-anything", [])))

@@ -93,7 +93,7 @@ def test_a_study_of_another_preset_is_marked_on_the_page() -> None:
 
 
 def test_a_study_of_adapted_models_with_other_settings_of_their_adaptation_is_marked() -> None:
-    study, options = plan("adapt", "embedded", images=1), ["adapt"]
+    study, options = plan("adapt", "embedded-relief", images=1), ["adapt"]
     today = preset_sha256(study.base)[: tables.HASH_DIGITS]
     assert tables.preset_note(study, options) == f"Preset hash `{today}`."
     adapt = study.base.adapt.model_copy(update={"steps": study.base.adapt.steps + 1})

@@ -267,8 +267,8 @@ def test_targets_of_the_refinement_are_judged_at_real_sizes_only() -> None:
         ("triton", True),
         ("triton", False),
         (f"{report.PAPER}, 5 together, extrapolated", True),
-        ("embedded, 3 together", True),
-        ("embedded, 3 together", False),
+        ("embedded-relief, 3 together", True),
+        ("embedded-relief, 3 together", False),
     ]
     tiny = [found.model_copy(update={"extra": {"tiny": True}}) for found in rows]
     assert not list(report.targets(tiny))
@@ -296,7 +296,7 @@ def test_bench_refine_measures_the_embedded_preset_and_the_command(tmp_path: Pat
     assert done.exit_code == 0
     (path,) = tmp_path.glob("refine-*.json")
     rows = {(r.implementation, r.case): r for r in records.load(path)}
-    members = load_preset("embedded").optim.members
+    members = load_preset("embedded-relief").optim.members
     assert (f"{members} together", "member-step") in rows
     assert rows["redepth refine --preset smoke", "command"].peak_mib
 

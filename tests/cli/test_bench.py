@@ -51,13 +51,13 @@ def test_a_comparison_is_json_with_null_for_what_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unknown = Summary("a", 0.0, 1.0, float("nan"), float("nan"), float("nan"), 0.5, 2)
-    pair = benchmark.Comparison("embedded", "smoke", [unknown], "motorcycle")
+    pair = benchmark.Comparison("embedded-relief", "smoke", [unknown], "motorcycle")
     monkeypatch.setattr(benchmark, "compare", lambda *_: iter([pair]))
     done = call("bench", "compare", tmp_path / "x", tmp_path / "y", "--json")
     assert (done.code, done.err) == (0, "")
     row = {"metric": "a", "a": 0, "b": 1, "change": None, "low": None, "high": None, "wins": 0.5, "images": 2}
     expected = {"a": str(tmp_path / "x"), "b": str(tmp_path / "y")}
-    comparisons = [{"a": "embedded", "b": "smoke", "protocol": "motorcycle", "metrics": [row]}]
+    comparisons = [{"a": "embedded-relief", "b": "smoke", "protocol": "motorcycle", "metrics": [row]}]
     assert json.loads(done.out) == {**expected, "comparisons": comparisons}
 
 

@@ -14,13 +14,13 @@ def test_a_healthy_run_of_the_embedded_preset_prints_no_warning(
     tmp_path: Path, real_photos: dict[str, Path]
 ) -> None:
     photos = [real_photos[name] for name in ("coins", "gravel")]
-    done = call("refine", *photos, "--preset", "embedded", "--device", "cpu", "--out", tmp_path)
+    done = call("refine", *photos, "--preset", "embedded-relief", "--device", "cpu", "--out", tmp_path)
     assert done.code == 0
     assert done.complaints == []
     for photo in photos:
         found = record(tmp_path / photo.stem)["diagnostics"]
         assert not any(signature["flagged"] for signature in found.values())
-        assert {signature["calibrated_for"] for signature in found.values()} == {"embedded"}
+        assert {signature["calibrated_for"] for signature in found.values()} == {"embedded-relief"}
 
 
 def test_a_flagged_run_prints_one_short_line(tmp_path: Path, real_photos: dict[str, Path]) -> None:

@@ -9,7 +9,7 @@ from redepth.components import resolve
 from redepth.config import load_preset
 from redepth.config.hashing import preset_sha256
 
-BASE = resolve(load_preset("embedded"))
+BASE = resolve(load_preset("embedded-relief"))
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ BASE = resolve(load_preset("embedded"))
     ],
 )
 def test_a_setting_that_decides_numbers_changes_the_hash(override: str) -> None:
-    assert preset_sha256(resolve(load_preset("embedded", [override]))) != preset_sha256(BASE)
+    assert preset_sha256(resolve(load_preset("embedded-relief", [override]))) != preset_sha256(BASE)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_setting_that_decides_numbers_changes_the_hash(override: str) -> None:
     ],
 )
 def test_names_and_ways_of_computing_do_not(override: str) -> None:
-    changed = resolve(load_preset("embedded", [override]))
+    changed = resolve(load_preset("embedded-relief", [override]))
     assert changed != BASE
     assert preset_sha256(changed) == preset_sha256(BASE)
 

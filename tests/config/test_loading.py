@@ -13,7 +13,7 @@ from tests.support.presets import PARTS, write
 
 
 def test_a_child_says_only_what_differs() -> None:
-    parent, child = load_preset("embedded"), load_preset("smoke")
+    parent, child = load_preset("embedded-relief"), load_preset("smoke")
     assert child.optim.steps < parent.optim.steps
     assert child.optim.learning_rates == parent.optim.learning_rates
     assert child.optim.objectives == parent.optim.objectives
@@ -24,13 +24,13 @@ def test_a_child_says_only_what_differs() -> None:
 def test_a_file_extends_a_file_beside_it_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, "sub/base.yaml", "extends: embedded\noptim: {members: 7}\n")
+    write(tmp_path, "sub/base.yaml", "extends: embedded-relief\noptim: {members: 7}\n")
     child = write(tmp_path, "sub/child.yaml", "extends: base.yaml\noptim: {steps: 11}\n")
     monkeypatch.chdir(tmp_path.parent)
     preset = load_preset(child)
     assert (preset.optim.members, preset.optim.steps) == (7, 11)
     assert preset.name == "child"
-    assert preset.prior == load_preset("embedded").prior
+    assert preset.prior == load_preset("embedded-relief").prior
     # What is not beside the file is looked for from where the user stands, as before.
     monkeypatch.chdir(tmp_path)
     other = write(tmp_path, "elsewhere/other.yaml", "extends: sub/child.yaml\n")
@@ -133,7 +133,7 @@ def test_resolving_writes_every_default_out() -> None:
 
 
 def test_a_section_set_to_null_is_taken_out() -> None:
-    preset = load_preset("embedded", ["optim.objectives.smoothness=null"])
+    preset = load_preset("embedded-relief", ["optim.objectives.smoothness=null"])
     assert preset.optim.objectives == {}
 
 
@@ -142,33 +142,36 @@ def test_a_section_set_to_null_is_taken_out() -> None:
 
 def test_a_derived_preset_says_what_it_changes_and_not_what_its_parent_says(tmp_path: Path) -> None:
     path = write(
-        tmp_path, "mine.yaml", "extends: embedded\nprior: {guidance_scale: 5.0}\noptim: {steps: 9}\n"
+        tmp_path, "mine.yaml", "extends: embedded-relief\nprior: {guidance_scale: 5.0}\noptim: {steps: 9}\n"
     )
     derived = load_preset(path)
     assert derived.name == "mine"
-    assert derived.description == "extends embedded: prior.guidance_scale=5.0, optim.steps=9"
+    assert derived.description == "extends embedded-relief: prior.guidance_scale=5.0, optim.steps=9"
     child = load_preset(write(tmp_path, "child.yaml", "extends: mine.yaml\noptim: {members: 2}\n"))
     assert (child.name, child.description) == ("child", "extends mine: optim.members=2")
-    own = load_preset(write(tmp_path, "own.yaml", "extends: embedded\ndescription: For coins.\n"))
+    own = load_preset(write(tmp_path, "own.yaml", "extends: embedded-relief\ndescription: For coins.\n"))
     assert own.description == "For coins."
 
 
 def test_a_derived_mapping_has_neither_its_parents_name_nor_its_description() -> None:
-    changed = load_preset({"extends": "embedded", "optim": {"steps": 9}})
-    assert (changed.name, changed.description) == ("embedded, changed", "extends embedded: optim.steps=9")
-    same = load_preset({"extends": "embedded"})
-    assert (same.name, same.description) == ("embedded", "extends embedded")
-    assert load_preset({"extends": "embedded", "name": "mine"}).name == "mine"
+    changed = load_preset({"extends": "embedded-relief", "optim": {"steps": 9}})
+    assert (changed.name, changed.description) == (
+        "embedded-relief, changed",
+        "extends embedded-relief: optim.steps=9",
+    )
+    same = load_preset({"extends": "embedded-relief"})
+    assert (same.name, same.description) == ("embedded-relief", "extends embedded-relief")
+    assert load_preset({"extends": "embedded-relief", "name": "mine"}).name == "mine"
 
 
 def test_a_description_names_a_few_of_many_changes() -> None:
     rates = dict.fromkeys(("embeddings", "decoder", "encoder", "depth", "offset"), 1e-4)
     optim = {"learning_rates": rates, "objectives": {}, "steps": 7}
-    description = load_preset({"extends": "embedded", "optim": optim}).description
-    assert description.startswith("extends embedded: optim.learning_rates.embeddings=0.0001, ")
+    description = load_preset({"extends": "embedded-relief", "optim": optim}).description
+    assert description.startswith("extends embedded-relief: optim.learning_rates.embeddings=0.0001, ")
     assert description.endswith("=0.0001, 3 more")
-    removed = load_preset({"extends": "embedded", "optim": {"objectives": None}})
-    assert removed.description == "extends embedded: optim.objectives=null"
+    removed = load_preset({"extends": "embedded-relief", "optim": {"objectives": None}})
+    assert removed.description == "extends embedded-relief: optim.objectives=null"
 
 
 def test_presets_that_ship_have_descriptions_of_their_own() -> None:
@@ -179,5 +182,5 @@ def test_presets_that_ship_have_descriptions_of_their_own() -> None:
 
 
 def test_overrides_keep_name_and_description() -> None:
-    plain, overridden = load_preset("embedded"), load_preset("embedded", ["optim.steps=9"])
+    plain, overridden = load_preset("embedded-relief"), load_preset("embedded-relief", ["optim.steps=9"])
     assert (overridden.name, overridden.description) == (plain.name, plain.description)

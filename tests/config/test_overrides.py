@@ -34,8 +34,8 @@ TEXTS = ["optim.members=3", "prior.guidance_scale=5", "optim.learning_rates.deco
     ids=["dotted", "nested", "both", "numpy"],
 )
 def test_a_mapping_says_what_texts_say(mapping: dict[str, Any]) -> None:
-    preset = load_preset("embedded", mapping)
-    assert preset == load_preset("embedded", TEXTS)
+    preset = load_preset("embedded-relief", mapping)
+    assert preset == load_preset("embedded-relief", TEXTS)
     assert preset.optim.members == 3
 
 
@@ -47,7 +47,7 @@ def test_values_of_a_mapping_need_no_quotes() -> None:
         "optim.objectives": None,
         "optim.early_stop.enabled": True,
     }
-    preset = load_preset("embedded", mapping)
+    preset = load_preset("embedded-relief", mapping)
     assert preset.description == "a: b # c"
     assert preset.prior.options["checkpoint"] == str(Path("weights") / "x.safetensors")
     assert preset.output.write == ["map", "mesh"]
@@ -57,7 +57,7 @@ def test_values_of_a_mapping_need_no_quotes() -> None:
 
 
 def test_a_new_component_starts_from_its_own_defaults_in_a_mapping_too() -> None:
-    preset = load_preset("embedded", {"prior.guidance_scale": 5, "prior": {"name": "ic-light"}})
+    preset = load_preset("embedded-relief", {"prior.guidance_scale": 5, "prior": {"name": "ic-light"}})
     assert preset.prior.options == {"guidance_scale": 5}
 
 
@@ -85,21 +85,21 @@ def test_of_two_layers_the_later_one_wins() -> None:
 )
 def test_what_cannot_be_meant_is_one_line(mapping: dict[Any, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_preset("embedded", mapping)
+        load_preset("embedded-relief", mapping)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_key_of_a_mapping_names_the_nearest_one() -> None:
     with pytest.raises(ConfigError, match=r"optim\.member.*did you mean 'members'"):
-        load_preset("embedded", {"optim.member": 3})
+        load_preset("embedded-relief", {"optim.member": 3})
 
 
 def test_one_text_is_no_list_of_overrides() -> None:
     with pytest.raises(ConfigError, match=r"a list or a mapping, got the text 'optim\.members=3'"):
-        load_preset("embedded", "optim.members=3")
+        load_preset("embedded-relief", "optim.members=3")
 
 
 def test_a_preset_is_a_preset() -> None:
-    assert isinstance(load_preset("embedded", {}), Preset)
-    assert load_preset("embedded", {}) == load_preset("embedded")
+    assert isinstance(load_preset("embedded-relief", {}), Preset)
+    assert load_preset("embedded-relief", {}) == load_preset("embedded-relief")

@@ -10,7 +10,7 @@ from redepth.errors import ConfigError
 from redepth.experiments.grids import EXPERIMENTS, FACTORS, experiment, preset_values
 from redepth.experiments.planning import plan
 
-EMBEDDED = resolve(load_preset("embedded"))
+EMBEDDED = resolve(load_preset("embedded-relief"))
 PAPER = resolve(load_preset("re-depth-anything"))
 
 
@@ -27,7 +27,7 @@ def resolved(name: str, base: Preset) -> dict[str, Preset]:
     return {a.name: resolve(load_preset(base.model_dump(), a.overrides)) for a in arms if not a.obstacle}
 
 
-@pytest.mark.parametrize("base", [EMBEDDED, PAPER], ids=["embedded", "paper"])
+@pytest.mark.parametrize("base", [EMBEDDED, PAPER], ids=["embedded-relief", "paper"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_arm_is_a_valid_preset_and_the_reference_is_one(name: str, base: Preset) -> None:
     grid = experiment(name)
@@ -52,7 +52,7 @@ def test_a_target_that_the_preset_gives_no_rate_keeps_the_papers_ratio() -> None
     assert rates["decoder, rates x 10"].decoder == pytest.approx(4e-4)
     paper = resolved("targets", PAPER)["decoder"].optim.learning_rates
     assert paper.decoder == PAPER.optim.learning_rates.decoder
-    own = resolve(load_preset("embedded", ["optim.learning_rates.decoder=3e-4"]))
+    own = resolve(load_preset("embedded-relief", ["optim.learning_rates.decoder=3e-4"]))
     assert resolved("targets", own)["decoder"].optim.learning_rates.decoder == 3e-4
 
 
@@ -72,7 +72,7 @@ def test_cost_changes_one_setting_at_a_time() -> None:
 
 
 def test_all_renderers_share_lights_and_the_condition_of_the_prior() -> None:
-    base = resolve(load_preset("embedded", ["renderer.lights=3", "renderer.min_elevation=20"]))
+    base = resolve(load_preset("embedded-relief", ["renderer.lights=3", "renderer.min_elevation=20"]))
     presets = resolved("renderer", base)
     reference = presets.pop(experiment("renderer").reference)
     assert reference.prior.options["condition_on"] == "photo+light"
@@ -96,7 +96,7 @@ def test_an_unknown_experiment_is_named_with_the_nearest() -> None:
 
 
 def test_missing_checkpoints_and_packages_are_skipped_with_the_reason() -> None:
-    study = plan("prior", "embedded", images=1)
+    study = plan("prior", "embedded-relief", images=1)
     missing = {name: why for name, why in study.skipped.items() if "no embedded checkpoint" in why}
     assert set(study.arms) | set(study.skipped) == {
         arm.name for arm in experiment("prior").arms(EMBEDDED) if not arm.extra

@@ -376,18 +376,18 @@ def test_the_page_shows_the_recorded_calibration() -> None:
 
 def test_the_preset_has_the_thresholds_that_its_runs_give() -> None:
     record = recorded()
-    assert record["preset"] == calibration_runs.PRESET == "embedded"
+    assert record["preset"] == calibration_runs.PRESET == "embedded-relief"
     assert calibration.choose(record["runs"]) == record["thresholds"]
-    settings = load_preset("embedded").diagnostics
+    settings = load_preset("embedded-relief").diagnostics
     assert settings.thresholds.model_dump() == record["thresholds"]
-    assert settings.calibrated_for == "embedded"
+    assert settings.calibrated_for == "embedded-relief"
 
 
 def test_other_presets_have_the_same_values_and_say_that_they_are_not_calibrated() -> None:
     assert Thresholds().model_dump() == THRESHOLDS
     for name in ("re-depth-anything", "re-depth-fast", "da3-mono-large"):
         assert load_preset(name).diagnostics.calibrated_for == ""
-    embedded = resolve(load_preset("embedded")).diagnostics
+    embedded = resolve(load_preset("embedded-relief")).diagnostics
     smoke = resolve(load_preset("smoke")).diagnostics
     assert (smoke.thresholds, smoke.calibrated_for) == (embedded.thresholds, "")
 
@@ -417,10 +417,10 @@ def test_thresholds_are_calibrated_for_the_settings_of_their_preset(
     changes: tuple[str, ...], calibrated: bool
 ) -> None:
     """Derived presets and overrides alike; the thresholds are inherited."""
-    preset = resolve(load_preset("embedded", changes))
-    assert preset.diagnostics.calibrated_for == ("embedded" if calibrated else "")
+    preset = resolve(load_preset("embedded-relief", changes))
+    assert preset.diagnostics.calibrated_for == ("embedded-relief" if calibrated else "")
     assert resolve(load_preset(preset.model_dump())) == preset
-    assert preset.diagnostics.thresholds == load_preset("embedded").diagnostics.thresholds
+    assert preset.diagnostics.thresholds == load_preset("embedded-relief").diagnostics.thresholds
 
 
 def test_a_preset_of_ones_own_is_calibrated_by_the_path_of_its_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from typer.testing import CliRunner
 
 from redepth.cli.checks import embedded_weights
@@ -22,6 +22,7 @@ from redepth.ops.geometry import normals_from_depth, relative_depth
 from redepth.priors.pixel_diffusion import PixelDiffusion
 from tests.support.helpers import CPU, photo, seeded
 from training import photo_depth, photo_prior, train_photo
+from training.ahead import drawn_ahead
 from training.depth_losses import away_from_edges, photo_depth_loss
 from training.loop import Training, averaged
 from training.mixture import CAMERA, mixture
@@ -56,11 +57,24 @@ def test_stored_scenes_are_the_same_again_and_stay(folder: Path, tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.stored_scenes.PER_FILE", 4)
         for target in (folder, tmp_path):
-            run("scenes", "--out", str(target), "--first", "1", "--files", "2")
+            run("scenes", "--out", str(target), "--files", "2")
     assert (folder / "rooms-0001" / "image.npy").stat().st_mtime_ns == written
     for name in ("image", "depth", "family"):
         parts = [np.load(where / "rooms-0001" / f"{name}.npy") for where in (folder, tmp_path)]
         assert np.array_equal(*parts, equal_nan=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_drawn_ahead_are_those_of_their_steps(workers: int) -> None:
+    batches = list(drawn_ahead(draw_numbers, seed=3, first=5, end=9, workers=workers))
+    assert [step for step, _ in batches] == [5, 6, 7, 8]
+    expected = [draw_numbers(step, seeded(3 * 2**32 + step)) for step in range(5, 9)]
+    assert all(torch.equal(found, wanted) for (_, found), (_, wanted) in zip(batches, expected, strict=True))
+    assert not torch.equal(batches[0][1], batches[1][1])
+
+
+def draw_numbers(step: int, generator: Generator) -> tuple[int, Tensor]:
+    return step, torch.rand(3, generator=generator)
 
 
 def test_a_missing_folder_of_scenes_says_how_to_draw_them(tmp_path: Path) -> None:
