@@ -43,7 +43,6 @@ STUDIES: dict[str, str] = {
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
     "relief-192": "prior --images 24 --size 192 --arm trained",
-    "unshifted-192": "shift --images 8 --size 192 --split in-domain --split shapes --strength 1",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only' "
     "--set prior.view=own-scale --set optim.blend_pixels=null",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
