@@ -18,6 +18,8 @@ ALLOWED = {
     "redepth/checkpoints/weights/relief-relighting-prior/unet/*.safetensors": 12_000_000,
     "benchmarks/checkpoints/*/unet/*.safetensors": 12_000_000,
     "benchmarks/results/accuracy/experiments/adapt/rows.jsonl": 3_000_000,
+    # 24 scenes with exact depth, normals and albedo.
+    "benchmarks/data/path_traced_rooms.npz": 4_000_000,
     "docs/pictures/demo.png": 2_000_000,
     "docs/pictures/gravel.png": 3_000_000,
     "docs/pictures/path-traced.png": 2_000_000,

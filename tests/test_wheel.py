@@ -14,7 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from redepth.checkpoints.embedded import COMPARISON
-from redepth.data.scenes.path_traced import ASSET
+from redepth.data.scenes.path_traced import ASSET, LARGE_ASSET
+from redepth.data.scenes.path_traced_rooms import ASSET as ROOMS_ASSET
 from redepth.io import save_png
 from redepth.io.assets import VARIABLE
 from tests.support.command import is_installed
@@ -155,8 +156,10 @@ def test_a_photo_is_refined_in_a_bare_environment(bare: Path, tmp_path: Path) ->
         (("experiment", "prior", "--arm", "unconditional"), COMPARISON[0]),
         (("experiment", "prior", "--arm", "of another domain"), COMPARISON[1]),
         (("experiment", "shift", "--split", "path-traced"), ASSET),
+        (("experiment", "shift", "--split", "path-traced", "--size", "192"), LARGE_ASSET),
+        (("experiment", "shift", "--split", "path-traced-rooms"), ROOMS_ASSET),
     ],
-    ids=["unconditional", "another domain", "path-traced"],
+    ids=["unconditional", "another domain", "path-traced", "path-traced, large", "path-traced rooms"],
 )
 def test_a_study_that_needs_the_repository_says_so(
     bare: Path, tmp_path: Path, arguments: tuple[str, ...], missing: str

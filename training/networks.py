@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from redepth.checkpoints import Source
 from redepth.priors.pixel_unet import LIGHT_CHANNELS, Layout, PixelUNet
 
 SIZE = 96
@@ -107,6 +108,15 @@ def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:
         **shape,
     )
     return PixelUNet(unet, Layout(size=SIZE, patch=patch, relighting=True))
+
+
+def loaded_prior(checkpoint: str) -> PixelUNet:
+    """Return the re-lighting prior of a checkpoint, as ``prior.checkpoint`` takes it, in float32."""
+    from diffusers import UNet2DConditionModel
+
+    model = build_prior(0)
+    model.unet.load_state_dict(Source(checkpoint).model(UNet2DConditionModel, "unet").float().state_dict())
+    return model
 
 
 def build_normals_model(seed: int) -> Any:

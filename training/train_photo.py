@@ -25,7 +25,7 @@ from torch import Generator, Tensor
 from training.ahead import drawn_ahead
 from training.exporting import save_depth_model, save_prior, write_checksums
 from training.loop import Training, averaged, track
-from training.networks import build_prior
+from training.networks import build_prior, loaded_prior
 from training.options import Compile, Device, Runs, Seed, Until
 from training.photo_depth import (
     BATCH,
@@ -116,6 +116,9 @@ def depth(
 
 @app.command()
 def prior(
+    init: Annotated[
+        str | None, typer.Option(help="A re-lighting prior to start from, as for prior.checkpoint.")
+    ] = None,
     cycles: Cycles = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -127,12 +130,12 @@ def prior(
 ) -> None:
     """Train the re-lighting prior."""
     target = torch.device(device)
-    model = build_prior(seed).to(target)
+    model = (build_prior(seed) if init is None else loaded_prior(init)).to(target)
     forward = cast(Callable[..., Tensor], torch.compile(model)) if compiled else None
     training = Training(
         model,
         runs / f"{PRIOR_NAME}-{seed}",
-        rate=1e-3,
+        rate=1e-3 if init is None else 5e-4,
         cycles=PRIOR_SAMPLES[:cycles],
         batch=BATCH,
         validate=lambda average: validate_photo_prior(average, target),

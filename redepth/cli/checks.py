@@ -60,7 +60,7 @@ EXTRAS = (
     Extra("bitsandbytes", "int8", "captions and priors in 8 or 4 bits, on a GPU", needs="gpu"),
     Extra("pytorch3d", "pytorch3d", "the renderer mesh", needs="cuda-build"),
     Extra("nvdiffrast", "nvdiffrast", "the renderer mesh, fast; non-commercial licence", "gpu", apart=True),
-    Extra("mitsuba", "mitsuba", "rendering the path-traced training scenes", apart=True),
+    Extra("mitsuba", "mitsuba", "rendering the path-traced scenes", apart=True),
 )
 
 APART = frozenset(extra.name for extra in EXTRAS if extra.apart)

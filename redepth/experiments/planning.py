@@ -11,7 +11,7 @@ from redepth.checkpoints import EMBEDDED
 from redepth.components import captioner_of, lit_albedo, resolve
 from redepth.config import Preset, load_preset
 from redepth.contracts import HasNeeds
-from redepth.data.datasets.synthetic import UNSHIFTED, WITHOUT_ALBEDO
+from redepth.data.datasets.synthetic import STORED, UNSHIFTED, WITHOUT_ALBEDO
 from redepth.errors import ConfigError, InputError, RedepthError, nearest
 from redepth.experiments.arms import Arm, lights_true_albedo
 from redepth.experiments.grids import Experiment, experiment
@@ -284,6 +284,9 @@ def _scene_sets(
             options: dict[str, Any] = {"split": split, "strength": strength, "count": images}
             options |= {"size": size, "seed": seed}
             reader = open_scenes(**options)
+            if split in STORED and seed != EVALUATION_SEED:
+                skipped[split] = NONE_APART
+                continue
             problems = reader.check()
             if problems:
                 skipped[split] = str(problems[0])
@@ -295,11 +298,13 @@ def _scene_sets(
     return sets
 
 
-NO_OTHERS = "the starting model knows in-domain, and path-traced has no further scenes"
+NONE_APART = "its scenes are stored: there are none apart to tune on"
+
+NO_OTHERS = "the starting model knows in-domain, and path-traced splits have no further scenes"
 
 
 def _cannot_adapt_to(grid: Experiment) -> set[str]:
-    return {grid.besides, "path-traced"} if grid.besides else set()
+    return {grid.besides, *STORED} if grid.besides else set()
 
 
 def _dataset_images(

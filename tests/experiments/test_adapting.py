@@ -87,7 +87,7 @@ def test_those_that_refine_photos_for_others_come_first_and_a_model_is_adapted_o
     assert sorted(others) == ["distil, 16 photos on relief", "score on relief"]
 
 
-@pytest.mark.parametrize("split", ["in-domain", "path-traced"])
+@pytest.mark.parametrize("split", ["in-domain", "path-traced", "path-traced-rooms"])
 def test_splits_that_nothing_can_be_adapted_to_are_refused(split: str) -> None:
     with pytest.raises(ConfigError, match=f"experiment adapt cannot adapt to {split}: the starting model"):
         make(splits=[split])

@@ -49,6 +49,16 @@ def test_rooms_have_no_strength() -> None:
         make(splits=["rooms"], strengths=[0.5])
 
 
+def test_stored_scenes_are_not_tuned_on() -> None:
+    study = make(splits=["relief", "path-traced", "path-traced-rooms"], tuning=True)
+    assert [s.split for s in study.sets] == ["relief"]
+    assert set(study.skipped) == {"path-traced", "path-traced-rooms"}
+    with pytest.raises(InputError, match="path-traced-rooms: its scenes are stored: there are none apart"):
+        make(splits=["path-traced-rooms"], tuning=True)
+    (rooms,) = make(splits=["path-traced-rooms"]).sets
+    assert rooms.images == ["living_room-00", "library-01"]
+
+
 def test_the_true_albedo_is_lit_where_the_scenes_keep_it(tmp_path: Path) -> None:
     study = make("albedo", splits=["rooms", "path-traced"])
     assert list(study.arms) == ["photo", "grey"]

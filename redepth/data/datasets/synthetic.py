@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
-from redepth.data.scenes.path_traced import ASSET, path_traced
+from redepth.data.scenes import path_traced_rooms as traced_rooms
+from redepth.data.scenes.path_traced import (
+    ASSET,
+    LARGE_ASSET,
+    LARGE_SIZES,
+    large_names,
+    path_traced,
+    path_traced_large,
+)
 from redepth.data.scenes.rooms.layouts import TRAINING
-from redepth.data.scenes.rooms.scene import room_scenes
+from redepth.data.scenes.rooms.scene import RoomScenes, room_scenes
 from redepth.data.scenes.rooms.unseen import UNSEEN
 from redepth.data.scenes.synthetic import Scenes, Split, benchmark_scenes, scenes
 from redepth.errors import InputError
@@ -18,8 +26,13 @@ from redepth.io.assets import SOURCE, find_asset
 from redepth.literals import MAX_SEED
 from redepth.ops.camera import ORTHOGRAPHIC, Camera
 
-UNSHIFTED = ("in-domain", "broad", "rooms", "unseen-rooms", "path-traced")
+Unshifted = Literal["broad", "rooms", "unseen-rooms", "path-traced", "path-traced-rooms"]
+
+UNSHIFTED = ("in-domain", *get_args(Unshifted))
 """Splits without a shift, and so without a strength."""
+
+STORED = ("path-traced", "path-traced-rooms")
+"""Splits of stored scenes, the same ones whatever the seed."""
 
 WITHOUT_ALBEDO = ("broad", "path-traced")
 """Splits whose scenes do not keep their albedo."""
@@ -38,17 +51,19 @@ class Synthetic:
         split: ``in-domain`` (the training domain of the embedded depth model), a shift from it (``relief``,
             ``shapes``, ``lighting``, ``texture``, ``degraded``, ``sky``), ``broad`` (the training domain of
             the embedded priors), ``rooms`` (rooms, streets and terrain), ``unseen-rooms`` (of families that
-            no model is trained on), or ``path-traced`` (relief and shapes rendered by another renderer: 24
-            stored scenes of 96 x 96, which have no strength, size or seed).
+            no model is trained on), or stored scenes that another renderer photographed, which have no
+            strength or seed: ``path-traced`` (relief and shapes: 24 scenes of 96 x 96, or others of 192 or
+            384 if that is the size) and ``path-traced-rooms`` (24 rooms and streets of 160 x 160, whatever
+            the size).
         strength: strength of the shift, 0 to 1; only 1 where there is none (`UNSHIFTED`).
-        count: number of scenes; at most 24 of ``path-traced``.
+        count: number of scenes; of stored ones at most all.
         size: side in pixels.
         seed: seed of the first scene; the others have the next seeds.
     """
 
     def __init__(
         self,
-        split: Split | Literal["broad", "rooms", "unseen-rooms", "path-traced"] = "relief",
+        split: Split | Unshifted = "relief",
         strength: Annotated[float, Field(ge=0, le=1)] = 1.0,
         count: Annotated[int, Field(ge=1, le=10_000)] = 64,
         size: Annotated[int, Field(ge=16, le=1024)] = 96,
@@ -64,29 +79,44 @@ class Synthetic:
 
     def check(self) -> list[Missing]:
         """Return the path-traced scenes' file if it is missing; the other scenes need no file."""
-        if self.split != "path-traced":
+        asset = self._asset()
+        if asset is None:
             return []
         try:
-            find_asset(ASSET)
+            find_asset(asset)
         except InputError:
-            return [Missing(ASSET, SOURCE)]
+            return [Missing(asset, SOURCE)]
         return []
+
+    def _asset(self) -> str | None:
+        """Return the name of the stored scenes; None if they are drawn."""
+        if self.split == "path-traced-rooms":
+            return traced_rooms.ASSET
+        if self.split == "path-traced":
+            return LARGE_ASSET if self.size in LARGE_SIZES else ASSET
+        return None
 
     def names(self) -> list[str]:
         """Return a name for each seed, or for each stored scene."""
+        if self.split == "path-traced-rooms":
+            return traced_rooms.room_names()[: self.count]
         if self.split == "path-traced":
+            if self.size in LARGE_SIZES:
+                return [f"{self.split}-{self.size}-{name}" for name in large_names()[: self.count]]
             return [f"{self.split}-{i:02}" for i in range(min(self.count, len(path_traced().image)))]
         shift = "" if self.strength == 1 else f"-{self.strength:g}"
         return [f"{self.split}{shift}-{self.seed + i}" for i in range(self.count)]
 
     def load(self, name: str) -> Sample:
-        """Draw one scene."""
+        """Draw or read one scene."""
         names = self.names()
         if name not in names:
             raise unknown_name(name, names)
         index, split = names.index(name), self.split
         if split == "rooms" or split == "unseen-rooms":
             return self._room(name, index)
+        if split == "path-traced-rooms":
+            return _of_room(name, traced_rooms.path_traced_rooms(), index)
         scene = self._scene(index, split)
         return Sample(
             name,
@@ -109,20 +139,12 @@ class Synthetic:
             families=TRAINING if self.split == "rooms" else UNSEEN,
             dtype=torch.float64,
         )
-        eight_bits = (drawn.image[0] * 255).round().float() / 255
-        return Sample(
-            name,
-            photo=eight_bits.permute(1, 2, 0).contiguous().numpy(),
-            truth=drawn.depth[0, 0].float().numpy(),
-            unit="relative",
-            normals=drawn.normals[0].permute(1, 2, 0).float().contiguous().numpy(),
-            sky=drawn.sky[0, 0].numpy(),
-            camera=Camera(field_of_view=float(drawn.field_of_view[0])),
-            albedo=drawn.albedo[0].permute(1, 2, 0).float().contiguous().numpy(),
-        )
+        return _of_room(name, drawn, 0)
 
     def _scene(self, index: int, split: Split | Literal["broad", "path-traced"]) -> Scenes:
         if split == "path-traced":
+            if self.size in LARGE_SIZES:
+                return path_traced_large(index, self.size)
             stored = path_traced()
             return Scenes(stored.image[index : index + 1], stored.depth[index : index + 1])
         generator = torch.Generator().manual_seed(self.seed + index)
@@ -131,3 +153,18 @@ class Synthetic:
         return benchmark_scenes(
             1, split, generator, strength=self.strength, height=self.size, width=self.size
         )
+
+
+def _of_room(name: str, drawn: RoomScenes, index: int) -> Sample:
+    """Return one of the scenes that a pinhole camera sees; the photo has 8 bits."""
+    eight_bits = (drawn.image[index] * 255).round().float() / 255
+    return Sample(
+        name,
+        photo=eight_bits.permute(1, 2, 0).contiguous().numpy(),
+        truth=drawn.depth[index, 0].float().numpy(),
+        unit="relative",
+        normals=drawn.normals[index].permute(1, 2, 0).float().contiguous().numpy(),
+        sky=drawn.sky[index, 0].numpy(),
+        camera=Camera(field_of_view=float(drawn.field_of_view[index])),
+        albedo=drawn.albedo[index].permute(1, 2, 0).float().contiguous().numpy(),
+    )
