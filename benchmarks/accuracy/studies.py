@@ -42,11 +42,11 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "relief-192": "prior --images 24 --size 192 --arm trained",
-    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only' "
-    "--set prior.view=own-scale --set optim.blend_pixels=null",
+    "size-192-pyramid": "prior --images 24 --size 192 --arm trained "
+    "--set prior.view=pyramid --set optim.blend_pixels=20",
+    "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
-    "--set prior.view=whole --set optim.blend_scale=0.1 --set optim.blend_pixels=null",
+    "--set prior.view=whole --set optim.blend_scale=0.1",
     "adapt": "adapt --images 48",
 }
 """Name -> arguments of `redepth experiment`."""
@@ -54,7 +54,6 @@ STUDIES: dict[str, str] = {
 RELIEF_TUNING = "prior --images 16 --tuning --arm trained"
 IN_DOMAIN_TUNING = "shift --images 16 --tuning --split in-domain"
 LARGE_TUNING = "prior --images 8 --tuning --size 192 --arm trained"
-UNLIMITED = "optim.blend_pixels=null"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
@@ -83,10 +82,10 @@ TUNED: dict[str, tuple[str, str]] = {
     "as-it-ships": (RELIEF_TUNING, ""),
     "in-domain-as-it-ships": (IN_DOMAIN_TUNING, ""),
     "in-domain-blend-scale-0.17": (IN_DOMAIN_TUNING, "optim.blend_scale=0.17"),
-    "192-own-scale": (LARGE_TUNING, f"prior.view=own-scale {UNLIMITED}"),
-    "192-multiscale": (LARGE_TUNING, f"prior.view=multiscale {UNLIMITED}"),
-    "192-whole": (LARGE_TUNING, f"prior.view=whole {UNLIMITED}"),
-    "192-whole-blend-scale-0.1": (LARGE_TUNING, f"prior.view=whole optim.blend_scale=0.1 {UNLIMITED}"),
+    "192-as-it-ships": (LARGE_TUNING, ""),
+    "192-multiscale": (LARGE_TUNING, "prior.view=multiscale"),
+    "192-whole": (LARGE_TUNING, "prior.view=whole"),
+    "192-whole-blend-scale-0.1": (LARGE_TUNING, "prior.view=whole optim.blend_scale=0.1"),
     "unconditional-as-it-ships": (UNCONDITIONAL_TUNING, ""),
     "unconditional-embeddings": (UNCONDITIONAL_TUNING, "optim.parameterization=embeddings"),
     "unconditional-slow": (UNCONDITIONAL_TUNING, SLOW),
@@ -161,28 +160,13 @@ def preset_today(options: list[str]) -> Preset:
     return resolve(load_preset("embedded-relief", overrides))
 
 
-def at_size(preset: Preset, side: int) -> Preset:
-    """Return a preset without what does nothing at the size of the scenes.
-
-    Every view of a picture of the prior's own size is the whole picture. A limit of the blend's filter that
-    is not reached is none.
-    """
-    optim, prior = preset.optim, preset.prior
-    if side == PRIOR_SIDE and "view" in prior.options:
-        prior = prior.model_copy(update={"view": "own-scale"})
-    if optim.detail_scale(side, side) == optim.blend_scale:
-        optim = optim.model_copy(update={"blend_pixels": None})
-    return preset.model_copy(update={"prior": prior, "optim": optim})
-
-
 def is_of_todays_preset(study: Study, options: list[str]) -> bool:
     """Return whether a stored study was measured with the preset that its arguments stand for today.
 
     An option that was added since has its default in both. How models are adapted is no part of the hash, and
     counts for the experiment `adapt` alone.
     """
-    side = size_of(options)
-    measured, today = (at_size(preset, side) for preset in (resolve(study.base), preset_today(options)))
+    measured, today = resolve(study.base), preset_today(options)
     if study.experiment == "adapt" and measured.adapt != today.adapt:
         return False
     return preset_sha256(measured) == preset_sha256(today)
