@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy.results run         # all studies, by `redepth experiment`: hours
     python -m benchmarks.accuracy.results run relief  # only this one
     python -m benchmarks.accuracy.results tune        # the settings that were tried, on the tuning images
+    python -m benchmarks.accuracy.results tune decoder-4e-4  # only this one
     python -m benchmarks.accuracy.results page        # the tables of docs/results.md, from the stored rows
 
 A study runs in ``runs/experiments/NAME``; started again, it continues there. Its rows are stored in
@@ -15,7 +16,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -60,8 +61,7 @@ def run(
     workers: Workers = 2,
 ) -> None:
     """Run studies and store their rows and figures."""
-    if unknown := set(names or []) - set(STUDIES):
-        raise typer.BadParameter(f"no study {', '.join(sorted(unknown))}; there are: {', '.join(STUDIES)}")
+    _check_known(names, STUDIES)
     for name in names or STUDIES:
         experiment(arguments(name), workers, RUNS / name)
         store(RUNS / name, EXPERIMENTS / name, STUDY_FILES)
@@ -71,9 +71,13 @@ def run(
 
 
 @app.command()
-def tune(workers: Workers = 2) -> None:
+def tune(
+    names: Annotated[list[str] | None, typer.Argument(help="Settings; all by default.")] = None,
+    workers: Workers = 2,
+) -> None:
     """Try the settings, on images apart from those that are reported, and store their rows."""
-    for name in TUNED:
+    _check_known(names, TUNED)
+    for name in names or TUNED:
         experiment(tuning_arguments(name), workers, TUNING_RUNS / name)
         store(TUNING_RUNS / name, TUNING / name, TUNING_FILES)
 
@@ -82,6 +86,11 @@ def tune(workers: Workers = 2) -> None:
 def page() -> None:
     """Write the tables of the page from the stored rows."""
     save_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
+
+
+def _check_known(names: Sequence[str] | None, known: Collection[str]) -> None:
+    if unknown := set(names or []) - set(known):
+        raise typer.BadParameter(f"no {', '.join(sorted(unknown))}; there are: {', '.join(known)}")
 
 
 def experiment(options: list[str], workers: int, folder: Path) -> None:

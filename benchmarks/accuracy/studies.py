@@ -21,6 +21,8 @@ RUNS, TUNING_RUNS = Path("runs/experiments"), Path("runs/tuning")
 
 ALL_SPLITS = " ".join(f"--split {name}" for name in ("in-domain", *SHIFTED))
 OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
+PRIOR_SIDE = 96
+"""Side of the pictures of the embedded priors, and of scenes by default."""
 SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
 STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
@@ -40,6 +42,8 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
+    "size-192-pyramid": "prior --images 24 --size 192 --arm trained "
+    "--set prior.view=pyramid --set optim.blend_pixels=20",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
     "--set prior.view=whole --set optim.blend_scale=0.1",
@@ -145,10 +149,14 @@ def stored_rows(folder: Path) -> list[ArmResult]:
 # --- the preset -----------------------------------------------------------------------------------
 
 
+def size_of(options: list[str]) -> int:
+    """Return the side of the scenes of a study's arguments, in pixels."""
+    return int((values_of("--size", options) or [PRIOR_SIDE])[-1])
+
+
 def preset_today(options: list[str]) -> Preset:
     """Return the preset that a study's arguments stand for today."""
-    sizes = values_of("--size", options) or ["96"]
-    overrides = [f"depth_model.longer_side={sizes[-1]}", *values_of("--set", options)]
+    overrides = [f"depth_model.longer_side={size_of(options)}", *values_of("--set", options)]
     return resolve(load_preset("embedded-relief", overrides))
 
 

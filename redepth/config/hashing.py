@@ -25,7 +25,8 @@ what is written, how a result is judged, and what concerns many photos alone."""
 def preset_sha256(preset: Preset) -> str:
     """Return the SHA-256 of a preset's YAML, without `NOT_HASHED` and with sorted keys.
 
-    How maps get the photo's size counts unless it is bilinear, as it is in all hashes of earlier versions.
+    How maps get the photo's size counts unless it is bilinear, as it is in all hashes of earlier versions. A
+    limit of the blend's filter counts where there is one, as there was none in earlier versions.
 
     An albedo that is the photo or a grey counts under the name of earlier versions, ``relight``, likewise.
 
@@ -35,6 +36,8 @@ def preset_sha256(preset: Preset) -> str:
     content = preset.model_dump(mode="json", exclude=NOT_HASHED)
     if preset.output.upsample == "bilinear":
         del content["output"]
+    if preset.optim.blend_pixels is None:
+        del content["optim"]["blend_pixels"]
     content["renderer"] = _as_in_earlier_versions(content["renderer"])
     text = yaml.safe_dump(content, sort_keys=True, allow_unicode=True)
     return hashlib.sha256(text.encode()).hexdigest()

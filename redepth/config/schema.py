@@ -201,6 +201,7 @@ class Optim(Section):
         blend_tolerance: deviation of the members at which agreement gives half weight, as a share of the
             map's spread.
         blend_scale: sigma of the filter that separates detail, as a share of the shorter side.
+        blend_pixels: largest sigma of that filter, in pixels of the network; null: no limit.
         early_stop: whether and when members stop early.
         budget: limit of the time for one photo, such as ``60s`` or ``2m``. Members and steps are lowered
             until it holds (`optim.planning`).
@@ -221,10 +222,16 @@ class Optim(Section):
     blend: Blend = "none"
     blend_tolerance: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
     blend_scale: Annotated[float, Field(ge=1e-4, le=1)] = 0.125
+    blend_pixels: Annotated[float, Field(ge=0.25, le=16_384)] | None = None
     early_stop: EarlyStop = EarlyStop()
     budget: Annotated[str, _with_unit(seconds)] | None = None
     vram: Annotated[str, _with_unit(memory)] | None = None
     performance: Performance = Performance()
+
+    def detail_scale(self, height: int, width: int) -> float:
+        """Return `blend_scale` of a map of this size, lowered to `blend_pixels`."""
+        limit = self.blend_pixels
+        return self.blend_scale if limit is None else min(self.blend_scale, limit / min(height, width))
 
     @model_validator(mode="after")
     def _decays(self) -> Optim:

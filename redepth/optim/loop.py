@@ -273,7 +273,7 @@ class Loop:
             unit=problem.unit,
             blend=optim.blend,
             blend_tolerance=optim.blend_tolerance,
-            blend_scale=optim.blend_scale,
+            blend_scale=optim.detail_scale(*problem.initial.shape[-2:]),
             sky=sky.mask.cpu(),
             sky_given=sky.given,
             camera=problem.camera,
@@ -328,7 +328,8 @@ def _support(problem: Problem, solver: Solver) -> Tensor | None:
     weight, _ = solver.objectives.get("anchors", (0.0, None))
     if anchors is None or anchors.targets is None or not weight:
         return None
-    sigma = solver.optim.blend_scale * min(problem.initial.shape[-2:])
+    height, width = problem.initial.shape[-2:]
+    sigma = solver.optim.detail_scale(height, width) * min(height, width)
     return anchors.targets.support(sigma).cpu()
 
 

@@ -123,7 +123,7 @@ class Outcome:
         unit: what raw outputs were divided by inside the optimisation; 1 unless the scale is ``auto``.
         blend: how the members' mean and the initial output are combined, as in `Optim.blend`.
         blend_tolerance: of ``agreement``.
-        blend_scale: of ``detail``, a share of the shorter side.
+        blend_scale: of ``detail``, a share of the shorter side; `Optim.detail_scale` of the run's size.
         sky: (1,1,H,W) bool, where the photo shows sky; None if it was not detected.
         sky_given: whether the caller gave the sky mask.
         camera: of the photo.

@@ -31,6 +31,8 @@ from redepth.priors.words import BLURRED, caption_vector, light_rows
 
 FOLDERS = (("unet", "scheduler"), ("", ""))
 """Folders of UNet and schedule in a repository; the first DDPM ones have both at the root."""
+WHOLE = 1 - 2**-24
+"""The scale of a window that is the whole picture: the largest float32 below 1."""
 
 PHOTO, PROMPT = ("photo+light", "photo"), ("prompt+light", "prompt")
 """What a re-lighting model can be conditioned on, and what one that knows captions."""
@@ -58,7 +60,9 @@ class PixelDiffusion(DiffusionPrior):
         local_files_only: whether the hub is never asked.
         view: size of the scored window, which is at a random place. ``own-scale``: the model's own size in
             pixels of the picture. ``whole``: the picture's shorter side, resampled to the model's size.
-            ``multiscale``: uniform between the two.
+            ``multiscale``: uniform between the two. ``pyramid``: the whole picture under the first of a
+            step's lights, ``multiscale`` under the others. All are the same where the picture's shorter side
+            is the model's size.
         condition_on: the inputs of a relighting model (``photo+light``, ``photo``) or of one of captions
             (``prompt+light`` with `words.light_rows`, ``prompt``); ``nothing`` for any.
         weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
@@ -73,7 +77,7 @@ class PixelDiffusion(DiffusionPrior):
     checkpoint: str = "embedded:relief-relighting-prior"
     revision: str | None = None
     local_files_only: bool = False
-    view: Literal["own-scale", "whole", "multiscale"] = "own-scale"
+    view: Literal["own-scale", "whole", "multiscale", "pyramid"] = "own-scale"
     condition_on: Literal["photo+light", "photo", "prompt+light", "prompt", "nothing"] = "photo+light"
     weights: Literal["trained", "random"] = "trained"
     random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
@@ -215,6 +219,8 @@ class PixelDiffusion(DiffusionPrior):
         """Draw the window (batch,3) in [0, 1) and diffusion noise (batch,3,S,S)."""
         size = self._model.layout.size
         window = torch.rand(batch, 3, generator=generator)
+        if self.view == "pyramid":
+            window[0, 0] = WHOLE
         return {"window": window, "noise": torch.randn(batch, 3, size, size, generator=generator)}
 
     def network(self) -> torch.nn.Module:

@@ -47,6 +47,7 @@ KEYS = (
     "optim.members",
     "optim.weight_decay",
     "optim.blend_scale",
+    "optim.blend_pixels",
     "optim.budget",
     "optim.vram",
     "optim.objectives",

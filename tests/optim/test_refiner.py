@@ -527,6 +527,17 @@ def test_blending_detail_keeps_the_low_frequencies_of_the_initial_depth() -> Non
     assert torch.equal(first.uncertainty, second.uncertainty)
 
 
+@pytest.mark.parametrize(("pixels", "sigma"), [(3.0, 3.0), (1000.0, 5.6), (None, 5.6)])
+def test_the_filter_of_detail_has_a_largest_sigma(pixels: float | None, sigma: float) -> None:
+    refiner = make_refiner(blend="detail", blend_scale=0.1, blend_pixels=pixels)
+    outcome = refiner.run(photo(), seed=2)
+    side = min(outcome.initial.shape[-2:])
+    assert outcome.blend_scale * side == pytest.approx(sigma)
+    change = outcome.members.mean(dim=0, keepdim=True) - outcome.initial
+    assert torch.allclose(outcome.refined, outcome.initial + change - gaussian_blur(change, sigma), atol=1e-5)
+    assert outcome.blend_record()["scale"] == outcome.blend_scale
+
+
 def test_a_single_member_is_the_blended_result() -> None:
     outcome = make_refiner(members=1, blend="agreement").run(photo())
     assert torch.allclose(outcome.refined, outcome.members)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,31 @@ def test_windows() -> None:
     assert cut_window(picture, 64, "own-scale", 0.3, 0.3, 0.3).shape == (3, 64, 64)
     sides = {int(8 + u * 13) for u in (0.0, 0.999)}
     assert sides == {8, 20}
+
+
+def test_a_pyramid_has_the_whole_picture_first_and_then_windows_of_all_scales() -> None:
+    pyramid, multiscale = tiny_prior(view="pyramid"), tiny_prior(view="multiscale")
+    drawn, others = (prior.draw(3, seeded()) for prior in (pyramid, multiscale))
+    assert torch.equal(drawn["window"][:, 1:], others["window"][:, 1:])
+    assert torch.equal(drawn["window"][1:], others["window"][1:])
+    picture = photo(48, 48)[0]
+    whole = cut_window(picture, 16, "whole", 0.0, 0.0, 0.0)
+    scales = [cut_window(picture, 16, "pyramid", *u) for u in drawn["window"].tolist()]
+    assert torch.equal(scales[0], whole)
+    assert not any(torch.equal(other, whole) for other in scales[1:])
+    assert torch.equal(
+        cut_window(photo(4096, 4096)[0], 16, "pyramid", *drawn["window"][0].tolist()),
+        cut_window(photo(4096, 4096)[0], 16, "whole", 0.0, 0.0, 0.0),
+    )
+
+
+@pytest.mark.parametrize("view", ["whole", "multiscale", "pyramid"])
+def test_every_view_of_a_picture_of_the_models_size_is_its_own(view: Any) -> None:
+    relit, lights = photo(16, 16).expand(2, -1, -1, -1), light(2)
+    own, other = tiny_prior(), tiny_prior(view=view)
+    condition = own.condition(photo(16, 16, seed=1), "")
+    losses = [p(relit, condition, lights, p.draw(2, seeded())) for p in (own, other)]
+    assert torch.equal(*losses)
 
 
 def test_gradient_reaches_the_window_alone() -> None:

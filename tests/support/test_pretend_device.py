@@ -290,7 +290,10 @@ def test_every_rule_takes_a_step_without_waiting(kind: str, score: str, gpu: Pre
     take_steps(gpu, refiner_on(make_prior(kind, score, GPU, dtype="float32", clip=1.0)))
 
 
-@pytest.mark.parametrize("options", [{"view": "whole"}, {"view": "multiscale"}, {"condition_on": "nothing"}])
+PIXEL_OPTIONS = [{"view": "whole"}, {"view": "multiscale"}, {"view": "pyramid"}, {"condition_on": "nothing"}]
+
+
+@pytest.mark.parametrize("options", PIXEL_OPTIONS)
 def test_options_of_pixel_priors_take_a_step_without_waiting(
     options: dict[str, Any], gpu: PretendedGPU
 ) -> None:
