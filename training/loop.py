@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
-from redepth.errors import ConfigError, RedepthError
+from redepth.errors import ConfigError, InputError, RedepthError
 
 WARM_UP_STEPS, LOG_STEPS, CHECKPOINT_STEPS, VALIDATION_STEPS = 200, 100, 500, 1000
 MATRIX_RATE = 4e-3
@@ -40,6 +41,7 @@ class Training:
         validate: Callable[[nn.Module], dict[str, Any]],
         validation_steps: int = VALIDATION_STEPS,
         matrices: Sequence[nn.Parameter] = (),
+        keep: Sequence[int] = (),
     ) -> None:
         """Prepare a training; it starts with `run`.
 
@@ -53,6 +55,7 @@ class Training:
             validation_steps: steps between two of these.
             matrices: parameters that Muon moves (Jordan et al., 2024), at `MATRIX_RATE`; AdamW has
                 the others.
+            keep: the averaged weights after these samples are kept, `snapshot_file`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.validate, self.validation_steps = validate, validation_steps
@@ -61,6 +64,7 @@ class Training:
         self.folder, self.log = folder, folder / "log.jsonl"
         self.cycles, self.batch = [samples // batch for samples in cycles], batch
         self.total = sum(self.cycles)
+        self.kept = {samples // batch: samples for samples in keep}
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         taken = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in taken]
@@ -118,6 +122,8 @@ class Training:
                 mover.step()
             self.step += 1
             self._update_average()
+            if self.step in self.kept:
+                self._keep(snapshot_file(self.folder, self.kept[self.step]))
             losses.append(loss.item())
             if self.step % LOG_STEPS == 0 or self.step == end:
                 due = self.step % self.validation_steps == 0 or self.step == end
@@ -128,6 +134,11 @@ class Training:
             if late or self.step % CHECKPOINT_STEPS == 0 or self.step == end:
                 self.save()
                 saved = time.monotonic()
+
+    def _keep(self, file: Path) -> None:
+        partial = file.with_suffix(".partial")
+        save_file({name: value.contiguous() for name, value in self.average.items()}, partial)
+        os.replace(partial, file)
 
     def _update_average(self) -> None:
         decay = min(0.999, (1 + self.step) / (10 + self.step))
@@ -213,3 +224,21 @@ def averaged(folder: Path) -> dict[str, Tensor]:
     """Return the moving average of a run's last checkpoint."""
     state = torch.load(folder / "state.pt", weights_only=True, map_location="cpu")
     return state["average"]
+
+
+def snapshot_file(folder: Path, samples: int) -> Path:
+    """Return the file of a run's moving average after so many samples."""
+    return folder / f"average-{samples}.safetensors"
+
+
+def snapshot(folder: Path, samples: int) -> dict[str, Tensor]:
+    """Return the moving average that a run kept after so many samples.
+
+    Raises:
+        InputError: if it kept none then.
+    """
+    file = snapshot_file(folder, samples)
+    if not file.is_file():
+        there = ", ".join(sorted(p.stem.removeprefix("average-") for p in folder.glob("average-*")))
+        raise InputError(f"{file}: no such snapshot; kept are those after {there or 'no'} samples")
+    return load_file(file)

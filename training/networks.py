@@ -8,11 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from redepth.checkpoints import Source
-from redepth.priors.pixel_unet import LIGHT_CHANNELS, Layout, PixelUNet
+from redepth.priors.pixel_unet import Layout, PixelUNet
 
-SIZE = 96
+SIZE, PATCH = 96, 4
 
 Kind = Literal["relighting", "unconditional", "narrow"]
+
+UNET: dict[str, Any] = {
+    "sample_size": SIZE // PATCH,
+    "out_channels": 3 * PATCH**2,
+    "block_out_channels": (64, 112, 160),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "attention_head_dim": 32,
+    "resnet_time_scale_shift": "scale_shift",
+}
+"""What the UNets of all priors have in common."""
 
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -74,40 +85,41 @@ def build_depth_model(seed: int) -> Any:
 
 def build_prior(seed: int, kind: Kind = "relighting") -> PixelUNet:
     """Return a UNet of one kind of prior with fresh weights."""
-    from diffusers import UNet2DConditionModel, UNet2DModel
+    if kind != "unconditional":
+        return conditional_prior(seed, Layout(size=SIZE, patch=PATCH, relighting=True))
+    from diffusers import UNet2DModel
 
     torch.manual_seed(seed)  # diffusers initialises from the global generator
-    patch = 4
-    shape: dict[str, Any] = {
-        "sample_size": SIZE // patch,
-        "out_channels": 3 * patch**2,
-        "block_out_channels": (64, 112, 160),
-        "layers_per_block": 1,
-        "norm_num_groups": 16,
-        "attention_head_dim": 32,
-        "resnet_time_scale_shift": "scale_shift",
-    }
-    if kind == "unconditional":
-        unet = UNet2DModel(
-            in_channels=3 * patch**2,
+    layout = Layout(size=SIZE, patch=PATCH)
+    return PixelUNet(
+        UNet2DModel(
+            in_channels=layout.channels,
             down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
             # With "scale_shift" diffusers omits the norm of the middle attention, and its gradient explodes.
             attn_norm_num_groups=16,
-            **shape,
-        )
-        return PixelUNet(unet, Layout(size=SIZE, patch=patch))
+            **UNET,
+        ),
+        layout,
+    )
+
+
+def conditional_prior(seed: int, layout: Layout) -> PixelUNet:
+    """Return a UNet that is told the photo and the light, or a caption, with fresh weights."""
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(seed)  # diffusers initialises from the global generator
     unet = UNet2DConditionModel(
-        in_channels=2 * 3 * patch**2,
+        in_channels=layout.channels,
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         mid_block_type="UNetMidBlock2D",
         cross_attention_dim=8,
         class_embed_type="projection",
-        projection_class_embeddings_input_dim=LIGHT_CHANNELS,
-        **shape,
+        projection_class_embeddings_input_dim=layout.conditions,
+        **UNET,
     )
-    return PixelUNet(unet, Layout(size=SIZE, patch=patch, relighting=True))
+    return PixelUNet(unet, layout)
 
 
 def loaded_prior(checkpoint: str) -> PixelUNet:

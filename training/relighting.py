@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,9 +39,15 @@ class Composites:
     light: Tensor
 
 
-def draw_timesteps(count: int, generator: Generator) -> Tensor:
-    """Mostly high noise: at low noise the network only copies its input."""
-    low = torch.where(torch.rand(count, generator=generator) < 0.85, 500.0, 20.0)
+def draw_timesteps(count: int, generator: Generator, low_share: float = 0.15) -> Tensor:
+    """Mostly high noise: at low noise the network only copies its input.
+
+    Args:
+        count: number of pictures.
+        generator: of the CPU.
+        low_share: share of the pictures with t below 500.
+    """
+    low = torch.where(torch.rand(count, generator=generator) < 1 - low_share, 500.0, 20.0)
     u = torch.rand(count, generator=generator)
     high = torch.where(low > 20.0, 1000.0, 500.0)
     return (low + u * (high - low)).long().clamp(max=999)
@@ -85,7 +91,10 @@ def denoising_steps(
 VALIDATION_TIMESTEPS = (100, 300, 500, 600, 700, 800, 900)
 
 
-@torch.no_grad()
+Told = tuple[Tensor, Tensor] | tuple[None, None] | tuple[None, Tensor]
+"""What a model is told: photo and vector."""
+
+
 def measured_scores(
     model: PixelUNet,
     seen: Composites,
@@ -95,37 +104,61 @@ def measured_scores(
     *,
     unconditional: bool = False,
 ) -> dict[str, Any]:
-    """Measure by t the loss, and how well x0 points to the truth.
-
-    The picture x is re-lit from a wrong surface; its one-step reconstruction x0 should lie in the direction
-    of the true composite. Reported is the mean cosine between x0 - x and truth - x, with all conditions of
-    the model and without conditions.
+    """Measure the scores with all conditions of the model and without conditions (`scores_when_told`).
 
     Args:
         model: the prior.
         seen: the true composites.
-        wrong: (N, 3, S, S) x in [-1, 1].
+        wrong: (N, 3, S, S) in [-1, 1], re-lit from a wrong surface.
         generator: of the noise.
         device: of the model.
         unconditional: whether the model has no conditions.
     """
-    noise, alphas = torch.randn(wrong.shape, generator=generator), noise_schedule()
-    found: dict[str, Any] = {"timesteps": list(VALIDATION_TIMESTEPS)}
+    told: dict[str, Told] = {}
     for conditional in (False,) if unconditional else (True, False):
         flag = torch.full((len(wrong),), float(conditional))
-        photo, light = (v.to(device) for v in condition_rows(seen.photo, seen.light, flag, flag))
+        # Keys of the stored logs.
+        told["told" if conditional else "untold"] = condition_rows(seen.photo, seen.light, flag, flag)
+    return scores_when_told(model, seen.relit, wrong, told, generator, device)
+
+
+@torch.no_grad()
+def scores_when_told(
+    model: PixelUNet,
+    truth: Tensor,
+    wrong: Tensor,
+    told: Mapping[str, Told],
+    generator: Generator,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Measure by t the loss, and how well x0 points to the truth, under each condition.
+
+    The picture x is re-lit from a wrong surface; its one-step reconstruction x0 should lie in the direction
+    of the true composite. Reported is the mean cosine between x0 - x and truth - x.
+
+    Args:
+        model: the prior.
+        truth: (N, 3, S, S) the true composites in [-1, 1].
+        wrong: (N, 3, S, S) x in [-1, 1].
+        told: name of a condition -> what the model is told.
+        generator: of the noise.
+        device: of the model.
+    """
+    noise, alphas = torch.randn(wrong.shape, generator=generator), noise_schedule()
+    found: dict[str, Any] = {"timesteps": list(VALIDATION_TIMESTEPS)}
+    for name, conditions in told.items():
+        photo, vector = (None if v is None else v.to(device) for v in conditions)
         cosines, losses = [], []
         for t in VALIDATION_TIMESTEPS:
             a, b = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
             timestep = torch.full((len(wrong),), t, device=device)
             v = [
-                model((a * picture + b * noise).to(device), timestep, photo, light).float().cpu()
-                for picture in (wrong, seen.relit)
+                model((a * picture + b * noise).to(device), timestep, photo, vector).float().cpu()
+                for picture in (wrong, truth)
             ]
             x0 = a * (a * wrong + b * noise) - b * v[0]
-            cosine = F.cosine_similarity((x0 - wrong).flatten(1), (seen.relit - wrong).flatten(1))
+            cosine = F.cosine_similarity((x0 - wrong).flatten(1), (truth - wrong).flatten(1))
             cosines.append(float(cosine.mean()))
-            losses.append(float(F.mse_loss(v[1], a * noise - b * seen.relit)))
-        # Keys of the stored logs.
-        found["told" if conditional else "untold"] = {"cosine": cosines, "loss": losses}
+            losses.append(float(F.mse_loss(v[1], a * noise - b * truth)))
+        found[name] = {"cosine": cosines, "loss": losses}
     return found

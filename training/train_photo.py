@@ -3,7 +3,8 @@
     python -m training.train_photo scenes            # draw the rooms once
     python -m training.train_photo depth             # the depth model
     python -m training.train_photo prior             # the re-lighting prior
-    python -m training.train_photo export --out DIR  # half-precision safetensors of both
+    python -m training.train_photo caption           # a generic prior, told a caption
+    python -m training.train_photo export --out DIR  # half-precision safetensors of what has been trained
 
 Each writes checkpoints and a log of its losses and validation (JSON lines) to ``runs/<name>-<seed>``. Started
 again, it resumes from the last checkpoint; with another number of cycles it goes on after the last one.
@@ -23,8 +24,16 @@ import typer
 from torch import Generator, Tensor
 
 from training.ahead import drawn_ahead
+from training.caption_prior import (
+    NAMES,
+    Domain,
+    build_captioned_prior,
+    caption_steps,
+    draw_captioned,
+    validate_captioned,
+)
 from training.exporting import save_depth_model, save_prior, write_checksums
-from training.loop import Training, averaged, track
+from training.loop import Training, averaged, snapshot, track
 from training.networks import build_prior, loaded_prior
 from training.options import Compile, Device, Runs, Seed, Until
 from training.photo_depth import (
@@ -48,6 +57,8 @@ DEPTH_SAMPLES = (80_000, 80_000, 128_000, 192_000)
 
 VALIDATION_STEPS = 500
 PRIOR_SAMPLES = (64_000, 96_000, 128_000, 192_000)
+CAPTION_SAMPLES, CAPTION_VALIDATION_STEPS = (64_000, 64_000), 2000
+KEPT_SAMPLES = (16_000, 32_000, 64_000, 128_000)
 
 FILES = 60
 """Files of stored scenes, of `stored_scenes.PER_FILE` each."""
@@ -148,10 +159,51 @@ def prior(
 
 
 @app.command()
+def caption(
+    domain: Annotated[Domain, typer.Option(help="Re-lit scenes, or flat posters for comparison.")] = "scenes",
+    init: Annotated[
+        str | None,
+        typer.Option(help="A re-lighting prior to start from, as for prior.checkpoint."),
+    ] = None,
+    keep: Annotated[
+        list[int] | None, typer.Option(help="Keep the averaged weights after these samples.")
+    ] = None,
+    cycles: Cycles = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    runs: Runs = Path("runs"),
+    until: Until = None,
+    scenes: ScenesFolder = Path("runs/scenes"),
+) -> None:
+    """Train a generic prior, which is told a caption and never the photo."""
+    target = torch.device(device)
+    model = build_captioned_prior(seed, init).to(target)
+    training = Training(
+        model,
+        runs / f"{NAMES[domain]}-{seed}",
+        rate=1e-3 if init is None else 5e-4,
+        cycles=CAPTION_SAMPLES[:cycles],
+        batch=BATCH,
+        validate=lambda average: validate_captioned(average, domain, target),
+        validation_steps=CAPTION_VALIDATION_STEPS,
+        keep=keep or KEPT_SAMPLES,
+    )
+    rooms = stored_scenes(scenes)
+    training.run(
+        lambda g: caption_steps(model, lambda: draw_captioned(domain, BATCH, g, rooms), g, target),
+        seed + 1,
+        until,
+    )
+
+
+@app.command()
 def export(
     out: Annotated[Path, typer.Option(help="Folder of the exported checkpoints.")],
     seed: Seed = 0,
     runs: Runs = Path("runs"),
+    samples: Annotated[
+        int | None, typer.Option(help="Of the captioned priors the weights kept after so many samples.")
+    ] = None,
 ) -> None:
     """Write the averaged weights in half precision, of what has been trained so far."""
     if (run := runs / f"{DEPTH_NAME}-{seed}").is_dir():
@@ -162,6 +214,11 @@ def export(
         wrapped = build_prior(seed)
         wrapped.load_state_dict(averaged(run))
         save_prior(wrapped, out / PRIOR_NAME)
+    for name in NAMES.values():
+        if (run := runs / f"{name}-{seed}").is_dir():
+            wrapped = build_captioned_prior(seed)
+            wrapped.load_state_dict(averaged(run) if samples is None else snapshot(run, samples))
+            save_prior(wrapped, out / name)
     write_checksums(out)
 
 

@@ -63,12 +63,17 @@ def offer_of(source: str, device: str = "auto") -> Offer:
             preset.description,
             preset.optim.members,
             preset.optim.steps,
-            getattr(priors.REGISTRY.get(preset.prior.name), "reads_prompt", True),
+            _reads_prompt(preset),
             hindrance,
             file,
         )
     except RedepthError as error:
         return Offer(name, hindrance=str(error), file=file)
+
+
+def _reads_prompt(preset: Preset) -> bool:
+    prior = priors.REGISTRY.get(preset.prior.name)(**preset.prior.options)
+    return bool(getattr(prior, "reads_prompt", True))
 
 
 def _hindrance(name: str, preset: Preset, device: str) -> str:

@@ -1,4 +1,4 @@
-"""The embedded checkpoints: a pair in the package, and two priors for comparison in the repository."""
+"""The embedded checkpoints: a pair in the package, and priors for comparison in the repository."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from redepth.io.assets import find_asset
 EMBEDDED = "embedded:"
 WEIGHTS = Path(__file__).parent / "weights"
 
-COMPARISON = ("relief-prior", "smooth-relighting-prior")
+COMPARISON = ("relief-prior", "smooth-relighting-prior", "captioned-prior", "captioned-poster-prior")
 """Priors that only experiments use; they are in the repository's ``benchmarks/checkpoints``."""
 
 

@@ -22,7 +22,8 @@ def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Study: targets, ensemble, prior, renderer, shift, cost, anchors or adapt."
+            metavar="NAME",
+            help="Study: targets, ensemble, prior, generic, renderer, shift, cost, anchors or adapt.",
         ),
     ],
     preset: options.PresetName = "embedded-relief",

@@ -51,6 +51,16 @@ def no_random_weights(prior: str) -> str:
     return f"the prior '{prior}' has no random weights"
 
 
+EMBEDDED_KIND = "pixel-diffusion"
+
+
+def foreign_checkpoint(prior: str) -> str:
+    """Return why an embedded checkpoint cannot replace a prior's own; empty if it can."""
+    if prior == EMBEDDED_KIND:
+        return ""
+    return f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{prior}'"
+
+
 def has_option(registry: Registry, name: str, option: str) -> bool:
     """Return whether a component has an option."""
     return option in options_schema(registry.get(name)).model_fields

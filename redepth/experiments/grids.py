@@ -16,9 +16,11 @@ from redepth.experiments.arms import (
     RANDOM_WEIGHTS,
     TRUE_ALBEDO,
     Arm,
+    foreign_checkpoint,
     has_option,
     no_random_weights,
 )
+from redepth.experiments.generic import RE_LIGHTING, generic_arms
 from redepth.experiments.known_points import COUNTS
 from redepth.experiments.unlabelled import KEPT_SPLIT
 from redepth.optim.objectives import GUIDE_WEIGHTS
@@ -46,6 +48,7 @@ class Experiment:
         pictures: whether sheets of a few scenes are drawn.
         by_scene: whether all arms of a scene run before the next scene, so that the first are complete.
         besides: a split that every arm is measured on besides, in the table a column; empty for none.
+        captioned: whether the prompt of a photo is the caption that its data set has.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Experiment:
     pictures: bool = False
     by_scene: bool = False
     besides: str = ""
+    captioned: bool = False
 
 
 def experiment(name: str) -> Experiment:
@@ -130,17 +134,13 @@ def _ensemble(preset: Preset) -> list[Arm]:
 
 # --- the prior ------------------------------------------------------------------------------------
 
-EMBEDDED_KIND = "pixel-diffusion"
-
 
 def _prior(preset: Preset) -> list[Arm]:
     name = preset.prior.name
     no_random = no_random_weights(name)
-    no_condition = foreign = ""
+    no_condition, foreign = "", foreign_checkpoint(name)
     if not has_option(priors.REGISTRY, name, "condition_on"):
         no_condition = f"the prior '{name}' is conditioned on neither photo nor light"
-    if name != EMBEDDED_KIND:
-        foreign = f"is a checkpoint for the prior '{EMBEDDED_KIND}', and the preset has '{name}'"
     other = ("prior.checkpoint=embedded:smooth-relighting-prior", "prior.revision=null")
     generic = ("prior.checkpoint=embedded:relief-prior", "prior.revision=null", "prior.guidance_scale=1")
     return [
@@ -320,6 +320,14 @@ _EXPERIMENTS = (
         _prior,
         reference="trained",
         pictures=True,
+    ),
+    Experiment(
+        "generic",
+        "Does a generic prior refine depth, which is told a caption and not the photo?",
+        generic_arms,
+        reference=RE_LIGHTING,
+        splits=("relief", "shapes"),
+        captioned=True,
     ),
     Experiment(
         "renderer",

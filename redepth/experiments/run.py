@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, field_validator
-from torch import Tensor
 
 from redepth import io
 from redepth.bench import captions, identify, identities, known_part, measure_both
@@ -27,11 +26,10 @@ from redepth.experiments.adapting import (
 from redepth.experiments.arms import lights_true_albedo
 from redepth.experiments.feed_forward import predict
 from redepth.experiments.known_points import draw_points, measure_aligned
-from redepth.experiments.study import ArmRun, Scene, Study, differences
-from redepth.experiments.teacher import Teacher
+from redepth.experiments.study import SYNTHETIC, ArmRun, Scene, Study, differences
+from redepth.experiments.teacher import Teacher, surface_between
 from redepth.experiments.unlabelled import Adaptation
 from redepth.guidance import Anchors
-from redepth.ops import geometry
 from redepth.pipeline import Pipeline
 from redepth.protocols import Measurement, prepare
 from redepth.refinement import Refinement
@@ -183,6 +181,8 @@ def _prompts(study: Study, tasks: list[Task], device: str) -> dict[str, str]:
         return prepare(study.protocol, study.reader(scene.scenes).load(scene.image))
 
     names = list(dict.fromkeys(name for _, name in tasks))
+    if study.grid.captioned and study.dataset == SYNTHETIC:
+        return {name: load(name).caption for name in names}
     return captions(study.base, names, load, device)
 
 
@@ -267,7 +267,7 @@ class _Worker:
         prior = pipeline.refiner.prior
         if isinstance(prior, Teacher):
             share = 0.0 if arm.teacher is None else arm.teacher
-            prior.set_surface(_surface(pipeline, sample, share))
+            prior.set_surface(surface_between(pipeline, sample, share))
         memory = PeakMemory(pipeline.device)
         refinement = pipeline.refine(
             sample.pixels(),
@@ -365,20 +365,6 @@ def _parts(name: str, arm: ArmRun, refinement: Refinement) -> list[_Part]:
 def part_name(size: int) -> str:
     """Return the name of the arm of an ensemble's parts of a size."""
     return f"N = {size}"
-
-
-def _surface(pipeline: Pipeline, sample: Sample, share: float) -> Tensor:
-    """Return the relative depth, at network size, that lies a share of the way from initial to true depth."""
-    refiner = pipeline.refiner
-    photo = torch.from_numpy(sample.pixels()).permute(2, 0, 1)[None]
-    _, _, initial = refiner.predict(photo)
-    start = refiner.relative_depth(initial / refiner.unit(initial), 0.0)
-    depth = sample.depth()[None, None].to(start)
-    size = start.shape[-2:]
-    truth = geometry.resize(depth, *size, antialias=True)
-    # Where the truth is unknown, as in the sky, the teacher keeps the initial depth.
-    known = geometry.resize((depth > 0).to(start), *size, antialias=True) > 1 - 1e-4
-    return torch.where(known, start + share * (truth - start), start)
 
 
 def _maps(refinement: Refinement, both: Mapping[str, Measurement]) -> dict[str, Any]:

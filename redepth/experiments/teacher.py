@@ -9,7 +9,9 @@ from torch import Generator, Tensor
 from typing_extensions import Self
 
 from redepth.contracts import Condition, Illumination, Noise, Prior, Renderer
-from redepth.ops import color
+from redepth.data.datasets import Sample
+from redepth.ops import color, geometry
+from redepth.pipeline import Pipeline
 
 
 class Teacher:
@@ -58,3 +60,17 @@ class Teacher:
     def describe(self) -> dict[str, Any]:
         """Return the kind of prior, for records."""
         return {"kind": "teacher with a target surface"}
+
+
+def surface_between(pipeline: Pipeline, sample: Sample, share: float) -> Tensor:
+    """Return the relative depth, at network size, that lies a share of the way from initial to true depth."""
+    refiner = pipeline.refiner
+    photo = torch.from_numpy(sample.pixels()).permute(2, 0, 1)[None]
+    _, _, initial = refiner.predict(photo)
+    start = refiner.relative_depth(initial / refiner.unit(initial), 0.0)
+    depth = sample.depth()[None, None].to(start)
+    size = start.shape[-2:]
+    truth = geometry.resize(depth, *size, antialias=True)
+    # Where the truth is unknown, as in the sky, the teacher keeps the initial depth.
+    known = geometry.resize((depth > 0).to(start), *size, antialias=True) > 1 - 1e-4
+    return torch.where(known, start + share * (truth - start), start)

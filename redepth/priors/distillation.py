@@ -108,14 +108,18 @@ class DiffusionPrior(ABC):
     def __post_init__(self) -> None:
         if self.t_min > self.t_max:
             raise ValueError(f"t_min {self.t_min} is above t_max {self.t_max}")
-        if missing := self.needed_branches - self.supported_branches - {"learned"}:
+        self.check_branches(self.supported_branches)
+        self._copies: LearnedCopies | None = None
+        self._how = Execution()
+        self._dtype = torch.float32
+
+    def check_branches(self, supported: frozenset[Branch]) -> None:
+        """Raise ValueError if the rule needs a branch that this prior does not have."""
+        if missing := self.needed_branches - supported - {"learned"}:
             raise ValueError(
                 f"score: {self.score} needs a prompt ({', '.join(sorted(missing))}), which this prior does "
                 f"not take; these do: {TEXT_PRIORS}"
             )
-        self._copies: LearnedCopies | None = None
-        self._how = Execution()
-        self._dtype = torch.float32
 
     @property
     def needed_branches(self) -> frozenset[Branch]:

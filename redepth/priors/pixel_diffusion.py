@@ -1,4 +1,4 @@
-"""Pixel-space diffusion models as the prior, unconditional or conditioned on the photo and the light."""
+"""Pixel-space diffusion models as the prior: unconditional, told the photo and the light, or a caption."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ from redepth.priors.pixel_unet import (
     condition_rows,
     light_vector,
 )
+from redepth.priors.prompts import branch_prompts
 from redepth.priors.scores import RULES, Branch, GuidanceBase, Weighting
+from redepth.priors.words import BLURRED, caption_vector, light_rows
 
 FOLDERS = (("unet", "scheduler"), ("", ""))
 """Folders of UNet and schedule in a repository; the first DDPM ones have both at the root."""
 WHOLE = 1 - 2**-24
 """The scale of a window that is the whole picture: the largest float32 below 1."""
+
+PHOTO, PROMPT = ("photo+light", "photo"), ("prompt+light", "prompt")
+"""What a re-lighting model can be conditioned on, and what one that knows captions."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,6 +45,10 @@ class PixelDiffusion(DiffusionPrior):
     A model with a relighting layout (`pixel_unet.Layout`) is conditioned on the photo and the light: it is a
     learned re-lighting, stronger than a generic prior. Guidance is then between the predictions with and
     without these conditions.
+
+    A model whose layout lists words is conditioned on a prompt: it is told which of its words the prompt has
+    (`words.caption_vector`) and never sees the photo. It is a generic prior as the paper's, in miniature.
+    Where a score rule has a negative prompt, or flaws of the unrefined picture, that is `words.BLURRED`.
 
     The defaults differ from the paper's prior: high noise, weighted for the distance to the reconstruction,
     mild guidance. They were measured to suit a small model.
@@ -54,7 +63,8 @@ class PixelDiffusion(DiffusionPrior):
             ``multiscale``: uniform between the two. ``pyramid``: the whole picture under the first of a
             step's lights, ``multiscale`` under the others. All are the same where the picture's shorter side
             is the model's size.
-        condition_on: the inputs that a relighting model is conditioned on.
+        condition_on: the inputs of a relighting model (``photo+light``, ``photo``) or of one of captions
+            (``prompt+light`` with `words.light_rows`, ``prompt``); ``nothing`` for any.
         weights: ``trained``, or ``random`` for the ablation (same architecture, seeded by ``random_seed``).
         random_seed: seed of the random weights.
     """
@@ -68,17 +78,20 @@ class PixelDiffusion(DiffusionPrior):
     revision: str | None = None
     local_files_only: bool = False
     view: Literal["own-scale", "whole", "multiscale", "pyramid"] = "own-scale"
-    condition_on: Literal["photo+light", "photo", "nothing"] = "photo+light"
+    condition_on: Literal["photo+light", "photo", "prompt+light", "prompt", "nothing"] = "photo+light"
     weights: Literal["trained", "random"] = "trained"
     random_seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
     renamed_options: ClassVar[Mapping[str, str]] = RENAMED_OPTIONS["prior"]
-    supported_branches: ClassVar[frozenset[Branch]] = frozenset({"text", "uncond", "source"})
+    supported_branches: ClassVar[frozenset[Branch]] = frozenset(
+        {"text", "uncond", "source", "negative", "artefacts"}
+    )
     on_cpu: ClassVar[frozenset[str]] = frozenset({"window"})
-    reads_prompt: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.condition_on not in PROMPT:
+            self.check_branches(self.supported_branches - {"negative", "artefacts"})
         if RULES[self.score].contrast and self.condition_on == "nothing":
             raise ValueError(
                 f"score: {self.score} compares predictions with and without conditions, and condition_on is "
@@ -87,6 +100,11 @@ class PixelDiffusion(DiffusionPrior):
         self._source = checkpoints.Source(
             self.checkpoint, self.revision, local_files_only=self.local_files_only
         )
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether a prompt says anything to the prior."""
+        return self.condition_on in PROMPT
 
     def ensure_available(self) -> None:
         """Raise WeightsError if the weights are unavailable, MissingDependencyError for a package."""
@@ -147,20 +165,30 @@ class PixelDiffusion(DiffusionPrior):
             layout = Layout(**stored)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"'{self.checkpoint}/{LAYOUT_FILE}': {cut(str(error))}") from None
-        reads, needed = config["in_channels"], 3 * layout.patch**2 * (2 if layout.relighting else 1)
-        if reads != needed or ("cross_attention_dim" in config) != layout.relighting:
-            kind = "a re-lighting" if layout.relighting else "an unconditional"
+        reads, needed = config["in_channels"], layout.channels
+        if reads != needed or ("cross_attention_dim" in config) != bool(layout.conditions):
             raise WeightsError(
-                f"'{self.checkpoint}': a {config['_class_name']} of {reads} channels does not make {kind} "
-                f"prior of pixels, which has {needed} channels; {LAYOUT_FILE}, if present, has its layout"
+                f"'{self.checkpoint}': a {config['_class_name']} of {reads} channels is no {layout.kind} of "
+                f"pixels, which has {needed} channels; {LAYOUT_FILE}, if present, has its layout"
+            )
+        numbers = config.get("projection_class_embeddings_input_dim")
+        if layout.words and numbers != layout.conditions:
+            raise WeightsError(
+                f"'{self.checkpoint}': the network reads {brief(numbers)} numbers of a caption, and "
+                f"{LAYOUT_FILE} has {len(layout.words)} words, which with their flag are {layout.conditions}"
             )
         return layout
 
     def use(self, model: PixelUNet, device: torch.device) -> None:
         """Use a model that is already in memory."""
-        rule = RULES[self.score]
-        conditional = model.layout.relighting and self.condition_on != "nothing"
-        if rule.contrast and not conditional:
+        layout, contrast = model.layout, RULES[self.score].contrast
+        told = (*PROMPT, "nothing") if layout.words else (*PHOTO, "nothing")
+        if self.condition_on not in told:
+            raise WeightsError(
+                f"prior.condition_on={self.condition_on}: '{self.checkpoint}' holds a {layout.kind}, which "
+                f"takes {', '.join(told)}; take one of these, or another checkpoint"
+            )
+        if contrast and not layout.conditions:
             raise WeightsError(
                 f"score: {self.score} compares predictions with and without conditions, and "
                 f"'{self.checkpoint}' has no conditions; take a conditional model, or another score"
@@ -170,8 +198,22 @@ class PixelDiffusion(DiffusionPrior):
         self.set_up()
 
     def condition(self, image: Tensor, prompt: str) -> Condition:
-        """Keep the photo, (1,3,H,W) sRGB; the prompt is not used."""
-        return Condition({"photo": image})
+        """Keep the photo, (1,3,H,W) sRGB, and of the prompts the vectors that a model of captions reads.
+
+        Raises:
+            InputError: if a prompt has none of the words that the model knows.
+        """
+        tensors = {"photo": image}
+        if self.condition_on in PROMPT:
+            for branch, text in branch_prompts(prompt, self.needed_branches, artefacts=BLURRED).items():
+                tensors[branch] = self._caption(branch, text).to(image)[None]
+        return Condition(tensors)
+
+    def _caption(self, branch: Branch, text: str) -> Tensor:
+        """Return the vector of a prompt; that of no prompt, which guidance starts from, is 0."""
+        if branch == "uncond" and not text:
+            return torch.zeros(self._model.layout.conditions)
+        return caption_vector(self._model.layout.words, text)
 
     def draw_model(self, batch: int, generator: Generator) -> dict[str, Tensor]:
         """Draw the window (batch,3) in [0, 1) and diffusion noise (batch,3,S,S)."""
@@ -192,28 +234,41 @@ class PixelDiffusion(DiffusionPrior):
     def predict(
         self, noisy: Tensor, timestep: Tensor, inputs: StepInputs, branches: Sequence[Branch]
     ) -> dict[Branch, Tensor]:
-        """Predict with conditions (``text``, ``source``) and without; equal for an unconditional model."""
-        if not self._model.layout.relighting or self.condition_on == "nothing":
+        """Predict under each branch's condition, in one batch; equal for an unconditional model."""
+        if not self._model.layout.conditions or self.condition_on == "nothing":
             return dict.fromkeys(branches, self._run(noisy, timestep))
-        count = len(noisy)
+        count, copies = len(noisy), len(branches)
+        if self._model.layout.words:
+            photo, vector = None, torch.cat([self._told(branch, count, inputs) for branch in branches])
+        else:
+            photo, vector = self._shown(noisy, inputs, branches)
+        out = self._run(torch.cat([noisy] * copies), torch.cat([timestep] * copies), photo, vector)
+        return dict(zip(branches, out.chunk(copies), strict=True))
+
+    def _told(self, branch: Branch, count: int, inputs: StepInputs) -> Tensor:
+        """Return the vectors (count, C) of a branch's caption, with the light in words where it has it."""
+        rows = inputs.condition.tensors[branch].expand(count, -1)
+        if self.condition_on == "prompt+light" and branch in ("text", "artefacts"):
+            light = light_rows(self._model.layout.words, inputs.illumination)
+            rows = torch.cat([torch.maximum(rows[:, :-1], light), rows[:, -1:]], dim=1)
+        return rows
+
+    def _shown(self, noisy: Tensor, inputs: StepInputs, branches: Sequence[Branch]) -> tuple[Tensor, Tensor]:
+        """Return photo and light of all branches: with conditions (``text``, ``source``) and without."""
+        count, copies = len(noisy), len(branches)
         photo = inputs.condition.tensors["photo"].expand(count, -1, -1, -1)
         photo = self._windows(photo, inputs.noise) * 2 - 1
         light = noisy.new_zeros(count, LIGHT_CHANNELS - 1)
         if self.condition_on == "photo+light":
             light = light_vector(inputs.illumination)
-        # All predictions in one batch.
         flags = torch.cat([noisy.new_full((count,), float(name != "uncond")) for name in branches])
-        copies = len(branches)
-        photo, vector = condition_rows(torch.cat([photo] * copies), torch.cat([light] * copies), flags, flags)
-        out = self._run(torch.cat([noisy] * copies), torch.cat([timestep] * copies), photo, vector)
-        return dict(zip(branches, out.chunk(copies), strict=True))
+        return condition_rows(torch.cat([photo] * copies), torch.cat([light] * copies), flags, flags)
 
     def describe(self) -> dict[str, Any]:
         """Return checkpoint, kind, precision and rule for the run record."""
-        layout = self._model.layout
         return {
             **self._source.describe(),
-            "kind": "re-lighting prior" if layout.relighting else "unconditional prior",
+            "kind": self._model.layout.kind,
             "weights": self.weights,
             "dtype": str(self._dtype).removeprefix("torch."),
             "score": self.score,
@@ -224,9 +279,9 @@ class PixelDiffusion(DiffusionPrior):
         noisy: Tensor,
         timestep: Tensor,
         photo: Tensor | None = None,
-        light: Tensor | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
-        cast = [None if x is None else x.to(self._dtype) for x in (noisy, photo, light)]
+        cast = [None if x is None else x.to(self._dtype) for x in (noisy, photo, vector)]
         return self._model(cast[0], timestep, cast[1], cast[2]).float()
 
     def _windows(self, pictures: Tensor, noise: Noise) -> Tensor:

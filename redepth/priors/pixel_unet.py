@@ -1,8 +1,9 @@
-"""A diffusers UNet in pixel space, unconditional or conditioned on the photo and the light."""
+"""A diffusers UNet in pixel space: unconditional, told the photo and the light, or told a caption."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from redepth.contracts import Illumination
 from redepth.errors import brief
 from redepth.ops.geometry import half_turn
 from redepth.priors.light import light_direction, light_material
+from redepth.priors.words import WORD
 
 LIGHT_CHANNELS = 8
 LAYOUT_FILE = "redepth.json"
 LARGEST = 4096
 """Most pixels along a side of a model's picture."""
+MOST_WORDS = 10_000
+"""Most words that a model can know."""
 LOG2_SHININESS = (2.0, 7.0)
 """Range of log2(shininess) that these models are trained with; values beyond it are clamped."""
 
@@ -33,6 +37,8 @@ class Layout:
         patch: pixels along a side that are folded into channels (pixel unshuffle).
         relighting: whether it is conditioned on the photo (as further channels) and the light (as a vector
             that is added to the time embedding); the flags of dropped conditions are part of that vector.
+        words: the words of captions that it is conditioned on, as a vector that is added to the time
+            embedding (`words.caption_vector`); empty for a model without captions.
 
     Raises:
         ValueError: a value is of the wrong type or out of range.
@@ -41,6 +47,7 @@ class Layout:
     size: int
     patch: int = 1
     relighting: bool = False
+    words: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         whole = type(self.size) is int and type(self.patch) is int and type(self.relighting) is bool
@@ -49,10 +56,47 @@ class Layout:
                 f"size must be a multiple of patch up to {LARGEST}, and relighting true or false, got "
                 f"{brief(self.size)}, {brief(self.patch)}, {brief(self.relighting)}"
             )
+        self._check_words()
+
+    def _check_words(self) -> None:
+        words: object = self.words
+        if not isinstance(words, list | tuple) or not all(_is_word(word) for word in words):
+            raise ValueError(f"words must be a list of words in small letters, got {brief(words)}")
+        object.__setattr__(self, "words", tuple(words))  # JSON has a list
+        if len(set(words)) < len(words) or len(words) > MOST_WORDS:
+            raise ValueError(f"words must be different, at most {MOST_WORDS}, got {brief(words)}")
+        if words and self.relighting:
+            raise ValueError("relighting must be false for a model that is told a caption")
+
+    @property
+    def conditions(self) -> int:
+        """Length of the vector that the UNet is conditioned on; 0 for an unconditional model."""
+        if self.relighting:
+            return LIGHT_CHANNELS
+        return len(self.words) + 1 if self.words else 0
+
+    @property
+    def kind(self) -> str:
+        """What such a model is called in messages and records."""
+        if self.relighting:
+            return "re-lighting prior"
+        return "captioned prior" if self.words else "unconditional prior"
+
+    @property
+    def channels(self) -> int:
+        """Channels that the UNet reads: of the noisy picture, and of the photo where it is told it."""
+        return 3 * self.patch**2 * (2 if self.relighting else 1)
 
     def write(self, folder: Path) -> None:
         """Write ``redepth.json`` beside the weights."""
-        (folder / LAYOUT_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        values = asdict(self)
+        if not self.words:
+            del values["words"]
+        (folder / LAYOUT_FILE).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and WORD.fullmatch(value) is not None
 
 
 def light_vector(illumination: Illumination) -> Tensor:
@@ -82,8 +126,8 @@ class PixelUNet(nn.Module):
     """Wraps a diffusers UNet so that every pixel-space model is called in one way.
 
     Args:
-        unet: ``UNet2DModel`` (unconditional) or, for a relighting layout, ``UNet2DConditionModel`` with
-            ``class_embed_type="projection"`` over `LIGHT_CHANNELS` numbers.
+        unet: ``UNet2DModel`` (unconditional) or, for a conditional layout, ``UNet2DConditionModel`` with
+            ``class_embed_type="projection"`` over `Layout.conditions` numbers.
         layout: how pictures enter it.
     """
 
@@ -97,7 +141,7 @@ class PixelUNet(nn.Module):
         noisy: Tensor,
         timestep: Tensor,
         photo: Tensor | None = None,
-        light: Tensor | None = None,
+        vector: Tensor | None = None,
     ) -> Tensor:
         """Predict what the model was trained to (eps, v or x0), in pixels.
 
@@ -106,18 +150,21 @@ class PixelUNet(nn.Module):
             timestep: (N,).
             photo: (N, 3, S, S) in [-1, 1], or None for no condition. A row of zeros with a zero flag (see
                 `condition_rows`) is the same as None for that row.
-            light: (N, 8), `light_vector` and the flag of the photo, or None.
+            vector: (N, C) or None for no condition: `light_vector` and the flag of the photo (C = 8), or
+                `words.caption_vector`.
 
         Returns:
             (N, 3, S, S).
         """
         x = F.pixel_unshuffle(noisy, self.layout.patch)
-        if not self.layout.relighting:
+        if not self.layout.conditions:
             out = self.unet(x, timestep).sample
         else:
-            condition = torch.zeros_like(noisy) if photo is None else photo
-            vector = noisy.new_zeros(len(noisy), LIGHT_CHANNELS) if light is None else light
-            x = torch.cat([x, F.pixel_unshuffle(condition, self.layout.patch)], dim=1)
+            if self.layout.relighting:
+                condition = torch.zeros_like(noisy) if photo is None else photo
+                x = torch.cat([x, F.pixel_unshuffle(condition, self.layout.patch)], dim=1)
+            if vector is None:
+                vector = noisy.new_zeros(len(noisy), self.layout.conditions)
             out = self.unet(x, timestep, None, class_labels=vector).sample
         return F.pixel_shuffle(out, self.layout.patch)
 

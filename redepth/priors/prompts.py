@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from redepth.errors import MissingDependencyError, WeightsError
 from redepth.io import to_uint8
 from redepth.literals import CaptionerName
 from redepth.priors import cache
+from redepth.priors.scores import Branch
 from redepth.registry import require
 from redepth.runtime.device import free_cached
 
@@ -227,3 +228,32 @@ class Captioner:
             return "bfloat16"
         found = all(importlib.util.find_spec(package) for package in ("bitsandbytes", "accelerate"))
         return "int8" if found else "float16"
+
+
+def branch_prompts(
+    prompt: str,
+    needed: Collection[Branch],
+    *,
+    artefacts: str,
+    negative: str = "",
+    negative_prompt: str = "",
+    source_prompt: str = "",
+) -> dict[Branch, str]:
+    """Return the prompt of each branch that a score rule needs.
+
+    Args:
+        prompt: of the photo.
+        needed: the branches.
+        artefacts: flaws of the unrefined picture, appended to the prompt.
+        negative: of the branch ``negative`` if ``negative_prompt`` is empty; itself empty: the artefacts.
+        negative_prompt: of the unconditional prediction; where the rule has a branch ``negative``, of that.
+        source_prompt: description of the photo; empty: the prompt.
+    """
+    prompts = {
+        "text": prompt,
+        "uncond": "" if "negative" in needed else negative_prompt,
+        "negative": negative_prompt or negative or artefacts,
+        "source": source_prompt or prompt,
+        "artefacts": ", ".join(part for part in (prompt, artefacts) if part),
+    }
+    return {name: text for name, text in prompts.items() if name in needed}

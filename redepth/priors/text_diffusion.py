@@ -19,6 +19,7 @@ from redepth.errors import WeightsError
 from redepth.literals import MAX_SEED
 from redepth.priors import cache, quantize
 from redepth.priors.distillation import DiffusionPrior, StepInputs
+from redepth.priors.prompts import branch_prompts
 from redepth.priors.quantize import Quantize
 from redepth.priors.scores import Branch
 from redepth.priors.text import TextEmbeddings, TextEncoders, TextPart, joined, misfit
@@ -292,15 +293,14 @@ class TextDiffusion(DiffusionPrior):
 
     def prompts(self, prompt: str) -> dict[Branch, str]:
         """Return the prompt of each branch that the rule needs."""
-        contrasted = "negative" in self.needed_branches
-        prompts = {
-            "text": prompt,
-            "uncond": "" if contrasted else self.negative_prompt,
-            "negative": self.negative_prompt or NEGATIVE,
-            "source": self.source_prompt or prompt,
-            "artefacts": ", ".join(part for part in (prompt, self.artefacts) if part),
-        }
-        return {name: text for name, text in prompts.items() if name in self.needed_branches}
+        return branch_prompts(
+            prompt,
+            self.needed_branches,
+            negative_prompt=self.negative_prompt,
+            negative=NEGATIVE,
+            source_prompt=self.source_prompt,
+            artefacts=self.artefacts,
+        )
 
     def texts(self, prompt: str) -> dict[Branch, tuple[str, ...]]:
         """Return the texts of each branch: one, or several from which `branch_embeddings` chooses by row."""

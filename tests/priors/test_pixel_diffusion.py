@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from redepth.contracts import Illumination, Material
-from redepth.errors import ConfigError, WeightsError
+from redepth.errors import ConfigError, InputError, WeightsError
+from redepth.priors.distillation import StepInputs
 from redepth.priors.pixel_diffusion import PixelDiffusion, cut_window
 from redepth.priors.pixel_unet import Layout, condition_rows, light_vector
 from redepth.renderers.blinn_phong import BlinnPhong
@@ -185,3 +186,88 @@ def test_a_part_of_a_material_alone_is_refused() -> None:
     light = Illumination({"direction": torch.tensor([[0.0, 0.0, 1.0]]), "shininess": torch.ones(1)})
     with pytest.raises(ConfigError, match="draws shininess but not diffuse, specular: draw a whole"):
         prior(relit, prior.condition(relit, ""), light, prior.draw(1, seeded()))
+
+
+# --- captions -------------------------------------------------------------------------------------
+
+WORDS = ("relief", "tiles", "left", "blurred")
+
+
+@pytest.mark.parametrize("score", ["sds", "csd", "nfsd", "sdi", "dds", "sds-bridge"])
+def test_every_rule_runs_on_captions_and_reads_them(score: str) -> None:
+    prior = tiny_prior(words=WORDS, score=score, condition_on="prompt", guidance_scale=7.5)
+    relit = photo(40, 50).requires_grad_()
+    noise, gradients = prior.draw(1, seeded()), []
+    for prompt in ("a relief of tiles", "relief"):
+        loss = prior(relit, prior.condition(photo(40, 50, seed=1), prompt), light(1), noise)
+        gradients.append(torch.autograd.grad(loss.sum(), relit)[0])
+        assert gradients[-1].abs().max() > 0
+    assert not torch.allclose(*gradients, atol=1e-9)
+
+
+def test_a_captioned_prior_predicts_under_the_words_of_its_prompt() -> None:
+    prior = tiny_prior(words=WORDS, condition_on="prompt", guidance_scale=3.0, guidance_base="uncond")
+    prior.weighting, prior.t_min, prior.t_max = "uniform", 0.6, 0.6
+    relit = photo(16, 16)
+    noise = prior.draw(1, seeded())
+    relit.requires_grad_()
+    loss = prior(relit, prior.condition(relit.detach(), "Tiles, left"), light(1), noise)
+    (gradient,) = torch.autograd.grad(loss.sum(), relit)
+    noisy = prior.schedule.add_noise(relit.detach() * 2 - 1, noise["noise"], noise["timestep"])
+    with torch.no_grad():
+        told = prior._model(noisy, noise["timestep"], None, torch.tensor([[0.0, 1, 1, 0, 1]]))
+        untold = prior._model(noisy, noise["timestep"])
+    told, untold = (prior.schedule.noise_of(p, noisy, noise["timestep"]) for p in (told, untold))
+    expected = 2 * (untold + 3 * (told - untold) - noise["noise"]) / relit.numel()
+    assert torch.allclose(gradient, expected, atol=1e-7)
+
+
+def test_the_light_in_words_depends_on_each_light() -> None:
+    prior = tiny_prior(words=WORDS, condition_on="prompt+light")
+    direction = torch.tensor([[-0.6, 0.0, 0.8], [0.6, 0.0, 0.8]])
+    inputs = StepInputs(
+        prior.condition(photo(16, 16), "tiles"), Illumination.of(direction), prior.draw(2, seeded())
+    )
+    assert prior._told("text", 2, inputs).tolist() == [[0, 1, 1, 0, 1], [0, 1, 0, 0, 1]]
+    assert prior._told("uncond", 2, inputs).tolist() == [[0.0] * 5] * 2
+
+
+def test_a_prompt_without_known_words_is_no_unconditional_run() -> None:
+    prior = tiny_prior(words=WORDS, condition_on="prompt")
+    for prompt in ("", "a cat"):
+        with pytest.raises(InputError, match="none of the words that the prior knows: relief, tiles"):
+            prior.condition(photo(16, 16), prompt)
+
+
+@pytest.mark.parametrize(
+    ("words", "condition_on", "takes"),
+    [
+        (WORDS, "photo+light", r"captioned prior, which takes prompt\+light, prompt, nothing"),
+        ((), "prompt", r"re-lighting prior, which takes photo\+light, photo, nothing"),
+    ],
+)
+def test_a_condition_that_the_model_does_not_have_is_refused(
+    words: tuple[str, ...], condition_on: str, takes: str
+) -> None:
+    with pytest.raises(WeightsError, match=takes):
+        tiny_prior(words=words, condition_on=condition_on)
+
+
+def test_a_captioned_prior_is_saved_and_loaded_and_its_words_are_counted(tmp_path: Path) -> None:
+    from diffusers import DDIMScheduler
+
+    model = tiny_unet(words=WORDS)
+    model.unet.save_pretrained(tmp_path / "unet")
+    DDIMScheduler(**SCHEDULE).save_pretrained(tmp_path / "scheduler")
+    model.layout.write(tmp_path)
+    prior = PixelDiffusion(checkpoint=str(tmp_path), condition_on="prompt").load(CPU)
+    assert prior._model.layout == model.layout
+    Layout(size=16, patch=2, words=WORDS[:2]).write(tmp_path)
+    with pytest.raises(WeightsError, match=r"reads 5 numbers of a caption, and .* has 2 words"):
+        PixelDiffusion(checkpoint=str(tmp_path), condition_on="prompt").load(CPU)
+
+
+def test_rules_with_a_negative_prompt_need_a_prompt() -> None:
+    with pytest.raises(ValueError, match="needs a prompt"):
+        PixelDiffusion(score="nfsd")
+    PixelDiffusion(score="nfsd", condition_on="prompt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from redepth.optim.objectives import Smoothness
 from redepth.optim.outcome import Outcome
 from redepth.optim.refiner import Refiner
 from redepth.priors.pixel_diffusion import PixelDiffusion
-from redepth.priors.pixel_unet import LIGHT_CHANNELS, Layout, PixelUNet
+from redepth.priors.pixel_unet import Layout, PixelUNet
 from redepth.renderers.blinn_phong import BlinnPhong
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -57,8 +57,8 @@ def tiny_depth_model(device: torch.device = CPU) -> DepthAnything:
     return DepthAnything(checkpoint=checkpoint, longer_side=70, scale=7.0).load(device)
 
 
-def tiny_unet(relighting: bool = True, seed: int = 0) -> PixelUNet:
-    """A real diffusers UNet of a few channels in pixel space, 16 x 16 pictures."""
+def tiny_unet(relighting: bool = True, seed: int = 0, words: Sequence[str] = ()) -> PixelUNet:
+    """A real diffusers UNet of a few channels in pixel space, 16 x 16 pictures; or captioned, with words."""
     from diffusers import UNet2DConditionModel, UNet2DModel
 
     blocks: dict[str, Any] = {
@@ -75,15 +75,16 @@ def tiny_unet(relighting: bool = True, seed: int = 0) -> PixelUNet:
         torch.manual_seed(seed)
         if not relighting:
             return PixelUNet(UNet2DModel(in_channels=12, **blocks), Layout(size=16, patch=2)).eval()
+        layout = Layout(size=16, patch=2, relighting=not words, words=words)
         unet = UNet2DConditionModel(
-            in_channels=24,
+            in_channels=layout.channels,
             mid_block_type="UNetMidBlock2D",
             cross_attention_dim=8,
             class_embed_type="projection",
-            projection_class_embeddings_input_dim=LIGHT_CHANNELS,
+            projection_class_embeddings_input_dim=layout.conditions,
             **blocks,
         )
-    return PixelUNet(unet, Layout(size=16, patch=2, relighting=True)).eval()
+    return PixelUNet(unet, layout).eval()
 
 
 SCHEDULE = {
@@ -96,10 +97,12 @@ SCHEDULE = {
 }
 
 
-def tiny_prior(relighting: bool = True, device: torch.device = CPU, **options: Any) -> PixelDiffusion:
+def tiny_prior(
+    relighting: bool = True, device: torch.device = CPU, words: Sequence[str] = (), **options: Any
+) -> PixelDiffusion:
     """A pixel-space prior over `tiny_unet`, already in memory."""
     prior = PixelDiffusion(**options)
-    prior.use(tiny_unet(relighting), device)
+    prior.use(tiny_unet(relighting, words=words), device)
     prior.use_schedule(SCHEDULE, device)
     return prior
 

@@ -41,6 +41,7 @@ class Sample:
         no_hit: (H, W) where the stored number means that nothing was hit, if the reader looked for such
             numbers; the truth is unknown there.
         albedo: (H, W, 3) true linear albedo in [0, 1], if the data set has it.
+        caption: what the photo shows, in a few words, if the data set says so.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Sample:
     camera: Camera | None = None
     no_hit: Mask | None = None
     albedo: Array | None = None
+    caption: str = ""
 
     def pixels(self) -> Array:
         """Return the photo, (H, W, 3) sRGB in [0, 1]. Raises InputError if the file cannot be read."""

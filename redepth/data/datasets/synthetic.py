@@ -9,6 +9,7 @@ from pydantic import Field
 
 from redepth.data.datasets.base import Missing, Sample, unknown_name
 from redepth.data.scenes import path_traced_rooms as traced_rooms
+from redepth.data.scenes.captions import RELIEF, RELIEF_WORDS, upcoming_relief, upcoming_room
 from redepth.data.scenes.path_traced import (
     ASSET,
     LARGE_ASSET,
@@ -44,8 +45,8 @@ FIRST_SEED = 50_000
 class Synthetic:
     """Scenes of `data.scenes.synthetic`, each drawn by its own seed: ``relief-50000``, ``relief-50001``, ...
 
-    Relative depth, exact everywhere; the sky has no depth. The camera of rooms is a pinhole whose field of
-    view each scene draws, that of all others is orthographic.
+    Relative depth, exact everywhere; the sky has no depth. Each has a caption (`data.scenes.captions`). The
+    camera of rooms is a pinhole whose field of view each scene draws, that of all others is orthographic.
 
     Args:
         split: ``in-domain`` (the training domain of the embedded depth model), a shift from it (``relief``,
@@ -116,7 +117,7 @@ class Synthetic:
         if split == "rooms" or split == "unseen-rooms":
             return self._room(name, index)
         if split == "path-traced-rooms":
-            return _of_room(name, traced_rooms.path_traced_rooms(), index)
+            return _of_room(name, traced_rooms.path_traced_rooms(), index, "room")
         scene = self._scene(index, split)
         return Sample(
             name,
@@ -127,19 +128,27 @@ class Synthetic:
             sky=None if scene.sky is None else scene.sky[0, 0].numpy(),
             camera=ORTHOGRAPHIC,
             albedo=None if scene.albedo is None else scene.albedo[0].permute(1, 2, 0).contiguous().numpy(),
+            caption=self._caption(index),
         )
 
     def _room(self, name: str, index: int) -> Sample:
-        generator = torch.Generator().manual_seed(self.seed + index)
+        generator = self._generator(index)
+        families = TRAINING if self.split == "rooms" else UNSEEN
+        caption = upcoming_room(families, generator)
         drawn = room_scenes(
-            1,
-            generator,
-            height=self.size,
-            width=self.size,
-            families=TRAINING if self.split == "rooms" else UNSEEN,
-            dtype=torch.float64,
+            1, generator, height=self.size, width=self.size, families=families, dtype=torch.float64
         )
-        return _of_room(name, drawn, 0)
+        return _of_room(name, drawn, 0, caption)
+
+    def _generator(self, index: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed + index)
+
+    def _caption(self, index: int) -> str:
+        """Return the caption of a relief, with the families that training knows."""
+        if self.split == "broad":
+            return upcoming_relief(1, self._generator(index))[0]
+        known = self.split not in ("relief", "shapes", "path-traced")
+        return f"{RELIEF}, {RELIEF_WORDS['smooth']}" if known else RELIEF
 
     def _scene(self, index: int, split: Split | Literal["broad", "path-traced"]) -> Scenes:
         if split == "path-traced":
@@ -147,7 +156,7 @@ class Synthetic:
                 return path_traced_large(index, self.size)
             stored = path_traced()
             return Scenes(stored.image[index : index + 1], stored.depth[index : index + 1])
-        generator = torch.Generator().manual_seed(self.seed + index)
+        generator = self._generator(index)
         if split == "broad":
             return scenes(1, "broad", generator, height=self.size, width=self.size)
         return benchmark_scenes(
@@ -155,7 +164,7 @@ class Synthetic:
         )
 
 
-def _of_room(name: str, drawn: RoomScenes, index: int) -> Sample:
+def _of_room(name: str, drawn: RoomScenes, index: int, caption: str) -> Sample:
     """Return one of the scenes that a pinhole camera sees; the photo has 8 bits."""
     eight_bits = (drawn.image[index] * 255).round().float() / 255
     return Sample(
@@ -167,4 +176,5 @@ def _of_room(name: str, drawn: RoomScenes, index: int) -> Sample:
         sky=drawn.sky[index, 0].numpy(),
         camera=Camera(field_of_view=float(drawn.field_of_view[index])),
         albedo=drawn.albedo[index].permute(1, 2, 0).float().contiguous().numpy(),
+        caption=caption,
     )

@@ -152,10 +152,15 @@ def narrow_relief(c: Canvas) -> Tensor:
 
 def broad_relief(c: Canvas) -> Tensor:
     """Draw one family of `BROAD` per scene, or two mixed, at an RMS slope of 0.3 to 0.7, (count, H, W)."""
+    h = of_families(c, BROAD, broad_parts(c))
+    return with_slope(h, c.uniform(0.3, 0.7))
+
+
+def broad_parts(c: Canvas) -> list[tuple[Tensor, Tensor]]:
+    """Draw two families of `BROAD` per scene, (count,), and their shares, (count, 1, 1), half of them 1."""
     first, second = c.integers(len(BROAD)), c.integers(len(BROAD))
     share = c.uniform(0, 0.6) * (c.uniform(0, 1) < 0.5)
-    h = of_families(c, BROAD, [(first, 1 - share), (second, share)])
-    return with_slope(h, c.uniform(0.3, 0.7))
+    return [(first, 1 - share), (second, share)]
 
 
 def of_families(c: Canvas, families: dict[str, Family], parts: list[tuple[Tensor, Tensor]]) -> Tensor:
