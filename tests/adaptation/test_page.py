@@ -24,8 +24,8 @@ def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     preset = load_preset("smoke", [*SETTINGS, "adapt.steps=2", "adapt.anchor.keep_photos=1"])
     io.save_text(tmp_path / "quick.yaml", preset.to_yaml())
     block = PAGE.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
-    assert '"embedded-relief"' in block
+    assert '"embedded"' in block
     found: dict[str, object] = {}
-    exec(block.replace('"embedded-relief"', '"quick.yaml"'), found)
+    exec(block.replace('"embedded"', '"quick.yaml"'), found)
     assert (tmp_path / "out" / "adapt" / "summary.json").is_file()
     assert found["result"].keep == 1
