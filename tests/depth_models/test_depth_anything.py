@@ -103,7 +103,7 @@ def test_sides_that_are_no_multiples_of_the_patch_are_refused() -> None:
 def test_checkpoints_that_are_missing_corrupted_or_of_another_class_say_so(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such folder"):
         DepthAnything(checkpoint="./nowhere").load(CPU)
-    with pytest.raises(WeightsError, match="no embedded checkpoint 'relif-depth'; there are: .*relief-depth, "):
+    with pytest.raises(WeightsError, match=r"no embedded checkpoint 'relif-depth'; .*relief-depth, "):
         DepthAnything(checkpoint="embedded:relif-depth").load(CPU)
     broken = tmp_path / "broken"
     shutil.copytree(CHECKPOINT, broken)
