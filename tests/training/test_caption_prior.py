@@ -28,7 +28,7 @@ from training.caption_prior import (
 )
 from training.loop import snapshot
 from training.networks import SIZE
-from training.stored_scenes import StoredScenes, stored_scenes
+from training.stored_scenes import StoredScenes
 
 START = "embedded:relief-relighting-prior"
 
@@ -36,21 +36,6 @@ START = "embedded:relief-relighting-prior"
 def run(*arguments: str) -> None:
     result = CliRunner().invoke(train_photo.app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("scenes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.stored_scenes.PER_FILE", 4)
-        run("scenes", "--out", str(found), "--files", "1")
-    return found
-
-
-@pytest.fixture
-def rooms(folder: Path, monkeypatch: pytest.MonkeyPatch) -> StoredScenes:
-    monkeypatch.setattr("training.stored_scenes.PER_FILE", 4)
-    return stored_scenes(folder)
 
 
 def named(words: torch.Tensor) -> list[set[str]]:

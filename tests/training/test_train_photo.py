@@ -36,21 +36,6 @@ def run(*arguments: str) -> None:
     assert result.exit_code == 0, result.output
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("scenes")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.stored_scenes.PER_FILE", 4)
-        run("scenes", "--out", str(found), "--files", "2")
-    return found
-
-
-@pytest.fixture
-def rooms(folder: Path, monkeypatch: pytest.MonkeyPatch) -> StoredScenes:
-    monkeypatch.setattr("training.stored_scenes.PER_FILE", 4)
-    return stored_scenes(folder)
-
-
 def test_stored_scenes_are_the_same_again_and_stay(folder: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["rooms-0000", "rooms-0001"]
     written = (folder / "rooms-0001" / "image.npy").stat().st_mtime_ns
