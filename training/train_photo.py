@@ -40,6 +40,7 @@ from training.photo_depth import (
     BATCH,
     DEPTH_NAME,
     build_photo_depth,
+    draw_photos,
     encoder_matrices,
     photo_depth_steps,
     validate_photo_depth,
@@ -121,8 +122,10 @@ def depth(
         validation_steps=VALIDATION_STEPS,
         matrices=encoder_matrices(model),
     )
-    rooms = stored_scenes(scenes)
-    training.run(lambda g: photo_depth_steps(model, g, target, rooms, lambda: training.step), seed + 1, until)
+    draw = partial(draw_photos, stored_scenes(scenes))
+    training.run(
+        lambda _: photo_depth_steps(model, ahead(training, draw, seed, workers), target), seed, until
+    )
 
 
 @app.command()
