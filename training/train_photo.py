@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
-DEPTH_SAMPLES = (80_000, 80_000, 128_000, 192_000)
+DEPTH_SAMPLES = (80_000, 80_000, 64_000, 128_000)
 """Pictures of each cycle of the learning rate, as if every batch were of `BATCH`."""
 
 VALIDATION_STEPS = 500

@@ -46,7 +46,7 @@ def test_a_setting_and_a_name_are_completed_without_torch() -> None:
     ("line", "words"),
     [
         ("redepth sh", ["show"]),
-        ("redepth show emb", ["embedded", "embedded-relief"]),
+        ("redepth show emb", ["embedded", "embedded-relief", "embedded-relief-photo"]),
         ("redepth list pr", ["presets", "priors", "protocols"]),
         ("redepth download ic-l", ["ic-light"]),
         ("redepth bench run --pres", ["--preset"]),

@@ -40,8 +40,8 @@ def test_the_overview_is_short_and_no_command_is_wrapped(
     ]
     if columns:
         assert max(map(len, lines)) <= columns
-    presets = "embedded, embedded-relief, smoke"
-    for word in (torch.__version__, presets, "HF_HUB_OFFLINE is set", "3 of 6", "doctor --all"):
+    presets = "embedded, embedded-relief, embedded-relief-photo, smoke"
+    for word in (torch.__version__, presets, "HF_HUB_OFFLINE is set", "4 of 7", "doctor --all"):
         assert word in " ".join(text.split())
 
 

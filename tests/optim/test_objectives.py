@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from redepth.contracts import Surface
 from redepth.guidance import UNGUIDED, Guidance, SkyMask
-from redepth.optim.objectives import Sky, Smoothness, laplacian, normalize_range
+from redepth.optim.objectives import DarkSmoothness, Sky, Smoothness, laplacian, normalize_range
 from tests.support.helpers import seeded
 
 
@@ -88,3 +90,38 @@ def test_the_sky_term_is_zero_without_sky_and_for_a_constant(sky: torch.Tensor |
     loss.sum().backward()
     assert loss.tolist() == [0.0]
     assert torch.isfinite(constant.grad).all()
+
+
+def photo_of(brightness: torch.Tensor, raw: torch.Tensor) -> Surface:
+    """The raw output over a grey photo, whose brightness is (H, W)."""
+    return Surface(raw, raw, brightness.expand(1, 3, *brightness.shape))
+
+
+def test_dark_smoothness_counts_where_the_photo_is_dark() -> None:
+    rough = torch.rand(2, 1, 8, 12, generator=seeded())
+    smooth_left = torch.cat([torch.linspace(0, 0.4, 8).expand(8, 8), rough[0, 0, :, 8:]], dim=1)[None, None]
+    dark_left = torch.ones(8, 12)
+    dark_left[:, :6] = 0.0
+    loss = DarkSmoothness()(photo_of(dark_left, torch.cat([rough[:1], smooth_left])))
+    assert loss[0] > 0.1
+    assert loss[1] < 1e-6
+    grey = DarkSmoothness()(photo_of(torch.full((8, 12), 0.7), rough))
+    black = DarkSmoothness()(photo_of(torch.zeros(8, 12), rough))
+    assert (grey < 1e-3 * black).all()
+    inside = laplacian(normalize_range(rough))[..., 1:-1, 1:-1].abs().sum(dim=(1, 2, 3))
+    assert torch.allclose(black, inside / rough[0].numel())
+
+
+def test_dark_smoothness_leaves_the_border_of_a_plane_alone() -> None:
+    plane = photo_of(torch.zeros(7, 9), torch.linspace(1, 2, 9).expand(1, 1, 7, 9))
+    assert DarkSmoothness()(plane).item() < 1e-6
+    assert Smoothness()(plane).item() > 0.05
+    assert DarkSmoothness()(photo_of(torch.zeros(7, 9), torch.full((1, 1, 7, 9), 3.0))).tolist() == [0.0]
+
+
+def test_the_darkness_is_the_linear_luma_of_a_weight_of_a_third() -> None:
+    raw = torch.rand(1, 1, 6, 6, generator=seeded())
+    grey = torch.full((6, 6), 0.05 ** (1 / 2.2))
+    black = DarkSmoothness()(photo_of(torch.zeros(6, 6), raw))
+    assert torch.allclose(DarkSmoothness()(photo_of(grey, raw)), black / math.e, rtol=1e-4)
+    assert torch.allclose(DarkSmoothness(darkness=0.1)(photo_of(grey, raw)), black / math.e**0.5, rtol=1e-4)
