@@ -24,6 +24,7 @@ OTHER_SPLITS = "--split lighting --split texture --split degraded --split sky"
 PRIOR_SIDE = 96
 """Side of the pictures of the embedded priors, and of scenes by default."""
 SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
+LARGE = "prior --preset embedded-relief-photo"
 STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
@@ -42,8 +43,14 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "size-192-pyramid": "prior --images 24 --size 192 --arm trained "
-    "--set prior.view=pyramid --set optim.blend_pixels=20",
+    "192-relief": f"{LARGE} --images 64 --size 192 --arm trained",
+    "192-shapes": f"{LARGE} --images 64 --size 192 --arm trained --split shapes",
+    "192-in-domain": f"{LARGE} --images 32 --size 192 --arm trained --split in-domain",
+    "192-path-traced": f"{LARGE} --images 64 --size 192 --arm trained --split path-traced",
+    "192-controls": f"{LARGE} --images 16 --size 192 --arm 'random weights' --arm 'smoothness only'",
+    "384-relief": f"{LARGE} --images 32 --size 384 --arm trained --set depth_model.longer_side=192",
+    "384-path-traced": f"{LARGE} --images 64 --size 384 --arm trained --split path-traced "
+    "--set depth_model.longer_side=192",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
     "--set prior.view=whole --set optim.blend_scale=0.1",
@@ -157,7 +164,8 @@ def size_of(options: list[str]) -> int:
 def preset_today(options: list[str]) -> Preset:
     """Return the preset that a study's arguments stand for today."""
     overrides = [f"depth_model.longer_side={size_of(options)}", *values_of("--set", options)]
-    return resolve(load_preset("embedded-relief", overrides))
+    preset = (values_of("--preset", options) or ["embedded-relief"])[-1]
+    return resolve(load_preset(preset, overrides))
 
 
 def is_of_todays_preset(study: Study, options: list[str]) -> bool:

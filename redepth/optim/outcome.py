@@ -169,8 +169,12 @@ class Outcome:
 
     @property
     def refined_depth(self) -> Tensor:
-        """The mean of the members' relative depths, (1,1,H,W), blended as `refined` is."""
-        own = self._blended(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
+        """The mean of the members' relative depths, (1,1,H,W), blended as `refined` is.
+
+        Where the rays of the camera meet in a point the inverse depths are blended, in which planes are flat:
+        the change of a far part would outweigh everything near. The result is not farther than both.
+        """
+        own = self._blended_depth(self.initial_depth, self.member_depths.mean(dim=0, keepdim=True))
         return own if self.tie is None else _tied(own, self.tie.depth, self.tie)
 
     @cached_property
@@ -245,6 +249,12 @@ class Outcome:
                 kept = kept + self.support * (change - kept)
             return initial + kept
         return initial + self.blend_weight * change
+
+    def _blended_depth(self, initial: Tensor, mean: Tensor) -> Tensor:
+        if self.blend == "none" or self.camera.kind == "orthographic":
+            return self._blended(initial, mean)
+        farthest = torch.maximum(initial.amax(), mean.amax())
+        return 1 / self._blended(1 / initial, 1 / mean).clamp(min=1 / farthest)
 
     @property
     def uncertainty(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,3 +61,16 @@ def test_the_detail_of_a_panorama_knows_no_edge() -> None:
     # Of three turns in a row, the middle one knows no edge.
     blurred = gaussian_blur(change.repeat(1, 1, 1, 3), 0.2 * 16)[..., 32:64]
     assert torch.allclose(found.refined, distance + change - blurred, atol=1e-6)
+
+
+@pytest.mark.parametrize(("camera", "kept"), [(Camera(field_of_view=60.0), True), (Camera(), False)])
+def test_a_change_of_the_far_does_not_move_the_near_of_a_pinhole(camera: Camera, kept: bool) -> None:
+    depth = torch.full((1, 1, 24, 24), 2.0)
+    depth[..., :6, :] = 40.0
+    members = depth.clone()
+    members[..., :6, :] = 80.0
+    found = outcome(camera, depth, blend="detail", blend_scale=0.2)
+    found = replace(found, member_depths=members.expand(2, -1, -1, -1))
+    near = found.refined_depth[..., 8:, :]
+    assert bool(((near - 2).abs() < 0.2).all()) is kept
+    assert bool((found.refined_depth > 0).all()) is kept
