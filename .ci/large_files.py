@@ -15,7 +15,8 @@ from pathlib import Path
 LIMIT = 1_000_000
 ALLOWED = {
     "redepth/checkpoints/weights/relief-depth/model.safetensors": 4_000_000,
-    "redepth/checkpoints/weights/relief-relighting-prior/unet/*.safetensors": 12_000_000,
+    "redepth/checkpoints/weights/photo-depth/model.safetensors": 8_000_000,
+    "redepth/checkpoints/weights/*/unet/*.safetensors": 12_000_000,
     "benchmarks/checkpoints/*/unet/*.safetensors": 12_000_000,
     "benchmarks/results/accuracy/experiments/adapt/rows.jsonl": 3_000_000,
     # 24 scenes with exact depth, normals and albedo.

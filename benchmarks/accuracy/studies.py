@@ -25,6 +25,7 @@ PRIOR_SIDE = 96
 """Side of the pictures of the embedded priors, and of scenes by default."""
 SEED_1 = "prior.checkpoint=runs/seed-1/relief-relighting-prior"
 LARGE = "prior --preset embedded-relief-photo"
+PHOTO = "prior --preset embedded"
 STUDIES: dict[str, str] = {
     "relief": "prior --images 128 --arm trained --arm 'random weights' --arm 'smoothness only'",
     "relief-seed-1": f"prior --images 128 --arm trained --set {SEED_1}",
@@ -43,14 +44,20 @@ STUDIES: dict[str, str] = {
     "splits": f"shift --images 12 --strength 1 {OTHER_SPLITS} --split broad --split path-traced",
     "half": f"shift --images 4 --strength 0.5 {OTHER_SPLITS} --split relief --split shapes",
     "gates": f"prior --images 4 --arm oracle --arm 'imperfect teacher' --arm 'smoothness only' {ALL_SPLITS}",
-    "192-relief": f"{LARGE} --images 64 --size 192 --arm trained",
-    "192-shapes": f"{LARGE} --images 64 --size 192 --arm trained --split shapes",
-    "192-in-domain": f"{LARGE} --images 32 --size 192 --arm trained --split in-domain",
-    "192-path-traced": f"{LARGE} --images 64 --size 192 --arm trained --split path-traced",
-    "192-controls": f"{LARGE} --images 16 --size 192 --arm 'random weights' --arm 'smoothness only'",
-    "384-relief": f"{LARGE} --images 32 --size 384 --arm trained --set depth_model.longer_side=192",
-    "384-path-traced": f"{LARGE} --images 64 --size 384 --arm trained --split path-traced "
+    "192-relief": f"{LARGE} --images 32 --size 192 --arm trained",
+    "192-shapes": f"{LARGE} --images 32 --size 192 --arm trained --split shapes",
+    "192-in-domain": f"{LARGE} --images 16 --size 192 --arm trained --split in-domain",
+    "192-path-traced": f"{LARGE} --images 32 --size 192 --arm trained --split path-traced",
+    "192-controls": f"{LARGE} --images 8 --size 192 --arm 'random weights' --arm 'smoothness only'",
+    "384-relief": f"{LARGE} --images 16 --size 384 --arm trained --set depth_model.longer_side=192",
+    "384-path-traced": f"{LARGE} --images 16 --size 384 --arm trained --split path-traced "
     "--set depth_model.longer_side=192",
+    "unseen-rooms": f"{PHOTO} --images 24 --size 128 --split unseen-rooms --arm trained "
+    "--arm 'random weights' --arm 'smoothness only' --arm oracle",
+    "path-traced-rooms": f"{PHOTO} --images 24 --size 160 --split path-traced-rooms --arm trained "
+    "--arm 'random weights' --arm 'smoothness only'",
+    "photo-pair-192": f"{PHOTO} --images 12 --size 192 --split relief --split shapes --split in-domain "
+    "--split rooms --arm trained",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
     "--set prior.view=whole --set optim.blend_scale=0.1",
@@ -64,6 +71,7 @@ LARGE_TUNING = "prior --images 8 --tuning --size 192 --arm trained"
 FORMER = "renderer.lights=1 optim.members=5 optim.blend_scale=0.17"
 EMBEDDINGS = f"{FORMER} optim.parameterization=embeddings optim.learning_rates.decoder=2e-6"
 DECODER = f"{FORMER} optim.learning_rates.decoder"
+ROOMS_TUNING = "prior --preset embedded --images 8 --tuning --split unseen-rooms --arm trained"
 UNCONDITIONAL_TUNING = "prior --images 16 --tuning --arm unconditional"
 ADAPT_TUNING = "adapt --images 32 --tuning --arm distil --split relief"
 FASTER = "adapt.learning_rate=1e-3 adapt.anchor.keep_photos=8"
@@ -93,6 +101,16 @@ TUNED: dict[str, tuple[str, str]] = {
     "192-multiscale": (LARGE_TUNING, "prior.view=multiscale"),
     "192-whole": (LARGE_TUNING, "prior.view=whole"),
     "192-whole-blend-scale-0.1": (LARGE_TUNING, "prior.view=whole optim.blend_scale=0.1"),
+    "rooms-as-it-ships": (ROOMS_TUNING, ""),
+    "rooms-rates-x-2.5": (
+        ROOMS_TUNING,
+        "optim.learning_rates.embeddings=5e-4 optim.learning_rates.decoder=5e-5",
+    ),
+    "rooms-rates-x-10": (ROOMS_TUNING, SLOW),
+    "rooms-100-steps": (ROOMS_TUNING, "optim.steps=100"),
+    "rooms-guidance-3": (ROOMS_TUNING, "prior.guidance_scale=3"),
+    "rooms-two-lights": (ROOMS_TUNING, "renderer.lights=2"),
+    "rooms-blend-scale-0.2": (ROOMS_TUNING, "optim.blend_scale=0.2"),
     "unconditional-as-it-ships": (UNCONDITIONAL_TUNING, ""),
     "unconditional-embeddings": (UNCONDITIONAL_TUNING, "optim.parameterization=embeddings"),
     "unconditional-slow": (UNCONDITIONAL_TUNING, SLOW),

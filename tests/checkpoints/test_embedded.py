@@ -9,12 +9,13 @@ from redepth.cli.checks import CHECKSUMS, embedded_weights
 from redepth.errors import WeightsError
 from redepth.io.assets import CHECKOUT, VARIABLE
 
+PAIR = ("depth", "relighting-prior")
 COMPARISON_FOLDER = CHECKOUT / "checkpoints"
 
 
-def test_the_package_has_the_pair_and_the_repository_the_comparison_priors() -> None:
+def test_the_package_has_two_pairs_and_the_repository_the_comparison_priors() -> None:
     packaged = {path.name for path in embedded.WEIGHTS.iterdir() if path.is_dir()}
-    assert packaged == {"relief-depth", "relief-relighting-prior"}
+    assert packaged == {f"{domain}-{part}" for domain in ("photo", "relief") for part in PAIR}
     assert {path.name for path in COMPARISON_FOLDER.iterdir() if path.is_dir()} == set(embedded.COMPARISON)
 
 
