@@ -56,7 +56,7 @@ STUDIES: dict[str, str] = {
     "--arm 'random weights' --arm 'smoothness only' --arm oracle",
     "path-traced-rooms": f"{PHOTO} --images 24 --size 160 --split path-traced-rooms --arm trained "
     "--arm 'random weights' --arm 'smoothness only'",
-    "photo-pair-192": f"{PHOTO} --images 12 --size 192 --split relief --split shapes --split in-domain "
+    "photo-pair-192": f"{PHOTO} --images 8 --size 192 --split relief --split shapes --split in-domain "
     "--split rooms --arm trained",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
