@@ -50,14 +50,11 @@ STUDIES: dict[str, str] = {
     "192-path-traced": f"{LARGE} --images 32 --size 192 --arm trained --split path-traced",
     "192-controls": f"{LARGE} --images 8 --size 192 --arm 'random weights' --arm 'smoothness only'",
     "384-relief": f"{LARGE} --images 16 --size 384 --arm trained --set depth_model.longer_side=192",
-    "384-path-traced": f"{LARGE} --images 16 --size 384 --arm trained --split path-traced "
-    "--set depth_model.longer_side=192",
     "unseen-rooms": f"{PHOTO} --images 24 --size 128 --split unseen-rooms --arm trained "
     "--arm 'random weights' --arm 'smoothness only' --arm oracle",
     "path-traced-rooms": f"{PHOTO} --images 24 --size 160 --split path-traced-rooms --arm trained "
     "--arm 'random weights' --arm 'smoothness only'",
-    "photo-pair-192": f"{PHOTO} --images 8 --size 192 --split relief --split shapes --split in-domain "
-    "--split rooms --arm trained",
+    "photo-pair-192": f"{PHOTO} --images 8 --size 192 --split relief --split shapes --arm trained",
     "size-192": "prior --images 16 --size 192 --arm trained --arm 'smoothness only'",
     "size-192-whole": "prior --images 16 --size 192 --arm trained "
     "--set prior.view=whole --set optim.blend_scale=0.1",
@@ -109,7 +106,6 @@ TUNED: dict[str, tuple[str, str]] = {
     "rooms-rates-x-10": (ROOMS_TUNING, SLOW),
     "rooms-100-steps": (ROOMS_TUNING, "optim.steps=100"),
     "rooms-guidance-3": (ROOMS_TUNING, "prior.guidance_scale=3"),
-    "rooms-two-lights": (ROOMS_TUNING, "renderer.lights=2"),
     "rooms-blend-scale-0.2": (ROOMS_TUNING, "optim.blend_scale=0.2"),
     "unconditional-as-it-ships": (UNCONDITIONAL_TUNING, ""),
     "unconditional-embeddings": (UNCONDITIONAL_TUNING, "optim.parameterization=embeddings"),

@@ -75,8 +75,7 @@ def _print_overview() -> None:
         console.out.print()
     for line in (
         *_legend(needed),
-        "What each is, its licence, and how to get what is missing: redepth list FAMILY",
-        "All settings of a preset: redepth show PRESET",
+        "Licences, what is missing: redepth list FAMILY; settings: redepth show PRESET",
     ):
         console.out.print(line, highlight=False)
 
