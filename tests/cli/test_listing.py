@@ -71,7 +71,7 @@ def test_the_overview_says_of_every_row_whether_it_can_run_here(monkeypatch: pyt
     assert listed_states(lines, "renderers")["needy"] == "install"
     assert listed_states(lines, "depth-models")["foreign"] == "unavailable"
     assert (
-        "download: its weights are not here; install: a package is missing; unavailable: not on" in lines[-3]
+        "download: its weights are not here; install: a package is missing; unavailable: not on" in lines[-2]
     )
 
 
