@@ -104,7 +104,8 @@ class DarkSmoothness:
 
     over the pixels inside the border, with the luma Y of the linear photo. Re-lit black stays black, whatever
     the surface: there the prior gives no gradient, and the decoder, which learns from the bright parts, draws
-    patterns of its own. This term makes dark parts smooth. 0 for an affine D.
+    patterns of its own. This term makes dark parts smooth. It looks at the photo, so it suits a renderer that
+    lights the photo's own colours. 0 for an affine D.
 
     Args:
         darkness: tau, the luma at which a pixel's weight is 1 / e.
